@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libgptq: an embedded inference runtime for GPTQ-quantized language models. The whole public C API.
+ *
+ *     gptq_runtime (host services) -> gptq_model (weights, shared) -> gptq_engine (KV arena, scheduler) -> gptq_session (one sequence)
+ *
+ * Rules that hold for every function here (exceptions are named at the function):
+ *   Status    0 or positive is success, negative an error. On error outputs stay untouched and the object is as before the call.
+ *   Error     `gptq_error *err` may be NULL; the caller owns it and sets struct_size. No state of an error is kept elsewhere.
+ *   Structs   struct_size = sizeof(the struct); all other fields zero mean defaults. A shorter struct reads as zero-extended, a longer
+ *             one is refused (GPTQ_E_STRUCT_VERSION) if its unknown tail is not zero. Structs only ever grow at their end.
+ *   Handles   reference-counted: release or destroy in any order, NULL is fine. A session keeps its engine alive, an engine its
+ *             model, a model its runtime.
+ *   Text      UTF-8, pointer + length; GPTQ_NTS as length means NUL-terminated. Paths are UTF-8 on every platform.
+ *   Outputs   go to buffers of the caller: with cap too small the call returns GPTQ_E_BUFFER_TOO_SMALL and sets *needed.
+ *   Threads   runtime and model functions: any thread. An engine with all its sessions is one domain: one thread at a time;
+ *             gptq_session_cancel alone may be called from any thread meanwhile. Callbacks run on the thread inside the call
+ *             (the allocator also on the library's worker threads).
+ *   Process   the library never aborts, exits, prints, installs handlers, reads the environment, or changes locale or FP state.
+ */
+#ifndef GPTQ_H
+#define GPTQ_H
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#  define GPTQ_CALL __cdecl
+#  if defined(GPTQ_BUILD)
+#    define GPTQ_API __declspec(dllexport)
+#  elif defined(GPTQ_SHARED)
+#    define GPTQ_API __declspec(dllimport)
+#  else
+#    define GPTQ_API
+#  endif
+#else
+#  define GPTQ_CALL
+#  define GPTQ_API __attribute__((visibility("default")))
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GPTQ_VERSION_MAJOR 0
+#define GPTQ_VERSION_MINOR 1
+#define GPTQ_VERSION_PATCH 0
+#define GPTQ_NTS ((size_t)-1)              /* string length: NUL-terminated */
+#define GPTQ_BUDGET_UNLIMITED 0xFFFFFFFFu  /* gptq_engine_step: run until nothing is left to do */
+#define GPTQ_BUDGET_POLL 0u                /* gptq_engine_step: do no work, report */
+
+typedef int32_t gptq_status;
+typedef int32_t gptq_token;
+
+typedef struct gptq_runtime gptq_runtime;
+typedef struct gptq_model   gptq_model;
+typedef struct gptq_engine  gptq_engine;
+typedef struct gptq_session gptq_session;
+
+/* Status codes; never renumbered. */
+enum {
+  GPTQ_OK = 0,
+  GPTQ_MORE = 1,                       /* work is left: step again */
+  GPTQ_IDLE = 2,                       /* nothing to do until a session is started */
+  GPTQ_E_INVALID_ARGUMENT = -1, GPTQ_E_INVALID_STATE = -2, GPTQ_E_STRUCT_VERSION = -3,
+  GPTQ_E_BUFFER_TOO_SMALL = -4, GPTQ_E_OUT_OF_MEMORY = -5,
+  GPTQ_E_BUDGET_EXCEEDED = -7,         /* host_bytes_max would be passed */
+  GPTQ_E_KV_FULL = -8,                 /* no free page in the KV arena */
+  GPTQ_E_CONTEXT_FULL = -9,            /* the session has ctx_tokens tokens */
+  GPTQ_E_IO = -10, GPTQ_E_FORMAT = -11, GPTQ_E_CHECKSUM = -12, GPTQ_E_UNSUPPORTED = -13,
+  GPTQ_E_CANCELLED = -14, GPTQ_E_NOT_FOUND = -16,
+  GPTQ_E_TEMPLATE = -21,               /* the chat template is missing, outside the subset, or raised an error */
+  GPTQ_E_TEXT = -23,                   /* text that the tokenizer cannot express, or no tokenizer in the model */
+  GPTQ_E_NUMERIC = -24,                /* NaN or infinity in the logits */
+  GPTQ_E_INTERNAL = -99
+};
+
+typedef struct gptq_error {
+  uint32_t struct_size; int32_t status;
+  int64_t  os_code;                    /* errno, or 0 */
+  uint64_t offset;                     /* byte in the file or template, or 0 */
+  char     site[48];                   /* where the library failed ("format/reader.cpp:120"): quote it in bug reports */
+  char     message[240];               /* UTF-8, NUL-terminated, English */
+} gptq_error;
+
+/* Chained platform extras; none is known yet, so `next` must be NULL. */
+typedef struct gptq_ext { uint32_t type; uint32_t struct_size; const struct gptq_ext *next; } gptq_ext;
+
+enum { GPTQ_MEM_HOST = 0 };
+enum { GPTQ_LOG_ERROR = 1, GPTQ_LOG_WARN = 2, GPTQ_LOG_INFO = 3, GPTQ_LOG_DEBUG = 4 };
+
+typedef void   (GPTQ_CALL *gptq_log_fn)(void *user, int32_t level, const char *text, size_t size);
+/* Returns size bytes at a multiple of align (a power of two), or NULL. tag names the use for the host's statistics. */
+typedef void  *(GPTQ_CALL *gptq_alloc_fn)(void *user, size_t size, size_t align, uint32_t kind, uint32_t tag);
+typedef void   (GPTQ_CALL *gptq_free_fn)(void *user, void *ptr, size_t size, size_t align, uint32_t kind, uint32_t tag);
+typedef void   (GPTQ_CALL *gptq_task_fn)(void *ctx, uint32_t index);
+/* Calls fn(ctx, i) once for every i < count, on any threads, and returns when all have returned. */
+typedef void   (GPTQ_CALL *gptq_parallel_fn)(void *user, gptq_task_fn fn, void *ctx, uint32_t count);
+/* Return non-zero to cancel the call in progress. */
+typedef int32_t(GPTQ_CALL *gptq_progress_fn)(void *user, uint32_t phase, uint32_t permille);
+/* Receives whole UTF-8 code points; return non-zero to stop generating. */
+typedef int32_t(GPTQ_CALL *gptq_text_fn)(void *user, const char *text, size_t size);
+
+/* ---- A. library and runtime ---- */
+
+enum { GPTQ_CPU_AVX2 = 1, GPTQ_CPU_AVX512_VNNI = 2, GPTQ_CPU_NEON = 4, GPTQ_CPU_NEON_DOTPROD = 8, GPTQ_CPU_REFERENCE = 0x40000000 };
+
+typedef struct gptq_runtime_desc {
+  uint32_t struct_size; uint32_t flags; const gptq_ext *next;
+  gptq_log_fn log; void *log_user;
+  gptq_alloc_fn alloc; gptq_free_fn free; void *alloc_user;   /* both or neither */
+  gptq_parallel_fn parallel; void *parallel_user;             /* host job system; NULL = own thread pool */
+  uint32_t threads;                                           /* that compute, the caller's included; 0 = one per physical core */
+  uint32_t cpu_features_mask;                                 /* GPTQ_CPU_*: levels that may be used; 0 = all the CPU has */
+  int32_t  log_level;                                         /* highest level sent to log; 0 = GPTQ_LOG_WARN */
+  uint32_t reserved;
+  uint64_t host_bytes_max;                                    /* refuse to hold more than this; 0 = no limit */
+} gptq_runtime_desc;
+
+/* major << 16 | minor << 8 | patch of the library in use. */
+GPTQ_API uint32_t    GPTQ_CALL gptq_version(void);
+/* One line of text: version, compiler, kernel levels compiled in. Static. */
+GPTQ_API const char *GPTQ_CALL gptq_build_info(void);
+/* "GPTQ_E_IO" for -10, and so on; "unknown status" for others. Static. */
+GPTQ_API const char *GPTQ_CALL gptq_status_name(gptq_status status);
+
+/* Creates the host services every other object uses. desc NULL means defaults (malloc, own threads, no log). Starts the worker
+ * threads, which sleep unless a call computes. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED. Release once. */
+GPTQ_API gptq_status GPTQ_CALL gptq_runtime_create(const gptq_runtime_desc *desc, gptq_runtime **out, gptq_error *err);
+GPTQ_API void        GPTQ_CALL gptq_runtime_release(gptq_runtime *rt);
+/* The kernel levels in use, as "matmul_int8=avx2 ..."; static text. */
+GPTQ_API const char *GPTQ_CALL gptq_runtime_kernels(const gptq_runtime *rt);
+
+/* ---- B. model ---- */
+
+/* Reading through the host. read_at returns the bytes read (short only at the end) or a negative errno; size returns the length. */
+typedef struct gptq_io {
+  uint32_t struct_size; uint32_t flags; void *user;
+  int64_t (GPTQ_CALL *size)(void *user);
+  int64_t (GPTQ_CALL *read_at)(void *user, uint64_t offset, void *dst, size_t size);
+} gptq_io;
+
+typedef struct gptq_source {                    /* exactly one of path, data, io */
+  uint32_t struct_size; uint32_t flags;
+  const char *path; size_t path_size;
+  const void *data; size_t data_size;           /* read during the call only */
+  const gptq_io *io;                            /* called during the call only, maybe from worker threads */
+  uint64_t offset; uint64_t size;               /* a sub-range (a pak file); size 0 = to the end */
+} gptq_source;
+
+enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2 };
+
+typedef struct gptq_model_params {
+  uint32_t struct_size; uint32_t flags; const gptq_ext *next;
+  gptq_progress_fn progress; void *progress_user;
+} gptq_model_params;
+
+typedef struct gptq_model_info {
+  uint32_t struct_size; uint32_t flags;
+  uint32_t n_vocab; uint32_t n_layers; uint32_t n_embd; uint32_t n_ctx_train;
+  uint32_t n_heads; uint32_t n_kv_heads; uint32_t head_dim; uint32_t bits;   /* bits: of most weights; 16 or 32 where unquantized */
+  int32_t  group_size;                                                       /* of most weights; 0 where unquantized */
+  gptq_token bos; gptq_token eos; gptq_token pad;                            /* -1 = none; further end tokens also stop */
+  uint64_t n_params; uint64_t host_bytes; uint64_t kv_bytes_per_token;       /* kv: with GPTQ_KV_F16 */
+  uint8_t  fingerprint[16];                                                  /* hash of the manifest: same for the same file */
+} gptq_model_info;
+
+typedef struct gptq_engine_params gptq_engine_params;
+typedef struct gptq_memory_estimate {
+  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already */
+  uint64_t host_weights; uint64_t host_kv; uint64_t host_scratch; uint64_t host_load_peak;
+} gptq_memory_estimate;
+
+/* Loads a .gptq file. Every byte is verified before it is used. Blocks; reads and unpacks on the runtime's threads. params may be
+ * NULL. Errors: IO, FORMAT, CHECKSUM, UNSUPPORTED, OUT_OF_MEMORY, BUDGET_EXCEEDED, CANCELLED. Release once. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_load(gptq_runtime *rt, const char *path, size_t path_size, const gptq_model_params *params, gptq_model **out, gptq_error *err);
+/* The same from memory, from host IO or from a part of a file. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime *rt, const gptq_source *src, const gptq_model_params *params, gptq_model **out, gptq_error *err);
+/* What load and one engine with these parameters would hold, from the manifest alone. engine may be NULL: no engine. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime *rt, const gptq_source *src, const gptq_engine_params *engine, gptq_memory_estimate *out, gptq_error *err);
+GPTQ_API gptq_model *GPTQ_CALL gptq_model_retain(gptq_model *m);
+GPTQ_API void        GPTQ_CALL gptq_model_release(gptq_model *m);
+GPTQ_API gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model *m, gptq_model_info *out);
+/* Text from the file's metadata: "name", "license", "source", "quantization", "chat_template", ... NUL-terminated; *needed counts
+ * the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_meta(const gptq_model *m, const char *key, size_t key_size, char *buf, size_t cap, size_t *needed);
+
+/* ---- C. text ---- */
+
+enum {
+  GPTQ_TEXT_ADD_BOS = 1,            /* as the model's tokenizer does: BOS (and EOS) where it adds them */
+  GPTQ_TEXT_PARSE_SPECIAL = 2,      /* "<|im_end|>" in the text becomes the special token; without it such text is plain text */
+  GPTQ_TEXT_RENDER_SPECIAL = 4      /* detokenize: special tokens as their text; without it they are left out */
+};
+enum { GPTQ_TOKEN_SPECIAL = 1, GPTQ_TOKEN_BYTE = 2, GPTQ_TOKEN_ADDED = 4, GPTQ_TOKEN_END = 8 };
+
+typedef struct gptq_message {
+  uint32_t struct_size; uint32_t flags;
+  const char *role; size_t role_size; const char *text; size_t text_size;
+  const char *extra_json; size_t extra_json_size;           /* an object merged into the message: tool calls, names, ... */
+} gptq_message;
+
+enum { GPTQ_CHAT_ADD_GENERATION_PROMPT = 1 };
+typedef struct gptq_chat {
+  uint32_t struct_size; uint32_t flags;
+  const gptq_message *const *messages; size_t n_messages;   /* array of pointers: the element may grow */
+  const char *tools_json; size_t tools_json_size;           /* a JSON array, or NULL */
+  const char *template_override; size_t template_override_size;
+  const char *kwargs_json; size_t kwargs_json_size;         /* an object of further template variables, or NULL */
+} gptq_chat;
+
+/* Token ids of text. *needed is the count, also when cap suffices. Errors: TEXT, BUFFER_TOO_SMALL. */
+GPTQ_API gptq_status GPTQ_CALL gptq_tokenize(const gptq_model *m, const char *text, size_t size, uint32_t flags, gptq_token *out, size_t cap, size_t *needed);
+/* Text of token ids, not NUL-terminated; bytes that are no UTF-8 come as they are. */
+GPTQ_API gptq_status GPTQ_CALL gptq_detokenize(const gptq_model *m, const gptq_token *tokens, size_t n, uint32_t flags, char *out, size_t cap, size_t *needed);
+/* The bytes that one token stands for, owned by the model, and its GPTQ_TOKEN_* attributes (attr may be NULL). */
+GPTQ_API gptq_status GPTQ_CALL gptq_token_bytes(const gptq_model *m, gptq_token token, const char **bytes, size_t *size, uint32_t *attr);
+/* The chat template of the model applied to messages, as text. To generate from a chat use gptq_session_append_chat, which keeps
+ * special tokens inside messages from being honoured. Errors: TEMPLATE (err->offset is a byte of the template). */
+GPTQ_API gptq_status GPTQ_CALL gptq_chat_render(const gptq_model *m, const gptq_chat *chat, char *out, size_t cap, size_t *needed, gptq_error *err);
+
+/* ---- D. engine = KV arena + scheduler ---- */
+
+enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1 };
+enum { GPTQ_ENGINE_EXACT = 1 };               /* float32 activations and, unless kv_type says otherwise, a float32 KV cache */
+struct gptq_engine_params {
+  uint32_t struct_size; uint32_t flags; const gptq_ext *next;
+  uint64_t kv_bytes;                          /* size of the KV arena; 0 = max_sessions * ctx_tokens */
+  uint32_t max_sessions;                      /* 0 = 1 */
+  uint32_t ctx_tokens;                        /* most tokens of one session; 0 = the model's, at most 4096 */
+  uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16 */
+  uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
+  uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
+  int32_t  kv_type;                           /* GPTQ_KV_* */
+};
+typedef struct gptq_step_info {
+  uint32_t struct_size; uint32_t flags;
+  uint32_t sessions_active;                   /* still have work */
+  uint32_t sessions_readable;                 /* have unread text, tokens or logits, or ended since last looked at */
+  uint32_t used_us; uint32_t next_quantum_us; /* next: smallest budget that lets the next step make progress */
+  uint32_t tokens_prefilled; uint32_t tokens_generated; uint32_t quanta; uint32_t reserved;
+} gptq_step_info;
+typedef struct gptq_memory_info {
+  uint32_t struct_size; uint32_t page_tokens;
+  uint64_t kv_pages_total; uint64_t kv_pages_used;
+  uint64_t host_bytes; uint64_t host_peak;    /* held by the runtime and all that was made with it */
+} gptq_memory_info;
+
+/* Reserves everything that generating will need: KV arena, workspace, session slots. params may be NULL.
+ * Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, BUDGET_EXCEEDED, UNSUPPORTED. */
+GPTQ_API gptq_status GPTQ_CALL gptq_engine_create(gptq_model *m, const gptq_engine_params *params, gptq_engine **out, gptq_error *err);
+GPTQ_API void        GPTQ_CALL gptq_engine_destroy(gptq_engine *e);
+/* Computes for about budget_us microseconds on all started sessions together, then returns: MORE while work is left, IDLE when none.
+ * Work is cut at layer boundaries; a cut is started only if it fits the budget by what it cost before (the first always runs).
+ * Allocates nothing. An error of one session (NUMERIC, KV_FULL, ...) ends that session alone and shows in its info. info may be NULL. */
+GPTQ_API gptq_status GPTQ_CALL gptq_engine_step(gptq_engine *e, uint32_t budget_us, gptq_step_info *info);
+/* A session with something unread, each at most once a step; NULL when there is no other. The pointer is borrowed. */
+GPTQ_API gptq_session*GPTQ_CALL gptq_engine_next_readable(gptq_engine *e);
+GPTQ_API gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine *e, gptq_memory_info *out);
+
+/* ---- E. session = one sequence ---- */
+
+enum { GPTQ_SAMPLE_RANDOM_SEED = 2, GPTQ_SAMPLE_MODEL_DEFAULTS = 4 };  /* MODEL_DEFAULTS: zero fields take the model's own values */
+typedef struct gptq_sampling {               /* all-zero = greedy. Order: repeat_penalty, top_k, temperature, top_p, min_p */
+  uint32_t struct_size; uint32_t flags;
+  float    temperature;                      /* 0 = greedy */
+  int32_t  top_k;                            /* 0 = off */
+  float    top_p; float min_p;               /* 0 = off */
+  float    repeat_penalty;                   /* 0 or 1 = off; as transformers' repetition_penalty */
+  uint32_t penalty_window;                   /* last tokens it looks at; 0 = all */
+  uint64_t seed;
+} gptq_sampling;
+typedef struct gptq_string { const char *ptr; size_t size; } gptq_string;
+enum {
+  GPTQ_GEN_PREFILL_ONLY = 1,                 /* compute the appended tokens, generate none */
+  GPTQ_GEN_IGNORE_EOS = 2,
+  GPTQ_GEN_KEEP_STOP = 4,                    /* leave the stop string that ended it in the text */
+  GPTQ_GEN_LOGITS = 16                       /* keep the logits of every position for gptq_session_logits */
+};
+typedef struct gptq_generate_params {
+  uint32_t struct_size; uint32_t flags; const gptq_ext *next;
+  const gptq_sampling *sampling;             /* NULL = greedy */
+  const gptq_string *stop; size_t n_stop;    /* at most 16 strings of 256 bytes */
+  uint32_t max_tokens;                       /* 0 = until end token or context end */
+  uint32_t reserved;
+} gptq_generate_params;
+
+enum { GPTQ_SESSION_IDLE = 0, GPTQ_SESSION_RUNNING = 1 };
+enum { GPTQ_STOP_NONE = 0, GPTQ_STOP_EOS = 1, GPTQ_STOP_STRING = 2, GPTQ_STOP_LENGTH = 3, GPTQ_STOP_CONTEXT = 4, GPTQ_STOP_CANCELLED = 5, GPTQ_STOP_ERROR = 7, GPTQ_STOP_PREFILLED = 8 };
+typedef struct gptq_session_info {
+  uint32_t struct_size; int32_t state; int32_t stop_reason; int32_t status;   /* status: why, with GPTQ_STOP_ERROR */
+  uint32_t n_tokens; uint32_t n_pending;     /* tokens of the sequence; of them not yet computed */
+  uint32_t n_generated; uint32_t n_ctx;      /* generated since start */
+  uint32_t stop_index; uint32_t bytes_unread;
+  uint32_t tokens_unread; uint32_t logits_unread;
+  uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
+} gptq_session_info;
+
+/* Errors: INVALID_STATE when max_sessions exist already. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_create(gptq_engine *e, gptq_session **out, gptq_error *err);
+GPTQ_API void        GPTQ_CALL gptq_session_destroy(gptq_session *s);
+GPTQ_API void        GPTQ_CALL gptq_session_set_user(gptq_session *s, void *user);
+GPTQ_API void       *GPTQ_CALL gptq_session_user(const gptq_session *s);
+/* Append input; it is computed once the session is started. flags: GPTQ_TEXT_*; n_tokens (may be NULL): how many it was.
+ * Errors: CONTEXT_FULL, INVALID_STATE while running, TEXT, INVALID_ARGUMENT (a token out of range); nothing is appended then. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_append_text(gptq_session *s, const char *text, size_t size, uint32_t flags, size_t *n_tokens, gptq_error *err);
+GPTQ_API gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session *s, const gptq_token *tokens, size_t n, gptq_error *err);
+GPTQ_API gptq_status GPTQ_CALL gptq_session_append_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
+/* Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end token. Unread
+ * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_start(gptq_session *s, const gptq_generate_params *params, gptq_error *err);
+/* Moves unread output out: whole UTF-8 code points of text; token ids; logits rows [n_rows][n_vocab] that follow the tokens at
+ * positions *first_position and on (with GPTQ_GEN_LOGITS; the session waits while all logits_rows are unread). */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_read(gptq_session *s, char *buf, size_t cap, size_t *size);
+GPTQ_API gptq_status GPTQ_CALL gptq_session_read_tokens(gptq_session *s, gptq_token *buf, size_t cap, size_t *n);
+GPTQ_API gptq_status GPTQ_CALL gptq_session_read_logits(gptq_session *s, float *out, size_t cap_floats, uint32_t *first_position, uint32_t *n_rows);
+/* From any thread: the session ends (GPTQ_STOP_CANCELLED) at the next cut of the work. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_cancel(gptq_session *s);
+GPTQ_API gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session *s, gptq_session_info *out);
+GPTQ_API gptq_status GPTQ_CALL gptq_session_tokens(const gptq_session *s, gptq_token *buf, size_t cap, size_t *needed);
+/* Keeps the first n_tokens of the sequence and drops the rest (rewind). Errors: INVALID_STATE while running. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n_tokens);
+
+/* ---- F. blocking convenience over D + E ---- */
+
+/* Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this session ends; on_text (may be NULL)
+ * gets the text as it comes. result may be NULL. Errors: those of the calls it is made of; the session's own error if it ended by one. */
+GPTQ_API gptq_status GPTQ_CALL gptq_generate(gptq_session *s, const char *text, size_t size, const gptq_generate_params *params, gptq_text_fn on_text, void *user, gptq_session_info *result, gptq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
