@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kernel operation: one argument struct and one slot each. Below this line nothing allocates, locks, logs or throws.
+//
+// Numbers are the same whatever m, the range of blocks or the number of threads: each output is summed in one fixed order that does
+// not depend on them. Levels (reference, AVX2, AVX-512 VNNI, NEON) may differ from each other by rounding.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace gptq::kernels {
+
+// How a weight matrix is stored. Values are those of the file format.
+enum class Kind : uint8_t { f32 = 0, f16 = 1, bf16 = 2, q2 = 3, q3 = 4, q4 = 5, q8 = 6 };
+
+// W [n][k], used as y = W x. Floating kinds are row-major [n][k]. Quantized kinds are tiles of 16 rows x 64 columns, "n16k64":
+//   codes  [n/16 up][k_padded/64][tile_bytes(kind)]
+//   scales [n/16 up][groups][16]   float16, or float32 where scales_f32
+//   zeros  [n/16 up][groups][16]   uint8; NULL = symmetric, every zero is 2^(bits-1)
+//   w[row][column] = scale * (code - zero),  group of a column = column / group
+// A 4-bit tile is 8 lines of 64 bytes: byte 16t+4c+i (t,c,i in 0..3) of line g holds column 16c+4t+i, low nibble row g, high nibble
+// row g+8. 8 bit: 16 lines, line r holds the bytes of row r in the same column order. 2 bit: 4 lines, (line h >> 2s) & 0x33
+// is the 4-bit line h+4s, s in 0..1. 3 bit: the 2-bit tile, then 2 lines of high bits: ((line p >> s) & 0x11) << 2 belongs to 4-bit line 4p+s.
+// Columns are the inputs in order, or input perm[column] (-1: padding, the activation is 0). Rows past n and columns past the inputs
+// hold code = zero (symmetric: 2^(bits-1)), scale 0 in rows past n.
+struct Matrix {
+  Kind kind;
+  bool scales_f32;
+  uint32_t n, k;          // true outputs and inputs
+  uint32_t k_padded;      // columns: a multiple of 64; for floating kinds k
+  uint32_t group;         // columns of a group: a multiple of 16; the last group may be short
+  const void* codes;
+  const void* scales;
+  const uint8_t* zeros;
+  const int32_t* perm;    // [k_padded] or NULL
+};
+
+constexpr bool is_quantized(Kind kind) { return kind >= Kind::q2; }
+constexpr uint32_t bits_of(Kind kind) {
+  return kind == Kind::q2 ? 2 : kind == Kind::q3 ? 3 : kind == Kind::q4 ? 4 : kind == Kind::q8 ? 8 : kind == Kind::f32 ? 32 : 16;
+}
+constexpr uint32_t tile_bytes(Kind kind) { return bits_of(kind) * 128; }  // quantized kinds: 16 x 64 codes
+constexpr uint32_t n_blocks(uint32_t n) { return (n + 15) / 16; }
+constexpr uint32_t n_groups(const Matrix& w) { return (w.k_padded + w.group - 1) / w.group; }
+// Place of a column within its 64-byte line.
+constexpr uint32_t line_byte(uint32_t column) { return (column % 16) / 4 * 16 + column / 16 * 4 + column % 4; }
+
+// Activations quantized to int8 for one kind of matrix: q = round(x / scale), scale = max|x| / 127 over a block of columns.
+// block: 128 where the matrix's groups are multiples of 128, else 64. sum_block: block where groups are multiples of 64, else 16.
+constexpr uint32_t activation_block(uint32_t group) { return group % 128 == 0 ? 128 : 64; }
+constexpr uint32_t activation_sum_block(uint32_t group) { return group % 64 == 0 ? activation_block(group) : 16; }
+struct Int8Activations {
+  int8_t* q;          // [m][k_padded], 64 columns at a time in line order (line_byte)
+  float* scale;       // [m][k_padded / block up]
+  float* sum;         // [m][k_padded / sum_block up]: scale * (sum of q over the sum block)
+  uint32_t k_padded, block, sum_block;
+};
+
+struct PackInt8Args {
+  const float* x;       // [m][k]
+  uint32_t m, k;
+  const int32_t* perm;  // [k_padded] or NULL
+  Int8Activations out;
+};
+
+// y[i][row] (+)= sum over columns of W[row][column] x[i][column] + bias[row], for rows of the 16-row blocks first_block..last_block-1.
+struct MatmulArgs {
+  const Matrix* w;
+  Int8Activations x8;   // matmul_int8: packed for this matrix's k_padded, group and perm
+  const float* x;       // matmul_float: [m][k_padded], columns already in the matrix's order (perm applied, padding 0)
+  float* y;             // [m][y_stride]
+  uint32_t m, y_stride;
+  uint32_t first_block, last_block;
+  const float* bias;    // [n] or NULL
+  bool accumulate;      // add to y
+};
+
+struct DequantizeRowArgs {  // out[input] = W[row][input], inputs in true order: embeddings
+  const Matrix* w;
+  uint32_t row;
+  float* out;           // [k]
+};
+
+struct RmsNormArgs {        // y = x / sqrt(mean(x^2) + eps) * weight, row by row; y may be x
+  const float* x;       // [rows][n]
+  const float* weight;  // [n]
+  float* y;             // [rows][n]
+  uint32_t rows, n;
+  float eps;
+};
+
+struct RopeArgs {           // in place; rotates pairs (j, j + dim/2) of the first dim elements of every head
+  float* x;             // [m][x_stride]: n_heads heads of head_dim
+  const float* cos;     // [m][dim/2]
+  const float* sin;
+  uint32_t m, x_stride, n_heads, head_dim, dim;
+};
+
+struct SiluMulArgs {        // out = silu(gate) * up
+  const float* gate;    // [count]
+  const float* up;
+  float* out;
+  uint64_t count;
+};
+
+// One layer of one sequence's KV cache. Page p of the sequence is at base + pages[p] * page_stride: keys
+// [n_kv_heads][page_tokens][head_dim], values the same at + value_offset. Elements are float16, or float32 where f32.
+struct KvView {
+  std::byte* base;
+  const uint32_t* pages;
+  uint64_t page_stride, value_offset;
+  uint32_t page_tokens, n_kv_heads, head_dim;
+  bool f32;
+};
+
+struct StoreKvArgs {
+  const float* k;       // [m][stride]: n_kv_heads x head_dim
+  const float* v;
+  uint32_t m, stride, first_position;
+  KvView kv;
+};
+
+struct AttentionArgs {      // softmax(q K^T * scale) V for queries at first_position + i, each over positions up to its own
+  const float* q;       // [m][n_heads * head_dim]
+  float* out;           // [m][n_heads * head_dim]
+  uint32_t m, first_position, n_heads;
+  uint32_t first_kv_head, last_kv_head;  // the range to do; each serves n_heads / n_kv_heads query heads
+  float scale;
+  uint32_t window;      // positions seen, the query's own included; 0 = all
+  KvView kv;            // page_tokens <= 256, head_dim <= 512
+};
+
+#define GPTQ_KERNEL_OPS(X) \
+  X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
+  X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs)
+
+struct Kernels {
+#define X(op, Args) void (*op)(const Args&);
+  GPTQ_KERNEL_OPS(X)
+#undef X
+};
+
+enum class Level : uint8_t { ref, avx2, avx512vnni, neon, neon_dotprod };
+
+// What this CPU has (GPTQ_CPU_* bits, GPTQ_CPU_REFERENCE always set).
+uint32_t detect_cpu();
+// The best compiled variant of every op within the levels of mask that the CPU has; mask 0 = all.
+Kernels select_kernels(uint32_t mask);
+// "pack_int8=avx2 matmul_int8=avx2 ..." for the same mask, into text (NUL-terminated, cut at cap).
+void describe_kernels(uint32_t mask, char* text, size_t cap);
+
+// Every compiled variant, for tests and benchmarks.
+struct Variant {
+  const char* op;
+  Level level;
+  void (*function)();  // cast to the op's type
+};
+const Variant* variants(size_t* count);
+const char* level_name(Level level);
+bool cpu_has(Level level);
+
+}  // namespace gptq::kernels
