@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "base/flatbuffers.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "model_generated.h"
@@ -15,7 +16,8 @@
 namespace gptq::format {
 
 constexpr uint32_t version_major = 1, version_minor = 0;
-constexpr uint64_t chunk_bytes_max = 16u << 20, manifest_bytes_max = 16u << 20;
+constexpr uint64_t chunk_bytes_max = 16u << 20, manifest_bytes_max = 16u << 20, tokenizer_bytes_max = 64u << 20;
+constexpr uint32_t tensors_max = 262144, name_bytes_max = 512, parts_max = 4;
 
 class Reader {
  public:
@@ -24,10 +26,10 @@ class Reader {
 
   const fb::Manifest& manifest() const { return *manifest_; }
   uint64_t manifest_hash() const { return manifest_hash_; }
-  // The tensor of that name, or NULL.
+  // The tensor of that name, or NULL. Tensors are in the order of their names.
   const fb::Tensor* find(std::string_view name) const;
 
-  // Fills dst (part.bytes() bytes) from the part's chunks. Thread-safe; scratch memory of at most two chunks comes from memory.
+  // Fills dst (part.bytes() bytes) from the part's chunks. Thread-safe; scratch memory of at most one chunk and a little comes from memory.
   void read_part(const fb::Part& part, std::span<std::byte> dst, std::pmr::memory_resource* memory) const;
   // One chunk of it, for reading chunks in parallel: dst is the chunk's place, raw() bytes.
   void read_chunk(uint32_t chunk, std::span<std::byte> dst, std::pmr::memory_resource* memory) const;
