@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "base/flatbuffers.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "model_generated.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The fixed 64 bytes at the start of a .gptq file, and XXH3-64 as the format uses it.
 #pragma once
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <bit>

@@ -3,6 +3,7 @@
 #pragma once
 #include <memory_resource>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "format/container.h"
@@ -27,6 +28,8 @@ struct ModelSpec {
   std::pmr::vector<uint32_t> windows;  // [n_layers]: positions a query sees; 0 = all
 };
 
+constexpr uint32_t n_ctx_max = 1u << 24;
+
 // Checks every field's range and the fields against each other; fails with FORMAT or UNSUPPORTED.
 ModelSpec check_spec(const format::fb::Spec& spec, std::pmr::memory_resource* memory);
 // Fails with UNSUPPORTED on a required feature this build does not know.
@@ -42,7 +45,11 @@ struct Slot {
 };
 std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
 
-// The tensor's description as a kernel argument, without its data; fails with FORMAT where shape, kind, group, part sizes or roles do not fit the slot.
+// The tensor's description as a kernel argument, without its data; fails with FORMAT where shape, kind, group, part sizes or roles do not fit
+// the slot. Parts come in the order of their roles: codes, scales, zeros (where asymmetric), perm (where reordered). Floating kinds have
+// k_padded = k, group = 0 and codes alone.
 kernels::Matrix check_tensor(const format::fb::Tensor& tensor, const Slot& slot);
+// What check_tensor cannot see, once the data is there: finite values and scales, perm within the inputs.
+void check_values(const kernels::Matrix& w, std::string_view name);
 
 }  // namespace gptq::model
