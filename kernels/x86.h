@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// 256-bit helpers of the x86 kernels. Everything is static: these files are compiled once per instruction set.
+#pragma once
+#include <immintrin.h>
+
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+#define GPTQ_INLINE static inline __attribute__((always_inline))
+
+namespace gptq::kernels {
+
+// ((v0+v1)+(v2+v3)) + ((v4+v5)+(v6+v7)) of four vectors.
+GPTQ_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+}
+
+GPTQ_INLINE float sum_lanes(__m256 a) { return _mm_cvtss_f32(sum_lanes(a, a, a, a)); }
+
+GPTQ_INLINE float max_lanes(__m256 v) {
+  __m128 max = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  max = _mm_max_ps(max, _mm_movehl_ps(max, max));
+  return _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)));
+}
+
+// Eight elements as float32; index counts elements.
+template <Kind kind>
+GPTQ_INLINE __m256 load8(const void* data, uint64_t index) {
+  if constexpr (kind == Kind::f32) return _mm256_loadu_ps(static_cast<const float*>(data) + index);
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(data) + index));
+  if constexpr (kind == Kind::f16) return _mm256_cvtph_ps(bits);
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+// The first count of them, zeros behind; reads nothing past them.
+template <Kind kind>
+GPTQ_INLINE __m256 load_some(const void* data, uint64_t index, uint32_t count) {
+  constexpr uint32_t size = bits_of(kind) / 8;
+  float part[8] = {};
+  memcpy(part, static_cast<const char*>(data) + index * size, count * size);
+  return load8<kind>(part, 0);
+}
+
+GPTQ_INLINE void store_some(float* to, __m256 v, uint32_t count) {
+  float part[8];
+  _mm256_storeu_ps(part, v);
+  memcpy(to, part, count * sizeof *part);
+}
+
+// e^x, relative error below 2e-7; 0 below -87.3, infinity above 88.7, NaN stays.
+GPTQ_INLINE __m256 exp8(__m256 x) {
+  const __m256 low = _mm256_set1_ps(-87.33f), high = _mm256_set1_ps(88.72f);
+  const __m256 clamped = _mm256_max_ps(low, _mm256_min_ps(high, x));
+  const __m256 n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693145752f), clamped);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(1.42860677e-6f), r);
+  __m256 p = _mm256_set1_ps(1.0f / 5040);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 720));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+  p = _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
+  p = _mm256_add_ps(p, _mm256_set1_ps(1.0f));
+  // 2^n in two factors: n = 128 has no float of its own.
+  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+  const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
+  p = _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+  p = _mm256_blendv_ps(p, _mm256_set1_ps(__builtin_inff()), _mm256_cmp_ps(x, high, _CMP_GT_OQ));
+  p = _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LT_OQ), p);
+  return _mm256_blendv_ps(p, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+
+// The 16 scales of a group of rows.
+GPTQ_INLINE void load_scales(const Matrix& w, uint64_t group, __m256& low, __m256& high) {
+  low = w.scales_f32 ? load8<Kind::f32>(w.scales, group * 16) : load8<Kind::f16>(w.scales, group * 16);
+  high = w.scales_f32 ? load8<Kind::f32>(w.scales, group * 16 + 8) : load8<Kind::f16>(w.scales, group * 16 + 8);
+}
+
+// Their 16 zeros.
+GPTQ_INLINE void load_zeros(const Matrix& w, uint64_t group, __m256& low, __m256& high) {
+  low = high = _mm256_set1_ps(static_cast<float>(1 << (bits_of(w.kind) - 1)));
+  if (!w.zeros) return;
+  const __m128i zeros = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.zeros + group * 16));
+  low = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(zeros));
+  high = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)));
+}
+
+// rows (up to 16) outputs: y = part + (first ? bias + (accumulate ? y : 0) : y).
+GPTQ_INLINE void add_rows(const MatmulArgs& a, uint32_t token, uint32_t block, bool first, const float part[16]) {
+  const uint32_t row = block * 16, rows = a.w->n - row < 16 ? a.w->n - row : 16;
+  float* y = a.y + uint64_t{token} * a.y_stride + row;
+  const bool add = a.accumulate || !first;
+  const float* bias = first && a.bias ? a.bias + row : nullptr;
+  if (rows < 16) {
+    for (uint32_t r = 0; r < rows; ++r) y[r] = part[r] + ((add ? y[r] : 0.0f) + (bias ? bias[r] : 0.0f));
+    return;
+  }
+  for (uint32_t r = 0; r < 16; r += 8) {
+    __m256 base = add ? _mm256_loadu_ps(y + r) : _mm256_setzero_ps();
+    if (bias) base = _mm256_add_ps(base, _mm256_loadu_ps(bias + r));
+    _mm256_storeu_ps(y + r, _mm256_add_ps(_mm256_loadu_ps(part + r), base));
+  }
+}
+
+}  // namespace gptq::kernels
