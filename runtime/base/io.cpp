@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "base/failure.h"
@@ -26,6 +27,21 @@ void write_all(int file, uint64_t offset, std::span<const std::byte> bytes, std:
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
+}
+
+// Renames without replacing: atomically where the kernel or hard links allow it, else after a look.
+bool rename_to_new(const char* from, const char* to) {
+#ifdef RENAME_NOREPLACE
+  if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return true;
+  if (errno == EEXIST) return false;
+#endif
+  if (link(from, to) == 0) return unlink(from) == 0;
+  if (errno == EEXIST) return false;
+  if (access(to, F_OK) == 0) {
+    errno = EEXIST;
+    return false;
+  }
+  return rename(from, to) == 0;
 }
 
 }  // namespace
@@ -93,8 +109,10 @@ void SubSource::read_at(uint64_t offset, std::span<std::byte> dst) const {
   whole_.read_at(offset_ + offset, dst);
 }
 
+std::string AtomicFile::temporary_path(std::string_view path) { return std::string(path) + ".part-" + std::to_string(getpid()); }
+
 AtomicFile::AtomicFile(std::string_view path, IfExists if_exists)
-    : path_(path), temporary_(path_ + ".part-" + std::to_string(getpid())), if_exists_(if_exists) {
+    : path_(path), temporary_(temporary_path(path)), if_exists_(if_exists) {
   if (if_exists_ == IfExists::refuse && access(path_.c_str(), F_OK) == 0)
     fail(GPTQ_E_IO, "'", path_, "' exists already; remove it or ask to replace it");
   file_ = open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -116,13 +134,8 @@ void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) { w
 
 void AtomicFile::commit() {
   if (fsync(file_) != 0) fail_os(GPTQ_E_IO, errno, "cannot write", temporary_);
-  // link() refuses to replace, rename() replaces: both make the whole file appear at once.
-  if (if_exists_ == IfExists::refuse) {
-    if (link(temporary_.c_str(), path_.c_str()) != 0) fail_os(GPTQ_E_IO, errno, "cannot create", path_);
-    unlink(temporary_.c_str());
-  } else if (rename(temporary_.c_str(), path_.c_str()) != 0) {
-    fail_os(GPTQ_E_IO, errno, "cannot create", path_);
-  }
+  const bool renamed = if_exists_ == IfExists::refuse ? rename_to_new(temporary_.c_str(), path_.c_str()) : rename(temporary_.c_str(), path_.c_str()) == 0;
+  if (!renamed) fail_os(GPTQ_E_IO, errno, "cannot create", path_);
   close(file_);
   file_ = -1;
   const size_t slash = path_.rfind('/');

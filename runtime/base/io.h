@@ -77,6 +77,7 @@ class AtomicFile {
   void write_at(uint64_t offset, std::span<const std::byte> bytes);
   uint64_t size() const { return size_; }
   void commit();  // sync, rename, sync the folder
+  static std::string temporary_path(std::string_view path);
 
  private:
   std::string path_, temporary_;
