@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "converter/json.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/io.h"
+
+namespace gptq::convert {
+namespace {
+
+using base::fail;
+using simdjson::dom::element;
+constexpr size_t depth_max = 64;
+
+void check_duplicates(const std::string& file, element value);  // recursion ends at depth_max, which the parser enforces
+
+void check_duplicates(const std::string& file, simdjson::dom::object object) {
+  std::vector<std::string_view> keys;
+  for (const auto field : object) {
+    keys.push_back(field.key);
+    check_duplicates(file, field.value);
+  }
+  std::sort(keys.begin(), keys.end());
+  if (const auto twice = std::adjacent_find(keys.begin(), keys.end()); twice != keys.end())
+    fail(GPTQ_E_FORMAT, "'", file, "': the key '", *twice, "' stands twice in one object");
+}
+
+void check_duplicates(const std::string& file, element value) {
+  if (value.is_object()) check_duplicates(file, simdjson::dom::object(value.get_object().value_unsafe()));
+  if (!value.is_array()) return;
+  for (const element item : value.get_array().value_unsafe()) check_duplicates(file, item);
+}
+
+template <class T>
+std::optional<T> typed(const JsonObject& object, std::string_view key, std::string_view type) {
+  const auto found = object.find(key);
+  if (!found) return std::nullopt;
+  T value;
+  if (found->get<T>().get(value)) object.refuse(key, type);
+  return value;
+}
+
+}  // namespace
+
+void JsonObject::refuse(std::string_view key, std::string_view rule) const { fail(GPTQ_E_FORMAT, "'", where_, "': '", key, "' ", rule); }
+
+std::optional<element> JsonObject::find(std::string_view key) const {
+  element value;
+  if (object_.at_key(key).get(value) || value.is_null()) return std::nullopt;
+  return value;
+}
+
+std::optional<int64_t> JsonObject::integer(std::string_view key) const { return typed<int64_t>(*this, key, "must be a whole number"); }
+std::optional<bool> JsonObject::boolean(std::string_view key) const { return typed<bool>(*this, key, "must be true or false"); }
+std::optional<std::string_view> JsonObject::string(std::string_view key) const { return typed<std::string_view>(*this, key, "must be a string"); }
+std::optional<simdjson::dom::array> JsonObject::array(std::string_view key) const { return typed<simdjson::dom::array>(*this, key, "must be a list"); }
+
+std::optional<double> JsonObject::number(std::string_view key) const {
+  const auto value = typed<double>(*this, key, "must be a number");
+  if (value && !std::isfinite(*value)) refuse(key, "must be finite");
+  return value;
+}
+
+std::optional<JsonObject> JsonObject::object(std::string_view key) const {
+  const auto value = typed<simdjson::dom::object>(*this, key, "must be an object");
+  if (!value) return std::nullopt;
+  return JsonObject(where_ + ": " + std::string(key), *value);
+}
+
+uint32_t JsonObject::count(std::string_view key) const {
+  const auto value = integer(key);
+  if (!value) refuse(key, "is missing");
+  if (*value < 1 || *value > INT32_MAX) refuse(key, "must be a positive number of 31 bits");
+  return static_cast<uint32_t>(*value);
+}
+
+uint32_t JsonObject::count(std::string_view key, uint32_t otherwise) const { return has(key) ? count(key) : otherwise; }
+
+JsonFile::JsonFile(std::string_view name, std::string_view text) : name_(name) {
+  element root;
+  auto error = parser_.allocate(std::max<size_t>(text.size(), 64), depth_max);
+  if (!error) error = parser_.parse(text.data(), text.size()).get(root);
+  if (error) fail(GPTQ_E_FORMAT, "'", name, "' is no valid JSON: ", simdjson::error_message(error));
+  if (root.get_object().get(root_)) fail(GPTQ_E_FORMAT, "'", name, "': the top level must be an object");
+  check_duplicates(name_, root_);
+}
+
+JsonFile JsonFile::read(const std::string& path, std::string_view name, uint64_t bytes_max) {
+  return JsonFile(name, read_text(path, bytes_max));
+}
+
+std::string read_text(const std::string& path, uint64_t bytes_max) {
+  const base::FileSource file(path);
+  if (file.size() > bytes_max) fail(GPTQ_E_FORMAT, "'", path, "' has ", file.size(), " bytes, more than the ", bytes_max, " that such a file may have");
+  std::string text(base::to_size(file.size()), '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+bool file_exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
+
+}  // namespace gptq::convert
