@@ -88,6 +88,21 @@ GPTQ_INLINE void load_zeros(const Matrix& w, uint64_t group, __m256& low, __m256
   high = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)));
 }
 
+// Calls f(block, chunk, first_token, last_token) with the chunks of a block in order. Many tokens go in parts whose chunk of
+// activations stays in L2; with few tokens a block of rows is finished at once, so that the weights are read in order.
+template <class F>
+GPTQ_INLINE void for_each_chunk(const MatmulArgs& a, uint32_t chunks, F f) {
+  constexpr uint32_t part = 256, few = 8;
+  const uint32_t blocks = a.last_block - a.first_block;
+  for (uint32_t token = 0; token < a.m; token += part) {
+    const uint32_t last_token = a.m - token < part ? a.m : token + part;
+    for (uint64_t i = 0; i < uint64_t{blocks} * chunks; ++i) {
+      const uint64_t block = a.m <= few ? i / chunks : i % blocks, chunk = a.m <= few ? i % chunks : i / blocks;
+      f(a.first_block + static_cast<uint32_t>(block), static_cast<uint32_t>(chunk), token, last_token);
+    }
+  }
+}
+
 // rows (up to 16) outputs: y = part + (first ? bias + (accumulate ? y : 0) : y).
 GPTQ_INLINE void add_rows(const MatmulArgs& a, uint32_t token, uint32_t block, bool first, const float part[16]) {
   const uint32_t row = block * 16, rows = a.w->n - row < 16 ? a.w->n - row : 16;

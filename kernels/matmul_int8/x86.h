@@ -10,8 +10,8 @@ namespace {
 // What one scale step covers: a block of two tiles, of one, or of one with a scale for each of its 16-column pieces.
 enum class Step { tiles2, tiles1, pieces };
 
-constexpr uint32_t chunk_tiles = 16;   // columns summed before they are added to y: part of the summation order
-constexpr uint32_t token_block = 256;  // tokens whose chunk of activations stays in L2
+constexpr uint32_t chunk_tiles = 16;     // summed before they are added to y: part of the summation order
+constexpr uint32_t prefetch_bytes = 4096;
 
 constexpr uint32_t tiles_of(Step step) { return step == Step::tiles2 ? 2 : 1; }
 
@@ -67,7 +67,7 @@ void multiply(const MatmulArgs& a, const Chunk& chunk, uint32_t block, uint32_t 
     tokens.sum[t] = x.sum + i * n_sums + first_tile * 64 / sum_columns;
   }
   alignas(64) float part[T][16];
-  for (uint32_t line = 0; line < Isa::template lines<kind>; ++line) Isa::template dot<kind, step, T>(chunk, line, tokens, part);
+  Isa::template dot<kind, step, T>(chunk, tokens, part);
   const uint32_t sums = (chunk.tiles * 64 + sum_columns - 1) / sum_columns;
   for (int t = 0; t < T; ++t) {
     __m256 low = _mm256_load_ps(part[t]), high = _mm256_load_ps(part[t] + 8);
@@ -88,7 +88,7 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t first_tile, ui
   Chunk chunk;
   chunk.tiles = n_tiles - first_tile < chunk_tiles ? n_tiles - first_tile : chunk_tiles;
   chunk.codes = static_cast<const uint8_t*>(a.w->codes) + (uint64_t{block} * n_tiles + first_tile) * tile_bytes(kind);
-  chunk.ahead = uint64_t{chunk.tiles} * tile_bytes(kind);
+  chunk.ahead = prefetch_bytes;
   load_chunk_scales<step>(*a.w, block, first_tile, chunk);
   uint32_t token = first_token;
   for (; last_token - token >= 4; token += 4) {
@@ -105,13 +105,10 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t first_tile, ui
 
 template <class Isa, Kind kind, Step step>
 void multiply_all(const MatmulArgs& a) {
-  for (uint32_t token = 0; token < a.m; token += token_block) {
-    const uint32_t last_token = a.m - token < token_block ? a.m : token + token_block;
-    // Few tokens: their activations stay in L1 whole, so a block of rows is finished at once.
-    for (uint32_t tile = 0; tile < a.w->k_padded / 64; tile += chunk_tiles)
-      for (uint32_t block = a.first_block; block < a.last_block; ++block)
-        multiply_block<Isa, kind, step>(a, block, tile, token, last_token);
-  }
+  const uint32_t chunks = (a.w->k_padded / 64 + chunk_tiles - 1) / chunk_tiles;
+  for_each_chunk(a, chunks, [&](uint32_t block, uint32_t chunk, uint32_t token, uint32_t last_token) {
+    multiply_block<Isa, kind, step>(a, block, chunk * chunk_tiles, token, last_token);
+  });
 }
 
 template <class Isa, Kind kind>
