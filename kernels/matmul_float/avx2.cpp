@@ -8,10 +8,10 @@ namespace {
 
 constexpr uint32_t chunk_columns = 256;  // summed before they are added to y: part of the summation order
 
-// Rows of one chunk; elements from one row to the next.
+// Rows of one chunk. stride: elements from one row to the next; ahead: from an element to the one to prefetch.
 struct Rows {
   const void* data;
-  uint64_t stride;
+  uint64_t stride, ahead;
   uint32_t columns;
 };
 
@@ -35,8 +35,13 @@ GPTQ_INLINE void dot(const Rows& w, const float* x, uint64_t x_stride, float (*p
     }
   };
   uint32_t k = 0;
-  for (; k + 8 <= w.columns; k += 8)
-    add([&](uint64_t row) { return load8<kind>(w.data, row + k); }, [&](const float* token) { return _mm256_loadu_ps(token + k); });
+  for (; k + 8 <= w.columns; k += 8) {
+    const auto load_w = [&](uint64_t row) {
+      if constexpr (T == 1) _mm_prefetch(static_cast<const char*>(w.data) + (row + k + w.ahead) * (bits_of(kind) / 8), _MM_HINT_T0);
+      return load8<kind>(w.data, row + k);
+    };
+    add(load_w, [&](const float* token) { return _mm256_loadu_ps(token + k); });
+  }
   if (const uint32_t rest = w.columns - k)
     add([&](uint64_t row) { return load_some<kind>(w.data, row + k, rest); },
         [&](const float* token) { return load_some<Kind::f32>(token, k, rest); });
@@ -50,7 +55,7 @@ __attribute__((noinline)) void multiply(const MatmulArgs& a, const Rows& w, uint
   const float* x = a.x + uint64_t{token} * a.w->k_padded + first_column;
   alignas(32) float part[T][16];
   for (uint32_t r = 0; r < 16; r += 4) {
-    const Rows four = {static_cast<const char*>(w.data) + r * w.stride * (bits_of(kind) / 8), w.stride, w.columns};
+    const Rows four = {static_cast<const char*>(w.data) + r * w.stride * (bits_of(kind) / 8), w.stride, w.ahead, w.columns};
     float sums[T][16];
     dot<kind, T>(four, x, a.w->k_padded, sums);
     for (int t = 0; t < T; ++t) memcpy(part[t] + r, sums[t], 16);
@@ -85,13 +90,13 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_
   if constexpr (!is_quantized(kind)) {
     if (last_token - token == 1 && block * 16 + 16 <= a.w->n) {
       const auto* data = static_cast<const char*>(a.w->codes) + (uint64_t{block} * 16 * a.w->k + first) * (bits_of(kind) / 8);
-      return multiply<kind, 1>(a, {data, a.w->k, columns}, block, first, token);
+      return multiply<kind, 1>(a, {data, a.w->k, uint64_t{a.w->k} * 16, columns}, block, first, token);
     }
   }
   alignas(64) float panel[16 * chunk_columns];
   if (block * 16 + 16 > a.w->n) memset(panel, 0, sizeof panel);
   fill_panel<kind>(*a.w, block, first, columns, panel);
-  const Rows rows = {panel, chunk_columns, columns};
+  const Rows rows = {panel, chunk_columns, 0, columns};
   for (; last_token - token >= 3; token += 3) multiply<Kind::f32, 3>(a, rows, block, first, token);
   for (; token < last_token; ++token) multiply<Kind::f32, 1>(a, rows, block, first, token);
 }
