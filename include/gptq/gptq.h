@@ -59,7 +59,7 @@ typedef struct gptq_session gptq_session;
 enum {
   GPTQ_OK = 0,
   GPTQ_MORE = 1,                       /* work is left: step again */
-  GPTQ_IDLE = 2,                       /* nothing to do until a session is started */
+  GPTQ_IDLE = 2,                       /* nothing to do until a session is started or its output read */
   GPTQ_E_INVALID_ARGUMENT = -1, GPTQ_E_INVALID_STATE = -2, GPTQ_E_STRUCT_VERSION = -3,
   GPTQ_E_BUFFER_TOO_SMALL = -4, GPTQ_E_OUT_OF_MEMORY = -5,
   GPTQ_E_BUDGET_EXCEEDED = -7,         /* host_bytes_max would be passed */
@@ -156,11 +156,11 @@ typedef struct gptq_model_params {
 typedef struct gptq_model_info {
   uint32_t struct_size; uint32_t flags;
   uint32_t n_vocab; uint32_t n_layers; uint32_t n_embd; uint32_t n_ctx_train;
-  uint32_t n_heads; uint32_t n_kv_heads; uint32_t head_dim; uint32_t bits;   /* bits: of most weights; 16 or 32 where unquantized */
-  int32_t  group_size;                                                       /* of most weights; 0 where unquantized */
+  uint32_t n_heads; uint32_t n_kv_heads; uint32_t head_dim; uint32_t bits;   /* bits: of the middle layer's MLP; 16 or 32: unquantized */
+  int32_t  group_size;                                                       /* the same layer's; -1 = one group a row; 0 = unquantized */
   gptq_token bos; gptq_token eos; gptq_token pad;                            /* -1 = none; further end tokens also stop */
   uint64_t n_params; uint64_t host_bytes; uint64_t kv_bytes_per_token;       /* kv: with GPTQ_KV_F16 */
-  uint8_t  fingerprint[16];                                                  /* hash of the manifest: same for the same file */
+  uint64_t fingerprint;                                                      /* hash of the manifest: same for the same file */
 } gptq_model_info;
 
 typedef struct gptq_engine_params gptq_engine_params;
@@ -213,8 +213,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_tokenize(const gptq_model *m, const char *te
 GPTQ_API gptq_status GPTQ_CALL gptq_detokenize(const gptq_model *m, const gptq_token *tokens, size_t n, uint32_t flags, char *out, size_t cap, size_t *needed);
 /* The bytes that one token stands for, owned by the model, and its GPTQ_TOKEN_* attributes (attr may be NULL). */
 GPTQ_API gptq_status GPTQ_CALL gptq_token_bytes(const gptq_model *m, gptq_token token, const char **bytes, size_t *size, uint32_t *attr);
-/* The chat template of the model applied to messages, as text. To generate from a chat use gptq_session_append_chat, which keeps
- * special tokens inside messages from being honoured. Errors: TEMPLATE (err->offset is a byte of the template). */
+/* The chat template of the model applied to messages, as text. To generate from a chat use gptq_session_set_chat, which keeps special
+ * tokens inside messages from being honoured. Errors: TEMPLATE (err->offset is a byte of the template). */
 GPTQ_API gptq_status GPTQ_CALL gptq_chat_render(const gptq_model *m, const gptq_chat *chat, char *out, size_t cap, size_t *needed, gptq_error *err);
 
 /* ---- D. engine = KV arena + scheduler ---- */
@@ -273,6 +273,7 @@ enum {
   GPTQ_GEN_PREFILL_ONLY = 1,                 /* compute the appended tokens, generate none */
   GPTQ_GEN_IGNORE_EOS = 2,
   GPTQ_GEN_KEEP_STOP = 4,                    /* leave the stop string that ended it in the text */
+  GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
   GPTQ_GEN_LOGITS = 16                       /* keep the logits of every position for gptq_session_logits */
 };
 typedef struct gptq_generate_params {
@@ -303,7 +304,10 @@ GPTQ_API void       *GPTQ_CALL gptq_session_user(const gptq_session *s);
  * Errors: CONTEXT_FULL, INVALID_STATE while running, TEXT, INVALID_ARGUMENT (a token out of range); nothing is appended then. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_append_text(gptq_session *s, const char *text, size_t size, uint32_t flags, size_t *n_tokens, gptq_error *err);
 GPTQ_API gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session *s, const gptq_token *tokens, size_t n, gptq_error *err);
-GPTQ_API gptq_status GPTQ_CALL gptq_session_append_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
+/* Makes the sequence that of a conversation: the model's chat template over the messages. Tokens the sequence already begins with are
+ * kept with their KV cache, the rest is replaced: give the whole conversation each turn. Special tokens count in the template only, in
+ * messages they are plain text. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
 /* Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end token. Unread
  * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_start(gptq_session *s, const gptq_generate_params *params, gptq_error *err);
@@ -316,7 +320,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_read_logits(gptq_session *s, float *
 GPTQ_API gptq_status GPTQ_CALL gptq_session_cancel(gptq_session *s);
 GPTQ_API gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session *s, gptq_session_info *out);
 GPTQ_API gptq_status GPTQ_CALL gptq_session_tokens(const gptq_session *s, gptq_token *buf, size_t cap, size_t *needed);
-/* Keeps the first n_tokens of the sequence and drops the rest (rewind). Errors: INVALID_STATE while running. */
+/* Keeps the first n_tokens of the sequence and drops the rest (rewind), unread output of them too. Errors: INVALID_STATE while running. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n_tokens);
 
 /* ---- F. blocking convenience over D + E ---- */

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// C API: engines.
+#include <algorithm>
+
+#include "api/guard.h"
+#include "api/handles.h"
+
+using namespace gptq;
+using namespace gptq::api;
+
+gptq_status GPTQ_CALL gptq_engine_create(gptq_model* m, const gptq_engine_params* params, gptq_engine** out, gptq_error* err) {
+  return guard(err, [&] {
+    require(m && out, "m and out must not be NULL");
+    const gptq_engine_params p = read_struct_or_default(params, "gptq_engine_params");
+    refuse_extensions(p.next);
+    const engine::EngineShape shape = engine::make_shape(p, m->model.spec);
+    if (shape.ctx_tokens > m->model.spec.n_ctx_train && m->model.spec.rope.dynamic_factor == 0)
+      m->runtime.log(GPTQ_LOG_WARN, "ctx_tokens is above what the model was trained with: quality falls beyond that");
+    *out = create<gptq_engine>(m->runtime.memory, *m, shape);
+    retain(m);
+    return GPTQ_OK;
+  });
+}
+
+void GPTQ_CALL gptq_engine_destroy(gptq_engine* e) {
+  if (!e || !drop(e)) return;
+  gptq_model* m = &e->model;
+  destroy(m->runtime.memory, e);
+  gptq_model_release(m);
+}
+
+gptq_status GPTQ_CALL gptq_engine_step(gptq_engine* e, uint32_t budget_us, gptq_step_info* info) {
+  return guard(nullptr, [&] {
+    require(e, "e is NULL");
+    gptq_step_info result{};
+    const gptq_status status = e->engine.step(budget_us, false, result);
+    if (info) write_struct(info, result);
+    return status;
+  });
+}
+
+gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) { return e ? handle_of(e->engine.next_readable()) : nullptr; }
+
+gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine* e, gptq_memory_info* out) {
+  return guard(nullptr, [&] {
+    require(e && out, "e and out must not be NULL");
+    gptq_memory_info info{};
+    info.page_tokens = e->engine.shape().page_tokens;
+    info.kv_pages_total = e->engine.pages().n_pages();
+    info.kv_pages_used = info.kv_pages_total - e->engine.pages().n_free();
+    info.host_bytes = e->model.runtime.memory.bytes();
+    info.host_peak = e->model.runtime.memory.peak();
+    write_struct(out, info);
+    return GPTQ_OK;
+  });
+}

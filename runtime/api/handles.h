@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands behind the opaque handles, and their reference counts.
+#pragma once
+#include <atomic>
+#include <optional>
+#include <string_view>
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "engine/engine.h"
+#include "gptq/gptq.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+struct gptq_runtime {
+  explicit gptq_runtime(const gptq_runtime_desc& d)
+      : desc(d), memory(d.alloc, d.free, d.alloc_user, d.host_bytes_max), pool(d.threads, d.parallel, d.parallel_user, &memory),
+        kernels(gptq::kernels::select_kernels(d.cpu_features_mask)) {
+    gptq::kernels::describe_kernels(d.cpu_features_mask, kernel_text, sizeof kernel_text);
+  }
+  void log(int32_t level, std::string_view text) const {
+    if (desc.log && level <= desc.log_level) desc.log(desc.log_user, level, text.data(), text.size());
+  }
+
+  std::atomic<uint32_t> references{1};
+  const gptq_runtime_desc desc;
+  mutable gptq::base::HostMemory memory;
+  gptq::base::Pool pool;
+  const gptq::kernels::Kernels kernels;
+  char kernel_text[512];
+};
+
+struct gptq_model {
+  gptq_model(gptq_runtime& rt, const gptq::base::Source& source, const gptq::model::LoadOptions& options)
+      : runtime(rt), model(source, options, rt.pool, &rt.memory) {
+    if (model.tokenizer.size()) tokenizer.emplace(model.tokenizer.bytes(), model.spec.n_vocab, &rt.memory);
+  }
+  const gptq::text::Tokenizer* text() const { return tokenizer ? &*tokenizer : nullptr; }
+
+  std::atomic<uint32_t> references{1};
+  gptq_runtime& runtime;
+  gptq::model::Model model;
+  std::optional<gptq::text::Tokenizer> tokenizer;
+};
+
+struct gptq_engine {
+  gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape)
+      : model(m), engine(m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, &m.runtime.memory) {}
+
+  std::atomic<uint32_t> references{1};
+  gptq_model& model;
+  gptq::engine::Engine engine;
+};
+
+namespace gptq::api {
+
+inline engine::Session& session_of(gptq_session* s) { return *reinterpret_cast<engine::Session*>(s); }
+inline const engine::Session& session_of(const gptq_session* s) { return *reinterpret_cast<const engine::Session*>(s); }
+inline gptq_session* handle_of(engine::Session* s) { return reinterpret_cast<gptq_session*>(s); }
+inline gptq_engine& engine_of(const engine::Session& s) { return *static_cast<gptq_engine*>(s.owner); }
+
+template <class Handle>
+Handle* retain(Handle* handle) {
+  handle->references.fetch_add(1, std::memory_order_relaxed);
+  return handle;
+}
+// Whether this was the last reference.
+template <class Handle>
+bool drop(Handle* handle) {
+  return handle->references.fetch_sub(1, std::memory_order_acq_rel) == 1;
+}
+
+// Objects in the host's memory.
+template <class T, class... Args>
+T* create(std::pmr::memory_resource& memory, Args&&... args) {
+  void* place = memory.allocate(sizeof(T), alignof(T));
+  try {
+    return ::new (place) T(std::forward<Args>(args)...);
+  } catch (...) {
+    memory.deallocate(place, sizeof(T), alignof(T));
+    throw;
+  }
+}
+template <class T>
+void destroy(std::pmr::memory_resource& memory, T* object) {
+  object->~T();
+  memory.deallocate(object, sizeof(T), alignof(T));
+}
+
+}  // namespace gptq::api

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// C API: models.
+#include <algorithm>
+
+#include "api/guard.h"
+#include "api/handles.h"
+#include "base/checked.h"
+
+using namespace gptq;
+using namespace gptq::api;
+
+namespace {
+
+// The host's source as ours, whichever of the three kinds it is.
+class OpenedSource {
+ public:
+  explicit OpenedSource(const gptq_source& s) {
+    require((s.path != nullptr) + (s.data != nullptr) + (s.io != nullptr) == 1, "gptq_source: set exactly one of path, data, io");
+    if (s.path) whole_ = &file_.emplace(text_of(s.path, s.path_size, "path"));
+    if (s.data) whole_ = &memory_.emplace(std::span(static_cast<const std::byte*>(s.data), s.data_size));
+    if (s.io) whole_ = &host_.emplace(read_struct(s.io, "gptq_io"));
+    if (s.offset || s.size) whole_ = &part_.emplace(*whole_, s.offset, s.size);
+  }
+  const base::Source& operator*() const { return *whole_; }
+
+ private:
+  std::optional<base::FileSource> file_;
+  std::optional<base::MemorySource> memory_;
+  std::optional<base::HostSource> host_;
+  std::optional<base::SubSource> part_;
+  const base::Source* whole_ = nullptr;
+};
+
+gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_params* params, gptq_model** out) {
+  const gptq_model_params p = read_struct_or_default(params, "gptq_model_params");
+  refuse_extensions(p.next);
+  require(!p.flags, "unknown flags in gptq_model_params");
+  model::LoadOptions options;
+  options.progress = p.progress ? [](void* user, uint32_t permille) {
+    const auto& params = *static_cast<const gptq_model_params*>(user);
+    return params.progress(params.progress_user, GPTQ_PHASE_LOAD, permille) != 0;
+  } : model::Progress(nullptr);
+  options.progress_user = const_cast<gptq_model_params*>(&p);
+  const OpenedSource opened(source);
+  *out = create<gptq_model>(rt->memory, *rt, *opened, options);
+  retain(rt);
+  return GPTQ_OK;
+}
+
+}  // namespace
+
+gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime* rt, const gptq_source* src, const gptq_model_params* params, gptq_model** out, gptq_error* err) {
+  return guard(err, [&] {
+    require(rt && src && out, "rt, src and out must not be NULL");
+    return load(rt, read_struct(src, "gptq_source"), params, out);
+  });
+}
+
+gptq_status GPTQ_CALL gptq_model_load(gptq_runtime* rt, const char* path, size_t path_size, const gptq_model_params* params, gptq_model** out, gptq_error* err) {
+  return guard(err, [&] {
+    require(rt && path && out, "rt, path and out must not be NULL");
+    gptq_source source{};
+    source.path = path;
+    source.path_size = path_size;
+    return load(rt, source, params, out);
+  });
+}
+
+gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_engine_params* engine, gptq_memory_estimate* out, gptq_error* err) {
+  return guard(err, [&] {
+    require(rt && src && out, "rt, src and out must not be NULL");
+    const OpenedSource opened(read_struct(src, "gptq_source"));
+    const format::Reader reader(*opened, &rt->memory);
+    const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &rt->memory);
+    gptq_memory_estimate estimate{};
+    estimate.host_weights = model::loaded_bytes(reader.manifest());
+    estimate.host_load_peak = base::add(estimate.host_weights, rt->pool.threads() * 2 * format::chunk_bytes_max);
+    if (engine) {
+      const engine::EngineShape shape = engine::make_shape(read_struct(engine, "gptq_engine_params"), spec);
+      uint32_t columns = 0;
+      for (const auto* tensor : *reader.manifest().tensors()) columns = std::max(columns, tensor->k_padded());
+      estimate.host_kv = base::mul(engine::kv_page_bytes(shape, spec), shape.n_pages);
+      estimate.host_scratch = engine::Engine::scratch_bytes(spec, shape, columns);
+    }
+    const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
+    const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));
+    estimate.fits = !rt->memory.limit() || wanted <= rt->memory.limit();
+    write_struct(out, estimate);
+    return GPTQ_OK;
+  });
+}
+
+gptq_model* GPTQ_CALL gptq_model_retain(gptq_model* m) { return m ? retain(m) : nullptr; }
+
+void GPTQ_CALL gptq_model_release(gptq_model* m) {
+  if (!m || !drop(m)) return;
+  gptq_runtime* rt = &m->runtime;
+  destroy(rt->memory, m);
+  gptq_runtime_release(rt);
+}
+
+gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* out) {
+  return guard(nullptr, [&] {
+    require(m && out, "m and out must not be NULL");
+    const model::ModelSpec& spec = m->model.spec;
+    gptq_model_info info{};
+    info.n_vocab = spec.n_vocab;
+    info.n_layers = spec.n_layers;
+    info.n_embd = spec.n_embd;
+    info.n_ctx_train = spec.n_ctx_train;
+    info.n_heads = spec.n_heads;
+    info.n_kv_heads = spec.n_kv_heads;
+    info.head_dim = spec.head_dim;
+    info.bits = kernels::bits_of(m->model.layers[spec.n_layers / 2].gate.w.kind);
+    info.group_size = m->model.group_size;
+    info.bos = m->model.generation.bos;
+    info.eos = m->model.generation.eos;
+    info.pad = m->model.generation.pad;
+    info.n_params = m->model.n_params;
+    info.host_bytes = m->model.weight_bytes + m->model.tokenizer.size();
+    info.kv_bytes_per_token = uint64_t(4) * spec.n_layers * spec.n_kv_heads * spec.head_dim;
+    info.fingerprint = m->model.fingerprint;
+    write_struct(out, info);
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_model_meta(const gptq_model* m, const char* key, size_t key_size, char* buf, size_t cap, size_t* needed) {
+  return guard(nullptr, [&] {
+    require(m && key, "m and key must not be NULL");
+    const std::pmr::string* value = m->model.find_meta(text_of(key, key_size, "key"));
+    return value ? copy_out(value->c_str(), value->size() + 1, buf, cap, needed) : GPTQ_E_NOT_FOUND;
+  });
+}

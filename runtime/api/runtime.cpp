@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// C API: library and runtime.
+#include <algorithm>
+
+#include "api/guard.h"
+#include "api/handles.h"
+
+using namespace gptq;
+using namespace gptq::api;
+
+#define GPTQ_TEXT_OF(x) GPTQ_TEXT_OF_(x)
+#define GPTQ_TEXT_OF_(x) #x
+#define GPTQ_VERSION_TEXT GPTQ_TEXT_OF(GPTQ_VERSION_MAJOR) "." GPTQ_TEXT_OF(GPTQ_VERSION_MINOR) "." GPTQ_TEXT_OF(GPTQ_VERSION_PATCH)
+
+uint32_t GPTQ_CALL gptq_version(void) { return GPTQ_VERSION_MAJOR << 16 | GPTQ_VERSION_MINOR << 8 | GPTQ_VERSION_PATCH; }
+
+const char* GPTQ_CALL gptq_build_info(void) {
+  return "libgptq " GPTQ_VERSION_TEXT ", "
+#if defined(__clang__)
+         "clang " __clang_version__
+#else
+         "gcc " __VERSION__
+#endif
+#if defined(__x86_64__)
+         ", x86-64: reference, avx2, avx512vnni";
+#elif defined(__aarch64__)
+         ", aarch64: reference";
+#else
+         ", reference";
+#endif
+}
+
+const char* GPTQ_CALL gptq_status_name(gptq_status status) {
+  switch (status) {
+#define GPTQ_NAME(code) \
+  case code: return #code;
+    GPTQ_NAME(GPTQ_OK)
+    GPTQ_NAME(GPTQ_MORE)
+    GPTQ_NAME(GPTQ_IDLE)
+    GPTQ_NAME(GPTQ_E_INVALID_ARGUMENT)
+    GPTQ_NAME(GPTQ_E_INVALID_STATE)
+    GPTQ_NAME(GPTQ_E_STRUCT_VERSION)
+    GPTQ_NAME(GPTQ_E_BUFFER_TOO_SMALL)
+    GPTQ_NAME(GPTQ_E_OUT_OF_MEMORY)
+    GPTQ_NAME(GPTQ_E_BUDGET_EXCEEDED)
+    GPTQ_NAME(GPTQ_E_KV_FULL)
+    GPTQ_NAME(GPTQ_E_CONTEXT_FULL)
+    GPTQ_NAME(GPTQ_E_IO)
+    GPTQ_NAME(GPTQ_E_FORMAT)
+    GPTQ_NAME(GPTQ_E_CHECKSUM)
+    GPTQ_NAME(GPTQ_E_UNSUPPORTED)
+    GPTQ_NAME(GPTQ_E_CANCELLED)
+    GPTQ_NAME(GPTQ_E_NOT_FOUND)
+    GPTQ_NAME(GPTQ_E_TEMPLATE)
+    GPTQ_NAME(GPTQ_E_TEXT)
+    GPTQ_NAME(GPTQ_E_NUMERIC)
+    GPTQ_NAME(GPTQ_E_INTERNAL)
+#undef GPTQ_NAME
+  }
+  return "unknown status";
+}
+
+gptq_status GPTQ_CALL gptq_runtime_create(const gptq_runtime_desc* desc, gptq_runtime** out, gptq_error* err) {
+  return guard(err, [&] {
+    require(out, "out is NULL");
+    gptq_runtime_desc d = read_struct_or_default(desc, "gptq_runtime_desc");
+    refuse_extensions(d.next);
+    require(!d.alloc == !d.free, "alloc and free go together");
+    require(d.threads <= 256, "threads is above 256");
+    require(!d.flags && !d.reserved, "unknown flags in gptq_runtime_desc");
+    if (d.log_level == 0) d.log_level = GPTQ_LOG_WARN;
+    // The runtime holds its own memory resource, so its own block comes from the host directly.
+    base::HostMemory host(d.alloc, d.free, d.alloc_user, 0);
+    *out = create<gptq_runtime>(host, d);
+    return GPTQ_OK;
+  });
+}
+
+void GPTQ_CALL gptq_runtime_release(gptq_runtime* rt) {
+  if (!rt || !drop(rt)) return;
+  base::HostMemory host(rt->desc.alloc, rt->desc.free, rt->desc.alloc_user, 0);
+  destroy(host, rt);
+}
+
+const char* GPTQ_CALL gptq_runtime_kernels(const gptq_runtime* rt) { return rt ? rt->kernel_text : ""; }

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// C API: sessions and gptq_generate.
+#include <sys/random.h>
+
+#include <algorithm>
+
+#include "api/guard.h"
+#include "api/text.h"
+
+using namespace gptq;
+using namespace gptq::api;
+
+namespace {
+
+void require_idle(const engine::Session& s) { require(!s.running, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE); }
+
+// Replaces everything from `keep` on.
+void append(engine::Session& s, std::span<const int32_t> tokens, uint32_t keep) {
+  const uint32_t ctx = s.engine->shape().ctx_tokens, n_vocab = s.engine->model().spec.n_vocab;
+  if (tokens.size() > ctx - keep)
+    base::fail(GPTQ_E_CONTEXT_FULL, tokens.size(), " tokens do not fit behind ", keep, ": the context has ", ctx, "; raise ctx_tokens or shorten the input");
+  for (int32_t token : tokens)
+    if (token < 0 || static_cast<uint32_t>(token) >= n_vocab) base::fail(GPTQ_E_INVALID_ARGUMENT, "token ", token, " is outside the vocabulary of ", n_vocab);
+  s.engine->truncate(s, keep);
+  std::copy(tokens.begin(), tokens.end(), s.tokens + s.n_tokens);
+  s.n_tokens += static_cast<uint32_t>(tokens.size());
+}
+
+uint64_t random_seed() {
+  uint64_t seed = 0;
+  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed) seed = static_cast<uint64_t>(engine::Clock::now().time_since_epoch().count());
+  return seed;
+}
+
+float checked(float value, float most, const char* name) {
+  if (!(value >= 0 && value <= most)) base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", static_cast<double>(value), " is not within 0 and ", static_cast<double>(most));
+  return value;
+}
+
+void set_sampling(engine::Session& s, const gptq_sampling* in) {
+  gptq_sampling p = read_struct_or_default(in, "gptq_sampling");
+  if (p.flags & ~uint32_t(GPTQ_SAMPLE_RANDOM_SEED | GPTQ_SAMPLE_MODEL_DEFAULTS)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown sampling flags ", p.flags);
+  if (p.flags & GPTQ_SAMPLE_MODEL_DEFAULTS) {
+    const model::Generation& own = s.engine->model().generation;
+    if (p.temperature == 0) p.temperature = own.temperature;
+    if (p.top_k == 0) p.top_k = own.top_k;
+    if (p.top_p == 0) p.top_p = own.top_p;
+    if (p.min_p == 0) p.min_p = own.min_p;
+    if (p.repeat_penalty == 0) p.repeat_penalty = own.repeat_penalty;
+  }
+  require(p.top_k >= 0, "top_k is negative");
+  engine::Sampling sampling;
+  sampling.temperature = checked(p.temperature, 1000, "temperature");
+  sampling.top_p = checked(p.top_p, 1, "top_p");
+  sampling.min_p = checked(p.min_p, 1, "min_p");
+  sampling.repeat_penalty = checked(p.repeat_penalty, 1000, "repeat_penalty");
+  sampling.top_k = p.top_k;
+  sampling.penalty_window = p.penalty_window;
+  s.sampling = sampling;
+  s.random = engine::Random(p.flags & GPTQ_SAMPLE_RANDOM_SEED ? random_seed() : p.seed);
+}
+
+void start(engine::Session& s, const gptq_generate_params* params) {
+  constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS;
+  require_idle(s);
+  const gptq_generate_params p = read_struct_or_default(params, "gptq_generate_params");
+  refuse_extensions(p.next);
+  if ((p.flags & ~known) || p.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
+  require(s.n_tokens > 0, "nothing to generate from: append text or tokens first", GPTQ_E_INVALID_STATE);
+  require(p.stop || !p.n_stop, "stop is NULL");
+  engine::TextStream text;
+  text.start(s.engine->tokenizer(), p.flags & GPTQ_GEN_CONTINUE_TEXT, p.flags & GPTQ_GEN_KEEP_STOP);
+  for (size_t i = 0; i < p.n_stop; ++i) {
+    const std::string_view stop = text_of(p.stop[i].ptr, p.stop[i].size, "stop");
+    require(text.add_stop(stop.data(), stop.size()), "stop strings: at most 16, each of 1 to 256 bytes");
+  }
+  set_sampling(s, p.sampling);
+  s.text = text;
+  s.flags = p.flags;
+  s.max_tokens = p.max_tokens;
+  s.engine->start(s);
+}
+
+gptq_session_info info_of(const engine::Session& s) {
+  gptq_session_info info{};
+  info.state = s.running ? GPTQ_SESSION_RUNNING : GPTQ_SESSION_IDLE;
+  info.stop_reason = s.stop_reason;
+  info.status = s.status;
+  info.n_tokens = s.n_tokens;
+  info.n_pending = s.n_pending();
+  info.n_generated = s.n_generated;
+  info.n_ctx = s.engine->shape().ctx_tokens;
+  info.stop_index = s.stop_index;
+  info.bytes_unread = static_cast<uint32_t>(std::min<uint64_t>(s.text.unread(), UINT32_MAX));
+  info.tokens_unread = s.n_generated - s.tokens_read;
+  info.logits_unread = s.n_logits;
+  info.prefill_us = s.prefill_us;
+  info.decode_us = s.decode_us;
+  info.first_token_us = s.first_token_us;
+  return info;
+}
+
+// Gives all text that may be read to the host's callback, which may cancel.
+void drain(engine::Session& s, gptq_text_fn on_text, void* user) {
+  char buffer[512];
+  while (const size_t n = s.text.read(s.generated(), buffer))
+    if (on_text && on_text(user, buffer, n) != 0) {
+      s.cancelled.store(true, std::memory_order_relaxed);
+      return;
+    }
+}
+
+}  // namespace
+
+gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gptq_error* err) {
+  return guard(err, [&] {
+    require(e && out, "e and out must not be NULL");
+    engine::Session* s = e->engine.create_session();
+    if (!s) base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e->engine.shape().max_sessions, " sessions; raise max_sessions or destroy one");
+    s->owner = retain(e);
+    *out = handle_of(s);
+    return GPTQ_OK;
+  });
+}
+
+void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
+  if (!s) return;
+  gptq_engine& e = engine_of(session_of(s));
+  e.engine.destroy_session(session_of(s));
+  gptq_engine_destroy(&e);
+}
+
+void GPTQ_CALL gptq_session_set_user(gptq_session* s, void* user) {
+  if (s) session_of(s).user = user;
+}
+void* GPTQ_CALL gptq_session_user(const gptq_session* s) { return s ? session_of(s).user : nullptr; }
+
+gptq_status GPTQ_CALL gptq_session_append_text(gptq_session* s, const char* text, size_t size, uint32_t flags, size_t* n_tokens, gptq_error* err) {
+  return guard(err, [&] {
+    require(s, "s is NULL");
+    require_idle(session_of(s));
+    const auto tokens = encode(engine_of(session_of(s)).model, text_of(text, size, "text"), flags);
+    append(session_of(s), tokens, session_of(s).n_tokens);
+    if (n_tokens) *n_tokens = tokens.size();
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session* s, const gptq_token* tokens, size_t n, gptq_error* err) {
+  return guard(err, [&] {
+    require(s && (tokens || !n), "s and tokens must not be NULL");
+    require_idle(session_of(s));
+    append(session_of(s), {tokens, n}, session_of(s).n_tokens);
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* chat, size_t* n_tokens, gptq_error* err) {
+  return guard(err, [&] {
+    require(s && chat, "s and chat must not be NULL");
+    engine::Session& session = session_of(s);
+    require_idle(session);
+    const auto tokens = encode_chat(engine_of(session).model, chat);
+    const auto common = std::mismatch(tokens.begin(), tokens.end(), session.tokens, session.tokens + session.n_tokens).first - tokens.begin();
+    append(session, std::span(tokens).subspan(static_cast<size_t>(common)), static_cast<uint32_t>(common));
+    if (n_tokens) *n_tokens = tokens.size();
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_start(gptq_session* s, const gptq_generate_params* params, gptq_error* err) {
+  return guard(err, [&] {
+    require(s, "s is NULL");
+    start(session_of(s), params);
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_read(gptq_session* s, char* buf, size_t cap, size_t* size) {
+  return guard(nullptr, [&] {
+    require(s && size && (buf || !cap), "s, buf and size must not be NULL");
+    *size = session_of(s).text.read(session_of(s).generated(), {buf, cap});
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_read_tokens(gptq_session* s, gptq_token* buf, size_t cap, size_t* n) {
+  return guard(nullptr, [&] {
+    require(s && n && (buf || !cap), "s, buf and n must not be NULL");
+    engine::Session& session = session_of(s);
+    const auto unread = session.generated().subspan(session.tokens_read);
+    *n = std::min(cap, unread.size());
+    std::copy_n(unread.begin(), *n, buf);
+    session.tokens_read += static_cast<uint32_t>(*n);
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_read_logits(gptq_session* s, float* out, size_t cap_floats, uint32_t* first_position, uint32_t* n_rows) {
+  return guard(nullptr, [&] {
+    require(s && first_position && n_rows && (out || !cap_floats), "s, out, first_position and n_rows must not be NULL");
+    engine::Session& session = session_of(s);
+    const size_t n_vocab = session.engine->model().spec.n_vocab;
+    if (session.n_logits && cap_floats < n_vocab) return gptq_status(GPTQ_E_BUFFER_TOO_SMALL);
+    *first_position = session.logits_position;
+    *n_rows = static_cast<uint32_t>(std::min<size_t>(session.n_logits, cap_floats / n_vocab));
+    for (uint32_t i = 0; i < *n_rows; ++i) {
+      std::memcpy(out + i * n_vocab, session.logits + session.first_logits * n_vocab, n_vocab * sizeof(float));
+      session.first_logits = (session.first_logits + 1) % session.engine->shape().logits_rows;
+    }
+    session.n_logits -= *n_rows;
+    session.logits_position += *n_rows;
+    return gptq_status(GPTQ_OK);
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_cancel(gptq_session* s) {
+  if (!s) return GPTQ_E_INVALID_ARGUMENT;
+  session_of(s).cancelled.store(true, std::memory_order_relaxed);
+  return GPTQ_OK;
+}
+
+gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session* s, gptq_session_info* out) {
+  return guard(nullptr, [&] {
+    require(s && out, "s and out must not be NULL");
+    write_struct(out, info_of(session_of(s)));
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_tokens(const gptq_session* s, gptq_token* buf, size_t cap, size_t* needed) {
+  return guard(nullptr, [&] {
+    require(s && needed, "s and needed must not be NULL");
+    return copy_out(session_of(s).tokens, session_of(s).n_tokens, buf, cap, needed);
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_truncate(gptq_session* s, uint32_t n_tokens) {
+  return guard(nullptr, [&] {
+    require(s, "s is NULL");
+    require_idle(session_of(s));
+    session_of(s).engine->truncate(session_of(s), n_tokens);
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t size, const gptq_generate_params* params, gptq_text_fn on_text, void* user,
+                                    gptq_session_info* result, gptq_error* err) {
+  return guard(err, [&] {
+    require(s, "s is NULL");
+    engine::Session& session = session_of(s);
+    require_idle(session);
+    const uint32_t before = session.n_tokens;
+    const uint32_t flags = GPTQ_TEXT_PARSE_SPECIAL | (before == 0 ? GPTQ_TEXT_ADD_BOS : 0);
+    const std::string_view input = text_of(text, size, "text");
+    if (!input.empty() || before == 0) append(session, encode(engine_of(session).model, input, flags), before);
+    try {
+      start(session, params);
+    } catch (...) {
+      session.engine->truncate(session, before);
+      throw;
+    }
+    while (session.running) {
+      gptq_step_info info{};
+      const gptq_status status = session.engine->step(GPTQ_BUDGET_UNLIMITED, true, info);
+      drain(session, on_text, user);
+      if (status == GPTQ_IDLE && session.running) {
+        session.engine->stop(session);
+        base::fail(GPTQ_E_INVALID_STATE, "logits_rows are full: with GPTQ_GEN_LOGITS use gptq_session_start, gptq_engine_step and gptq_session_read_logits");
+      }
+    }
+    if (result) write_struct(result, info_of(session));
+    if (session.status != GPTQ_OK) base::fail(session.status, "generation ended with ", gptq_status_name(session.status));
+    return GPTQ_OK;
+  });
+}

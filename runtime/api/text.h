@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the text and session calls share.
+#pragma once
+#include "api/handles.h"
+#include "text/chat_template.h"
+
+namespace gptq::api {
+
+const text::Tokenizer& tokenizer_of(const gptq_model& m);  // fails with TEXT where there is none
+std::pmr::vector<int32_t> encode(const gptq_model& m, std::string_view text, uint32_t flags);
+// The conversation's tokens; special tokens count only where the template wrote them.
+std::pmr::vector<int32_t> encode_chat(const gptq_model& m, const gptq_chat* chat);
+
+}  // namespace gptq::api

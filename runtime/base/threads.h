@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// A thread pool for short parallel loops. Workers sleep between steps; inside a step (Active) they wait for the next loop by
+// spinning briefly before they sleep, because waking a thread costs more than most loops take.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <memory_resource>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "gptq/gptq.h"
+
+namespace gptq::base {
+
+class Pool {
+ public:
+  // threads that compute, the caller of run() included; 0 = one per physical core. With a host job system no thread is made.
+  Pool(uint32_t threads, gptq_parallel_fn host, void* host_user, std::pmr::memory_resource* memory);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  uint32_t threads() const { return threads_; }
+
+  // Calls fn(i) once for every i < count and returns when all are done. One caller at a time computes with the workers; others
+  // that come meanwhile do their loop alone. fn must not throw, unless through run_throwing.
+  template <class F>
+  void run(uint32_t count, F&& fn) {
+    run_tasks([](void* ctx, uint32_t i) { (*static_cast<std::remove_reference_t<F>*>(ctx))(i); }, &fn, count);
+  }
+  // The same for loading and the like: the first exception of any task is rethrown here.
+  template <class F>
+  void run_throwing(uint32_t count, F&& fn) {
+    std::exception_ptr first;
+    std::mutex guard;
+    run(count, [&](uint32_t i) {
+      try {
+        fn(i);
+      } catch (...) {
+        std::lock_guard lock(guard);
+        if (!first) first = std::current_exception();
+      }
+    });
+    if (first) std::rethrow_exception(first);
+  }
+
+  // While one of these lives, workers stay close.
+  class Active {
+   public:
+    explicit Active(Pool& pool) : pool_(pool) { pool_.active_.fetch_add(1, std::memory_order_relaxed); }
+    ~Active() { pool_.active_.fetch_sub(1, std::memory_order_relaxed); }
+    Active(const Active&) = delete;
+
+   private:
+    Pool& pool_;
+  };
+
+ private:
+  void run_tasks(gptq_task_fn fn, void* ctx, uint32_t count);
+  void work();
+  void stop_workers();
+  void take_tasks();
+  uint32_t wait_for_loop(uint32_t seen);
+
+  uint32_t threads_;
+  gptq_parallel_fn host_;
+  void* host_user_;
+  std::pmr::vector<std::thread> workers_;
+
+  std::mutex caller_;  // held by the loop that has the workers
+  gptq_task_fn fn_ = nullptr;
+  void* ctx_ = nullptr;
+  uint32_t count_ = 0;
+  alignas(64) std::atomic<uint32_t> next_{0};
+  alignas(64) std::atomic<uint32_t> loop_{0};     // generation; odd while a loop is open
+  alignas(64) std::atomic<uint32_t> inside_{0};   // workers inside the open loop
+  std::atomic<uint32_t> active_{0}, sleeping_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex sleep_;
+  std::condition_variable wake_;
+};
+
+}  // namespace gptq::base

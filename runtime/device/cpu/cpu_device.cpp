@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device/cpu/cpu_device.h"
+
+#include <algorithm>
+
+namespace gptq::device {
+namespace {
+
+using kernels::Matrix;
+
+constexpr uint32_t tasks_per_thread = 4;   // so that a thread that is held up costs little
+constexpr uint32_t queries_per_task = 16;  // of one head group in prefill
+
+kernels::KvView view(const KvCache& kv, const Sequence& sequence, uint32_t layer) {
+  return {kv.base + layer * kv.layer_stride, sequence.pages, kv.page_stride, kv.value_offset, kv.page_tokens, kv.n_kv_heads, kv.head_dim, kv.f32};
+}
+
+// Whether two matrices want their activations in the same form.
+bool same_input(const Matrix& a, const Matrix& b, bool exact) {
+  if (kernels::is_quantized(a.kind) != kernels::is_quantized(b.kind)) return false;
+  if (!kernels::is_quantized(a.kind)) return true;
+  if (a.perm != b.perm || a.k_padded != b.k_padded) return false;
+  return exact || (kernels::activation_block(a.group) == kernels::activation_block(b.group) &&
+                   kernels::activation_sum_block(a.group) == kernels::activation_sum_block(b.group));
+}
+
+// One row in the matrix's column order.
+void gather(const Matrix& w, const float* x, float* out) {
+  for (uint32_t c = 0; c < w.k_padded; ++c) {
+    const int64_t from = w.perm ? w.perm[c] : c < w.k ? c : -1;
+    out[c] = from < 0 ? 0.0f : x[from];
+  }
+}
+
+}  // namespace
+
+struct CpuDevice::Input {
+  kernels::Int8Activations x8{};
+  const float* x = nullptr;
+  bool int8 = false;
+};
+
+CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena) : exact(limits.exact) {
+  const uint64_t elements = uint64_t(limits.rows) * limits.k_padded;
+  if (exact) {
+    gathered = arena.take<float>(elements);
+    return;
+  }
+  packed.q = arena.take<int8_t>(elements);
+  packed.scale = arena.take<float>(elements / 64);
+  packed.sum = arena.take<float>(elements / 16);
+}
+
+CpuDevice::CpuDevice(const kernels::Kernels& kernels, base::Pool& pool, const CpuScratch& scratch) : kernels_(kernels), pool_(pool), scratch_(scratch) {}
+
+template <class F>
+void CpuDevice::split(uint64_t total, uint64_t least, F&& part) {
+  const uint64_t tasks = std::clamp<uint64_t>(total / least, 1, uint64_t(pool_.threads()) * tasks_per_thread);
+  pool_.run(static_cast<uint32_t>(tasks), [&](uint32_t task) { part(total * task / tasks, total * (task + 1) / tasks); });
+}
+
+void CpuDevice::embed(const Matrix& table, std::span<const int32_t> tokens, float* x) {
+  split(tokens.size(), 16, [&](uint64_t first, uint64_t last) {
+    for (uint64_t i = first; i < last; ++i) kernels_.dequantize_row({&table, static_cast<uint32_t>(tokens[i]), x + i * table.k});
+  });
+}
+
+void CpuDevice::rms_norm(const float* x, const float* weight, float* y, uint32_t rows, uint32_t n, float eps) {
+  split(rows, 1 + 8192 / n, [&](uint64_t first, uint64_t last) {
+    kernels_.rms_norm({x + first * n, weight, y + first * n, static_cast<uint32_t>(last - first), n, eps});
+  });
+}
+
+CpuDevice::Input CpuDevice::prepare(const Matrix& w, const float* x, uint32_t rows) {
+  Input input;
+  input.x = x;
+  if (!kernels::is_quantized(w.kind)) return input;
+  if (scratch_.exact) {
+    if (!w.perm && w.k_padded == w.k) return input;
+    split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
+      for (uint64_t i = first; i < last; ++i) gather(w, x + i * w.k, scratch_.gathered + i * w.k_padded);
+    });
+    input.x = scratch_.gathered;
+    return input;
+  }
+  input.int8 = true;
+  input.x8 = scratch_.packed;
+  input.x8.k_padded = w.k_padded;
+  input.x8.block = kernels::activation_block(w.group);
+  input.x8.sum_block = kernels::activation_sum_block(w.group);
+  const uint32_t blocks = (w.k_padded + input.x8.block - 1) / input.x8.block, sums = (w.k_padded + input.x8.sum_block - 1) / input.x8.sum_block;
+  split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
+    kernels::Int8Activations out = input.x8;
+    out.q += first * w.k_padded;
+    out.scale += first * blocks;
+    out.sum += first * sums;
+    kernels_.pack_int8({x + first * w.k, static_cast<uint32_t>(last - first), w.k, w.perm, out});
+  });
+  return input;
+}
+
+// Products that share their input run in one loop over the 16-row blocks of all of them.
+void CpuDevice::multiply(std::span<const Product> products, const float* x, uint32_t rows, bool accumulate) {
+  while (!products.empty()) {
+    size_t n = 1;
+    while (n < products.size() && same_input(*products[0].w, *products[n].w, scratch_.exact)) ++n;
+    const std::span<const Product> group = products.first(n);
+    products = products.subspan(n);
+    const Input input = prepare(*group[0].w, x, rows);
+    uint64_t total = 0;
+    for (const Product& p : group) total += kernels::n_blocks(p.w->n);
+    split(total, 2, [&](uint64_t first, uint64_t last) {
+      for (const Product& p : group) {
+        const uint64_t blocks = kernels::n_blocks(p.w->n);
+        if (first < blocks && last > 0) {
+          const kernels::MatmulArgs args{p.w, input.x8, input.x, p.y, rows, p.w->n, static_cast<uint32_t>(first),
+                                         static_cast<uint32_t>(std::min(last, blocks)), p.bias, accumulate};
+          input.int8 ? kernels_.matmul_int8(args) : kernels_.matmul_float(args);
+        }
+        first -= std::min(first, blocks);
+        last -= std::min(last, blocks);
+      }
+    });
+  }
+}
+
+void CpuDevice::matmul(std::span<const Product> products, const float* x, uint32_t rows) { multiply(products, x, rows, false); }
+void CpuDevice::matmul_add(const Product& product, const float* x, uint32_t rows) { multiply({&product, 1}, x, rows, true); }
+
+void CpuDevice::rope(float* x, const float* cos, const float* sin, uint32_t rows, uint32_t n_heads, uint32_t head_dim, uint32_t dim) {
+  const uint32_t stride = n_heads * head_dim;
+  split(rows, 1 + 8192 / stride, [&](uint64_t first, uint64_t last) {
+    kernels_.rope({x + first * stride, cos + first * (dim / 2), sin + first * (dim / 2), static_cast<uint32_t>(last - first), stride, n_heads, head_dim, dim});
+  });
+}
+
+void CpuDevice::store_kv(const KvCache& kv, std::span<const Sequence> sequences, const float* k, const float* v, uint32_t layer) {
+  const uint32_t stride = kv.n_kv_heads * kv.head_dim;
+  for (const Sequence& s : sequences)
+    split(s.n_rows, 1 + 8192 / stride, [&](uint64_t first, uint64_t last) {
+      const uint64_t row = (s.first_row + first) * stride;
+      kernels_.store_kv({k + row, v + row, static_cast<uint32_t>(last - first), stride, s.first_position + static_cast<uint32_t>(first), view(kv, s, layer)});
+    });
+}
+
+void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences, const float* q, float* out, const AttentionShape& shape) {
+  const uint64_t stride = uint64_t(shape.n_heads) * kv.head_dim;
+  uint64_t tasks = 0;  // one per sequence, piece of queries and key/value head
+  for (const Sequence& s : sequences) tasks += uint64_t((s.n_rows + queries_per_task - 1) / queries_per_task) * kv.n_kv_heads;
+  pool_.run(static_cast<uint32_t>(tasks), [&](uint32_t task) {
+    const Sequence* s = sequences.data();
+    for (uint32_t n; task >= (n = (s->n_rows + queries_per_task - 1) / queries_per_task * kv.n_kv_heads); ++s) task -= n;
+    const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads * queries_per_task;
+    const uint64_t row = (s->first_row + first) * stride;
+    kernels_.attention({q + row, out + row, std::min(queries_per_task, s->n_rows - first), s->first_position + first, shape.n_heads, head, head + 1,
+                        shape.scale, shape.window, view(kv, *s, shape.layer)});
+  });
+}
+
+void CpuDevice::silu_mul(float* gate, const float* up, uint64_t count) {
+  split(count / 16 + 1, 512, [&](uint64_t first, uint64_t last) {
+    const uint64_t from = first * 16, to = std::min(last * 16, count);
+    if (from < to) kernels_.silu_mul({gate + from, up + from, gate + from, to - from});
+  });
+}
+
+}  // namespace gptq::device

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sessions, their KV arena, and the scheduler that computes them together. After construction nothing here allocates.
+#pragma once
+#include <memory_resource>
+#include <span>
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/forward.h"
+#include "engine/kv_pages.h"
+#include "engine/session.h"
+#include "text/tokenizer.h"
+
+namespace gptq::engine {
+
+// gptq_engine_params with every default filled in.
+struct EngineShape {
+  uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, n_pages;
+  bool exact, kv_f32;
+
+  uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
+  uint32_t max_logits() const;  // rows of logits computed at a time
+};
+// Fails with INVALID_ARGUMENT.
+EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec);
+uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec);
+
+class Engine {
+ public:
+  // tokenizer may be NULL.
+  Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels, base::Pool& pool,
+         std::pmr::memory_resource* memory);
+  // What it takes besides the KV arena. k_padded: the most columns of any matrix.
+  static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded);
+
+  const model::Model& model() const { return model_; }
+  const text::Tokenizer* tokenizer() const { return tokenizer_; }
+  const EngineShape& shape() const { return shape_; }
+  const KvPages& pages() const { return scratch_.pages; }
+
+  Session* create_session();  // NULL when all slots are taken
+  void destroy_session(Session& session);
+  void start(Session& session);
+  void stop(Session& session);  // as cancelled
+  // Keeps the first n_tokens; output of tokens that go is dropped.
+  void truncate(Session& session, uint32_t n_tokens);
+
+  // Works until the budget is spent or, with one_batch, until the batch in progress is complete.
+  gptq_status step(uint32_t budget_us, bool one_batch, gptq_step_info& info);
+  // A session with unread output that was not offered since the last step, or NULL.
+  Session* next_readable();
+
+ private:
+  struct Member {  // of the batch in progress
+    Session* session;
+    uint32_t n_rows, first_logit, n_logits;  // its part of logit_rows
+    int32_t sampled;                         // its next token; -1 = the logits were not finite
+    Random random;                           // after sampling
+  };
+  struct Scratch {
+    Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena);
+    Workspace workspace;
+    device::CpuScratch device;
+    KvPages pages;
+    Member* members;              // [max_sessions]
+    device::Sequence* sequences;  // [max_sessions]
+    int32_t* tokens;              // [batch_tokens]
+    uint32_t* logit_rows;         // [batch_tokens]
+    Candidate* candidates;        // [n_vocab]
+    int32_t* session_tokens;      // [max_sessions][ctx_tokens]
+    uint32_t* session_pages;      // [max_sessions][pages_per_session]
+    float* session_logits;        // [max_sessions][logits_rows][n_vocab]
+  };
+  // What a quantum (a layer, or a slice of logits) cost lately, by the power of two of its rows. Microseconds; 0 = not known.
+  struct Costs {
+    double us[32] = {};
+    void note(uint32_t rows, double us);
+    double estimate(uint32_t rows) const;
+    uint32_t rows_within(double budget_us, uint32_t most) const;
+  };
+
+  // scheduler.cpp: what is computed next
+  bool form_batch(uint32_t budget_us);
+  uint32_t rows_wanted(const Session& session) const;
+  bool join(Session& session, uint32_t n_rows);
+  bool reserve_pages(Session& session, uint32_t n_tokens);
+  double next_quantum() const;
+  void run_quantum(gptq_step_info& info);
+  void take_logits(uint32_t first, uint32_t count, const float* logits);
+  void commit(gptq_step_info& info);
+  void accept(Session& session, int32_t token);
+  void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
+  void end_cancelled();
+  void leave_batch(const Session& session);
+  bool is_end_token(int32_t token) const;
+  void report(gptq_step_info& info) const;
+  Batch batch() const;
+
+  const model::Model& model_;
+  const text::Tokenizer* tokenizer_;
+  const EngineShape shape_;
+  base::Pool& pool_;
+  base::Buffer memory_, kv_memory_;
+  Scratch scratch_;
+  const device::KvCache kv_;
+  device::CpuDevice device_;
+  Forward forward_;
+  std::pmr::vector<Session> sessions_;
+
+  // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
+  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0;
+  uint32_t next_layer_ = 0, next_logit_ = 0;
+  double batch_us_ = 0;
+  Costs layer_costs_, logit_costs_;
+  uint32_t turn_ = 0;  // the session that is asked first for the next batch
+};
+
+}  // namespace gptq::engine

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace gptq::engine {
+namespace {
+
+// Higher logit first; of equal ones the lower id, so that the order is total.
+bool better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
+
+bool all_finite(std::span<const float> logits) {
+  float sum = 0;  // x - x is 0, or NaN where x is NaN or infinite
+  for (float x : logits) sum += x - x;
+  return sum == 0;
+}
+
+int32_t greedy(std::span<const Candidate> candidates) {
+  return std::min_element(candidates.begin(), candidates.end(), better)->token;
+}
+
+// As transformers' RepetitionPenaltyLogitsProcessor: once per distinct token.
+void penalize(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
+  const float penalty = sampling.repeat_penalty;
+  if (penalty == 0 || penalty == 1) return;
+  if (sampling.penalty_window && history.size() > sampling.penalty_window) history = history.last(sampling.penalty_window);
+  for (int32_t token : history) {
+    const float logit = logits[static_cast<size_t>(token)];
+    candidates[token].logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+}
+
+// Sorts the best n to the front, in order.
+void sort_best(std::span<Candidate> candidates, size_t n) {
+  if (n < candidates.size()) std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(n), candidates.end(), better);
+  std::sort(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(std::min(n, candidates.size())), better);
+}
+
+// The shortest sorted prefix that holds top_p of the total weight; sorts no more than it needs.
+template <class Weight>
+size_t nucleus(std::span<Candidate> candidates, double wanted, Weight weight) {
+  double sum = 0;
+  size_t n = 0;
+  for (size_t sorted = 0; n < candidates.size() && sum < wanted; ++n) {
+    if (n == sorted) {
+      const size_t more = std::min(candidates.size() - sorted, std::max<size_t>(256, 7 * sorted));
+      sort_best(candidates.subspan(sorted), more);
+      sorted += more;
+    }
+    sum += weight(candidates[n]);
+  }
+  return n;
+}
+
+}  // namespace
+
+double Random::uniform() {
+  uint64_t z = state_ += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random, Candidate* scratch) {
+  if (!all_finite(logits)) return -1;
+  std::span<Candidate> kept(scratch, logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
+  penalize(logits, history, sampling, scratch);
+  if (!(sampling.temperature > 0)) return greedy(kept);
+  if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < kept.size()) {
+    sort_best(kept, static_cast<size_t>(sampling.top_k));
+    kept = kept.first(static_cast<size_t>(sampling.top_k));
+  }
+  const double best = std::min_element(kept.begin(), kept.end(), better)->logit;
+  const auto weight = [&](const Candidate& c) { return std::exp((c.logit - best) / sampling.temperature); };
+  const auto total = [&] {
+    double sum = 0;
+    for (const Candidate& c : kept) sum += weight(c);
+    return sum;
+  };
+  if (sampling.top_p > 0 && sampling.top_p < 1) kept = kept.first(nucleus(kept, sampling.top_p * total(), weight));
+  if (sampling.min_p > 0)
+    kept = kept.first(static_cast<size_t>(
+        std::partition(kept.begin(), kept.end(), [&](const Candidate& c) { return weight(c) >= sampling.min_p; }) - kept.begin()));
+  if (kept.empty()) return greedy({scratch, logits.size()});
+  double left = random.uniform() * total();
+  for (const Candidate& c : kept)
+    if ((left -= weight(c)) < 0) return c.token;
+  return kept.back().token;
+}
+
+}  // namespace gptq::engine

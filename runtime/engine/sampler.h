@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// From logits to the next token. Allocates nothing; the same seed and logits give the same token.
+#pragma once
+#include <cstdint>
+#include <span>
+
+namespace gptq::engine {
+
+struct Sampling {
+  float temperature = 0, top_p = 0, min_p = 0, repeat_penalty = 0;  // 0 = greedy / off
+  int32_t top_k = 0;
+  uint32_t penalty_window = 0;  // 0 = all
+};
+
+struct Candidate {
+  float logit;
+  int32_t token;
+};
+
+// splitmix64 (Steele, Lea, Flood 2014)
+class Random {
+ public:
+  explicit Random(uint64_t seed = 0) : state_(seed) {}
+  double uniform();  // [0, 1)
+
+ private:
+  uint64_t state_;
+};
+
+// The next token, or -1 where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
+int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random, Candidate* scratch);
+
+}  // namespace gptq::engine

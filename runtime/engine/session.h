@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// One sequence: its tokens, how far they are computed, and what of the output was read. Lives in a slot of its engine.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <span>
+
+#include "engine/sampler.h"
+#include "engine/text_stream.h"
+#include "gptq/gptq.h"
+
+namespace gptq::engine {
+
+class Engine;
+using Clock = std::chrono::steady_clock;
+
+struct Session {
+  Engine* engine = nullptr;
+  void* owner = nullptr;        // the API's handle of the engine
+  bool in_use = false;
+  void* user = nullptr;
+
+  // The sequence.
+  int32_t* tokens = nullptr;    // [ctx_tokens]
+  uint32_t n_tokens = 0;
+  uint32_t n_computed = 0;      // of them are in the KV cache
+  uint32_t* pages = nullptr;    // [ctx_tokens / page_tokens up]
+  uint32_t n_pages = 0;
+
+  // The generation in progress, or the last one.
+  bool running = false;
+  std::atomic<bool> cancelled{false};
+  uint32_t flags = 0;           // GPTQ_GEN_*
+  Sampling sampling;
+  Random random;
+  uint32_t max_tokens = 0;
+  uint32_t first_generated = 0;  // index of the first generated token
+  uint32_t n_generated = 0;
+  int32_t stop_reason = 0, status = 0;
+  uint32_t stop_index = 0;
+  bool end_unseen = false;
+  uint64_t prefill_us = 0, decode_us = 0, first_token_us = 0;
+  Clock::time_point started;
+
+  // Unread output.
+  uint32_t tokens_read = 0;      // of the generated ones
+  TextStream text;
+  float* logits = nullptr;       // [logits_rows][n_vocab], a ring
+  uint32_t first_logits = 0, n_logits = 0;  // unread rows, the first of position logits_position
+  uint32_t logits_position = 0;
+  bool offered = false;          // next_readable returned it since the last step
+
+  uint32_t n_pending() const { return n_tokens - n_computed; }
+  std::span<const int32_t> generated() const { return {tokens + first_generated, n_generated}; }
+  bool wants_logits() const { return flags & GPTQ_GEN_LOGITS; }
+  bool readable() const { return end_unseen || n_logits || tokens_read < n_generated || text.unread(); }
+};
+
+}  // namespace gptq::engine

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// The text of generated tokens, released in whole code points, held back while a stop string may still be coming.
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "text/tokenizer.h"
+
+namespace gptq::engine {
+
+constexpr size_t stop_strings_max = 16, stop_bytes_max = 256;
+
+// Bytes are made from the tokens when they are read; only a tail is kept, to look for stop strings in.
+class TextStream {
+ public:
+  // tokenizer may be NULL: there is no text then.
+  void start(const text::Tokenizer* tokenizer, bool keep_leading_space, bool keep_stop);
+  // False when there are too many stop strings or one is empty or too long.
+  bool add_stop(const char* text, size_t size);
+
+  // Takes note of the next generated token. Returns the index of the stop string it completed, or -1.
+  int32_t push(int32_t token);
+  // No more tokens will come: what was held back is released, but for a stop string found.
+  void finish();
+
+  // Moves released text into out: whole code points, invalid bytes as U+FFFD. tokens: all that were pushed.
+  size_t read(std::span<const int32_t> tokens, std::span<char> out);
+  uint64_t unread() const { return released_ - read_; }
+
+ private:
+  std::string_view bytes_of(int32_t token, bool first) const;
+  int32_t find_stop(size_t n_new);
+  size_t held_back() const;
+
+  struct Stop {
+    char text[stop_bytes_max];
+    uint32_t size;
+  };
+  const text::Tokenizer* tokenizer_ = nullptr;
+  bool keep_leading_space_ = false, keep_stop_ = false, stopped_ = false;
+  uint64_t pushed_ = 0;    // bytes of all tokens so far
+  uint64_t released_ = 0;  // of them may be read
+  uint64_t read_ = 0;      // were read
+  uint32_t token_ = 0;     // the reader's place: this token,
+  uint32_t byte_ = 0;      // this byte of it
+  bool any_pushed_ = false;
+  uint32_t n_stops_ = 0;
+  Stop stops_[stop_strings_max];
+  char tail_[stop_bytes_max + 8];  // the last bytes pushed
+  size_t tail_size_ = 0;
+};
+
+}  // namespace gptq::engine

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// A loaded model: its spec, all weights in one block of memory, tokenizer and metadata. Constant once made.
+#pragma once
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "base/io.h"
+#include "base/threads.h"
+#include "model/spec.h"
+
+namespace gptq::model {
+
+struct Linear {
+  kernels::Matrix w{};
+  const float* bias = nullptr;  // [w.n]
+};
+
+struct Layer {
+  const float* attn_norm = nullptr;  // [n_embd]
+  const float* mlp_norm = nullptr;   // [n_embd]
+  const float* q_norm = nullptr;     // [head_dim] or NULL
+  const float* k_norm = nullptr;
+  Linear q, k, v, o, gate, up, down;
+};
+
+// What the model's makers recommend for generating; 0 = nothing said.
+struct Generation {
+  explicit Generation(std::pmr::memory_resource* memory) : end_tokens(memory) {}
+  float temperature = 0, top_p = 0, min_p = 0, repeat_penalty = 0;
+  int32_t top_k = 0, bos = -1, eos = -1, pad = -1;
+  std::pmr::vector<int32_t> end_tokens;
+};
+
+// Called on the loading thread with 0..1000; returning true cancels.
+using Progress = bool (*)(void* user, uint32_t permille);
+
+struct LoadOptions {
+  Progress progress = nullptr;
+  void* progress_user = nullptr;
+};
+
+class Model {
+ public:
+  Model(const base::Source& source, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
+
+  ModelSpec spec;
+  Linear embed, head;  // head is embed where tied
+  const float* final_norm = nullptr;
+  std::pmr::vector<Layer> layers;
+  Generation generation;
+  std::pmr::vector<std::pair<std::pmr::string, std::pmr::string>> meta;
+  base::Buffer tokenizer;  // the section's bytes; empty = none
+  int32_t group_size = 0;  // of the middle layer's MLP, as the checkpoint had it
+  uint64_t fingerprint, n_params = 0, weight_bytes = 0;
+
+  const std::pmr::string* find_meta(std::string_view key) const;
+
+ private:
+  base::Buffer weights_;
+};
+
+// Bytes of weights and tokenizer that loading would hold.
+uint64_t loaded_bytes(const format::fb::Manifest& manifest);
+
+}  // namespace gptq::model
