@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dispatch, and that no variant of any op is without tests.
+#include <set>
+
+#include "gptq/gptq.h"
+#include "kernel_test.h"
+
+namespace gptq::kernels {
+namespace {
+
+TEST(registry, every_variant_has_a_test) {
+  std::set<std::string> tested;
+  const testing::UnitTest& unit = *testing::UnitTest::GetInstance();
+  for (int s = 0; s < unit.total_test_suite_count(); ++s) {
+    const testing::TestSuite& suite = *unit.GetTestSuite(s);
+    for (int t = 0; t < suite.total_test_count(); ++t) {
+      const std::string name = suite.GetTestInfo(t)->name();
+      tested.insert(std::string(suite.name()) + name.substr(name.find_last_of('/') == std::string::npos ? name.size() : name.find_last_of('/')));
+    }
+  }
+  size_t count;
+  const Variant* all = variants(&count);
+  for (size_t i = 0; i < count; ++i)
+    EXPECT_TRUE(tested.count(std::string("kernels/") + all[i].op + "/" + level_name(all[i].level)))
+        << "no test in tests/kernels for " << all[i].op << ": add KERNEL_SUITE(" << all[i].op << ", ...) and a TEST_P";
+}
+
+TEST(registry, every_op_has_a_reference) {
+#define X(op, Args)                                       \
+  EXPECT_FALSE(variants_of(#op).empty()) << #op;          \
+  EXPECT_EQ(variants_of(#op)[0].level, Level::ref) << #op;
+  GPTQ_KERNEL_OPS(X)
+#undef X
+}
+
+TEST(registry, masks_choose_levels) {
+  char text[512];
+  describe_kernels(GPTQ_CPU_REFERENCE, text, sizeof text);
+  EXPECT_STREQ(text,
+               "pack_int8=ref matmul_int8=ref matmul_float=ref dequantize_row=ref rms_norm=ref rope=ref silu_mul=ref store_kv=ref attention=ref");
+  const Kernels reference = select_kernels(GPTQ_CPU_REFERENCE);
+  EXPECT_EQ(reinterpret_cast<void (*)()>(reference.attention), variants_of("attention")[0].function);
+  describe_kernels(GPTQ_CPU_AVX2, text, sizeof text);
+  EXPECT_EQ(strstr(text, "matmul_int8=avx2") != nullptr, cpu_has(Level::avx2)) << text;
+  EXPECT_EQ(strstr(text, "avx512"), nullptr) << text;
+  char cut[10];
+  describe_kernels(0, cut, sizeof cut);
+  EXPECT_STREQ(cut, "pack_int8");
+}
+
+TEST(registry, bits_are_those_of_the_public_header) {
+  const uint32_t cpu = detect_cpu();
+  EXPECT_TRUE(cpu & GPTQ_CPU_REFERENCE);
+  EXPECT_EQ((cpu & GPTQ_CPU_AVX2) != 0, cpu_has(Level::avx2));
+  EXPECT_EQ((cpu & GPTQ_CPU_AVX512_VNNI) != 0, cpu_has(Level::avx512vnni));
+  EXPECT_EQ((cpu & GPTQ_CPU_NEON) != 0, cpu_has(Level::neon));
+  EXPECT_EQ((cpu & GPTQ_CPU_NEON_DOTPROD) != 0, cpu_has(Level::neon_dotprod));
+}
+
+}  // namespace
+}  // namespace gptq::kernels
