@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// GPT-2's way of writing bytes as printable characters, undone.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace gptq::convert {
+
+// The bytes that text stands for; nothing where it has characters outside the alphabet.
+std::optional<std::string> bytes_of(std::string_view text);
+
+}  // namespace gptq::convert

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tokenizer as every importer describes it, before it is compiled into a section of the model file.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer_file.h"
+
+namespace gptq::convert {
+
+struct NamedToken {
+  int32_t id = -1;  // -1 = none
+  std::string text;
+};
+
+struct TokenizerDescription {
+  struct Token {
+    std::string text;     // the bytes it stands for
+    bool symbol = false;  // merges may start from its text or end in it
+    bool byte = false;    // <0x..> of byte fallback
+    bool special = false;
+  };
+  struct Added {  // found in the text before all else
+    uint32_t id;
+    bool lstrip = false, rstrip = false, normalized = false;
+  };
+
+  text::fb::Alphabet alphabet = text::fb::Alphabet::bytes;
+  std::vector<Token> tokens;
+  std::vector<text::Merge> merges;  // the most urgent first
+  std::vector<Added> added;
+  bool nfc = false, trim_spaces = false, mark_spaces_first = false;
+  text::fb::Prefix prefix = text::fb::Prefix::none;
+  std::vector<text::fb::Split> splits;
+  bool byte_fallback = false, fuse_unk = false, ignore_merges = false;
+  int32_t unknown = -1;                 // what text without a token becomes; -1 = nothing
+  std::vector<uint32_t> before, after;  // what the tokenizer adds around a text
+  bool strips_leading_space = false;
+  NamedToken bos, eos, pad, unk;        // as chat templates name them
+};
+
+// The bytes of the section "tokenizer". Fails with UNSUPPORTED where the description passes the format's limits.
+std::vector<uint8_t> compile_tokenizer(const TokenizerDescription& tokenizer);
+
+}  // namespace gptq::convert

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// tokenizer.json: what happens to a text before and after merging. A step that is not known by its exact form is refused by name.
+#include "converter/tokenizer/tokenizer_json.h"
+
+#include <iterator>
+
+#include "base/failure.h"
+
+namespace gptq::convert {
+namespace {
+
+using text::fb::Prefix;
+using text::fb::Split;
+
+constexpr std::string_view mark = "\xE2\x96\x81";  // U+2581, which stands for a space
+
+struct Pattern {
+  std::string_view regex;
+  Split split;
+};
+
+constexpr Pattern patterns[] = {
+    {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", Split::gpt2},
+    {R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", Split::gpt2},
+    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", Split::llama3},
+    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", Split::qwen2},
+};
+
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  base::fail(GPTQ_E_UNSUPPORTED, "tokenizer.json: ", parts...);
+}
+
+// A step, or the steps of a "Sequence" under list; sequences in sequences are refused.
+template <class Use>
+void for_each_step(std::optional<Json> step, std::string_view list, const Use& use) {
+  if (!step) return;
+  if (string_field(*step, "type") != "Sequence") return use(*step);
+  const auto steps = field(*step, list);
+  if (!steps) return;
+  for (const Json part : as_array(*steps, list)) {
+    if (string_field(part, "type") == "Sequence") refuse("a sequence of ", list, " within a sequence");
+    use(part);
+  }
+}
+
+std::string_view pattern_string(Json step) {
+  const auto pattern = field(step, "pattern");
+  return pattern ? string_field(*pattern, "String") : "";
+}
+
+bool replaces(Json step, std::string_view from, std::string_view to) {
+  return string_field(step, "type") == "Replace" && pattern_string(step) == from && string_field(step, "content") == to;
+}
+
+void read_split(Json step, TokenizerDescription& out) {
+  const auto pattern = field(step, "pattern");
+  const std::string_view regex = pattern ? string_field(*pattern, "Regex") : "";
+  // Every known pattern matches all of a text, so these two mean the same.
+  const std::string_view behavior = string_field(step, "behavior");
+  const bool invert = bool_field(step, "invert");
+  if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert)) refuse("pre-tokenizer Split with behavior ", behavior);
+  for (const Pattern& known : patterns)
+    if (known.regex == regex) return out.splits.push_back(known.split);
+  refuse("unknown splitting pattern ", regex.empty() ? pattern_string(step) : regex);
+}
+
+void read_metaspace(Json step, TokenizerDescription& out) {
+  if (string_field(step, "replacement") != mark) refuse("Metaspace with another mark than U+2581");
+  const bool prefix = bool_field(step, "add_prefix_space", true);
+  const std::string_view scheme = string_field(step, "prepend_scheme", prefix ? "always" : "never");
+  if (scheme == "always") out.prefix = Prefix::unless_space;
+  else if (scheme == "first") out.prefix = Prefix::first_unless_space;
+  else if (scheme != "never") refuse("Metaspace with prepend_scheme ", scheme);
+  if (bool_field(step, "split", true)) out.splits.push_back(Split::before_space);
+  out.alphabet = text::fb::Alphabet::characters;
+}
+
+
+void read_byte_level(Json step, TokenizerDescription& out) {
+  if (bool_field(step, "add_prefix_space", true)) {
+    if (!out.splits.empty()) refuse("ByteLevel with add_prefix_space after another pre-tokenizer");
+    out.prefix = Prefix::unless_space;
+  }
+  if (bool_field(step, "use_regex", true)) out.splits.push_back(Split::gpt2);
+}
+
+// "content" of Strip: one space from the start, nothing from the end.
+bool strips_one_space(Json step) {
+  uint64_t start = 0, stop = 0;
+  const auto from = field(step, "start"), to = field(step, "stop");
+  return from && to && !from->get(start) && !to->get(stop) && start == 1 && stop == 0 && string_field(step, "content") == " ";
+}
+
+}  // namespace
+
+void read_normalizer(JsonFields root, TokenizerDescription& out) {
+  for_each_step(field(root, "normalizer"), "normalizers", [&](Json step) {
+    const std::string_view type = string_field(step, "type");
+    if (type == "NFC" && !out.mark_spaces_first && out.prefix == Prefix::none) {
+      out.nfc = true;
+    } else if (type == "Prepend" && string_field(step, "prepend") == mark) {
+      out.prefix = Prefix::always;
+    } else if (replaces(step, " ", mark)) {
+      out.mark_spaces_first = true;
+      out.alphabet = text::fb::Alphabet::characters;
+    } else {
+      refuse("normalizer ", type, " ", pattern_string(step));
+    }
+  });
+}
+
+void read_pre_tokenizer(JsonFields root, TokenizerDescription& out) {
+  bool byte_level = false;
+  for_each_step(field(root, "pre_tokenizer"), "pretokenizers", [&](Json step) {
+    const std::string_view type = string_field(step, "type");
+    if (byte_level) refuse("pre-tokenizer ", type, " after ByteLevel");
+    // Splitting at spaces is nothing where the normalizer has left none.
+    if (type == "Split" && pattern_string(step) == " " && out.mark_spaces_first) return;
+    if (type == "Split") read_split(step, out);
+    else if (type == "Digits") out.splits.push_back(bool_field(step, "individual_digits") ? Split::digits : Split::digit_runs);
+    else if (type == "Metaspace") read_metaspace(step, out);
+    else if (type == "ByteLevel") read_byte_level(step, out);
+    else refuse("pre-tokenizer ", type);
+    byte_level = type == "ByteLevel";
+  });
+  const bool characters = out.alphabet == text::fb::Alphabet::characters;
+  if (byte_level == characters) refuse("neither ByteLevel nor U+2581 for spaces is what its steps say, or both");
+  if (out.prefix == Prefix::always && !out.mark_spaces_first) refuse("normalizer Prepend without Replace");
+  if (out.splits.size() > 8) refuse(out.splits.size(), " pre-tokenizers");
+}
+
+void read_decoder(JsonFields root, TokenizerDescription& out) {
+  for_each_step(field(root, "decoder"), "decoders", [&](Json step) {
+    const std::string_view type = string_field(step, "type");
+    if (type == "Strip" && strips_one_space(step)) out.strips_leading_space = true;
+    else if (type == "Metaspace") out.strips_leading_space = out.prefix != Prefix::none;
+    else if (type != "ByteLevel" && type != "ByteFallback" && type != "Fuse" && !replaces(step, mark, " ")) refuse("decoder ", type);
+  });
+}
+
+void read_post_processor(JsonFields root, TokenizerDescription& out) {
+  for_each_step(field(root, "post_processor"), "processors", [&](Json step) {
+    const std::string_view type = string_field(step, "type");
+    if (type == "ByteLevel") return;
+    const auto single = field(step, "single");
+    if (type != "TemplateProcessing" || !single) refuse("post-processor ", type);
+    std::vector<uint32_t>* side = &out.before;
+    for (const Json item : as_array(*single, "single")) {
+      const auto special = field(item, "SpecialToken");
+      if (!special) {
+        side = &out.after;
+        continue;
+      }
+      const std::string_view name = string_field(*special, "id");
+      const auto ids = field(field(field(step, "special_tokens"), name), "ids");
+      if (!ids) refuse("post-processor names ", name, " without its ids");
+      for (const Json id : as_array(*ids, "ids")) side->push_back(as_id(id, name));
+    }
+  });
+  for (const auto* side : {&out.before, &out.after})
+    for (const uint32_t id : *side)
+      if (id >= out.tokens.size()) refuse("post-processor names token ", id, " of ", out.tokens.size());
+}
+
+}  // namespace gptq::convert
