@@ -10,6 +10,14 @@
 
 namespace gptq::kernels {
 
+GPTQ_INLINE void prefetch(const void* data) { _mm_prefetch(static_cast<const char*>(data), _MM_HINT_T0); }
+
+// Of consecutive parts of `bytes`, the one with this index.
+template <uint32_t bytes>
+GPTQ_INLINE void prefetch_part(const uint8_t* data, uint32_t index) {
+  for (uint32_t at = 0; at < bytes; at += 64) prefetch(data + index * bytes + at);
+}
+
 // ((v0+v1)+(v2+v3)) + ((v4+v5)+(v6+v7)) of four vectors.
 GPTQ_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
   const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));

@@ -40,7 +40,7 @@ struct Avx2 {
     const uint32_t s = first_tile / tiles_of(step);
 #pragma GCC unroll 1
     for (uint32_t line = 0; line < lines; ++line) {
-      prefetch<kind, n_tiles>(tile + chunk.ahead, line);
+      prefetch_part<n_tiles * tile_bytes(kind) / lines>(tile + chunk.ahead, line);
       __m256i sums[2][T];
       multiply_tiles<kind, n_tiles, T>(tile, line, x, first_tile, sums);
 #pragma GCC unroll 2
@@ -55,12 +55,6 @@ struct Avx2 {
         }
       }
     }
-  }
-
-  template <Kind kind, uint32_t n_tiles>
-  GPTQ_INLINE void prefetch(const uint8_t* tile, uint32_t line) {
-    constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8, bytes = n_tiles * tile_bytes(kind) / lines;
-    for (uint32_t at = 0; at < bytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + line * bytes + at), _MM_HINT_T0);
   }
 
   template <Kind kind, Step step, int T>

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// matmul_float around the dot products of an instruction set: 16 rows x 256 columns at a time become float32 in L1, then every output is
+// a dot product with columns in increasing order. A single token takes floating weights straight from memory, in the same order.
+#pragma once
+#include "kernels/tiles_x86.h"
+
+namespace gptq::kernels {
+namespace {
+
+constexpr uint32_t chunk_columns = 256;  // summed before they are added to y: part of the summation order
+
+// Rows of one chunk. stride: elements from one row to the next; ahead: from an element to the one to prefetch.
+struct Rows {
+  const void* data;
+  uint64_t stride, ahead;
+  uint32_t columns;
+};
+
+// 16 rows x T tokens, added to y.
+template <class Isa, Kind kind, int T>
+__attribute__((noinline)) void multiply(const MatmulArgs& a, const Rows& w, uint32_t block, uint32_t first_column, uint32_t token) {
+  const float* x = a.x + uint64_t{token} * a.w->k_padded + first_column;
+  alignas(32) float part[T][16];
+  for (uint32_t r = 0; r < 16; r += 4) {
+    const Rows four = {static_cast<const char*>(w.data) + r * w.stride * (bits_of(kind) / 8), w.stride, w.ahead, w.columns};
+    float sums[T][4];
+    Isa::template dot<kind, T>(four, x, a.w->k_padded, sums);
+    for (int t = 0; t < T; ++t) memcpy(part[t] + r, sums[t], sizeof sums[t]);
+  }
+  for (uint32_t t = 0; t < T; ++t) add_rows(a, token + t, block, first_column == 0, part[t]);
+}
+
+// The chunk as float32; rows past n stay as they are.
+template <Kind kind>
+void fill_panel(const Matrix& w, uint32_t block, uint32_t first_column, uint32_t columns, float* panel) {
+  if constexpr (is_quantized(kind)) {
+    for (uint32_t column = 0; column < columns; column += 64) {
+      const uint32_t tile = (first_column + column) / 64;
+      TileScales scales;
+      load_tile_scales(w, block, tile, scales);
+      const uint64_t at = (uint64_t{block} * (w.k_padded / 64) + tile) * tile_bytes(kind);
+      expand_tile<kind>(static_cast<const uint8_t*>(w.codes) + at, scales, panel + column, chunk_columns);
+    }
+  } else {
+    for (uint32_t row = 0; row < 16 && block * 16 + row < w.n; ++row) {
+      const uint64_t from = (uint64_t{block} * 16 + row) * w.k + first_column;
+      uint32_t k = 0;
+      for (; k + 8 <= columns; k += 8) _mm256_store_ps(panel + row * chunk_columns + k, load8<kind>(w.codes, from + k));
+      if (k < columns) _mm256_store_ps(panel + row * chunk_columns + k, load_some<kind>(w.codes, from + k, columns - k));
+    }
+  }
+}
+
+template <class Isa, Kind kind>
+void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_t token, uint32_t last_token) {
+  const uint32_t first = chunk * chunk_columns, rest = a.w->k_padded - first, columns = rest < chunk_columns ? rest : chunk_columns;
+  if constexpr (!is_quantized(kind)) {
+    if (last_token - token == 1 && block * 16 + 16 <= a.w->n) {
+      const auto* data = static_cast<const char*>(a.w->codes) + (uint64_t{block} * 16 * a.w->k + first) * (bits_of(kind) / 8);
+      return multiply<Isa, kind, 1>(a, {data, a.w->k, uint64_t{a.w->k} * 16, columns}, block, first, token);
+    }
+  }
+  alignas(64) float panel[16 * chunk_columns];
+  if (block * 16 + 16 > a.w->n) memset(panel, 0, sizeof panel);
+  fill_panel<kind>(*a.w, block, first, columns, panel);
+  const Rows rows = {panel, chunk_columns, 0, columns};
+  for (; last_token - token >= Isa::tokens; token += Isa::tokens) multiply<Isa, Kind::f32, Isa::tokens>(a, rows, block, first, token);
+  for (; token < last_token; ++token) multiply<Isa, Kind::f32, 1>(a, rows, block, first, token);
+}
+
+template <class Isa, Kind kind>
+void multiply_all(const MatmulArgs& a) {
+  const uint32_t chunks = (a.w->k_padded + chunk_columns - 1) / chunk_columns;
+  for_each_chunk(a, chunks, [&](uint32_t block, uint32_t chunk, uint32_t token, uint32_t last_token) {
+    multiply_block<Isa, kind>(a, block, chunk, token, last_token);
+  });
+}
+
+template <class Isa>
+void matmul_float(const MatmulArgs& a) {
+  switch (a.w->kind) {
+    case Kind::f32: return multiply_all<Isa, Kind::f32>(a);
+    case Kind::f16: return multiply_all<Isa, Kind::f16>(a);
+    case Kind::bf16: return multiply_all<Isa, Kind::bf16>(a);
+    case Kind::q2: return multiply_all<Isa, Kind::q2>(a);
+    case Kind::q3: return multiply_all<Isa, Kind::q3>(a);
+    case Kind::q4: return multiply_all<Isa, Kind::q4>(a);
+    case Kind::q8: return multiply_all<Isa, Kind::q8>(a);
+  }
+}
+
+}  // namespace
+}  // namespace gptq::kernels
