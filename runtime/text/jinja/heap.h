@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one rendering may use: an arena that is dropped as a whole, steps, bytes; and the place in the template it is at.
+#pragma once
+#include <memory_resource>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "base/failure.h"
+
+namespace gptq::text::jinja {
+
+constexpr uint32_t max_template_bytes = 256 * 1024;
+constexpr uint32_t max_output_bytes = 16 * 1024 * 1024;
+constexpr uint64_t max_working_bytes = 128 * 1024 * 1024;
+constexpr uint64_t max_steps = 1'000'000;
+constexpr uint32_t max_nesting = 64;      // of syntax, of JSON, of macro calls
+constexpr uint32_t max_value_depth = 96;  // JSON wrapped into lists by a template
+
+class Heap {
+ public:
+  explicit Heap(std::pmr::memory_resource* memory) : arena_(16 * 1024, memory) {}
+
+  template <class... Parts>
+  [[noreturn]] void fail(base::Code code, const Parts&... parts) const {
+    base::fail_at(code, at, parts...);
+  }
+
+  void spend(uint64_t steps) {
+    if (steps > steps_) fail(GPTQ_E_TEMPLATE, "the template needs more than ", max_steps, " steps");
+    steps_ -= steps;
+  }
+  // Work in proportion to a text or an array.
+  void spend_bytes(uint64_t bytes) { spend(bytes / 256); }
+
+  template <class T>
+  T* array(uint64_t n) {
+    static_assert(std::is_trivially_destructible_v<T>);
+    if (n > max_working_bytes / sizeof(T) || n * sizeof(T) > max_working_bytes - bytes_)
+      fail(GPTQ_E_TEMPLATE, "the template needs more than ", max_working_bytes, " bytes of memory");
+    bytes_ += n * sizeof(T);
+    return static_cast<T*>(arena_.allocate(n * sizeof(T) + (n == 0), alignof(T)));
+  }
+  // The arena never runs destructors: T must own nothing outside of it.
+  template <class T, class... Args>
+  T* make(Args&&... args) {
+    return new (arena_.allocate(sizeof(T), alignof(T))) T{std::forward<Args>(args)...};
+  }
+  std::pmr::memory_resource* arena() { return &arena_; }
+
+  uint32_t at = 0;  // byte offset in the template
+
+ private:
+  std::pmr::monotonic_buffer_resource arena_;
+  uint64_t steps_ = max_steps, bytes_ = 0;
+};
+
+}  // namespace gptq::text::jinja
