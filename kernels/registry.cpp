@@ -71,8 +71,11 @@ void describe_kernels(uint32_t mask, char* text, size_t cap) {
   const uint32_t allowed = detect_cpu() & (mask ? mask : ~0u);
   if (cap) text[0] = 0;
   size_t used = 0;
-#define X(op, Args) \
-  if (used < cap) used += static_cast<size_t>(snprintf(text + used, cap - used, "%s%s=%s", used ? " " : "", #op, level_name(best(#op, allowed)->level)));
+  const auto add = [&](const char* op) {
+    if (used >= cap) return;
+    used += static_cast<size_t>(snprintf(text + used, cap - used, "%s%s=%s", used ? " " : "", op, level_name(best(op, allowed)->level)));
+  };
+#define X(op, Args) add(#op);
   GPTQ_KERNEL_OPS(X)
 #undef X
 }

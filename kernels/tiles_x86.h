@@ -52,7 +52,8 @@ GPTQ_INLINE void load_tile_scales(const Matrix& w, uint32_t block, uint32_t tile
 GPTQ_INLINE void expand_row(__m256i first, __m256i second, const TileScales& s, uint32_t row, float* out) {
   const __m128i t0 = _mm256_castsi256_si128(first), t1 = _mm256_extracti128_si256(first, 1);
   const __m128i t2 = _mm256_castsi256_si128(second), t3 = _mm256_extracti128_si256(second, 1);
-  const __m128i a = _mm_unpacklo_epi32(t0, t1), b = _mm_unpacklo_epi32(t2, t3), c = _mm_unpackhi_epi32(t0, t1), d = _mm_unpackhi_epi32(t2, t3);
+  const __m128i a = _mm_unpacklo_epi32(t0, t1), b = _mm_unpacklo_epi32(t2, t3);
+  const __m128i c = _mm_unpackhi_epi32(t0, t1), d = _mm_unpackhi_epi32(t2, t3);
   const __m128i pieces[4] = {_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b), _mm_unpacklo_epi64(c, d), _mm_unpackhi_epi64(c, d)};
 #pragma GCC unroll 4
   for (int p = 0; p < 4; ++p) {
@@ -68,7 +69,8 @@ GPTQ_INLINE void expand_row(__m256i first, __m256i second, const TileScales& s, 
 template <Kind kind>
 GPTQ_INLINE void expand_tile(const uint8_t* codes, const TileScales& s, float* out, uint32_t stride) {
   if constexpr (kind == Kind::q8) {
-    for (uint32_t row = 0; row < 16; ++row) expand_row(load_half(codes + 64 * row, 0), load_half(codes + 64 * row, 1), s, row, out + row * stride);
+    for (uint32_t row = 0; row < 16; ++row)
+      expand_row(load_half(codes + 64 * row, 0), load_half(codes + 64 * row, 1), s, row, out + row * stride);
   } else {
     for (uint32_t line = 0; line < 8; ++line) {
       const Nibbles first = load_nibbles<kind>(codes, line, 0), second = load_nibbles<kind>(codes, line, 1);

@@ -90,9 +90,10 @@ void weigh(float* scores, uint32_t begin, uint32_t end, float& max, float& total
   total += sum_lanes(sum);
 }
 
-// out[t][0 .. 8 vectors) += weights * values of the rows [begin, end).
+// out[t][d .. d + 8 * vectors) += weights * values of the rows [begin, end).
 template <Kind kind, int T, int vectors>
-GPTQ_INLINE void add_columns(const std::byte* values, uint64_t row_bytes, uint32_t begin, uint32_t end, const float* const (&weights)[T], float* const (&out)[T], uint32_t d) {
+GPTQ_INLINE void add_columns(const std::byte* values, uint64_t row_bytes, uint32_t begin, uint32_t end, const float* const (&weights)[T],
+                             float* const (&out)[T], uint32_t d) {
   __m256 acc[T][vectors];
 #pragma GCC unroll 4
   for (int t = 0; t < T; ++t)
@@ -116,7 +117,8 @@ GPTQ_INLINE void add_columns(const std::byte* values, uint64_t row_bytes, uint32
 }
 
 template <Kind kind, int T>
-void add_values(const std::byte* values, uint32_t head_dim, uint32_t begin, uint32_t end, const float* const (&weights)[T], float* const (&out)[T]) {
+void add_values(const std::byte* values, uint32_t head_dim, uint32_t begin, uint32_t end, const float* const (&weights)[T],
+                float* const (&out)[T]) {
   constexpr int vectors = T <= 2 ? 4 : 2;
   const uint64_t row_bytes = uint64_t{head_dim} * (bits_of(kind) / 8);
   uint32_t d = 0;
@@ -179,7 +181,8 @@ void attend(const AttentionArgs& a, uint32_t kv_head, uint64_t index) {
     s.total[t] = 0;
     memset(s.out[t], 0, a.kv.head_dim * sizeof(float));
   }
-  for (uint32_t page = s.first[0] / a.kv.page_tokens; page <= s.last[T - 1] / a.kv.page_tokens; ++page) attend_page<kind, T>(a, kv_head, page, s);
+  const uint32_t last_page = s.last[T - 1] / a.kv.page_tokens;
+  for (uint32_t page = s.first[0] / a.kv.page_tokens; page <= last_page; ++page) attend_page<kind, T>(a, kv_head, page, s);
   for (int t = 0; t < T; ++t)
     for (uint32_t d = 0; d < a.kv.head_dim; ++d) s.out[t][d] /= s.total[t];
 }

@@ -66,7 +66,7 @@ struct Avx2 {
     for (; tile + tiles_of(step) <= chunk.tiles; tile += tiles_of(step)) add_step<kind, step, tiles_of(step), T>(chunk, tile, x, acc);
     if (tile < chunk.tiles) add_step<kind, step, 1, T>(chunk, tile, x, acc);
     for (int t = 0; t < T; ++t)
-      for (int row = 0; row < 16; row += 4) _mm_storeu_ps(part[t] + row, sum_lanes(acc[row][t], acc[row + 1][t], acc[row + 2][t], acc[row + 3][t]));
+      for (int r = 0; r < 16; r += 4) _mm_storeu_ps(part[t] + r, sum_lanes(acc[r][t], acc[r + 1][t], acc[r + 2][t], acc[r + 3][t]));
   }
 };
 

@@ -23,7 +23,8 @@ const float* load_block(const PackInt8Args& a, uint32_t i, uint32_t begin, uint3
 float largest(const float* x, uint32_t count) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   __m256i max = _mm256_setzero_si256();
-  for (uint32_t j = 0; j < count; j += 8) max = _mm256_max_epi32(max, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + j)), magnitude));
+  for (uint32_t j = 0; j < count; j += 8)
+    max = _mm256_max_epi32(max, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + j)), magnitude));
   __m128i half = _mm_max_epi32(_mm256_castsi256_si128(max), _mm256_extracti128_si256(max, 1));
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
   return float_from_bits(static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1)))));

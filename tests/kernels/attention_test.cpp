@@ -20,8 +20,8 @@ Case random_case(std::mt19937& random) {
 }
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << "head_dim " << c.head_dim << " kv heads " << c.n_kv_heads << " x" << c.heads_per_kv << " page " << c.page_tokens << " first "
-             << c.first << " m " << c.m << " window " << c.window << (c.f32 ? " f32" : " f16");
+  return out << "head_dim " << c.head_dim << " kv heads " << c.n_kv_heads << " x" << c.heads_per_kv << " page " << c.page_tokens
+             << " first " << c.first << " m " << c.m << " window " << c.window << (c.f32 ? " f32" : " f16");
 }
 
 uint32_t first_seen(const Case& c, uint32_t position) { return c.window && position >= c.window ? position - c.window + 1 : 0; }
@@ -70,8 +70,10 @@ TEST_P(attention, matches_float64_however_it_is_cut) {
       }
     for (uint32_t i = 0; i < c.m;) {
       const uint32_t m = std::min(1 + below(4), c.m - i);
+      const float* from = q.data() + size_t{i} * row;
+      float* to = apart.data() + size_t{i} * row;
       for (uint32_t head = 0; head < c.n_kv_heads; ++head)
-        run({q.data() + size_t{i} * row, apart.data() + size_t{i} * row, m, c.first + i, n_heads, head, head + 1, scale, c.window, cache.view});
+        run({from, to, m, c.first + i, n_heads, head, head + 1, scale, c.window, cache.view});
       i += m;
     }
     ASSERT_TRUE(out == apart);

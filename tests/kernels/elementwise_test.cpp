@@ -34,7 +34,8 @@ TEST_P(rope, rotates_pairs_and_leaves_the_rest) {
   for (const uint32_t head_dim : {2u, 8u, 24u, 37u, 64u, 80u, 128u})
     for (const uint32_t dim : {head_dim / 2 * 2, head_dim / 4 * 2}) {
       const uint32_t m = 1 + below(4), heads = 1 + below(5), stride = heads * head_dim + below(3), half = dim / 2;
-      const std::vector<float> x = floats(size_t{m - 1} * stride + heads * head_dim), cos = floats(size_t{m} * half), sin = floats(size_t{m} * half);
+      const std::vector<float> x = floats(size_t{m - 1} * stride + heads * head_dim);
+      const std::vector<float> cos = floats(size_t{m} * half), sin = floats(size_t{m} * half);
       Guarded<float> y(x.size());
       memcpy(y.data(), x.data(), x.size() * sizeof(float));
       run({y.data(), cos.data(), sin.data(), m, stride, heads, head_dim, dim});

@@ -54,7 +54,8 @@ TEST(half, every_value_and_every_rounding) {
       EXPECT_TRUE(std::isnan(float_from_half(half_from_float(got))));
       continue;
     }
-    const double value = exponent == 31 ? HUGE_VAL : exponent ? std::ldexp(1024.0 + fraction, static_cast<int>(exponent) - 25) : std::ldexp(fraction, -24);
+    const double finite = exponent ? std::ldexp(1024.0 + fraction, static_cast<int>(exponent) - 25) : std::ldexp(fraction, -24);
+    const double value = exponent == 31 ? HUGE_VAL : finite;
     ASSERT_EQ(got, value);
     ASSERT_EQ(half_from_float(got), bits);
     if (exponent == 31) continue;

@@ -32,7 +32,8 @@ struct TestActivations {
         total[size_t{i} * n_sums + column / sum_block] += code;
       }
     sum.resize(total.size());
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] = scale[i / n_sums * n_scales + i % n_sums * sum_block / block] * static_cast<float>(total[i]);
+    for (size_t i = 0; i < sum.size(); ++i)
+      sum[i] = scale[i / n_sums * n_scales + i % n_sums * sum_block / block] * static_cast<float>(total[i]);
     x8 = {q.data(), scale.data(), sum.data(), w.k_padded, block, sum_block};
   }
 

@@ -15,7 +15,7 @@ TEST(registry, every_variant_has_a_test) {
     const testing::TestSuite& suite = *unit.GetTestSuite(s);
     for (int t = 0; t < suite.total_test_count(); ++t) {
       const std::string name = suite.GetTestInfo(t)->name();
-      tested.insert(std::string(suite.name()) + name.substr(name.find_last_of('/') == std::string::npos ? name.size() : name.find_last_of('/')));
+      if (const size_t slash = name.find_last_of('/'); slash != std::string::npos) tested.insert(suite.name() + name.substr(slash));
     }
   }
   size_t count;
@@ -36,8 +36,8 @@ TEST(registry, every_op_has_a_reference) {
 TEST(registry, masks_choose_levels) {
   char text[512];
   describe_kernels(GPTQ_CPU_REFERENCE, text, sizeof text);
-  EXPECT_STREQ(text,
-               "pack_int8=ref matmul_int8=ref matmul_float=ref dequantize_row=ref rms_norm=ref rope=ref silu_mul=ref store_kv=ref attention=ref");
+  EXPECT_STREQ(text, "pack_int8=ref matmul_int8=ref matmul_float=ref dequantize_row=ref rms_norm=ref rope=ref silu_mul=ref store_kv=ref "
+                     "attention=ref");
   const Kernels reference = select_kernels(GPTQ_CPU_REFERENCE);
   EXPECT_EQ(reinterpret_cast<void (*)()>(reference.attention), variants_of("attention")[0].function);
   describe_kernels(GPTQ_CPU_AVX2, text, sizeof text);

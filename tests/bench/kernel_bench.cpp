@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernel speed, one thread, in the shapes of SmolLM2-135M and a 1.1B model. Decode (m 1) reports GB/s and its share of the read
+// bandwidth, prefill Gop/s and its share of the vpmaddubsw or FMA peak; both roofs are measured at the start of the same run.
+#include <benchmark/benchmark.h>
+
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace gptq::kernels {
+namespace {
+
+constexpr size_t beyond_cache = size_t{96} << 20;  // weights are rotated through this much
+
+struct Roofs {
+  double read_bytes = 0, int8_ops = 0, float_ops = 0;  // a second
+};
+Roofs roofs;
+
+// Of this thread, so that other work on the machine counts less.
+double cpu_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+template <class F>
+double best_seconds(int repeats, F f) {
+  double best = 1e9;
+  for (int i = 0; i < repeats; ++i) {
+    const double start = cpu_seconds();
+    f();
+    best = std::min(best, cpu_seconds() - start);
+  }
+  return best;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void read_all(const std::vector<uint8_t>& data) {
+  __m256i sums[4] = {};
+  for (size_t i = 0; i + 128 <= data.size(); i += 128) {
+    _mm_prefetch(reinterpret_cast<const char*>(data.data() + i + 4096), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(data.data() + i + 4160), _MM_HINT_T0);
+    const auto* line = reinterpret_cast<const __m256i*>(data.data() + i);
+    for (size_t j = 0; j < 4; ++j) sums[j] = _mm256_xor_si256(sums[j], _mm256_loadu_si256(line + j));
+  }
+  benchmark::DoNotOptimize(sums);
+}
+
+constexpr int peak_rounds = 1000000;
+#define TEN(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
+
+__attribute__((target("avx2"))) void multiply_bytes() {
+#define X(i) "vpmaddubsw %%ymm10, %%ymm11, %%ymm" #i "\n"
+  for (int i = 0; i < peak_rounds; ++i)
+    asm volatile(TEN(X)::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
+#undef X
+}
+
+__attribute__((target("avx2,fma"))) void multiply_floats() {
+#define X(i) "vfmadd231ps %%ymm10, %%ymm11, %%ymm" #i "\n"
+  asm volatile("vxorps %%ymm10, %%ymm10, %%ymm10\nvxorps %%ymm11, %%ymm11, %%ymm11\n" ::: "xmm10", "xmm11");
+  for (int i = 0; i < peak_rounds; ++i)
+    asm volatile(TEN(X)::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
+#undef X
+}
+
+void measure_roofs() {
+  if (!cpu_has(Level::avx2)) return;
+  const std::vector<uint8_t> data(beyond_cache, 1);
+  roofs.read_bytes = static_cast<double>(data.size()) / best_seconds(7, [&] { read_all(data); });
+  roofs.int8_ops = 10.0 * 64 * peak_rounds / best_seconds(7, multiply_bytes);
+  roofs.float_ops = 10.0 * 16 * peak_rounds / best_seconds(7, multiply_floats);
+}
+#else
+void measure_roofs() {}
+#endif
+
+// Runs f as the benchmark; bytes or ops (or neither) say what one run takes.
+template <class F>
+void measure(benchmark::State& state, double bytes, double ops, double ops_roof, F f) {
+  const double start = cpu_seconds();
+  for (auto _ : state) f();
+  const double seconds = (cpu_seconds() - start) / static_cast<double>(state.iterations());
+  if (bytes > 0) state.counters["GB/s"] = bytes / seconds / 1e9;
+  if (bytes > 0 && roofs.read_bytes > 0) state.counters["%read"] = 100 * bytes / seconds / roofs.read_bytes;
+  if (ops > 0) state.counters["Gop/s"] = ops / seconds / 1e9;
+  if (ops > 0 && ops_roof > 0) state.counters["%peak"] = 100 * ops / seconds / ops_roof;
+}
+
+std::vector<float> random_floats(size_t count) {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> number(-1, 1);
+  std::vector<float> v(count);
+  for (float& f : v) f = number(random);
+  return v;
+}
+
+struct Shape {
+  Kind kind;
+  uint32_t n, k, group;
+};
+
+// Copies of one matrix, more than the caches hold if it is for decoding.
+struct Weights {
+  std::vector<uint8_t> codes;
+  std::vector<uint16_t> scales;
+  std::vector<Matrix> copies;
+  double bytes;
+
+  Weights(const Shape& s, bool many) {
+    const bool quantized = is_quantized(s.kind);
+    Matrix w = {s.kind, false, s.n, s.k, quantized ? (s.k + 63) / 64 * 64 : s.k, s.group, nullptr, nullptr, nullptr, nullptr};
+    const size_t rows = quantized ? n_blocks(s.n) * 16 : s.n, code_bytes = rows * w.k_padded * bits_of(s.kind) / 8;
+    const size_t n_scales = quantized ? rows * n_groups(w) : 0, count = many ? beyond_cache / code_bytes + 1 : 1;
+    codes.assign(code_bytes * count, 0x35);  // a small number for every floating kind as well
+    scales.assign(n_scales, half_from_float(0.01f));
+    w.scales = scales.data();
+    for (size_t i = 0; i < count; ++i) {
+      w.codes = codes.data() + i * code_bytes;
+      copies.push_back(w);
+    }
+    bytes = static_cast<double>(code_bytes + n_scales * 2);
+  }
+};
+
+void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& shape, uint32_t m) {
+  const auto function = reinterpret_cast<void (*)(const MatmulArgs&)>(variant.function);
+  const Weights weights(shape, m == 1);
+  const Matrix& w = weights.copies[0];
+  const uint32_t block = activation_block(shape.group), sum_block = activation_sum_block(shape.group);
+  std::vector<int8_t> q(size_t{m} * w.k_padded, 3);
+  std::vector<float> scale(size_t{m} * ((w.k_padded + block - 1) / block), 0.1f);
+  std::vector<float> sum(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block), 1);
+  const std::vector<float> x = random_floats(size_t{m} * w.k_padded);
+  std::vector<float> y(size_t{m} * shape.n);
+  const Int8Activations x8 = {q.data(), scale.data(), sum.data(), w.k_padded, block, sum_block};
+  MatmulArgs args = {&w, x8, x.data(), y.data(), m, shape.n, 0, n_blocks(shape.n), nullptr, false};
+  const double ops = 2.0 * m * shape.n * shape.k, roof = strcmp(variant.op, "matmul_int8") == 0 ? roofs.int8_ops : roofs.float_ops;
+  size_t i = 0;
+  measure(state, m == 1 ? weights.bytes : 0, m == 1 ? 0 : ops, roof, [&] {
+    args.w = &weights.copies[i++ % weights.copies.size()];
+    function(args);
+  });
+}
+
+// Decoding at a depth, or a chunk of prefill that ends there.
+void bench_attention(benchmark::State& state, const Variant& variant, uint32_t n_heads, uint32_t n_kv_heads, uint32_t m, uint32_t depth) {
+  constexpr uint32_t page_tokens = 64, head_dim = 64;
+  const uint32_t pages = depth / page_tokens;
+  const uint64_t half = uint64_t{n_kv_heads} * page_tokens * head_dim;
+  std::vector<uint16_t> cache(pages * half * 2, half_from_float(0.01f));
+  std::vector<uint32_t> order(pages);
+  for (uint32_t p = 0; p < pages; ++p) order[p] = p * 7 % pages;
+  const std::vector<float> q = random_floats(size_t{m} * n_heads * head_dim);
+  std::vector<float> out(q.size());
+  auto* base = reinterpret_cast<std::byte*>(cache.data());
+  const KvView kv = {base, order.data(), half * 4, half * 2, page_tokens, n_kv_heads, head_dim, false};
+  const AttentionArgs args = {q.data(), out.data(), m, depth - m, n_heads, 0, n_kv_heads, 0.125f, 0, kv};
+  const double ops = 4.0 * m * n_heads * head_dim * (depth - m / 2.0);
+  measure(state, m == 1 ? static_cast<double>(cache.size() * 2) : 0, m == 1 ? 0 : ops, roofs.float_ops,
+          [&] { reinterpret_cast<void (*)(const AttentionArgs&)>(variant.function)(args); });
+}
+
+void bench_small(benchmark::State& state, const Variant& variant) {
+  constexpr uint32_t n = 2048;
+  std::vector<float> x = random_floats(n), y(n), weight = random_floats(n);
+  std::vector<int8_t> q(n);
+  std::vector<float> scale(n / 128), sum(n / 128);
+  const Weights weights({Kind::q4, 16, n, 128}, false);
+  std::vector<uint16_t> cache(2 * n * 16);
+  const uint32_t page = 0;
+  const KvView kv = {reinterpret_cast<std::byte*>(cache.data()), &page, 4 * n * 16, 2 * n * 16, 16, 32, 64, false};
+  const std::string op = variant.op;
+  const auto call = [&](const auto& args) {
+    measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
+  };
+  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {q.data(), scale.data(), sum.data(), n, 128, 128}});
+  if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
+  if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
+  if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
+  if (op == "silu_mul") call(SiluMulArgs{x.data(), weight.data(), y.data(), n});
+  if (op == "store_kv") call(StoreKvArgs{x.data(), weight.data(), 1, n, 5, kv});
+}
+
+const char* name_of(Kind kind) {
+  static const char* const names[] = {"f32", "f16", "bf16", "q2", "q3", "q4", "q8"};
+  return names[static_cast<int>(kind)];
+}
+
+template <class F>
+void add(const std::string& name, F run) {
+  benchmark::RegisterBenchmark(name.c_str(), run)->Unit(benchmark::kMicrosecond);
+}
+
+std::string name_of(const Variant& variant) { return std::string(variant.op) + "/" + level_name(variant.level); }
+
+void add_matmul(const Variant& variant, const Shape& s, uint32_t m) {
+  char text[64];
+  snprintf(text, sizeof text, "/%ux%u/%s_g%u/m:%u", s.n, s.k, name_of(s.kind), s.group, m);
+  add(name_of(variant) + text, [=](benchmark::State& state) { bench_matmul(state, variant, s, m); });
+}
+
+void add_attention(const Variant& variant, uint32_t heads, uint32_t kv_heads, uint32_t m) {
+  char text[64];
+  snprintf(text, sizeof text, "/heads:%u/kv:%u/m:%u/depth:2048", heads, kv_heads, m);
+  add(name_of(variant) + text, [=](benchmark::State& state) { bench_attention(state, variant, heads, kv_heads, m, 2048); });
+}
+
+void add_matmuls(const Variant& variant, bool int8) {
+  if (variant.level == Level::ref) return add_matmul(variant, {Kind::q4, 576, 576, 64}, 1);
+  std::vector<Shape> shapes;
+  if (int8) {
+    shapes = {{Kind::q4, 576, 576, 64}, {Kind::q4, 192, 576, 64}, {Kind::q4, 1536, 576, 64}, {Kind::q4, 576, 1536, 64},
+              {Kind::q4, 2048, 2048, 128}, {Kind::q4, 256, 2048, 128}, {Kind::q4, 5632, 2048, 128}, {Kind::q4, 2048, 5632, 128},
+              {Kind::q2, 2048, 2048, 128}, {Kind::q3, 2048, 2048, 128}, {Kind::q8, 2048, 2048, 128}, {Kind::q4, 2048, 2048, 32}};
+  } else {
+    shapes = {{Kind::f16, 49152, 576, 0}, {Kind::f16, 2048, 2048, 0}, {Kind::bf16, 2048, 2048, 0}, {Kind::f32, 2048, 2048, 0},
+              {Kind::q4, 2048, 2048, 128}};
+  }
+  for (const Shape& shape : shapes)
+    for (const uint32_t m : {1u, 4u, 128u})
+      if (shape.n < 10000 || m == 1) add_matmul(variant, shape, m);
+}
+
+void add_all() {
+  size_t count;
+  const Variant* all = variants(&count);
+  for (size_t i = 0; i < count; ++i) {
+    const Variant variant = all[i];
+    if (!cpu_has(variant.level)) continue;
+    const std::string op = variant.op;
+    if (op == "matmul_int8" || op == "matmul_float") {
+      add_matmuls(variant, op == "matmul_int8");
+    } else if (op == "attention") {
+      for (const auto& [heads, kv_heads] : {std::pair{9u, 3u}, {32u, 4u}, {32u, 32u}})
+        for (const uint32_t m : {1u, 128u}) add_attention(variant, heads, kv_heads, m);
+    } else {
+      add(name_of(variant) + "/2048", [=](benchmark::State& state) { bench_small(state, variant); });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gptq::kernels
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  gptq::kernels::measure_roofs();
+  const gptq::kernels::Roofs& roofs = gptq::kernels::roofs;
+  if (roofs.read_bytes > 0)
+    fprintf(stderr, "one thread: read %.1f GB/s, vpmaddubsw %.0f Gop/s, FMA %.0f GFLOP/s\n", roofs.read_bytes / 1e9, roofs.int8_ops / 1e9,
+            roofs.float_ops / 1e9);
+  gptq::kernels::add_all();
+  benchmark::RunSpecifiedBenchmarks();
+}
