@@ -53,7 +53,7 @@ Section generation_facts(const format::fb::Generation& g) {
              {"repeat_penalty", double(g.repeat_penalty())}, {"bos", double(g.bos())}, {"eos", double(g.eos())}, {"pad", double(g.pad())}};
   std::string ends;
   if (g.end_tokens())
-    for (int32_t token : *g.end_tokens()) ends += (ends.empty() ? "" : " ") + number(token);
+    for (int32_t token : *g.end_tokens()) ends.append(ends.empty() ? "" : " ").append(number(token));
   s.facts.emplace_back("end_tokens", ends);
   return s;
 }
@@ -168,10 +168,10 @@ std::string as_lines(const Sections& sections) {
 std::string as_object(const Sections& sections) {
   std::string out = "{";
   for (const Section& section : sections) {
-    out += (out.size() > 1 ? "," : "") + quote(section.title) + ":{";
+    out.append(out.size() > 1 ? "," : "").append(quote(section.title)).append(":{");
     std::string facts;
-    for (const auto& [key, value] : section.facts) facts += (facts.empty() ? "" : ",") + quote(key) + ":" + render(value, true);
-    out += facts + "}";
+    for (const auto& [key, value] : section.facts) facts.append(facts.empty() ? "" : ",").append(quote(key)).append(":").append(render(value, true));
+    out.append(facts).append("}");
   }
   return out + "}\n";
 }
