@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fuzz target: two bytes of length, a template of that length, then JSON that serves as message, tools and keyword arguments.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -225,6 +225,16 @@ TEST(ChatTemplate, AccumulatesInLinearTime) {
   EXPECT_EQ(r.text, "500000");
 }
 
+TEST(ChatTemplate, TakesMemoryFromTheGivenResourceAlone) {
+  std::pmr::memory_resource* const before = std::pmr::set_default_resource(std::pmr::null_memory_resource());
+  const Result r = render(
+      "{% for x in range(4) if x %}{{ loop.changed(x) }}{% endfor %}{% macro m(a, b=1) %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, 3, c=4) }}"
+      "{% with q = namespace(a=1) %}{% set q.b = [3, 1] | sort | map('string') | list %}{{ q.b | tojson }}{% endwith %}{{ y }}",
+      "{\"y\": {\"z\": [1, 2]}}", {{"user", "x", "{\"thinking\": \"t\"}"}});
+  std::pmr::set_default_resource(before);
+  EXPECT_EQ(r.text, "TrueTrueTrue(3,){'c': 4}[\"1\", \"3\"]{'z': [1, 2]}");
+}
+
 // All of it again where the thread has 64 KiB of stack (and what the test itself takes).
 TEST(ChatTemplate, LivesOnASmallStack) {
 #if defined(__SANITIZE_ADDRESS__) || !defined(__OPTIMIZE__)

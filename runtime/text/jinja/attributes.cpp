@@ -126,7 +126,7 @@ Value get_item(Heap& heap, const Value& object, const Value& key) {
 Value get_slice(Heap& heap, const Value& object, const Value& start, const Value& end, const Value& step) {
   if (object.is(Kind::undefined)) fail_undefined(heap, object, "slice");
   if (object.is(Kind::string)) return slice_string(heap, object, resolve(heap, start, end, step, length(heap, object)));
-  if (!object.is_sequence()) return missing(heap, "a slice");
+  if (!object.is_sequence()) heap.fail(GPTQ_E_TEMPLATE, "'", kind_name(object), "' object cannot be sliced");
   const Range r = resolve(heap, start, end, step, object.array->size);
   ArrayBuilder out(heap);
   for (int64_t i = 0; i < r.n; ++i) out.add(object.array->items[r.start + i * r.step]);

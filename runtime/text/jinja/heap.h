@@ -15,7 +15,7 @@ constexpr uint32_t max_output_bytes = 16 * 1024 * 1024;
 constexpr uint64_t max_working_bytes = 128 * 1024 * 1024;
 constexpr uint64_t max_steps = 1'000'000;
 constexpr uint32_t max_nesting = 64;      // of syntax, of JSON, of macro calls
-constexpr uint32_t max_value_depth = 96;  // JSON wrapped into lists by a template
+constexpr uint32_t max_value_depth = 72;  // JSON wrapped into lists by a template
 
 class Heap {
  public:

@@ -30,11 +30,8 @@ void Machine::step_loop(const Instruction& i) {
 
 void Machine::begin_loop(bool filters) {
   const std::span<const Value> items = iterate(heap_, pop());
-  Loop* loop = heap_.make<Loop>(items);
-  loop->filters = filters;
-  loop->kept = std::pmr::vector<Value>(heap_.arena());
-  loop->scope = scope_;
-  loops_.push_back(loop);
+  const auto empty = [&] { return std::pmr::vector<Value>(heap_.arena()); };
+  loops_.push_back(heap_.make<Loop>(items, 0u, false, filters, scope_, empty(), empty()));
   n_filtering_ += filters;
   scope_ = open_scope(scope_);
 }

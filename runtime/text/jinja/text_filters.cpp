@@ -94,6 +94,10 @@ Value tojson(Call& c) {
   return write_json(c.heap, c.self, style);
 }
 
+void require_defined(Call& c) {
+  if (c.self.is(Kind::undefined)) c.fail("'", c.self.view(), "' is undefined");
+}
+
 // int() and float() of text: white space around, a sign, digits. What Python also reads (1_000, other digits) is refused.
 bool read_number(Call& c, std::string_view text, Value& out, bool whole) {
   for (const char x : text)
@@ -117,6 +121,7 @@ bool read_number(Call& c, std::string_view text, Value& out, bool whole) {
 }
 
 Value to_integer(Call& c) {
+  require_defined(c);
   if (c.integer(1, 10) != 10) c.fail("another base than 10 is outside the supported subset");
   const Value otherwise = c.argument[0] ? *c.argument[0] : Value::of_int(0);
   if (c.self.is_integer()) return Value::of_int(c.self.as_integer());
@@ -132,6 +137,7 @@ Value to_integer(Call& c) {
 }
 
 Value to_number(Call& c) {
+  require_defined(c);
   const Value otherwise = c.argument[0] ? *c.argument[0] : Value::of_number(0);
   if (c.self.is_numeric()) return Value::of_number(c.self.as_number());
   Value v;

@@ -35,7 +35,9 @@ Value characters(Heap& heap, const Value& string) {
   ArrayBuilder out(heap);
   for (size_t i = 0; i < text.size();) {
     const size_t n = code_point_size(text[i]);
-    out.add(slice(string, i, n));
+    Value character = slice(string, i, n);
+    character.safe = false;
+    out.add(character);
     i += n;
   }
   return out.finish(Kind::list);
