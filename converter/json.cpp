@@ -31,9 +31,11 @@ void check_duplicates(const std::string& file, simdjson::dom::object object) {
 }
 
 void check_duplicates(const std::string& file, element value) {
-  if (value.is_object()) check_duplicates(file, simdjson::dom::object(value.get_object().value_unsafe()));
-  if (!value.is_array()) return;
-  for (const element item : value.get_array().value_unsafe()) check_duplicates(file, item);
+  simdjson::dom::object object;
+  simdjson::dom::array array;
+  if (!value.get(object)) check_duplicates(file, object);
+  if (value.get(array)) return;
+  for (const element item : array) check_duplicates(file, item);
 }
 
 template <class T>
@@ -81,7 +83,7 @@ uint32_t JsonObject::count(std::string_view key) const {
 
 uint32_t JsonObject::count(std::string_view key, uint32_t otherwise) const { return has(key) ? count(key) : otherwise; }
 
-JsonFile::JsonFile(std::string_view name, std::string_view text) : name_(name) {
+JsonDocument::JsonDocument(std::string_view name, std::string_view text) : name_(name) {
   element root;
   auto error = parser_.allocate(std::max<size_t>(text.size(), 64), depth_max);
   if (!error) error = parser_.parse(text.data(), text.size()).get(root);
@@ -90,8 +92,8 @@ JsonFile::JsonFile(std::string_view name, std::string_view text) : name_(name) {
   check_duplicates(name_, root_);
 }
 
-JsonFile JsonFile::read(const std::string& path, std::string_view name, uint64_t bytes_max) {
-  return JsonFile(name, read_text(path, bytes_max));
+JsonDocument JsonDocument::read(const std::string& path, std::string_view name, uint64_t bytes_max) {
+  return JsonDocument(name, read_text(path, bytes_max));
 }
 
 std::string read_text(const std::string& path, uint64_t bytes_max) {

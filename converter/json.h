@@ -38,12 +38,12 @@ class JsonObject {
   simdjson::dom::object object_;
 };
 
-class JsonFile {
+class JsonDocument {
  public:
   // text: the whole file. name is for messages.
-  JsonFile(std::string_view name, std::string_view text);
+  JsonDocument(std::string_view name, std::string_view text);
   // Reads the file; fails with NOT_FOUND, IO or FORMAT.
-  static JsonFile read(const std::string& path, std::string_view name, uint64_t bytes_max);
+  static JsonDocument read(const std::string& path, std::string_view name, uint64_t bytes_max);
   JsonObject root() const { return {name_, root_}; }
 
  private:

@@ -75,7 +75,7 @@ void TensorFolder::add_shard(const std::string& folder, const std::string& name)
 }
 
 void TensorFolder::add_indexed(const std::string& folder, const std::string& index) {
-  const JsonFile file = JsonFile::read(folder + "/" + index, index, index_bytes_max);
+  const JsonDocument file = JsonDocument::read(folder + "/" + index, index, index_bytes_max);
   const auto map = file.root().object("weight_map");
   if (!map) file.root().refuse("weight_map", "is missing");
   std::map<std::string, size_t, std::less<>> shard_of;
@@ -91,8 +91,8 @@ void TensorFolder::add_indexed(const std::string& folder, const std::string& ind
   }
   for (const auto field : map->fields()) {
     const auto place = places_.find(field.key);
-    const std::string_view name = field.value.get_string().value_unsafe();
-    if (place == places_.end() || place->second.shard != shard_of.find(name)->second)
+    std::string_view name;
+    if (field.value.get(name) || place == places_.end() || place->second.shard != shard_of.find(name)->second)
       fail(GPTQ_E_FORMAT, "'", index, "' says tensor '", field.key, "' is in '", name, "', but it is not there");
   }
 }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "converter/convert.h"
+
+#include "base/checked.h"
+#include "base/threads.h"
+#include "converter/pack.h"
+#include "converter/tokenizer/description.h"
+
+namespace gptq::convert {
+namespace {
+
+using base::fail;
+namespace fb = format::fb;
+
+model::ModelSpec checked_spec(const fb::SpecT& spec) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(fb::Spec::Pack(builder, &spec));
+  return model::check_spec(*flatbuffers::GetRoot<fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
+}
+
+PackedTensor pack(const model::Slot& slot, Weight&& weight, base::Pool& pool) {
+  if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) {
+    if (slot.is_vector) fail(GPTQ_E_FORMAT, "tensor '", std::string_view(slot.name), "' is a vector and cannot be quantized");
+    return pack_quantized(slot.name, *quantized, slot.n, slot.k, pool);
+  }
+  DenseWeight& dense = std::get<DenseWeight>(weight);
+  return slot.is_vector ? pack_vector(slot.name, dense, slot.n) : pack_dense(slot.name, std::move(dense), slot.n, slot.k);
+}
+
+// Refuses what loading would refuse.
+void check_values(const model::Slot& slot, const PackedTensor& t) {
+  const kernels::Matrix w{t.kind, t.scales_f32, slot.n, slot.k, t.k_padded, t.group, t.codes.data(), t.scales.data(), t.zeros.empty() ? nullptr : t.zeros.data(),
+                          t.perm.empty() ? nullptr : t.perm.data()};
+  model::check_values(w, slot.name);
+}
+
+class Conversion {
+ public:
+  Conversion(ModelSource& source, std::string_view path, const ConvertOptions& options)
+      : source_(source), options_(options), pool_(0, nullptr, nullptr, std::pmr::get_default_resource()),
+        writer_(path, options.replace ? base::AtomicFile::IfExists::replace : base::AtomicFile::IfExists::refuse) {}
+
+  ConvertResult run() {
+    const ModelDescription& description = source_.description();
+    const model::ModelSpec spec = checked_spec(description.spec);
+    add_weights(spec);
+    if (description.tokenizer) {
+      const std::vector<uint8_t> bytes = compile_tokenizer(*description.tokenizer);
+      manifest_.tokenizer = std::make_unique<fb::Part>(add(fb::Role::codes, bytes, format::Compression::zstd));
+    }
+    manifest_.spec = std::make_unique<fb::SpecT>(clone(description.spec));
+    manifest_.generation = std::make_unique<fb::GenerationT>(description.generation);
+    for (const auto& [key, value] : description.meta) add_meta(key, value);
+    add_meta("converter", "gptq-convert " GPTQ_VERSION_TEXT);
+    writer_.finish(manifest_);
+    result_.bytes = writer_.size();
+    return result_;
+  }
+
+ private:
+  // Generated structs own parts of themselves and so cannot be copied.
+  static fb::SpecT clone(const fb::SpecT& spec) {
+    flatbuffers::FlatBufferBuilder builder;
+    builder.Finish(fb::Spec::Pack(builder, &spec));
+    fb::SpecT out;
+    flatbuffers::GetRoot<fb::Spec>(builder.GetBufferPointer())->UnPackTo(&out);
+    return out;
+  }
+
+  void add_meta(const std::string& key, const std::string& value) {
+    auto meta = std::make_unique<fb::MetaT>();
+    meta->key = key;
+    meta->value = value;
+    manifest_.meta.push_back(std::move(meta));
+  }
+
+  void add_weights(const model::ModelSpec& spec) {
+    const auto slots = model::weight_slots(spec, std::pmr::get_default_resource());
+    uint64_t total = 0, done = 0;
+    for (const model::Slot& slot : slots) total += uint64_t{slot.n} * slot.k;
+    for (const model::Slot& slot : slots) {
+      options_.progress(done, total);
+      add_weight(slot);
+      done += uint64_t{slot.n} * slot.k;
+    }
+    options_.progress(total, total);
+  }
+
+  void add_weight(const model::Slot& slot) {
+    Weight weight = source_.load(slot);
+    if (std::holds_alternative<std::monostate>(weight)) {
+      if (slot.required) fail(GPTQ_E_FORMAT, "the checkpoint has no weights for '", std::string_view(slot.name), "' (", slot.n, " x ", slot.k, ")");
+      return;
+    }
+    auto tensor = std::make_unique<fb::TensorT>();
+    if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) tensor->group_size = quantized->group_size;
+    const PackedTensor packed = pack(slot, std::move(weight), pool_);
+    weight = {};
+    check_values(slot, packed);
+    tensor->name = slot.name;
+    tensor->kind = static_cast<uint8_t>(packed.kind);
+    tensor->n = slot.n;
+    tensor->k = slot.k;
+    tensor->k_padded = packed.k_padded;
+    tensor->group = packed.group;
+    tensor->scales_f32 = packed.scales_f32;
+    add_parts(packed, *tensor);
+    manifest_.tensors.push_back(std::move(tensor));
+    ++result_.n_tensors;
+    result_.n_weights += uint64_t{slot.n} * slot.k;
+  }
+
+  void add_parts(const PackedTensor& packed, fb::TensorT& tensor) {
+    const bool quantized = kernels::is_quantized(packed.kind);
+    tensor.parts.push_back(add(fb::Role::codes, packed.codes, quantized ? options_.codes : format::Compression::stored));
+    if (!packed.scales.empty()) tensor.parts.push_back(add(fb::Role::scales, packed.scales, format::Compression::zstd));
+    if (!packed.zeros.empty()) tensor.parts.push_back(add(fb::Role::zeros, packed.zeros, format::Compression::zstd));
+    if (!packed.perm.empty()) tensor.parts.push_back(add(fb::Role::perm, packed.perm, format::Compression::zstd));
+  }
+
+  template <class T>
+  fb::Part add(fb::Role role, const std::vector<T>& values, format::Compression compression) {
+    return writer_.add(role, std::as_bytes(std::span(values)), compression);
+  }
+
+  ModelSource& source_;
+  const ConvertOptions& options_;
+  base::Pool pool_;
+  format::Writer writer_;
+  fb::ManifestT manifest_;
+  ConvertResult result_;
+};
+
+}  // namespace
+
+ConvertResult convert(ModelSource& source, std::string_view path, const ConvertOptions& options) { return Conversion(source, path, options).run(); }
+
+}  // namespace gptq::convert

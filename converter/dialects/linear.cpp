@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "converter/dialects/linear.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/checked.h"
+#include "converter/dialects/bit_fields.h"
+#include "converter/dialects/zeros.h"
+#include "converter/floats.h"
+
+namespace gptq::convert {
+namespace {
+
+using base::fail;
+
+class LinearReader {
+ public:
+  LinearReader(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config, const Options& options)
+      : tensors_(tensors), module_(module), n_(n), k_(k), config_(config), options_(options), settings_(config.settings) {
+    const auto ruled = config.rules.apply(module, config.settings);
+    if (ruled) settings_ = *ruled;
+    else warn("the config's 'dynamic' skips it, but its tensors are quantized");
+  }
+
+  QuantizedWeight read() {
+    read_scales();
+    read_bits();
+    read_group_index();
+    decide_group_size();
+    read_zeros();
+    read_codes();
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view text) const { fail(GPTQ_E_FORMAT, "'", module_, "': ", text); }
+  void warn(const std::string& text) const { options_.warn(module_ + ": " + text); }
+
+  const TensorEntry& matrix(const char* suffix, std::initializer_list<Dtype> dtypes, uint64_t rows, uint64_t columns) const {
+    const TensorEntry& entry = tensors_.get(module_ + suffix);
+    if (std::find(dtypes.begin(), dtypes.end(), entry.dtype) == dtypes.end() || entry.shape.size() != 2)
+      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), ": not a matrix of the type that GPTQ has there");
+    if ((rows && entry.shape[0] != rows) || entry.shape[1] != columns)
+      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [", rows ? std::to_string(rows) : std::string("any"),
+           ", ", columns, "] belongs");
+    return entry;
+  }
+
+  void read_scales() {
+    const TensorEntry& entry = matrix(".scales", {Dtype::f16, Dtype::bf16, Dtype::f32}, 0, n_);
+    const uint64_t groups = entry.shape[0];
+    if (groups < 1 || groups > k_) refuse("the number of groups in 'scales' does not fit its inputs");
+    out_.n_groups = static_cast<uint32_t>(groups);
+    const std::vector<float> by_group = to_floats(entry.dtype, tensors_.read(entry));
+    if (!std::all_of(by_group.begin(), by_group.end(), [](float f) { return std::isfinite(f); })) refuse("'scales' holds NaN or infinity");
+    out_.scales.resize(by_group.size());
+    for (uint64_t g = 0; g < groups; ++g)
+      for (uint64_t row = 0; row < n_; ++row) out_.scales[row * groups + g] = by_group[g * n_ + row];
+  }
+
+  // The shape of qweight says how many bits; the config decides only between those that fit.
+  void read_bits() {
+    const TensorEntry& entry = matrix(".qweight", {Dtype::i32, Dtype::u32}, 0, n_);
+    const auto fits = [&](uint32_t bits) { return packed_words(k_, bits) == entry.shape[0]; };
+    out_.bits = settings_.bits;
+    if (out_.bits && fits(out_.bits)) return;
+    for (uint32_t bits : {4u, 8u, 3u, 2u}) {
+      if (!fits(bits)) continue;
+      if (out_.bits) warn("the config says " + std::to_string(out_.bits) + " bits, its shape says " + std::to_string(bits));
+      out_.bits = bits;
+      return;
+    }
+    fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), ", which fits no number of bits for ", k_, " inputs");
+  }
+
+  void read_group_index() {
+    const TensorEntry* entry = tensors_.find(module_ + ".g_idx");
+    if (!entry) return;
+    if (entry->dtype != Dtype::i32 || entry->shape != std::vector<uint64_t>{k_}) fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' is ", describe(*entry), " where I32 [", k_, "] belongs");
+    out_.g_idx.resize(k_);
+    tensors_.read(*entry, std::as_writable_bytes(std::span(out_.g_idx)));
+    for (const int32_t g : out_.g_idx)
+      if (g < 0 || static_cast<uint32_t>(g) >= out_.n_groups) fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' holds group ", g, ", there are ", out_.n_groups);
+    // Old writers left zeros for "in order".
+    if (out_.n_groups > 1 && std::all_of(out_.g_idx.begin(), out_.g_idx.end(), [](int32_t g) { return g == 0; })) out_.g_idx.clear();
+  }
+
+  bool makes_groups(int64_t size) const { return size == -1 ? out_.n_groups == 1 : size > 0 && (k_ + size - 1) / size == out_.n_groups; }
+
+  void decide_group_size() {
+    out_.group_size = settings_.group_size;
+    if (makes_groups(out_.group_size)) return;
+    const int64_t found = group_size_of_shapes();
+    if (out_.group_size) warn("the config says group size " + std::to_string(out_.group_size) + ", its shapes say " + std::to_string(found));
+    out_.group_size = static_cast<int32_t>(found);
+  }
+
+  // The biggest group of g_idx; without it a size that divides the inputs, or the only power of two that makes so many groups.
+  int64_t group_size_of_shapes() const {
+    if (out_.n_groups == 1) return -1;
+    if (!out_.g_idx.empty()) {
+      std::vector<uint32_t> members(out_.n_groups);
+      for (const int32_t g : out_.g_idx) ++members[static_cast<size_t>(g)];
+      return *std::max_element(members.begin(), members.end());
+    }
+    if (k_ % out_.n_groups == 0) return k_ / out_.n_groups;
+    int64_t found = 0;
+    for (int64_t size = 1; size <= k_; size *= 2)
+      if (makes_groups(size)) found = size;
+    if (!found) fail(GPTQ_E_FORMAT, "'", module_, "': ", out_.n_groups, " groups over ", k_, " inputs: no group size is given that fits");
+    return found;
+  }
+
+  void read_zeros() {
+    const TensorEntry& entry = matrix(".qzeros", {Dtype::i32, Dtype::u32}, out_.n_groups, packed_words(n_, out_.bits));
+    std::vector<uint32_t> words(base::to_size(entry.bytes / 4));
+    tensors_.read(entry, std::as_writable_bytes(std::span(words)));
+    const ZerosChoice choice = choose_zeros(words, n_, out_.bits, settings_.symmetric, config_);
+    if (choice.warning) warn(choice.warning);
+    if (choice.damaged_words)
+      warn("zero points of " + std::to_string(choice.damaged_words) + " words were damaged by the program that wrote them; answers may be poor");
+    if (!choice.symmetric) out_.zeros = unpack_zeros(words, n_, out_.n_groups, out_.bits, choice.dialect);
+  }
+
+  void read_codes() {
+    const TensorEntry& entry = tensors_.get(module_ + ".qweight");
+    std::vector<uint32_t> words(base::to_size(entry.bytes / 4));
+    tensors_.read(entry, std::as_writable_bytes(std::span(words)));
+    out_.codes.resize(base::to_size(base::mul(n_, k_)));
+    const auto rows = static_cast<uint32_t>(entry.shape[0]);
+    constexpr uint32_t columns_at_once = 64;  // their codes stay in the cache while the words are walked in order
+    for (uint32_t n0 = 0; n0 < n_; n0 += columns_at_once)
+      for (uint32_t row = 0, k0 = 0; row < rows; row += out_.bits, k0 += 32)
+        for (uint32_t n = n0; n < std::min(n_, n0 + columns_at_once); ++n) {
+          uint8_t codes[32];
+          unpack_32(&words[uint64_t{row} * n_ + n], n_, rows - row, out_.bits, codes);
+          std::memcpy(&out_.codes[uint64_t{n} * k_ + k0], codes, std::min(32u, k_ - k0));
+        }
+  }
+
+  const TensorFolder& tensors_;
+  const std::string& module_;
+  uint32_t n_, k_;
+  const QuantConfig& config_;
+  const Options& options_;
+  QuantSettings settings_;
+  QuantizedWeight out_;
+};
+
+}  // namespace
+
+bool is_quantized_module(const TensorFolder& tensors, const std::string& module) {
+  if (tensors.find(module + ".qweight")) return true;
+  struct Foreign {
+    const char *suffix, *format;
+  };
+  for (const auto& [suffix, format] : {Foreign{".weight_packed", "compressed-tensors"}, {".B", "Marlin"}, {".SCB", "bitsandbytes"}, {".weight_scale", "FP8 or compressed-tensors"}, {".weight_scale_inv", "FP8"}})
+    if (tensors.find(module + suffix)) fail(GPTQ_E_UNSUPPORTED, "tensor '", module, suffix, "' belongs to the format ", format, ", which is not supported; save the model in GPTQ format");
+  return false;
+}
+
+QuantizedWeight read_gptq_linear(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config, const Options& options) {
+  return LinearReader(tensors, module, n, k, config, options).read();
+}
+
+}  // namespace gptq::convert

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a GPTQ checkpoint says about itself, under all the names its writers use. Tensors may contradict it, and then they win.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "converter/json.h"
+#include "converter/source.h"
+
+namespace gptq::convert {
+
+// The settings of one module. 0: nothing said.
+struct QuantSettings {
+  uint32_t bits = 0;
+  int32_t group_size = 0;  // -1 = one group
+  bool symmetric = true;
+};
+struct QuantOverrides {
+  std::optional<uint32_t> bits;
+  std::optional<int32_t> group_size;
+  std::optional<bool> symmetric;
+  QuantSettings over(const QuantSettings& settings) const;
+};
+
+enum class Tool { unknown, autogptq, gptqmodel, autoround };
+
+// "dynamic": regular expressions over module names, as Python's re.match takes them.
+class ModuleRules {
+ public:
+  ModuleRules();
+  ModuleRules(ModuleRules&&) noexcept;
+  ModuleRules& operator=(ModuleRules&&) noexcept;
+  ~ModuleRules();
+  void add(std::string_view key, const QuantOverrides& overrides);
+  // The settings of a module, or none where it is skipped. Skips win over overrides; of these the first that matches counts.
+  std::optional<QuantSettings> apply(const std::string& module, QuantSettings settings) const;
+
+ private:
+  struct Rule;
+  std::vector<Rule> rules_;
+};
+
+struct QuantConfig {
+  QuantSettings settings;
+  bool activation_order = false;
+  bool v2_zeros = false;     // checkpoint_format gptq_v2
+  bool wrong_3bit = false;   // GPTQModel 0.9.0 to 6.0.3: 3-bit v1 zeros are off by wrong constants
+  Tool tool = Tool::unknown;
+  std::string quantizer;     // "gptqmodel:7.7.0", for the metadata
+  std::string file;          // where it was found
+  ModuleRules rules;
+};
+
+// From quantize_config.json, quant_config.json or config.json; none where the model is not quantized. Fails with UNSUPPORTED for formats
+// that are not GPTQ's, naming them.
+std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config);
+
+}  // namespace gptq::convert

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "converter/hf/config.h"
+
+#include <cmath>
+
+#include "base/checked.h"
+
+namespace gptq::convert {
+namespace {
+
+using base::fail;
+
+[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key) {
+  fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': '", key, "' asks for something that is not supported and would change the model's answers");
+}
+
+bool is_off(simdjson::dom::element value) {
+  bool flag;
+  double number;
+  return (!value.get(flag) && !flag) || (!value.get(number) && number == 0);
+}
+
+// Settings of other families that a config of a supported class may carry. They may be absent or say "no effect".
+void refuse_unsupported(const JsonObject& config) {
+  for (std::string_view key : {"attn_logit_softcapping", "final_logit_softcapping", "logit_softcapping", "num_local_experts", "num_experts", "n_routed_experts",
+                               "moe_intermediate_size", "qk_layernorm", "use_qk_norm", "clip_qkv", "attention_sink", "alibi", "use_parallel_residual",
+                               "parallel_attn", "no_rope_layers", "rope_interleaved", "rope_interleave", "attn_temperature_tuning", "use_bidirectional_attention",
+                               "attention_chunk_size", "add_cross_attention", "is_encoder_decoder"})
+    if (const auto value = config.find(key); value && !is_off(*value)) refuse_feature(config, key);
+  for (std::string_view key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb",
+                               "scale_depth", "lm_head_multiplier"})
+    if (config.number(key, 1) != 1) refuse_feature(config, key);
+  if (!config.boolean("is_causal", true)) refuse_feature(config, "is_causal");
+  for (std::string_view key : {"hidden_act", "hidden_activation"})
+    if (const auto act = config.string(key); act && *act != "silu" && *act != "swish")
+      fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': ", key, " '", *act, "' is not supported, only silu is");
+}
+
+// Which layers use the window, from layer_types or from max_window_layers on.
+std::vector<uint8_t> listed_windows(const JsonObject& config, uint32_t n_layers) {
+  std::vector<uint8_t> out;
+  const auto types = config.array("layer_types");
+  if (!types) {
+    const int64_t first = config.integer("max_window_layers").value_or(28);
+    for (uint32_t i = 0; i < n_layers; ++i) out.push_back(int64_t{i} >= first);
+    return out;
+  }
+  if (types->size() != n_layers) config.refuse("layer_types", "must have one entry per layer");
+  for (const auto type : *types) {
+    std::string_view name;
+    if (type.get_string().get(name) || (name != "full_attention" && name != "sliding_attention"))
+      fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': layer_types may hold full_attention and sliding_attention alone, not '", name, "'");
+    out.push_back(name == "sliding_attention");
+  }
+  return out;
+}
+
+void refuse_layer_types(const JsonObject& config) {
+  const auto types = config.array("layer_types");
+  if (!types) return;
+  for (const auto type : *types) {
+    std::string_view name;
+    if (type.get_string().get(name) || name != "full_attention") refuse_feature(config, "layer_types");
+  }
+}
+
+void read_window(const JsonObject& config, const Architecture& architecture, format::fb::SpecT& spec) {
+  using Window = Architecture::Window;
+  if (architecture.window != Window::listed) refuse_layer_types(config);
+  if (architecture.window == Window::none) return;
+  if (architecture.window == Window::listed && !config.boolean("use_sliding_window", false)) return;
+  simdjson::dom::element said;
+  if (!config.fields().at_key("sliding_window").get(said) && said.is_null()) return;
+  spec.window = config.count("sliding_window", 4096);
+  if (architecture.window == Window::listed) spec.windowed_layers = listed_windows(config, spec.n_layers);
+}
+
+// The class's default holds where the key is absent; null means as many as heads.
+uint32_t default_kv_heads(const JsonObject& config, const Architecture& architecture, uint32_t n_heads) {
+  const bool null = !config.fields().at_key("num_key_value_heads").error();
+  return null || architecture.kv_heads == 0 ? n_heads : architecture.kv_heads;
+}
+
+}  // namespace
+
+HfModel read_config(const JsonObject& config) {
+  HfModel out;
+  out.architecture = &find_architecture(config);
+  const Architecture& architecture = *out.architecture;
+  refuse_unsupported(config);
+  format::fb::SpecT& spec = out.spec;
+  spec.n_vocab = config.count("vocab_size");
+  spec.n_layers = config.count("num_hidden_layers");
+  spec.n_embd = config.count("hidden_size");
+  spec.n_ff = config.count("intermediate_size");
+  spec.n_heads = config.count("num_attention_heads");
+  spec.n_kv_heads = config.count("num_key_value_heads", default_kv_heads(config, architecture, spec.n_heads));
+  spec.head_dim = config.count("head_dim", architecture.head_dim ? architecture.head_dim : std::max(1u, spec.n_embd / spec.n_heads));
+  spec.n_ctx_train = config.count("max_position_embeddings", architecture.max_positions);
+  spec.norm_eps = static_cast<float>(config.number("rms_norm_eps", 1e-6));
+  spec.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
+  spec.tied_head = config.boolean("tie_word_embeddings", false);
+  spec.qk_norm = architecture.qk_norm;
+  spec.rope = std::make_unique<format::fb::RopeT>(read_rope(config, spec.head_dim, spec.n_ctx_train));
+  if (spec.rope->dynamic_factor > 0) spec.n_ctx_train = static_cast<uint32_t>(std::min(double(model::n_ctx_max), spec.n_ctx_train * double(spec.rope->dynamic_factor)));
+  read_window(config, architecture, spec);
+  const bool as_config = architecture.biases == Architecture::Biases::as_config;
+  out.attention_bias = as_config ? config.boolean("attention_bias", false) : architecture.biases == Architecture::Biases::qkv;
+  out.mlp_bias = as_config && config.boolean("mlp_bias", false);
+  return out;
+}
+
+}  // namespace gptq::convert

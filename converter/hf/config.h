@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// config.json of transformers 4 and 5 -> the model's spec. What would change results and is not supported is refused by name.
+#pragma once
+#include <vector>
+
+#include "converter/json.h"
+#include "converter/source.h"
+
+namespace gptq::convert {
+
+// What families differ in, beyond the names that all of them share.
+struct Architecture {
+  enum class Biases { as_config, none, qkv };  // as_config: attention_bias (q, k, v, o) and mlp_bias (gate, up, down)
+  enum class Window { none, every_layer, listed };
+  std::string_view name;      // as in config.json "architectures"
+  std::string_view families;  // for --help and error messages
+  Biases biases;
+  Window window;
+  bool qk_norm;
+  uint32_t head_dim;          // where the config has none; 0 = hidden_size / heads
+  uint32_t kv_heads;          // where the config has none; 0 = as many as heads
+  uint32_t max_positions;     // where the config has none
+};
+const std::vector<Architecture>& architectures();
+// The architecture a config names; fails with UNSUPPORTED and the list of those supported.
+const Architecture& find_architecture(const JsonObject& config);
+
+struct HfModel {
+  format::fb::SpecT spec;
+  const Architecture* architecture;
+  bool attention_bias = false;  // o_proj too, unless the architecture says qkv
+  bool mlp_bias = false;
+};
+HfModel read_config(const JsonObject& config);
+
+// The rotary part alone. head_dim and max_positions are those of the model.
+format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions);
+
+}  // namespace gptq::convert

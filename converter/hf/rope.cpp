@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rotary frequencies of every supported kind, in the float32 steps in which transformers computes them: at position 100,000 the
+// rounding of a frequency shows.
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "base/checked.h"
+#include "converter/hf/config.h"
+
+namespace gptq::convert {
+namespace {
+
+using base::fail;
+using Frequencies = std::vector<float>;
+
+float power(double base, float exponent) { return static_cast<float>(std::pow(static_cast<double>(static_cast<float>(base)), static_cast<double>(exponent))); }
+
+// base ^ (2j / dim)
+Frequencies wave_powers(double base, uint32_t dim) {
+  Frequencies out;
+  for (uint32_t j = 0; j < dim; j += 2) out.push_back(power(base, static_cast<float>(j) / static_cast<float>(dim)));
+  return out;
+}
+
+Frequencies plain(double base, uint32_t dim) {
+  Frequencies out = wave_powers(base, dim);
+  for (float& f : out) f = 1.0f / f;
+  return out;
+}
+
+// One rotary setting: the fields of rope_parameters / rope_scaling, defaults from the config around it.
+struct Setting {
+  JsonObject fields;
+  double theta;
+  uint32_t dim, max_positions;
+  double original_positions;
+
+  double need(std::string_view key) const {
+    const auto value = fields.number(key);
+    if (!value) fields.refuse(key, "is missing");
+    return *value;
+  }
+  double positive(std::string_view key) const {
+    const double value = need(key);
+    if (!(value > 0)) fields.refuse(key, "must be positive");
+    return value;
+  }
+};
+
+void use_linear(const Setting& s, format::fb::RopeT& rope) {
+  const float factor = static_cast<float>(s.positive("factor"));
+  for (float& f : rope.inv_freq) f /= factor;
+}
+
+void use_dynamic(const Setting& s, format::fb::RopeT& rope) {
+  rope.dynamic_factor = static_cast<float>(s.positive("factor"));
+  rope.n_ctx_original = s.max_positions;
+}
+
+void use_llama3(const Setting& s, format::fb::RopeT& rope) {
+  const float factor = static_cast<float>(s.positive("factor"));
+  const double low = s.positive("low_freq_factor"), high = s.positive("high_freq_factor"), context = s.original_positions;
+  if (!(high > low)) s.fields.refuse("high_freq_factor", "must be greater than low_freq_factor");
+  for (float& f : rope.inv_freq) {
+    const float wave = static_cast<float>(2 * std::numbers::pi) / f;
+    if (wave > static_cast<float>(context / low)) {
+      f /= factor;
+    } else if (!(wave < static_cast<float>(context / high))) {
+      const float smooth = (static_cast<float>(context) / wave - static_cast<float>(low)) / static_cast<float>(high - low);
+      f = (1 - smooth) * f / factor + smooth * f;
+    }
+  }
+}
+
+double yarn_scale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
+
+double yarn_attention(const Setting& s, double factor) {
+  if (const auto said = s.fields.number("attention_factor")) return *said;
+  const double mscale = s.fields.number("mscale", 0), all = s.fields.number("mscale_all_dim", 0);
+  return mscale != 0 && all != 0 ? yarn_scale(factor, mscale) / yarn_scale(factor, all) : yarn_scale(factor, 1);
+}
+
+// The pair of dimensions between which frequencies pass from untouched to divided by the factor.
+std::pair<double, double> yarn_range(const Setting& s) {
+  const auto or_default = [&](std::string_view key, double otherwise) {
+    const double value = s.fields.number(key, otherwise);
+    return value == 0 ? otherwise : value;
+  };
+  const auto dimension = [&](double rotations) {
+    if (!(rotations > 0)) s.fields.refuse("beta_fast", "and beta_slow must be positive");
+    return s.dim * std::log(s.original_positions / (rotations * 2 * std::numbers::pi)) / (2 * std::log(s.theta));
+  };
+  double low = dimension(or_default("beta_fast", 32)), high = dimension(or_default("beta_slow", 1));
+  if (s.fields.boolean("truncate", true)) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  return {std::max(low, 0.0), std::min(high, s.dim - 1.0)};
+}
+
+void use_yarn(const Setting& s, format::fb::RopeT& rope) {
+  const double factor = s.fields.has("factor") ? s.positive("factor") : s.max_positions / s.original_positions;
+  if (!(s.theta > 1)) s.fields.refuse("rope_theta", "must be above 1 for yarn");
+  rope.scale = static_cast<float>(yarn_attention(s, factor));
+  const auto [low, high_said] = yarn_range(s);
+  const double high = low == high_said ? high_said + 0.001 : high_said;
+  const Frequencies powers = wave_powers(s.theta, s.dim);
+  for (size_t j = 0; j < powers.size(); ++j) {
+    const float ramp = std::clamp((static_cast<float>(j) - static_cast<float>(low)) / static_cast<float>(high - low), 0.0f, 1.0f);
+    const float kept = 1 - ramp;
+    rope.inv_freq[j] = 1.0f / (static_cast<float>(factor) * powers[j]) * (1 - kept) + 1.0f / powers[j] * kept;
+  }
+}
+
+struct Kind {
+  std::string_view name;
+  void (*use)(const Setting&, format::fb::RopeT&);
+  std::vector<std::string_view> keys;  // its own, beside those that every kind has
+};
+
+const std::vector<Kind>& kinds() {
+  static const std::vector<Kind> table{
+      {"default", [](const Setting&, format::fb::RopeT&) {}, {}},
+      {"linear", use_linear, {}},
+      {"dynamic", use_dynamic, {}},
+      {"llama3", use_llama3, {"low_freq_factor", "high_freq_factor"}},
+      {"yarn", use_yarn, {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}},
+  };
+  return table;
+}
+
+const Kind& find_kind(const JsonObject& fields) {
+  const std::string_view name = fields.string("rope_type").value_or(fields.string("type").value_or("default"));
+  std::string known;
+  for (const Kind& kind : kinds()) {
+    if (kind.name == name) return kind;
+    known += (known.empty() ? "" : ", ") + std::string(kind.name);
+  }
+  fail(GPTQ_E_UNSUPPORTED, "'", fields.where(), "': rope type '", name, "' is not supported; these are: ", known);
+}
+
+void refuse_unknown_keys(const JsonObject& fields, const Kind& kind) {
+  static constexpr std::string_view common[] = {"type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "finetuned"};
+  for (const auto field : fields.fields()) {
+    const auto is_key = [&](std::string_view key) { return key == field.key; };
+    if (field.value.is_null() || std::any_of(std::begin(common), std::end(common), is_key) || std::any_of(kind.keys.begin(), kind.keys.end(), is_key)) continue;
+    fail(GPTQ_E_UNSUPPORTED, "'", fields.where(), "': '", field.key, "' is not supported with rope type '", kind.name, "'");
+  }
+}
+
+}  // namespace
+
+format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions) {
+  const auto scaling = config.object("rope_scaling"), parameters = config.object("rope_parameters");
+  const bool given = scaling || parameters;
+  const JsonObject fields = scaling ? *scaling : parameters ? *parameters : config;
+  const Kind& kind = given ? find_kind(fields) : kinds().front();
+  if (given) refuse_unknown_keys(fields, kind);
+
+  const double theta = fields.number("rope_theta", config.number("rope_theta", 10000));
+  const double part = fields.number("partial_rotary_factor", config.number("partial_rotary_factor", 1));
+  if (!(theta > 0)) fields.refuse("rope_theta", "must be positive");
+  if (!(part > 0 && part <= 1)) fields.refuse("partial_rotary_factor", "must be above 0 and at most 1");
+  const auto dim = static_cast<uint32_t>(head_dim * part);
+  if (dim < 2 || dim % 2 != 0) fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': ", dim, " rotary dimensions: they must be even and at least 2");
+
+  const double original = config.has("original_max_position_embeddings") ? config.count("original_max_position_embeddings")
+                                                                          : given ? fields.count("original_max_position_embeddings", max_positions) : max_positions;
+  format::fb::RopeT rope;
+  rope.dim = dim;
+  rope.theta = static_cast<float>(theta);
+  rope.inv_freq = plain(theta, dim);
+  kind.use(Setting{fields, theta, dim, max_positions, original}, rope);
+  return rope;
+}
+
+}  // namespace gptq::convert

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// gptq-convert: makes .gptq files, and looks into them. Exit codes: 0 done, 1 failed, 2 used wrongly.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <new>
+
+#include "base/failure.h"
+#include "base/io.h"
+#include "converter/convert.h"
+#include "converter/inspect.h"
+#include "converter/interrupt.h"
+
+namespace {
+
+using namespace gptq;
+
+struct Arguments {
+  std::string source, target, file, compress = "stored";
+  bool force = false, as_json = false;
+};
+
+void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
+
+void show_progress(uint64_t done, uint64_t total) {
+  const int percent = total ? static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total)) : 100;
+  char bar[41];
+  for (int i = 0; i < 40; ++i) bar[i] = i * 100 < percent * 40 ? '#' : '.';
+  bar[40] = 0;
+  std::fprintf(stderr, "\r[%s] %3d %%%s", bar, percent, done == total ? "\n" : "");
+  std::fflush(stderr);
+}
+
+void run_convert(const Arguments& arguments) {
+  if (!arguments.force && access(arguments.target.c_str(), F_OK) == 0)
+    base::fail(GPTQ_E_IO, "'", arguments.target, "' exists already; --force replaces it");
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  convert::Options options;
+  options.warn = [&](std::string_view text) { say((terminal ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text)); };
+  const auto source = convert::open_source(arguments.source, options);
+  convert::ConvertOptions how;
+  how.replace = arguments.force;
+  how.codes = arguments.compress == "zstd" ? format::Compression::zstd : format::Compression::stored;
+  if (terminal) how.progress = show_progress;
+  const convert::RemoveOnSignal guard(base::AtomicFile::temporary_path(arguments.target));
+  const convert::ConvertResult result = convert::convert(*source, arguments.target, how);
+  std::printf("%s: %llu tensors, %.1f million weights, %.1f MB\n", arguments.target.c_str(), static_cast<unsigned long long>(result.n_tensors),
+              static_cast<double>(result.n_weights) / 1e6, static_cast<double>(result.bytes) / 1e6);
+}
+
+void run_inspect(const Arguments& arguments) {
+  const std::string text = convert::inspect(base::FileSource(arguments.file), arguments.as_json);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+void run_verify(const Arguments& arguments) {
+  const convert::Verified verified = convert::verify(base::FileSource(arguments.file));
+  std::printf("%s: sound, %llu tensors in %llu chunks, %llu bytes\n", arguments.file.c_str(), static_cast<unsigned long long>(verified.n_tensors),
+              static_cast<unsigned long long>(verified.n_chunks), static_cast<unsigned long long>(verified.bytes));
+}
+
+// Runs one command; every failure is one line.
+int guarded(void (*command)(const Arguments&), const Arguments& arguments) {
+  try {
+    command(arguments);
+    if (std::fflush(stdout) == 0) return 0;
+    say("gptq-convert: cannot write to the standard output");
+  } catch (const base::Failure& failure) {
+    say(std::string("gptq-convert: ") + failure.detail.message);
+  } catch (const std::bad_alloc&) {
+    say("gptq-convert: out of memory");
+  } catch (const std::exception& error) {
+    say(std::string("gptq-convert: ") + error.what());
+  }
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{"Makes .gptq files for libgptq from Hugging Face folders (GPTQ, or 16 and 32 bit safetensors) and GGUF files."};
+  app.name("gptq-convert");
+  app.footer("Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq");
+  app.set_version_flag("--version", "gptq-convert " GPTQ_VERSION_TEXT);
+  app.add_option("SRC", arguments.source, "folder with config.json and *.safetensors, or a .gguf file");
+  app.add_option("DST", arguments.target, "file to write");
+  app.add_flag("--force", arguments.force, "replace DST if it exists");
+  app.add_option("--compress", arguments.compress, "how quantized codes are kept: zstd is smaller, stored loads faster")
+      ->check(CLI::IsMember({"stored", "zstd"}))->capture_default_str();
+  CLI::App* inspect = app.add_subcommand("inspect", "say what a .gptq file holds");
+  inspect->add_option("FILE", arguments.file, ".gptq file")->required();
+  inspect->add_flag("--json", arguments.as_json, "as JSON");
+  CLI::App* verify = app.add_subcommand("verify", "read and check every byte of a .gptq file");
+  verify->add_option("FILE", arguments.file, ".gptq file")->required();
+  app.require_subcommand(0, 1);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (*inspect) return guarded(run_inspect, arguments);
+  if (*verify) return guarded(run_verify, arguments);
+  if (arguments.source.empty() || arguments.target.empty()) {
+    say("gptq-convert: SRC and DST are needed; --help says more");
+    return 2;
+  }
+  return guarded(run_convert, arguments);
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "converter/source.h"
+
+#include <filesystem>
+
+#include "base/failure.h"
+#include "converter/gguf/gguf_source.h"
+#include "converter/hf/hf_source.h"
+
+namespace gptq::convert {
+
+std::unique_ptr<ModelSource> open_source(std::string_view path, const Options& options) {
+  using base::fail;
+  const std::filesystem::path place(path);
+  std::error_code error;
+  const auto status = std::filesystem::status(place, error);
+  if (!std::filesystem::exists(status)) fail(GPTQ_E_NOT_FOUND, "there is no '", path, "'");
+  if (std::filesystem::is_directory(status)) return open_hf_folder(std::string(path), options);
+  if (place.extension() == ".gguf") return open_gguf(path, options);
+  if (place.extension() == ".safetensors" || place.extension() == ".json")
+    fail(GPTQ_E_UNSUPPORTED, "'", path, "' is one file of a checkpoint; name the folder that holds it and its config.json");
+  fail(GPTQ_E_UNSUPPORTED, "'", path, "' is neither a folder with a Hugging Face checkpoint nor a .gguf file");
+}
+
+}  // namespace gptq::convert
