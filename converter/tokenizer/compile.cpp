@@ -25,13 +25,13 @@ void check_limits(const TokenizerDescription& t) {
   for (size_t id = 0; id < t.tokens.size(); ++id)
     if (t.tokens[id].text.size() > 4096) refuse("token ", id, " has ", t.tokens[id].text.size(), " bytes, supported are 4096");
   for (const auto& added : t.added)
-    if (t.tokens[added.id].text.size() > text::AddedTokens::text_bytes_max)
-      refuse("added token ", added.id, " has ", t.tokens[added.id].text.size(), " bytes, supported are ", text::AddedTokens::text_bytes_max);
+    if (added.text.empty() || added.text.size() > text::AddedTokens::text_bytes_max)
+      refuse("added token ", added.id, " has ", added.text.size(), " bytes, supported are 1 to ", text::AddedTokens::text_bytes_max);
 }
 
 std::vector<uint8_t> build(const TokenizerDescription& t, const std::vector<uint8_t>& flags) {
-  std::vector<uint8_t> texts, added_flags, splits;
-  std::vector<uint32_t> ends, merges, added;
+  std::vector<uint8_t> texts, added_flags, added_texts;
+  std::vector<uint32_t> ends, merges, added, added_ends;
   for (const auto& token : t.tokens) {
     texts.insert(texts.end(), token.text.begin(), token.text.end());
     ends.push_back(static_cast<uint32_t>(texts.size()));
@@ -39,13 +39,15 @@ std::vector<uint8_t> build(const TokenizerDescription& t, const std::vector<uint
   for (const text::Merge& merge : t.merges) merges.insert(merges.end(), {merge.left, merge.right, merge.result});
   for (const auto& token : t.added) {
     added.push_back(token.id);
+    added_texts.insert(added_texts.end(), token.text.begin(), token.text.end());
+    added_ends.push_back(static_cast<uint32_t>(added_texts.size()));
     added_flags.push_back(bit(token.lstrip, fb::AddedFlag::lstrip) | bit(token.rstrip, fb::AddedFlag::rstrip) |
                           bit(token.normalized, fb::AddedFlag::normalized));
   }
   flatbuffers::FlatBufferBuilder builder(1 << 16);
-  const auto root = fb::CreateTokenizerDirect(builder, t.alphabet, &texts, &ends, &flags, &merges, &added, &added_flags, t.nfc, t.trim_spaces,
-                                              t.mark_spaces_first, t.prefix, &t.splits, t.byte_fallback, t.unknown, t.fuse_unk, t.bos.id, t.eos.id,
-                                              &t.before, &t.after, t.strips_leading_space);
+  const auto root = fb::CreateTokenizerDirect(builder, t.alphabet, &texts, &ends, &flags, &merges, &added, &added_texts, &added_ends, &added_flags,
+                                              t.nfc, t.trim_spaces, t.mark_spaces_first, t.prefix, &t.splits, t.byte_fallback, t.unknown,
+                                              t.fuse_unk, t.bos.id, t.eos.id, &t.before, &t.after, t.strips_leading_space);
   fb::FinishTokenizerBuffer(builder, root);
   return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
 }

@@ -24,6 +24,7 @@ struct TokenizerDescription {
   };
   struct Added {  // found in the text before all else
     uint32_t id;
+    std::string text;
     bool lstrip = false, rstrip = false, normalized = false;
   };
 

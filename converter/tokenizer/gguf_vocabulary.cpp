@@ -67,7 +67,7 @@ TokenizerDescription byte_level(const GgufVocabulary& v, const Kind& kind) {
     const bool added = type == Piece::control || type == Piece::user_defined || type == Piece::unknown;
     const std::optional<std::string> bytes = added ? std::nullopt : bytes_of(v.tokens[id]);
     out.tokens.push_back({bytes ? *bytes : v.tokens[id], bytes.has_value(), false, added && type != Piece::user_defined});
-    if (added && !v.tokens[id].empty()) out.added.push_back({id});
+    if (added && !v.tokens[id].empty()) out.added.push_back({id, v.tokens[id]});
   }
   out.splits = kind.splits;
   out.nfc = kind.nfc;

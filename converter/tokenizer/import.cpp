@@ -66,7 +66,7 @@ void add_missing(const Config& config, TokenizerDescription& out) {
 // Added tokens first: a token may share its text with another of the vocabulary.
 int32_t find_token(const TokenizerDescription& t, std::string_view text) {
   for (const auto& added : t.added)
-    if (t.tokens[added.id].text == text) return static_cast<int32_t>(added.id);
+    if (added.text == text) return static_cast<int32_t>(added.id);
   for (size_t id = 0; id < t.tokens.size(); ++id)
     if (t.tokens[id].text == text) return static_cast<int32_t>(id);
   return -1;

@@ -51,8 +51,18 @@ std::vector<text::Merge> find_merges(const std::vector<Piece>& pieces) {
 
 }  // namespace
 
-TokenizerDescription::Token token_of_piece(std::string_view text) {
+std::string without_marks(std::string_view text) {
   constexpr std::string_view mark = "\xE2\x96\x81";
+  std::string out;
+  while (!text.empty()) {
+    const bool is_mark = text.starts_with(mark);
+    out.push_back(is_mark ? ' ' : text[0]);
+    text.remove_prefix(is_mark ? mark.size() : 1);
+  }
+  return out;
+}
+
+TokenizerDescription::Token token_of_piece(std::string_view text) {
   TokenizerDescription::Token token;
   if (text.size() == 6 && text.starts_with("<0x") && text.ends_with(">")) {
     unsigned value = 0;
@@ -62,12 +72,7 @@ TokenizerDescription::Token token_of_piece(std::string_view text) {
     if (token.byte) return token;
   }
   token.symbol = text.find(' ') == text.npos;
-  token.text.clear();
-  while (!text.empty()) {
-    const bool is_mark = text.starts_with(mark);
-    token.text.push_back(is_mark ? ' ' : text[0]);
-    text.remove_prefix(is_mark ? mark.size() : 1);
-  }
+  token.text = without_marks(text);
   return token;
 }
 
@@ -78,16 +83,12 @@ TokenizerDescription from_pieces(const std::vector<Piece>& pieces) {
   for (uint32_t id = 0; id < pieces.size(); ++id) {
     const Piece& piece = pieces[id];
     if (std::isnan(piece.score)) base::fail(GPTQ_E_FORMAT, "tokenizer: token ", id, " has a score that is no number");
-    TokenizerDescription::Token token{piece.text};
-    if (takes_part(piece) || piece.type == Piece::byte) token = token_of_piece(piece.text);
-    if ((piece.type == Piece::byte) != token.byte && piece.type != Piece::normal) base::fail(GPTQ_E_FORMAT, "tokenizer: token ", id, " \"", piece.text, "\" is no byte");
+    TokenizerDescription::Token token = takes_part(piece) || piece.type == Piece::byte ? token_of_piece(piece.text) : TokenizerDescription::Token{piece.text};
+    if (piece.type == Piece::byte && !token.byte) base::fail(GPTQ_E_FORMAT, "tokenizer: token ", id, " \"", piece.text, "\" is no byte");
     token.special = piece.type == Piece::control || piece.type == Piece::unknown;
     out.byte_fallback |= token.byte;
     if (piece.type == Piece::unknown) out.unknown = static_cast<int32_t>(id);
-    if ((token.special || piece.type == Piece::user_defined) && !piece.text.empty()) {
-      token.text = piece.text;
-      out.added.push_back({id});
-    }
+    if ((token.special || piece.type == Piece::user_defined) && !piece.text.empty()) out.added.push_back({id, piece.text});
     out.tokens.push_back(std::move(token));
   }
   out.merges = find_merges(pieces);

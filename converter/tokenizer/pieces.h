@@ -20,6 +20,9 @@ struct Piece {
 // A token written as SentencePiece does: U+2581 for a space, <0x..> for a byte.
 TokenizerDescription::Token token_of_piece(std::string_view text);
 
+// U+2581 as the space that it stands for.
+std::string without_marks(std::string_view text);
+
 // Tokens, merges and added tokens of a BPE vocabulary.
 TokenizerDescription from_pieces(const std::vector<Piece>& pieces);
 

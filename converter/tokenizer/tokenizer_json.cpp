@@ -113,10 +113,11 @@ void add_token(Json entry, uint32_t id, TokenizerDescription& out) {
   if (text.empty()) return;
   if (bool_field(entry, "single_word")) base::fail(GPTQ_E_UNSUPPORTED, "tokenizer: added token \"", text, "\" is single_word");
   TokenizerDescription::Token& token = token_at(out, id);
-  token.text = text;
+  const bool marked = out.alphabet == text::fb::Alphabet::characters;
+  if (!token.symbol) token.text = marked ? without_marks(text) : std::string(text);
   token.special = bool_field(entry, "special");
   const bool normalized = bool_field(entry, "normalized", !token.special);
-  out.added.push_back({id, bool_field(entry, "lstrip"), bool_field(entry, "rstrip"), normalized});
+  out.added.push_back({id, std::string(text), bool_field(entry, "lstrip"), bool_field(entry, "rstrip"), normalized});
 }
 
 TokenizerDescription from_tokenizer_json(JsonFields root) {

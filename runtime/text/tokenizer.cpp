@@ -81,7 +81,7 @@ void Tokenizer::Impl::collect_added() {
     if (id >= file.n_vocab()) continue;
     const uint8_t flags = facts.added_flags()->Get(i);
     const auto has = [flags](fb::AddedFlag flag) { return (flags & static_cast<uint8_t>(flag)) != 0; };
-    AddedToken token{file.text(id), id, file.has(id, fb::TokenFlag::special), has(fb::AddedFlag::lstrip), has(fb::AddedFlag::rstrip)};
+    AddedToken token{file.added_text(i), id, file.has(id, fb::TokenFlag::special), has(fb::AddedFlag::lstrip), has(fb::AddedFlag::rstrip)};
     if (!has(fb::AddedFlag::normalized)) {
       found_raw.push_back(token);
       continue;

@@ -87,11 +87,16 @@ void TokenizerFile::check_ids() const {
 
 void TokenizerFile::check_added() const {
   const uint32_t n = size(facts_->added());
-  if (n > n_tokens() || n != size(facts_->added_flags())) refuse(n, " added tokens with ", size(facts_->added_flags()), " flags");
+  const auto* ends = facts_->added_text_end();
+  if (n > n_tokens() || n != size(facts_->added_flags()) || n != size(ends)) refuse(n, " added tokens without as many flags and texts");
+  uint32_t begin = 0;
   for (uint32_t i = 0; i < n; ++i) {
     const uint32_t id = facts_->added()->Get(i);
     if (id >= n_tokens()) refuse("added token ", id, " of ", n_tokens());
-    if (text(id).empty() || text(id).size() > AddedTokens::text_bytes_max) refuse("added token ", id, " has ", text(id).size(), " bytes");
+    const uint32_t end = ends->Get(i);
+    if (end <= begin || end > size(facts_->added_text()) || end - begin > AddedTokens::text_bytes_max)
+      refuse("added token ", id, " has its text from ", begin, " to ", end);
+    begin = end;
   }
 }
 

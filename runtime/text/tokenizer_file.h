@@ -27,6 +27,12 @@ class TokenizerFile {
     const uint32_t begin = id ? ends[id - 1] : 0;
     return {reinterpret_cast<const char*>(facts_->text()->data()) + begin, ends[id] - begin};
   }
+  // What the added token at that place of the list is found by.
+  std::string_view added_text(uint32_t i) const {
+    const uint32_t* ends = facts_->added_text_end()->data();
+    const uint32_t begin = i ? ends[i - 1] : 0;
+    return {reinterpret_cast<const char*>(facts_->added_text()->data()) + begin, ends[i] - begin};
+  }
   uint8_t flags(uint32_t id) const { return facts_->flags()->data()[id]; }
   bool has(uint32_t id, fb::TokenFlag flag) const { return flags(id) & static_cast<uint8_t>(flag); }
   uint32_t n_merges() const { return facts_->merges()->size() / 3; }
