@@ -91,7 +91,8 @@ std::pmr::vector<ChatPiece> cut(const Value& text, std::pmr::memory_resource* me
   const uint8_t *trust = text.trust(), *end = trust + text.size;
   for (const uint8_t *from = trust, *to; from != end; from = to) {
     to = std::find(from, end, !*from);
-    pieces.push_back({std::pmr::string(text.view().substr(static_cast<size_t>(from - trust), static_cast<size_t>(to - from)), memory), *from != 0});
+    pieces.push_back(
+        {std::pmr::string(text.view().substr(static_cast<size_t>(from - trust), static_cast<size_t>(to - from)), memory), *from != 0});
   }
   return pieces;
 }
@@ -99,7 +100,8 @@ std::pmr::vector<ChatPiece> cut(const Value& text, std::pmr::memory_resource* me
 }  // namespace
 
 std::pmr::vector<ChatPiece> render_chat(std::string_view source, const ChatInput& input, std::pmr::memory_resource* memory) {
-  if (source.size() > max_template_bytes) base::fail(GPTQ_E_TEMPLATE, "the chat template has ", source.size(), " bytes, more than ", max_template_bytes);
+  if (source.size() > max_template_bytes)
+    base::fail(GPTQ_E_TEMPLATE, "the chat template has ", source.size(), " bytes, more than ", max_template_bytes);
   if (!is_utf8(source)) base::fail(GPTQ_E_TEMPLATE, "the chat template is not UTF-8");
   Heap heap(memory);
   const Program program = compile(heap, source);

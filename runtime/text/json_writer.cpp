@@ -69,7 +69,8 @@ class JsonWriter {
     size_t plain = 0;
     for (size_t i = 0; i < text.size();) {
       const size_t n = code_point_size(text[i]);
-      const bool special = text[i] == '"' || text[i] == '\\' || static_cast<unsigned char>(text[i]) < 0x20 || (style_.ascii && text[i] > '~') || (style_.ascii && n > 1);
+      const bool special = text[i] == '"' || text[i] == '\\' || static_cast<unsigned char>(text[i]) < 0x20 ||
+                           (style_.ascii && text[i] > '~') || (style_.ascii && n > 1);
       if (special) {
         add(text.substr(plain, i - plain));
         character(text.substr(i, n), code_point_at(text, i));

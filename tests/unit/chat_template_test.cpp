@@ -27,7 +27,8 @@ struct Result {
   uint64_t offset = 0;
 };
 
-Result render(std::string_view source, std::string_view kwargs = "", std::vector<text::ChatMessage> messages = {}, std::string_view tools = "") {
+Result render(std::string_view source, std::string_view kwargs = "", std::vector<text::ChatMessage> messages = {},
+              std::string_view tools = "") {
   text::ChatInput input;
   input.messages = messages;
   input.kwargs_json = kwargs;
@@ -67,55 +68,78 @@ constexpr Example whitespace[] = {
 };
 constexpr Example expressions[] = {
     {"{{ (1 + 2 * 3) ~ 4 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }} {{ -2 ** 2 }}", "74 3 -4 2 3.5 1024 4"},
-    {"{{ 1 < 2 < 3 }} {{ 1 < 2 > 5 }} {{ not 1 == 2 }} {{ 1 in [1] }} {{ 1 not in (1,) }} {{ 'a' in 'cat' }}", "True False True True False True"},
+    {"{{ 1 < 2 < 3 }} {{ 1 < 2 > 5 }} {{ not 1 == 2 }} {{ 1 in [1] }} {{ 1 not in (1,) }} {{ 'a' in 'cat' }}",
+     "True False True True False True"},
     {"{{ 1 and 0 or 'x' }} {{ 'a' if false }}|{{ 'a' if 0 else 'b' if 0 else 'c' }}", "x |c"},
     {"{{ [1, 'a\\'b', none, true, 1.0, {'k': (1,)}] }}", "[1, \"a'b\", None, True, 1.0, {'k': (1,)}]"},
     {"{{ 'héllo'[1] }}{{ 'héllo'[-3:] }}{{ 'abc'[::-1] }}{{ [1,2,3][1:] }}{{ 'abc'[5] }}{{ 'x' * 3 }}", "éllocba[2, 3]xxx"},
-    {"{{ 1e16 }} {{ 123456.0 }} {{ 0.0001 }} {{ 1e-5 }} {{ 1.5 + 1 }} {{ 3 * 0.1 }}", "1e+16 123456.0 0.0001 1e-05 2.5 0.30000000000000004"},
+    {"{{ 1e16 }} {{ 123456.0 }} {{ 0.0001 }} {{ 1e-5 }} {{ 1.5 + 1 }} {{ 3 * 0.1 }}",
+     "1e+16 123456.0 0.0001 1e-05 2.5 0.30000000000000004"},
     {"{{ 'a' 'b' }}{{ '\\n\\x41\\u00e9\\q' }}{{ {'a': 1, 'a': 2} }}", "ab\nAé\\q{'a': 2}"},
-    {"{{ missing }}|{{ missing is defined }}|{{ x.y is defined }}|{{ x['y'] }}|{{ x.a }}|{{ x.items is callable }}", "|False|False||1|True", R"({"x": {"a": 1}})"},
+    {"{{ missing }}|{{ missing is defined }}|{{ x.y is defined }}|{{ x['y'] }}|{{ x.a }}|{{ x.items is callable }}", "|False|False||1|True",
+     R"({"x": {"a": 1}})"},
     {"{{ ('<'|safe) + '<' }}{{ '<' + '&'|e }}{{ ('<'|safe) ~ '<' }}", "<&lt;&lt;&amp;<<"},
-    {"{{ [] + [1] }} {{ (1,) + (2,) }} {{ [0] * 2 }} {{ [1] == [1.0] }} {{ 'b' > 'a' }} {{ [1, 2] < [1, 3] }}", "[1] (1, 2) [0, 0] True True True"},
+    {"{{ [] + [1] }} {{ (1,) + (2,) }} {{ [0] * 2 }} {{ [1] == [1.0] }} {{ 'b' > 'a' }} {{ [1, 2] < [1, 3] }}",
+     "[1] (1, 2) [0, 0] True True True"},
 };
 constexpr Example statements[] = {
-    {"{% for x in [1,2,3] %}{{ loop.index }}{{ loop.first }}{{ loop.last }}{{ x }}{% if not loop.last %},{% endif %}{% endfor %}", "1TrueFalse1,2FalseFalse2,3FalseTrue3"},
+    {"{% for x in [1,2,3] %}{{ loop.index }}{{ loop.first }}{{ loop.last }}{{ x }}{% if not loop.last %},{% endif %}{% endfor %}",
+     "1TrueFalse1,2FalseFalse2,3FalseTrue3"},
     {"{% for x in [] %}a{% else %}b{% endfor %}{% for k, v in {'a': 1}.items() %}{{ k }}={{ v }}{% endfor %}", "ba=1"},
     {"{% for x in range(6) if x % 2 %}{{ loop.index }}:{{ x }} {{ loop.length }};{% endfor %}", "1:1 3;2:3 3;3:5 3;"},
     {"{% set ns = namespace(n=0) %}{% for x in range(5) if ns.n < 2 %}{% set ns.n = ns.n + 1 %}{{ x }}{% endfor %}", "01"},
-    {"{% for x in 'ab' %}{{ loop.previtem }}-{{ loop.nextitem }} {{ loop.cycle('o', 'e') }} {{ loop.changed(1) }} {{ loop.revindex }};{% endfor %}",
+    {"{% for x in 'ab' %}{{ loop.previtem }}-{{ loop.nextitem }} {{ loop.cycle('o', 'e') }} {{ loop.changed(1) }} {{ loop.revindex }};{% "
+     "endfor %}",
      "-b o True 2;a- e False 1;"},
     {"{% for x in range(9) %}{% if x == 1 %}{% continue %}{% elif x == 4 %}{% break %}{% else %}{{ x }}{% endif %}{% endfor %}", "023"},
     {"{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{{ x }}{% endfor %}{{ x }}{% if true %}{% set x = 3 %}{% endif %}{{ x }}", "213"},
-    {"{% set x %}a{{ 1 }}b{% endset %}{{ x }}{% set y | upper %}q{% endset %}{{ y }}{% set a, (b, c) = 1, (2, 3) %}{{ a }}{{ b }}{{ c }}", "a1bQ123"},
-    {"{% macro m(a, b=a ~ '!', c='z') %}[{{ a }}{{ b }}{{ c }}{{ varargs }}{{ kwargs }}]{% endmacro %}{{ m(1) }}{{ m(1, 2, c=3, d=4) }}{{ m(1, 2, 3, 4) }}",
+    {"{% set x %}a{{ 1 }}b{% endset %}{{ x }}{% set y | upper %}q{% endset %}{{ y }}{% set a, (b, c) = 1, (2, 3) %}{{ a }}{{ b }}{{ c }}",
+     "a1bQ123"},
+    {"{% macro m(a, b=a ~ '!', c='z') %}[{{ a }}{{ b }}{{ c }}{{ varargs }}{{ kwargs }}]{% endmacro %}{{ m(1) }}{{ m(1, 2, c=3, d=4) }}{{ "
+     "m(1, 2, 3, 4) }}",
      "[11!z(){}][123(){'d': 4}][123(4,){}]"},
     {"{% macro f(n) %}{{ n }}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}", "3210"},
     {"{% macro w(x) %}<{{ caller(x) }}>{% endmacro %}{% call(y) w(5) %}{{ y * 2 }}{% endcall %}", "<10>"},
-    {"{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a }}{% filter upper %}x{{ 'y' }}{% endfilter %}{% generation %}g{% endgeneration %}", "12XYg"},
+    {"{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a }}{% filter upper %}x{{ 'y' }}{% endfilter %}{% generation %}g{% "
+     "endgeneration %}",
+     "12XYg"},
 };
 constexpr Example filters[] = {
-    {"{{ x | tojson }} {{ x | tojson(indent=2) }} {{ 'é\"' | tojson(ensure_ascii=true) }} {{ {'b': 1, 'a': [] } | tojson(sort_keys=true, separators=(',', ':')) }}",
-     "{\"k\": [1, 2.5, null, \"é<\\n\"]} {\n  \"k\": [\n    1,\n    2.5,\n    null,\n    \"é<\\n\"\n  ]\n} \"\\u00e9\\\"\" {\"a\":[],\"b\":1}",
+    {"{{ x | tojson }} {{ x | tojson(indent=2) }} {{ 'é\"' | tojson(ensure_ascii=true) }} {{ {'b': 1, 'a': [] } | tojson(sort_keys=true, "
+     "separators=(',', ':')) }}",
+     "{\"k\": [1, 2.5, null, \"é<\\n\"]} {\n  \"k\": [\n    1,\n    2.5,\n    null,\n    \"é<\\n\"\n  ]\n} \"\\u00e9\\\"\" "
+     "{\"a\":[],\"b\":1}",
      R"({"x": {"k": [1, 2.5, null, "é<\n"]}})"},
-    {"{{ '  a b ' | trim }}|{{ 'xxaxx' | trim('x') }}|{{ 'aBc dE-fg' | title }}|{{ 'ÄÖ straße' | lower }}|{{ 'été' | upper }}|{{ 'aB' | capitalize }}",
+    {"{{ '  a b ' | trim }}|{{ 'xxaxx' | trim('x') }}|{{ 'aBc dE-fg' | title }}|{{ 'ÄÖ straße' | lower }}|{{ 'été' | upper }}|{{ 'aB' | "
+     "capitalize }}",
      "a b|a|Abc De-Fg|äö straße|ÉTÉ|Ab"},
-    {"{{ [3,1,2] | sort | join(',') }} {{ ['b','A'] | sort }} {{ [{'a': 2}, {'a': 1}] | sort(attribute='a') | map(attribute='a') | list }}", "1,2,3 ['A', 'b'] [1, 2]"},
-    {"{{ {'b': 1, 'A': 2} | dictsort }} {{ {'a': 1} | items | list }} {{ [1,2,3,1] | unique | list }} {{ [1,5,2] | max }} {{ [1,2] | sum }}",
+    {"{{ [3,1,2] | sort | join(',') }} {{ ['b','A'] | sort }} {{ [{'a': 2}, {'a': 1}] | sort(attribute='a') | map(attribute='a') | list }}",
+     "1,2,3 ['A', 'b'] [1, 2]"},
+    {"{{ {'b': 1, 'A': 2} | dictsort }} {{ {'a': 1} | items | list }} {{ [1,2,3,1] | unique | list }} {{ [1,5,2] | max }} {{ [1,2] | sum "
+     "}}",
      "[('A', 2), ('b', 1)] [('a', 1)] [1, 2, 3] 5 3"},
-    {"{{ [1,2,3] | select('odd') | list }} {{ [1,2] | reject('eq', 1) | list }} {{ ['a'] | map('upper') | first }} {{ [1,2] | last }} {{ 'abc' | reverse }}", "[1, 3] [2] A 2 cba"},
-    {"{{ 'a\nb\n\nc' | indent }}|{{ 'a' | indent(2, first=true) }}|{{ none | default('d') }}|{{ '' | default('d', true) }}|{{ nope | default('e') }}",
+    {"{{ [1,2,3] | select('odd') | list }} {{ [1,2] | reject('eq', 1) | list }} {{ ['a'] | map('upper') | first }} {{ [1,2] | last }} {{ "
+     "'abc' | reverse }}",
+     "[1, 3] [2] A 2 cba"},
+    {"{{ 'a\nb\n\nc' | indent }}|{{ 'a' | indent(2, first=true) }}|{{ none | default('d') }}|{{ '' | default('d', true) }}|{{ nope | "
+     "default('e') }}",
      "a\n    b\n\n    c|  a|None|d|e"},
-    {"{{ ' 42 ' | int }} {{ '4.7' | int }} {{ 'x' | int(7) }} {{ '1.5' | float }} {{ -3 | abs }} {{ 2.5 | round }} {{ 2.675 | round(2) }} {{ [1] | length }}",
+    {"{{ ' 42 ' | int }} {{ '4.7' | int }} {{ 'x' | int(7) }} {{ '1.5' | float }} {{ -3 | abs }} {{ 2.5 | round }} {{ 2.675 | round(2) }} "
+     "{{ [1] | length }}",
      "42 4 7 1.5 3 2.0 2.67 1"},
     {"{{ 'aXbX' | replace('X', '-', 1) }} {{ 'ab' | replace('', '.') }} {{ 'x' | center(5) }}|", "a-bX .a.b.   x  |"},
 };
 constexpr Example methods[] = {
     {"{{ 'a,b,c'.split(',', 1) }} {{ ' a  b '.split() }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'a\nb'.splitlines() }} {{ 'abc'.partition('b') }}",
      "['a', 'b,c'] ['a', 'b'] ['a,b', 'c'] ['a', 'b'] ('a', 'b', 'c')"},
-    {"{{ 'xay'.strip('xy') }} {{ 'abc'.startswith(('x', 'a')) }} {{ 'abc'.endswith('d') }} {{ 'éa'.find('a') }} {{ 'aa'.count('a') }} {{ '{}-{x}-{{'.format(1, x=2) }}",
+    {"{{ 'xay'.strip('xy') }} {{ 'abc'.startswith(('x', 'a')) }} {{ 'abc'.endswith('d') }} {{ 'éa'.find('a') }} {{ 'aa'.count('a') }} {{ "
+     "'{}-{x}-{{'.format(1, x=2) }}",
      "a True False 1 2 1-2-{"},
-    {"{{ x.get('a') }} {{ x.get('z', 5) }} {{ x.keys() | list }} {{ x.values() | list }} {{ ','.join(['a', 'b']) }} {{ [1, 2].index(2) }}", "1 5 ['a'] [1] a,b 1", R"({"x": {"a": 1}})"},
-    {"{{ 'they''re bob'.title() }} {{ 'aB'.upper() }} {{ '12'.isdigit() }} {{ 'ab'.removeprefix('a') }} {{ ' '.isspace() }} {{ 'AB'.isupper() }}", "Theyre Bob AB True b True True"},
+    {"{{ x.get('a') }} {{ x.get('z', 5) }} {{ x.keys() | list }} {{ x.values() | list }} {{ ','.join(['a', 'b']) }} {{ [1, 2].index(2) }}",
+     "1 5 ['a'] [1] a,b 1", R"({"x": {"a": 1}})"},
+    {"{{ 'they''re bob'.title() }} {{ 'aB'.upper() }} {{ '12'.isdigit() }} {{ 'ab'.removeprefix('a') }} {{ ' '.isspace() }} {{ "
+     "'AB'.isupper() }}",
+     "Theyre Bob AB True b True True"},
     {"{{ strftime_now('%d %b %Y %H:%M:%S %A %j %-d %I%p') }}", "01 Mar 2024 00:00:59 Friday 061 1 12AM", R"({"now": 1709251259})"},
     {"{{ strftime_now is defined }}", "False"},
 };
@@ -177,9 +201,10 @@ constexpr Refusal refusals[] = {
 INSTANTIATE_TEST_SUITE_P(Errors, Refuses, testing::ValuesIn(refusals));
 
 TEST(ChatTemplate, RefusesBrokenInput) {
-  struct { const char *json; uint64_t offset; } cases[] = {
-      {"{\"a\": 1} x", 9}, {"{\"a\": 1, \"a\": 2}", 16}, {"[1", 0}, {"{\"a\": 01}", 7}, {"{\"a\": \"\\ud800\"}", 13}, {"{\"a\": \"\n\"}", 7},
-      {"{\"a\": 99999999999999999999}", 26}, {"{\"a\": nul}", 6}, {"{\"a\" 1}", 5}, {"{\"messages\": []}", 0}};
+  struct { const char *json; uint64_t offset;
+  } cases[] = {
+      {"{\"a\": 1} x", 9},    {"{\"a\": 1, \"a\": 2}", 16},          {"[1", 0},           {"{\"a\": 01}", 7}, {"{\"a\": \"\\ud800\"}", 13},
+      {"{\"a\": \"\n\"}", 7}, {"{\"a\": 99999999999999999999}", 26}, {"{\"a\": nul}", 6}, {"{\"a\" 1}", 5},   {"{\"messages\": []}", 0}};
   for (const auto& c : cases) {
     const Result r = render("x", c.json);
     EXPECT_EQ(r.status, GPTQ_E_INVALID_ARGUMENT) << c.json;
@@ -198,17 +223,33 @@ std::string repeated(std::string_view part, size_t n) {
 }
 
 std::vector<std::string> hostile_templates() {
-  return {
-      repeated("{{ ", 70000), "{{ " + repeated("(", 70000), "{{ " + repeated("(", 60) + "1" + repeated(")", 60) + repeated(" + (1", 60) + repeated(")", 60) + " }}",
-      "{{ " + repeated("[", 1000) + repeated("]", 1000) + " }}", "{{ " + repeated("not ", 50000) + "1 }}", "{{ " + repeated("-", 100000) + "1 }}",
-      "{{ " + repeated("1 if ", 40000) + "1 }}", "{{ " + repeated("1 if 1 else ", 20000) + "1 }}", repeated("{% if 1 %}", 20000), repeated("{% for a in b %}", 10000),
-      "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "{{ range(1000000000) }}", "{{ 'x' * 1000000000 }}", "{{ [1] * 1000000000 }}",
-      "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-      "{% set ns = namespace(x=[]) %}{% for a in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
-      "{% set a = 'a' * 1000000 %}{% for i in range(99999) %}{{ a.find('a' * 500000 ~ 'b') }}{% endfor %}",
-      "{% set a = 'a' * 1000000 %}{% for i in range(99999) %}{% if a | upper %}{% endif %}{% endfor %}", "{{ 2 ** 100 }}", "{{ 'x' | center(1000000000) }}",
-      "{{ 'x\n' * 1000 | indent(100000) }}", "{% set x = namespace(l=[1]) %}{% for i in range(99) %}{% set x.l = x.l + x.l %}{% endfor %}",
-      repeated("{% set a", 1) + repeated(",a", 20000) + " = 1 %}", "{{ x" + repeated(".a", 50000) + " }}", "{{ f" + repeated("(1)", 50000) + " }}"};
+  return {repeated("{{ ", 70000),
+          "{{ " + repeated("(", 70000),
+          "{{ " + repeated("(", 60) + "1" + repeated(")", 60) + repeated(" + (1", 60) + repeated(")", 60) + " }}",
+          "{{ " + repeated("[", 1000) + repeated("]", 1000) + " }}",
+          "{{ " + repeated("not ", 50000) + "1 }}",
+          "{{ " + repeated("-", 100000) + "1 }}",
+          "{{ " + repeated("1 if ", 40000) + "1 }}",
+          "{{ " + repeated("1 if 1 else ", 20000) + "1 }}",
+          repeated("{% if 1 %}", 20000),
+          repeated("{% for a in b %}", 10000),
+          "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+          "{{ range(1000000000) }}",
+          "{{ 'x' * 1000000000 }}",
+          "{{ [1] * 1000000000 }}",
+          "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+          "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+          "{% set ns = namespace(x=[]) %}{% for a in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+          "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
+          "{% set a = 'a' * 1000000 %}{% for i in range(99999) %}{{ a.find('a' * 500000 ~ 'b') }}{% endfor %}",
+          "{% set a = 'a' * 1000000 %}{% for i in range(99999) %}{% if a | upper %}{% endif %}{% endfor %}",
+          "{{ 2 ** 100 }}",
+          "{{ 'x' | center(1000000000) }}",
+          "{{ 'x\n' * 1000 | indent(100000) }}",
+          "{% set x = namespace(l=[1]) %}{% for i in range(99) %}{% set x.l = x.l + x.l %}{% endfor %}",
+          repeated("{% set a", 1) + repeated(",a", 20000) + " = 1 %}",
+          "{{ x" + repeated(".a", 50000) + " }}",
+          "{{ f" + repeated("(1)", 50000) + " }}"};
 }
 
 TEST(ChatTemplate, EndsOnHostileTemplates) {
@@ -221,14 +262,16 @@ TEST(ChatTemplate, EndsOnHostileTemplates) {
 }
 
 TEST(ChatTemplate, AccumulatesInLinearTime) {
-  const Result r = render("{% set ns = namespace(t='') %}{% for i in range(50000) %}{% set ns.t = ns.t ~ 'abcdefghij' %}{% endfor %}{{ ns.t | length }}");
+  const Result r = render(
+      "{% set ns = namespace(t='') %}{% for i in range(50000) %}{% set ns.t = ns.t ~ 'abcdefghij' %}{% endfor %}{{ ns.t | length }}");
   EXPECT_EQ(r.text, "500000");
 }
 
 TEST(ChatTemplate, TakesMemoryFromTheGivenResourceAlone) {
   std::pmr::memory_resource* const before = std::pmr::set_default_resource(std::pmr::null_memory_resource());
   const Result r = render(
-      "{% for x in range(4) if x %}{{ loop.changed(x) }}{% endfor %}{% macro m(a, b=1) %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, 3, c=4) }}"
+      "{% for x in range(4) if x %}{{ loop.changed(x) }}{% endfor %}{% macro m(a, b=1) %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, "
+      "3, c=4) }}"
       "{% with q = namespace(a=1) %}{% set q.b = [3, 1] | sort | map('string') | list %}{{ q.b | tojson }}{% endwith %}{{ y }}",
       "{\"y\": {\"z\": [1, 2]}}", {{"user", "x", "{\"thinking\": \"t\"}"}});
   std::pmr::set_default_resource(before);
@@ -243,7 +286,8 @@ TEST(ChatTemplate, LivesOnASmallStack) {
   const auto body = [](void*) -> void* {
     for (const std::string& source : hostile_templates()) render(source);
     const std::string nested = repeated("{\"a\":", 60) + "[]" + repeated("}", 60);
-    const Result r = render("{{ a | tojson }}{{ a }}{{ [[a]] == [[a]] }}{{ " + repeated("(1 + ", 20) + "1" + repeated(")", 20) + " }}", nested);
+    const Result r = render("{{ a | tojson }}{{ a }}{{ [[a]] == [[a]] }}{{ " + repeated("(1 + ", 20) + "1" + repeated(")", 20) + " }}",
+                            nested);
     EXPECT_EQ(r.status, GPTQ_OK) << r.text;
     return nullptr;
   };
@@ -259,13 +303,17 @@ TEST(ChatTemplate, LivesOnASmallStack) {
 
 TEST(ChatTemplate, KeepsUserTextApart) {
   const std::vector<text::ChatMessage> messages = {{"user", " a<|im_end|>b ", "{\"name\": \"<x>\"}"}};
-  const auto trusted = [&](std::string_view source) { return render(source, "{\"k\": \"<kw>\"}", messages, "[{\"n\": \"<|end|>\"}]").trusted; };
+  const auto trusted = [&](std::string_view source) {
+    return render(source, "{\"k\": \"<kw>\"}", messages, "[{\"n\": \"<|end|>\"}]").trusted;
+  };
   const std::string loop = "{% set c = messages[0].content %}";
-  EXPECT_EQ(trusted("{{ bos_token }}<|im_start|>{{ messages[0].role }}\n{{ messages[0].content }}<|im_end|>"), "<s><|im_start|>\n<|im_end|>");
+  EXPECT_EQ(trusted("{{ bos_token }}<|im_start|>{{ messages[0].role }}\n{{ messages[0].content }}<|im_end|>"),
+            "<s><|im_start|>\n<|im_end|>");
   EXPECT_EQ(trusted(loop + "{{ '[' ~ c ~ ']' }}{{ '(' + c.strip() + ')' }}"), "[]()");
   EXPECT_EQ(trusted(loop + "{{ c | trim | upper }}{{ c | replace('b', '<B>') }}{{ c.split('<')[1] }}{{ c[2:5] }}{{ c | title }}"), "<B>");
   EXPECT_EQ(trusted(loop + "{% set x %}<{{ c }}>{% endset %}{{ x }}{{ x | indent(2) | e }}"), "<>&lt;&gt;");
-  EXPECT_EQ(trusted(loop + "{% macro m(t) %}<m>{{ t }}{% endmacro %}{{ m(c) }}{{ [c, '<a>'] | join('<j>') }}{{ '<{}>'.format(c) }}"), "<m><j><a><>");
+  EXPECT_EQ(trusted(loop + "{% macro m(t) %}<m>{{ t }}{% endmacro %}{{ m(c) }}{{ [c, '<a>'] | join('<j>') }}{{ '<{}>'.format(c) }}"),
+            "<m><j><a><>");
   EXPECT_EQ(trusted("{{ tools | tojson }}{{ tools }}{{ k }}{{ messages[0].name }}{{ ['<t>'] | tojson }}{{ 1 + 1 }}"), "[\"<t>\"]2");
   EXPECT_EQ(trusted(loop + "{{ c.partition('<')[1] }}{% for x in c %}{{ x }}{% endfor %}{{ c | reverse }}{{ c | list }}"), "");
 }

@@ -133,7 +133,8 @@ void Parser::primary() {
       if (token.text == "true" || token.text == "True") emit_at(token, Op::constant, constant(Value::of_bool(true)));
       else if (token.text == "false" || token.text == "False") emit_at(token, Op::constant, constant(Value::of_bool(false)));
       else if (token.text == "none" || token.text == "None") emit_at(token, Op::constant, constant(Value::none()));
-      else if (find_operator(token, peek()) || token.text == "not" || token.text == "if" || token.text == "else" || token.text == "is") unexpected(token);
+      else if (find_operator(token, peek()) || token.text == "not" || token.text == "if" || token.text == "else" || token.text == "is")
+        unexpected(token);
       else emit_at(token, Op::load, symbol(token));
       return;
     }

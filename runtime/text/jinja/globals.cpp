@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t max_range = 100'000;  // Jinja's own limit in its sandbox
 
 Value range(Call& c) {
-  const int64_t start = c.argument[1] ? c.integer(0, 0) : 0, end = c.argument[1] ? c.integer(1, 0) : c.integer(0, 0), step = c.integer(2, 1);
+  const int64_t start = c.argument[1] ? c.integer(0, 0) : 0, end = c.argument[1] ? c.integer(1, 0) : c.integer(0, 0),
+                step = c.integer(2, 1);
   if (step == 0) c.fail("the step must not be zero");
   const auto limit = [](int64_t v) { return std::clamp<int64_t>(v, INT64_MIN / 4, INT64_MAX / 4); };
   const int64_t span = step > 0 ? limit(end) - limit(start) : limit(start) - limit(end);
@@ -94,7 +95,8 @@ void write_padded(Writer& out, int64_t value, size_t width, char fill) {
 }
 
 void write_field(Call& c, Writer& out, char field, bool unpadded, const Date& d) {
-  constexpr std::string_view months[] = {"January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"};
+  constexpr std::string_view months[] = {"January", "February", "March",     "April",   "May",      "June",
+                                         "July",    "August",   "September", "October", "November", "December"};
   constexpr std::string_view days[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
   const auto two = [&](int64_t v, char fill = '0') { write_padded(out, v, 2, unpadded ? '\0' : fill); };
   switch (field) {

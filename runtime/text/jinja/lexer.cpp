@@ -31,13 +31,17 @@ class Lexer {
   [[noreturn]] void fail(size_t at, const Parts&... parts) {
     base::fail_at(GPTQ_E_TEMPLATE, at, parts...);
   }
-  void push(Lexeme kind, size_t from, size_t to) { tokens_.push_back({kind, static_cast<uint32_t>(from), source_.substr(from, to - from)}); }
+  void push(Lexeme kind, size_t from, size_t to) {
+    tokens_.push_back({kind, static_cast<uint32_t>(from), source_.substr(from, to - from)});
+  }
   bool sees(std::string_view what, size_t at) const { return source_.compare(at, what.size(), what) == 0; }
   size_t after_spaces(size_t at) const {
     while (at < source_.size() && is_space(code_point_at(source_, at))) at += code_point_size(source_[at]);
     return at;
   }
-  size_t after_line_end(size_t at) const { return sees("\r\n", at) ? at + 2 : at < source_.size() && is_line_end(source_[at]) ? at + 1 : at; }
+  size_t after_line_end(size_t at) const {
+    return sees("\r\n", at) ? at + 2 : at < source_.size() && is_line_end(source_[at]) ? at + 1 : at;
+  }
 
   // Data up to the next tag, less what the tag's sign and lstrip_blocks take from its end.
   void push_data(size_t from, size_t to, char sign, bool may_lstrip) {
@@ -144,7 +148,8 @@ class Lexer {
   void take_while(Lexeme kind, Accept accept) {
     const size_t from = pos_;
     while (pos_ < source_.size() && accept(source_[pos_])) ++pos_;
-    if (pos_ < source_.size() && static_cast<unsigned char>(source_[pos_]) >= 0x80) fail(pos_, "a name that is not ASCII is outside the supported subset");
+    if (pos_ < source_.size() && static_cast<unsigned char>(source_[pos_]) >= 0x80)
+      fail(pos_, "a name that is not ASCII is outside the supported subset");
     push(kind, from, pos_);
   }
 
@@ -155,7 +160,9 @@ class Lexer {
     size_t to = digits(from);
     bool whole = true;
     if (!tokens_.back().is(".")) {
-      const auto fraction = [&](size_t at) { return at + 1 < source_.size() && source_[at] == '.' && is_digit(source_[at + 1]) ? digits(at + 1) : at; };
+      const auto fraction = [&](size_t at) {
+        return at + 1 < source_.size() && source_[at] == '.' && is_digit(source_[at + 1]) ? digits(at + 1) : at;
+      };
       const size_t point = fraction(to);
       size_t exponent = point;
       if (exponent < source_.size() && (source_[exponent] | 32) == 'e') {
@@ -167,7 +174,8 @@ class Lexer {
       to = exponent;
     }
     if (to < source_.size() && is_name(source_[to])) fail(from, "a number of this form is outside the supported subset");
-    if (whole && source_[from] == '0' && source_.substr(from, to - from).find_first_not_of('0') != source_.npos) fail(from, "a number with a leading zero");
+    if (whole && source_[from] == '0' && source_.substr(from, to - from).find_first_not_of('0') != source_.npos)
+      fail(from, "a number with a leading zero");
     pos_ = to;
     push(whole ? Lexeme::integer : Lexeme::number, from, to);
   }

@@ -25,8 +25,16 @@ uint32_t find_symbol(const Program& program, std::string_view name) {
 }  // namespace
 
 Machine::Machine(Heap& heap, const Program& program)
-    : heap_(heap), program_(program), stack_(heap.arena()), globals_(program.symbols.size(), heap.arena()), loops_(heap.arena()), frames_(heap.arena()),
-      outputs_(heap.arena()), names_(heap.arena()), loop_symbol_(find_symbol(program, "loop")), uses_loop_(loop_symbol_ != no_symbol) {
+    : heap_(heap),
+      program_(program),
+      stack_(heap.arena()),
+      globals_(program.symbols.size(), heap.arena()),
+      loops_(heap.arena()),
+      frames_(heap.arena()),
+      outputs_(heap.arena()),
+      names_(heap.arena()),
+      loop_symbol_(find_symbol(program, "loop")),
+      uses_loop_(loop_symbol_ != no_symbol) {
   for (size_t i = 0; i < program.symbols.size(); ++i)
     if (const Native* native = find_global(program.symbols[i])) globals_[i] = Value::of_function(heap.make<Function>(native, Value()));
 }
@@ -89,7 +97,8 @@ void Machine::step(const Instruction& i) {
     case Op::logical_not: return push(Value::of_bool(!truth(pop())));
     case Op::call: return call(i);
     case Op::filter: case Op::test: return filter(i);
-    case Op::unknown: heap_.fail(GPTQ_E_TEMPLATE, "no ", i.flag ? "test" : "filter", " named '", program_.symbols[a], "' in the supported subset");
+    case Op::unknown:
+      heap_.fail(GPTQ_E_TEMPLATE, "no ", i.flag ? "test" : "filter", " named '", program_.symbols[a], "' in the supported subset");
     default: break;
   }
   if (i.op < Op::add || i.op > Op::not_in) return step_control(i);

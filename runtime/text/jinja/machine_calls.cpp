@@ -68,7 +68,8 @@ void Machine::call(const Instruction& i) {
   const size_t n_stack = stack_.size() - a.positional.size() - a.named.size() - 1;
   const Value callee = stack_[n_stack];
   if (callee.is(Kind::undefined)) {
-    if (callee.view() == "strftime_now") heap_.fail(GPTQ_E_TEMPLATE, "strftime_now needs the time: pass the template variable `now`, in seconds since 1970");
+    if (callee.view() == "strftime_now")
+      heap_.fail(GPTQ_E_TEMPLATE, "strftime_now needs the time: pass the template variable `now`, in seconds since 1970");
     heap_.fail(GPTQ_E_TEMPLATE, "'", callee.view(), "' is undefined and cannot be called");
   }
   if (!callee.is(Kind::function)) heap_.fail(GPTQ_E_TEMPLATE, "'", kind_name(callee), "' object is not callable");
@@ -113,7 +114,8 @@ void Machine::bind(const Macro& m, const Arguments& a) {
     size_t p = 0;
     while (p < m.n_parameters && parameter(p) != symbol) ++p;
     heap_.spend(m.n_parameters / 8);
-    if (p < a.positional.size() && p < m.n_parameters) heap_.fail(GPTQ_E_TEMPLATE, "macro '", name, "' got two values for '", a.names[i], "'");
+    if (p < a.positional.size() && p < m.n_parameters)
+      heap_.fail(GPTQ_E_TEMPLATE, "macro '", name, "' got two values for '", a.names[i], "'");
     if (p < m.n_parameters || (m.takes_caller && a.names[i] == "caller")) store(symbol, a.named[i]);
     else if (m.takes_more_names && a.names[i] != "caller") more_names.push_back({make_string(heap_, a.names[i], true), a.named[i]});
     else heap_.fail(GPTQ_E_TEMPLATE, "macro '", name, "' takes no argument '", a.names[i], "'");

@@ -128,7 +128,8 @@ Value format(Call& c) {
     const std::string_view field = text.substr(i + 1, end - i - 1);
     if (field.find_first_of("!:.[{") != field.npos) c.fail("the field {", field, "} is outside the supported subset");
     size_t index = automatic;
-    const bool numbered = field.empty() || std::from_chars(field.data(), field.data() + field.size(), index).ptr == field.data() + field.size();
+    const bool numbered = field.empty() ||
+                          std::from_chars(field.data(), field.data() + field.size(), index).ptr == field.data() + field.size();
     if (field.empty()) ++automatic;
     const Value* v = !numbered ? c.find_named(field) : index < c.positional.size() ? &c.positional[index] : nullptr;
     if (!v) c.fail("no argument for {", field, "}");
@@ -188,10 +189,21 @@ constexpr Native string_methods[] = {
     {"isspace", all_spaces},
     {"islower", has_case<false>},
     {"isupper", has_case<true>},
-    {"casefold", unsupported, 0, true}, {"center", unsupported, 0, true}, {"encode", unsupported, 0, true}, {"expandtabs", unsupported, 0, true},
-    {"format_map", unsupported, 0, true}, {"isascii", unsupported, 0, true}, {"isidentifier", unsupported, 0, true},
-    {"isprintable", unsupported, 0, true}, {"istitle", unsupported, 0, true}, {"ljust", unsupported, 0, true}, {"maketrans", unsupported, 0, true},
-    {"rindex", unsupported, 0, true}, {"rjust", unsupported, 0, true}, {"swapcase", unsupported, 0, true}, {"translate", unsupported, 0, true},
+    {"casefold", unsupported, 0, true},
+    {"center", unsupported, 0, true},
+    {"encode", unsupported, 0, true},
+    {"expandtabs", unsupported, 0, true},
+    {"format_map", unsupported, 0, true},
+    {"isascii", unsupported, 0, true},
+    {"isidentifier", unsupported, 0, true},
+    {"isprintable", unsupported, 0, true},
+    {"istitle", unsupported, 0, true},
+    {"ljust", unsupported, 0, true},
+    {"maketrans", unsupported, 0, true},
+    {"rindex", unsupported, 0, true},
+    {"rjust", unsupported, 0, true},
+    {"swapcase", unsupported, 0, true},
+    {"translate", unsupported, 0, true},
     {"zfill", unsupported, 0, true},
 };
 
@@ -244,7 +256,8 @@ Value cycle(Call& c) {
 Value changed(Call& c) {
   std::pmr::vector<Value>& last = c.self.loop->last_changed;
   const bool same = last.size() == c.positional.size() && !last.empty() &&
-                    std::equal(last.begin(), last.end(), c.positional.begin(), [&](const Value& a, const Value& b) { return equal(c.heap, a, b); });
+                    std::equal(last.begin(), last.end(), c.positional.begin(),
+                               [&](const Value& a, const Value& b) { return equal(c.heap, a, b); });
   last.assign(c.positional.begin(), c.positional.end());
   return Value::of_bool(!same);
 }
@@ -264,6 +277,8 @@ const Native* find_method(const Value& object, std::string_view name) {
   }
 }
 
-bool hides_key(std::string_view name) { return std::find(std::begin(hidden_dict_methods), std::end(hidden_dict_methods), name) != std::end(hidden_dict_methods); }
+bool hides_key(std::string_view name) {
+  return std::find(std::begin(hidden_dict_methods), std::end(hidden_dict_methods), name) != std::end(hidden_dict_methods);
+}
 
 }  // namespace gptq::text::jinja

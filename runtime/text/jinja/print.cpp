@@ -85,7 +85,8 @@ void write_repr(Heap& heap, Writer& out, const Value& v, bool trusted) {
 bool all_trusted(Heap& heap, const Value& v) {
   heap.spend(1);
   if (v.is(Kind::string)) return trusted(v);
-  if (v.is_array()) return std::all_of(v.array->items, v.array->items + v.array->size, [&](const Value& x) { return all_trusted(heap, x); });
+  if (v.is_array())
+    return std::all_of(v.array->items, v.array->items + v.array->size, [&](const Value& x) { return all_trusted(heap, x); });
   if (!v.is(Kind::dict)) return true;
   return std::all_of(v.dict->entries, v.dict->entries + v.dict->size,
                      [&](const Entry& e) { return all_trusted(heap, e.key) && all_trusted(heap, e.value); });

@@ -31,7 +31,8 @@ Value attribute_of(Call& c, const Value& item, const Value& path) {
 // What items are ordered by: an attribute, letters without case.
 Value sort_key(Call& c, const Value& item, const Value* attribute, bool case_sensitive) {
   const Value v = attribute && !attribute->is(Kind::none) ? attribute_of(c, item, *attribute) : item;
-  if (attribute && attribute->is(Kind::string) && attribute->view().find(',') != std::string_view::npos) c.fail("several attributes are outside the supported subset");
+  if (attribute && attribute->is(Kind::string) && attribute->view().find(',') != std::string_view::npos)
+    c.fail("several attributes are outside the supported subset");
   return case_sensitive || !v.is(Kind::string) ? v : change_case(c.heap, v, Case::lower);
 }
 
@@ -52,8 +53,11 @@ Value dictsort(Call& c) {
   Value pairs = items(c);
   const uint32_t n = pairs.array->size;
   Entry* order = c.heap.array<Entry>(n);
-  for (uint32_t i = 0; i < n; ++i) order[i] = {sort_key(c, pairs.array->items[i].array->items[by == "value"], nullptr, case_sensitive), pairs.array->items[i]};
-  merge_sort(c.heap, order, n, [&](const Entry& a, const Entry& b) { return reverse ? compare(c.heap, b.key, a.key) < 0 : compare(c.heap, a.key, b.key) < 0; });
+  for (uint32_t i = 0; i < n; ++i)
+    order[i] = {sort_key(c, pairs.array->items[i].array->items[by == "value"], nullptr, case_sensitive), pairs.array->items[i]};
+  merge_sort(c.heap, order, n, [&](const Entry& a, const Entry& b) {
+    return reverse ? compare(c.heap, b.key, a.key) < 0 : compare(c.heap, a.key, b.key) < 0;
+  });
   ArrayBuilder out(c.heap);
   for (uint32_t i = 0; i < n; ++i) out.add(order[i].value);
   return out.finish(Kind::list);
@@ -65,7 +69,9 @@ Value sort(Call& c) {
   const auto n = static_cast<uint32_t>(values.size());
   Entry* order = c.heap.array<Entry>(n);
   for (uint32_t i = 0; i < n; ++i) order[i] = {sort_key(c, values[i], c.argument[2], case_sensitive), values[i]};
-  merge_sort(c.heap, order, n, [&](const Entry& a, const Entry& b) { return reverse ? compare(c.heap, b.key, a.key) < 0 : compare(c.heap, a.key, b.key) < 0; });
+  merge_sort(c.heap, order, n, [&](const Entry& a, const Entry& b) {
+    return reverse ? compare(c.heap, b.key, a.key) < 0 : compare(c.heap, a.key, b.key) < 0;
+  });
   ArrayBuilder out(c.heap);
   for (uint32_t i = 0; i < n; ++i) out.add(order[i].value);
   return out.finish(Kind::list);

@@ -15,7 +15,8 @@ void Writer::reserve(size_t more, size_t spare) {
   heap_.spend_bytes(more);
   if (buffer_ && used + more <= buffer_->capacity) return;
   const size_t capacity = std::max<size_t>(used + more + spare, buffer_ ? 2 * buffer_->capacity : 64);
-  Buffer* grown = heap_.make<Buffer>(heap_.array<char>(capacity), heap_.array<uint8_t>(capacity), static_cast<uint32_t>(used), static_cast<uint32_t>(capacity));
+  Buffer* grown = heap_.make<Buffer>(heap_.array<char>(capacity), heap_.array<uint8_t>(capacity), static_cast<uint32_t>(used),
+                                     static_cast<uint32_t>(capacity));
   if (used) {
     std::memcpy(grown->bytes, buffer_->bytes, used);
     std::memcpy(grown->trust, buffer_->trust, used);
@@ -108,7 +109,8 @@ Value escape(Heap& heap, const Value& string) {
 
 Value repeat(Heap& heap, const Value& string, int64_t n) {
   if (n <= 0 || string.size == 0) return slice(string, 0, 0);
-  if (n > max_output_bytes / string.size) heap.fail(GPTQ_E_TEMPLATE, "a text repeated ", n, " times grows beyond ", max_output_bytes, " bytes");
+  if (n > max_output_bytes / string.size)
+    heap.fail(GPTQ_E_TEMPLATE, "a text repeated ", n, " times grows beyond ", max_output_bytes, " bytes");
   Writer out(heap);
   heap.spend(static_cast<uint64_t>(n));
   for (; n > 0; --n) out.add(string);
@@ -141,7 +143,8 @@ uint32_t code_point_at(std::string_view text, size_t at) {
 }
 
 size_t count_code_points(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 size_t byte_offset(std::string_view text, size_t code_points) {
@@ -169,8 +172,8 @@ bool is_utf8(std::string_view text) {
 }
 
 bool is_space(uint32_t c) {
-  return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_printable(uint32_t code) {

@@ -136,7 +136,8 @@ namespace {
 
 template <size_t N>
 const CaseRange* find_range(const CaseRange (&table)[N], uint32_t code) {
-  const CaseRange* r = std::upper_bound(std::begin(table), std::end(table), code, [](uint32_t c, const CaseRange& x) { return c < x.first; });
+  const CaseRange* r = std::upper_bound(std::begin(table), std::end(table), code,
+                                        [](uint32_t c, const CaseRange& x) { return c < x.first; });
   if (r == std::begin(table) || code > r[-1].last || (code - r[-1].first) % r[-1].step != 0) return nullptr;
   return r - 1;
 }

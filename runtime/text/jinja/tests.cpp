@@ -61,8 +61,9 @@ Value has_case(Call& c) {
 }
 
 Value is_filter(Call& c) {
-  constexpr std::string_view unsupported[] = {"attr", "batch", "filesizeformat", "format", "groupby", "pprint", "random", "slice", "striptags", "truncate",
-                                              "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr"};
+  constexpr std::string_view unsupported[] = {"attr",      "batch",  "filesizeformat", "format",    "groupby",
+                                              "pprint",    "random", "slice",          "striptags", "truncate",
+                                              "urlencode", "urlize", "wordcount",      "wordwrap",  "xmlattr"};
   const std::string_view name = c.self.is(Kind::string) ? c.self.view() : std::string_view();
   for (const std::string_view u : unsupported)
     if (u == name) c.fail("the filter '", name, "' is outside the supported subset");

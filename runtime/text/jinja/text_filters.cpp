@@ -34,7 +34,8 @@ Value replace(Call& c) {
 Value indent(Call& c) {
   if (!c.self.is(Kind::string)) c.fail("needs a string, not '", kind_name(c.self), "'");
   const bool first = c.flag(1, false), blank = c.flag(2, false);
-  const Value margin = c.argument[0] && c.argument[0]->is(Kind::string) ? *c.argument[0] : repeat(c.heap, make_string(c.heap, " ", true), c.integer(0, 4));
+  const Value margin = c.argument[0] && c.argument[0]->is(Kind::string) ? *c.argument[0]
+                                                                        : repeat(c.heap, make_string(c.heap, " ", true), c.integer(0, 4));
   ArrayBuilder builder(c.heap);
   // As if a line end followed: an empty text is one empty line, a last line end begins no new one.
   split_lines(c.heap, concat(c.heap, c.self, make_string(c.heap, "\n", true)), false, builder);

@@ -52,7 +52,8 @@ const Value* Dict::find(Heap& heap, std::string_view key) const {
       if (entries[i].key.is(Kind::string) && entries[i].key.view() == key) return &entries[i].value;
     return nullptr;
   }
-  const uint32_t* at = std::lower_bound(order, order + size, key, [&](uint32_t i, std::string_view k) { return entries[i].key.view() < k; });
+  const uint32_t* at = std::lower_bound(order, order + size, key,
+                                        [&](uint32_t i, std::string_view k) { return entries[i].key.view() < k; });
   return at != order + size && entries[*at].key.view() == key ? &entries[*at].value : nullptr;
 }
 

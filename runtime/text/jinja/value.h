@@ -9,7 +9,23 @@
 
 namespace gptq::text::jinja {
 
-enum class Kind : uint8_t { undefined, none, boolean, integer, number, string, list, tuple, view, range, generator, dict, space, loop, function };
+enum class Kind : uint8_t {
+  undefined,
+  none,
+  boolean,
+  integer,
+  number,
+  string,
+  list,
+  tuple,
+  view,
+  range,
+  generator,
+  dict,
+  space,
+  loop,
+  function
+};
 
 struct Array;
 struct Dict;
