@@ -6,6 +6,9 @@
 #include <cstring>
 
 #include "kernels/kernels.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace gptq::kernels {
 
@@ -37,13 +40,20 @@ const Variant* best(const char* op, uint32_t allowed) {
   return found;
 }
 
+#if defined(__x86_64__)
+bool has_f16c() {  // clang 14's __builtin_cpu_supports does not know it
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 }  // namespace
 
 bool cpu_has(Level level) {
   switch (level) {
     case Level::ref: return true;
 #if defined(__x86_64__)
-    case Level::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case Level::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case Level::avx512vnni:
       return cpu_has(Level::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");

@@ -46,14 +46,14 @@ template <Kind kind>
 GPTQ_INLINE __m256 load_some(const void* data, uint64_t index, uint32_t count) {
   constexpr uint32_t size = bits_of(kind) / 8;
   float part[8] = {};
-  memcpy(part, static_cast<const char*>(data) + index * size, count * size);
+  if (count) memcpy(part, static_cast<const char*>(data) + index * size, count * size);
   return load8<kind>(part, 0);
 }
 
 GPTQ_INLINE void store_some(float* to, __m256 v, uint32_t count) {
   float part[8];
   _mm256_storeu_ps(part, v);
-  memcpy(to, part, count * sizeof *part);
+  if (count) memcpy(to, part, count * sizeof *part);
 }
 
 // e^x, relative error below 2e-7; 0 below -87.3, infinity above 88.7, NaN stays.
