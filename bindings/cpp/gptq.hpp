@@ -133,6 +133,12 @@ class Session {
   void start(const gptq_generate_params& params = make<gptq_generate_params>()) {
     call([&](gptq_error* err) { return gptq_session_start(get(), &params, err); });
   }
+  // Blocks; on_text gets the text as it comes.
+  gptq_session_info generate(std::string_view text, const gptq_generate_params& params, gptq_text_fn on_text = nullptr, void* user = nullptr) {
+    auto info = make<gptq_session_info>();
+    call([&](gptq_error* err) { return gptq_generate(get(), text.data(), text.size(), &params, on_text, user, &info, err); });
+    return info;
+  }
   void truncate(uint32_t n_tokens) { check(gptq_session_truncate(get(), n_tokens)); }
   void cancel() { gptq_session_cancel(get()); }
   gptq_session_info info() const {

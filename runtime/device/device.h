@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace gptq::device {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "format/container.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace gptq::model {
 
