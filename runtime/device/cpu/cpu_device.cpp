@@ -27,8 +27,8 @@ bool same_input(const Matrix& a, const Matrix& b, bool exact) {
 // One row in the matrix's column order.
 void gather(const Matrix& w, const float* x, float* out) {
   for (uint32_t c = 0; c < w.k_padded; ++c) {
-    const int64_t from = w.perm ? w.perm[c] : c < w.k ? c : -1;
-    out[c] = from < 0 ? 0.0f : x[from];
+    const uint32_t from = w.perm ? static_cast<uint32_t>(w.perm[c]) : c;  // -1 is above every input
+    out[c] = from < w.k ? x[from] : 0.0f;
   }
 }
 
