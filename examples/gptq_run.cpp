@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// gptq-run: continue a prompt, or hold a conversation at the terminal.
+#include <unistd.h>
+
+#include <chrono>
+#include <iostream>
+
+#include "tool.h"
+
+namespace {
+
+using namespace gptq;
+
+struct Options : tool::EngineOptions {
+  std::optional<std::string> prompt, ids, system;
+  uint32_t max_tokens = 0;
+  gptq_sampling sampling = make<gptq_sampling>();
+  std::vector<std::string> stop;
+  bool ignore_eos = false, print_ids = false, chat = false;
+};
+
+void add_options(CLI::App& app, Options& o) {
+  o.add_to(app);
+  auto* prompt = app.add_option("-p,--prompt", o.prompt, "text to continue (special tokens in it count)");
+  auto* ids = app.add_option("--ids", o.ids, "token ids to continue, as 1,2,3; nothing is added")->excludes(prompt);
+  app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
+  app.add_option("--system", o.system, "system message of a conversation");
+  app.add_option("-n,--tokens", o.max_tokens, "most tokens to generate (default: until the end token; a turn of a conversation likewise)");
+  app.add_option("--temp", o.sampling.temperature, "temperature; 0 = greedy (default 0; in a conversation the model's own)");
+  app.add_option("--top-k", o.sampling.top_k, "sample from the k best tokens");
+  app.add_option("--top-p", o.sampling.top_p, "sample from the best tokens that hold this probability together");
+  app.add_option("--min-p", o.sampling.min_p, "leave out tokens below this fraction of the best one's probability");
+  app.add_option("--repeat-penalty", o.sampling.repeat_penalty, "divide the logits of tokens seen before");
+  app.add_option("--seed", o.sampling.seed, "of the sampler (default 0: the same text every time)");
+  app.add_option("--stop", o.stop, "end at this text; may be given several times");
+  app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
+  app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
+}
+
+gptq_generate_params generate_params(const Options& o, const std::vector<gptq_string>& stops) {
+  auto params = make<gptq_generate_params>();
+  params.sampling = &o.sampling;
+  params.max_tokens = o.max_tokens;
+  params.flags = o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0;
+  params.stop = stops.data();
+  params.n_stop = stops.size();
+  return params;
+}
+
+void write(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void report(const gptq_session_info& info, size_t n_prompt, double load_s) {
+  const double decode_s = static_cast<double>(info.decode_us) / 1e6, prefill_s = static_cast<double>(info.prefill_us) / 1e6;
+  std::fprintf(stderr, "load %.3f s, first token %.3f s after it, prompt %zu tokens %.1f tokens/s, generated %u tokens %.1f tokens/s\n", load_s,
+               static_cast<double>(info.first_token_us) / 1e6, n_prompt, prefill_s > 0 ? static_cast<double>(n_prompt) / prefill_s : 0.0, info.n_generated,
+               decode_s > 0 ? (info.n_generated - 1) / decode_s : 0.0);
+}
+
+// Generates after what the session holds, text going out as it comes; returns the text.
+std::string stream(Session& session, const Options& o, const gptq_generate_params& params) {
+  struct Output {
+    std::string text;
+    bool print;
+  } output{"", !o.print_ids};
+  session.generate("", params, [](void* user, const char* text, size_t size) -> int32_t {
+    Output& out = *static_cast<Output*>(user);
+    out.text.append(text, size);
+    if (out.print) write({text, size});
+    return 0;
+  }, &output);
+  if (o.print_ids)
+    for (const char* comma = ""; const gptq_token id : session.read_tokens()) {
+      write(comma + std::to_string(id));
+      comma = ",";
+    }
+  return output.text;
+}
+
+void complete(const Model& model, const Options& o, const std::vector<gptq_string>& stops, double load_s) {
+  const auto ids = o.ids ? tool::parse_ids(*o.ids) : model.tokenize(o.prompt.value_or(""), GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL);
+  Engine engine(model, o.engine());
+  Session session(engine);
+  session.append(ids);
+  stream(session, o, generate_params(o, stops));
+  write("\n");
+  report(session.info(), ids.size(), load_s);
+}
+
+struct Turn {
+  std::string role, text;
+};
+
+void set_chat(Session& session, const std::vector<Turn>& turns) {
+  std::vector<gptq_message> messages;
+  std::vector<const gptq_message*> pointers;
+  for (const Turn& turn : turns) {
+    auto message = make<gptq_message>();
+    message.role = turn.role.c_str();
+    message.role_size = turn.role.size();
+    message.text = turn.text.c_str();
+    message.text_size = turn.text.size();
+    messages.push_back(message);
+  }
+  for (const gptq_message& message : messages) pointers.push_back(&message);
+  auto chat = make<gptq_chat>();
+  chat.flags = GPTQ_CHAT_ADD_GENERATION_PROMPT;
+  chat.messages = pointers.data();
+  chat.n_messages = pointers.size();
+  session.set_chat(chat);
+}
+
+void converse(const Model& model, Options& o, const std::vector<gptq_string>& stops, double load_s) {
+  Engine engine(model, o.engine());
+  Session session(engine);
+  std::vector<Turn> turns;
+  if (o.system) turns.push_back({"system", *o.system});
+  std::string line;
+  for (bool given = o.prompt.has_value();; given = false) {
+    if (given) {
+      line = *o.prompt;
+    } else {
+      std::fputs("> ", stderr);
+      if (!std::getline(std::cin, line)) break;
+    }
+    if (line.empty()) continue;
+    turns.push_back({"user", line});
+    const uint32_t before = session.info().n_tokens - session.info().n_pending;
+    set_chat(session, turns);
+    turns.push_back({"assistant", stream(session, o, generate_params(o, stops))});
+    write("\n");
+    const gptq_session_info info = session.info();
+    report(info, info.n_tokens - info.n_generated - std::min(before, info.n_tokens - info.n_generated), load_s);
+    if (o.prompt && !isatty(0) && std::cin.peek() == EOF) break;
+  }
+}
+
+void run(Options& o, bool own_sampling) {
+  if (!o.prompt && !o.ids && !o.chat) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
+  if (o.chat && !own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
+  std::vector<gptq_string> stops;
+  for (const std::string& stop : o.stop) stops.push_back({stop.data(), stop.size()});
+  const auto begin = std::chrono::steady_clock::now();
+  const Runtime runtime(o.runtime());
+  const Model model(runtime, o.model);
+  const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  o.chat ? converse(model, o, stops, load_s) : complete(model, o, stops, load_s);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Generates text with a .gptq model. Text goes to stdout, figures to stderr.", "gptq-run");
+  add_options(app, options);
+  return tool::run(app, argc, argv, [&] { run(options, app.count("--temp") > 0); });
+}

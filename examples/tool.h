@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the command-line tools share: the options that choose model and engine, and one way to report an error.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gptq.hpp"
+
+namespace gptq::tool {
+
+struct EngineOptions {
+  std::string model;
+  uint32_t threads = 0, ctx = 0;
+  bool exact = false;
+
+  void add_to(CLI::App& app, bool with_ctx = true) {
+    app.add_option("MODEL", model, "a .gptq file")->required();
+    add_tuning_to(app, with_ctx);
+  }
+  void add_tuning_to(CLI::App& app, bool with_ctx = true) {
+    app.add_option("-t,--threads", threads, "threads that compute (default: one per core)");
+    app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
+    if (with_ctx) app.add_option("-c,--ctx", ctx, "context length in tokens (default: the model's, at most 4096)");
+  }
+  gptq_runtime_desc runtime() const {
+    auto desc = make<gptq_runtime_desc>();
+    desc.threads = threads;
+    desc.log = [](void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "%.*s\n", static_cast<int>(size), text); };
+    return desc;
+  }
+  gptq_engine_params engine() const {
+    auto params = make<gptq_engine_params>();
+    params.ctx_tokens = ctx;
+    params.flags = exact ? GPTQ_ENGINE_EXACT : 0;
+    return params;
+  }
+};
+
+// "1,2,3"
+inline std::vector<gptq_token> parse_ids(const std::string& text) {
+  std::vector<gptq_token> ids;
+  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+    gptq_token id = 0;
+    const auto [next, error] = std::from_chars(p, end, id);
+    if (error != std::errc() || (next < end && *next != ',')) throw Error(GPTQ_E_INVALID_ARGUMENT, "not a list of token ids like 1,2,3: '" + text + "'");
+    ids.push_back(id);
+    p = next + 1;
+  }
+  return ids;
+}
+
+// Parses, runs body, and turns what it throws into one line and an exit status: 0 done, 1 failed, 2 usage.
+template <class F>
+int run(CLI::App& app, int argc, char** argv, F&& body) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code ? 2 : 0;
+  }
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), error.what());
+    return 1;
+  }
+}
+
+}  // namespace gptq::tool
