@@ -58,7 +58,7 @@ void find_whole(const TokenizerDescription& t, std::vector<uint8_t>& flags) {
   auto* memory = std::pmr::new_delete_resource();
   const text::TokenizerFile file(std::as_bytes(std::span(bytes)), UINT32_MAX, memory);
   const text::Bpe bpe(file, memory);
-  text::Bpe::Scratch scratch(memory);
+  text::Bpe::Scratch scratch(0, memory);
   std::pmr::vector<int32_t> ids(memory);
   for (size_t id = 0; id < t.tokens.size(); ++id) {
     const auto& token = t.tokens[id];

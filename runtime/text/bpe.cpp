@@ -21,15 +21,16 @@ size_t smallest(const uint32_t* ranks, size_t n) {
 
 }  // namespace
 
-MergeTable::MergeTable(const TokenizerFile& file, std::pmr::memory_resource* memory) : file_(file), slots_(memory) {
+MergeTable::MergeTable(const TokenizerFile& file, std::pmr::memory_resource* memory) : slots_(memory) {
   slots_.resize(std::bit_ceil(file.n_merges() + file.n_merges() / 2 + 1));
   mask_ = slots_.size() - 1;
   for (uint32_t rank = 0; rank < file.n_merges(); ++rank) {
     const Merge merge = file.merge(rank);
     size_t at = start(merge.left, merge.right);
+    seen_.set(at % seen_.size());
     const auto taken = [&](const Slot& slot) { return slot.rank != no_rank && (slot.left != merge.left || slot.right != merge.right); };
     while (taken(slots_[at & mask_])) ++at;
-    slots_[at & mask_] = {merge.left, merge.right, rank};
+    slots_[at & mask_] = {merge.left, merge.right, rank, merge.result};
   }
 }
 
@@ -40,56 +41,67 @@ void MergeTable::merge(std::pmr::vector<uint32_t>& symbols) const {
 }
 
 size_t MergeTable::merge_short(uint32_t* symbols, size_t n) const {
-  uint32_t ranks[short_max];
-  for (size_t i = 0; i + 1 < n; ++i) ranks[i] = rank(symbols[i], symbols[i + 1]);
+  uint32_t ranks[short_max], results[short_max];
+  const auto look = [&](size_t at) {
+    const Slot& slot = find(symbols[at], symbols[at + 1]);
+    ranks[at] = slot.rank;
+    results[at] = slot.result;
+  };
+  for (size_t i = 0; i + 1 < n; ++i) look(i);
   for (;;) {
     const size_t at = smallest(ranks, n - 1);
     if (at == n - 1) return n;
-    symbols[at] = result(ranks[at]);
+    symbols[at] = results[at];
     std::copy(symbols + at + 2, symbols + n, symbols + at + 1);
     std::copy(ranks + at + 1, ranks + n - 1, ranks + at);
+    std::copy(results + at + 1, results + n - 1, results + at);
     --n;
-    if (at) ranks[at - 1] = rank(symbols[at - 1], symbols[at]);
-    if (at + 1 < n) ranks[at] = rank(symbols[at], symbols[at + 1]);
+    if (at) look(at - 1);
+    if (at + 1 < n) look(at);
   }
 }
 
 // Symbols are a linked list; the heap holds rank << 32 | position, and an entry counts only while the rank still stands there.
 void MergeTable::merge_long(std::pmr::vector<uint32_t>& symbols) const {
+  struct Node {
+    uint32_t previous, next, rank, result;
+  };
   const auto memory = symbols.get_allocator();
   const auto n = static_cast<uint32_t>(symbols.size());
-  std::pmr::vector<uint32_t> next(n, memory), previous(n, memory), ranks(n, no_rank, memory);
+  std::pmr::vector<Node> nodes(n, memory);
   std::pmr::vector<uint64_t> heap(memory);
-  const auto entry = [&](uint32_t at) { return static_cast<uint64_t>(ranks[at]) << 32 | at; };
-  for (uint32_t i = 0; i < n; ++i) {
-    next[i] = i + 1;
-    previous[i] = i - 1;
-    if (i + 1 < n) ranks[i] = rank(symbols[i], symbols[i + 1]);
-    if (ranks[i] != no_rank) heap.push_back(entry(i));
-  }
   const auto later = std::greater<uint64_t>();
-  std::make_heap(heap.begin(), heap.end(), later);
-  const auto look_again = [&](uint32_t at) {
-    ranks[at] = next[at] < n ? rank(symbols[at], symbols[next[at]]) : no_rank;
-    if (ranks[at] == no_rank) return;
-    heap.push_back(entry(at));
-    std::push_heap(heap.begin(), heap.end(), later);
+  const auto look = [&](uint32_t at) {
+    Node& node = nodes[at];
+    const Slot& slot = node.next < n ? find(symbols[at], symbols[node.next]) : none_;
+    node.rank = slot.rank;
+    node.result = slot.result;
+    if (slot.rank == no_rank) return false;
+    heap.push_back(static_cast<uint64_t>(slot.rank) << 32 | at);
+    return true;
   };
+  for (uint32_t at = 0; at < n; ++at) {
+    nodes[at].previous = at - 1;
+    nodes[at].next = at + 1;
+    look(at);
+  }
+  std::make_heap(heap.begin(), heap.end(), later);
   while (!heap.empty()) {
     std::pop_heap(heap.begin(), heap.end(), later);
     const uint64_t top = heap.back();
     heap.pop_back();
     const auto at = static_cast<uint32_t>(top);
-    if (ranks[at] != top >> 32) continue;
-    symbols[at] = result(ranks[at]);
-    ranks[next[at]] = no_rank;
-    next[at] = next[next[at]];
-    if (next[at] < n) previous[next[at]] = at;
-    look_again(at);
-    if (at) look_again(previous[at]);
+    Node& node = nodes[at];
+    if (node.rank != top >> 32) continue;
+    symbols[at] = node.result;
+    nodes[node.next].rank = no_rank;
+    node.next = nodes[node.next].next;
+    if (node.next < n) nodes[node.next].previous = at;
+    if (look(at)) std::push_heap(heap.begin(), heap.end(), later);
+    if (at && look(node.previous)) std::push_heap(heap.begin(), heap.end(), later);
   }
   size_t kept = 0;
-  for (uint32_t at = 0; at < n; at = next[at]) symbols[kept++] = symbols[at];
+  for (uint32_t at = 0; at < n; at = nodes[at].next) symbols[kept++] = symbols[at];
   symbols.resize(kept);
 }
 
@@ -124,6 +136,17 @@ void Bpe::encode_characters(std::string_view text, Scratch& scratch, std::pmr::v
 }
 
 void Bpe::encode_cut(std::string_view text, Scratch& scratch, std::pmr::vector<int32_t>& out) const {
+  if (scratch.after_unknown) return encode_new(text, scratch, out);
+  if (const auto known = scratch.cache.find(text); !known.empty()) {
+    out.insert(out.end(), known.begin(), known.end());
+    return;
+  }
+  const size_t before = out.size();
+  encode_new(text, scratch, out);
+  if (!scratch.after_unknown) scratch.cache.keep(text, std::span(out).subspan(before));
+}
+
+void Bpe::encode_new(std::string_view text, Scratch& scratch, std::pmr::vector<int32_t>& out) const {
   if (const uint32_t id = vocabulary_.whole(text); id != no_token) {
     scratch.after_unknown = false;
     out.push_back(static_cast<int32_t>(id));

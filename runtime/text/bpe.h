@@ -4,6 +4,7 @@
 #include <bitset>
 #include <vector>
 
+#include "text/piece_cache.h"
 #include "text/tokenizer_file.h"
 #include "text/vocabulary.h"
 
@@ -11,34 +12,37 @@ namespace gptq::text {
 
 constexpr uint32_t no_rank = UINT32_MAX;
 
-// Pairs of tokens to the rank of their merge.
+// Pairs of tokens to the rank of their merge and what it gives.
 class MergeTable {
  public:
   MergeTable(const TokenizerFile& file, std::pmr::memory_resource* memory);
-  uint32_t rank(uint32_t left, uint32_t right) const {
-    for (size_t at = start(left, right);; ++at) {
-      const Slot& slot = slots_[at & mask_];
-      if (slot.rank == no_rank || (slot.left == left && slot.right == right)) return slot.rank;
-    }
-  }
-  uint32_t result(uint32_t rank) const { return file_.merge(rank).result; }
   // Merges symbols in place and shortens them. n log n in their number.
   void merge(std::pmr::vector<uint32_t>& symbols) const;
 
  private:
   struct Slot {
-    uint32_t left = 0, right = 0, rank = no_rank;
+    uint32_t left = 0, right = 0, rank = no_rank, result = 0;
   };
+  // An empty slot where there is no merge.
+  const Slot& find(uint32_t left, uint32_t right) const {
+    size_t at = start(left, right);
+    if (!seen_[at % seen_.size()]) return none_;
+    for (;; ++at) {
+      const Slot& slot = slots_[at & mask_];
+      if (slot.rank == no_rank || (slot.left == left && slot.right == right)) return slot;
+    }
+  }
   static size_t start(uint32_t left, uint32_t right) {
     const uint64_t mixed = (static_cast<uint64_t>(left) << 32 | right) * 0x9E3779B97F4A7C15u;
-    return static_cast<size_t>(mixed >> 20);
+    return static_cast<size_t>(mixed >> 24);
   }
   size_t merge_short(uint32_t* symbols, size_t n) const;
   void merge_long(std::pmr::vector<uint32_t>& symbols) const;
 
-  const TokenizerFile& file_;
   std::pmr::vector<Slot> slots_;
   size_t mask_;
+  Slot none_;
+  std::bitset<1u << 21> seen_;  // by the same hash: most pairs have no merge, and this stays near the core
 };
 
 class Bpe {
@@ -47,8 +51,9 @@ class Bpe {
 
   // One encode call's working memory.
   struct Scratch {
-    explicit Scratch(std::pmr::memory_resource* memory) : symbols(memory) {}
+    Scratch(size_t text_bytes, std::pmr::memory_resource* memory) : symbols(memory), cache(text_bytes > 16384, memory) {}
     std::pmr::vector<uint32_t> symbols;
+    PieceCache cache;
     bool after_unknown = false;
   };
 
@@ -58,6 +63,7 @@ class Bpe {
  private:
   void encode_characters(std::string_view text, Scratch& scratch, std::pmr::vector<int32_t>& out) const;
   void encode_cut(std::string_view text, Scratch& scratch, std::pmr::vector<int32_t>& out) const;
+  void encode_new(std::string_view text, Scratch& scratch, std::pmr::vector<int32_t>& out) const;
   void add_unknown(Scratch& scratch) const;
   void add_bytes(std::string_view text, Scratch& scratch) const;
   void add_characters(std::string_view text, Scratch& scratch) const;

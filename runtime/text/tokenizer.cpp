@@ -111,7 +111,7 @@ void Tokenizer::Impl::encode(std::string_view text, EncodeOptions options, std::
     if (ids) out.insert(out.end(), ids->begin(), ids->end());
   };
   if (options.add_bos) add(facts.before());
-  Call call{options.parse_special, Bpe::Scratch(memory), out};
+  Call call{options.parse_special, Bpe::Scratch(text.size(), memory), out};
   raw.split(text, options.parse_special, [&](std::string_view stretch, bool begins) { encode_stretch(stretch, begins, call); },
             [&](uint32_t id) { out.push_back(static_cast<int32_t>(id)); });
   if (options.add_bos) add(facts.after());
