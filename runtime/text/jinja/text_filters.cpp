@@ -79,7 +79,7 @@ Value tojson(Call& c) {
   JsonStyle style;
   style.ascii = c.flag(0, false);
   style.sorted = c.flag(3, false);
-  Value indent, comma, colon;
+  Value indent;
   if (c.argument[1] && !c.argument[1]->is(Kind::none)) {
     indent = c.argument[1]->is(Kind::string) ? *c.argument[1] : repeat(c.heap, make_string(c.heap, " ", true), c.integer(1, 0));
     style.lines = true;
