@@ -2,6 +2,7 @@
 // From a description to the section of the model file.
 #include "converter/tokenizer/description.h"
 
+#include <memory>
 #include <memory_resource>
 
 #include "base/failure.h"
@@ -57,14 +58,14 @@ void find_whole(const TokenizerDescription& t, std::vector<uint8_t>& flags) {
   const std::vector<uint8_t> bytes = build(t, flags);
   auto* memory = std::pmr::new_delete_resource();
   const text::TokenizerFile file(std::as_bytes(std::span(bytes)), UINT32_MAX, memory);
-  const text::Bpe bpe(file, memory);
+  const auto bpe = std::make_unique<text::Bpe>(file, memory);  // its tables are too big for a stack
   text::Bpe::Scratch scratch(0, memory);
   std::pmr::vector<int32_t> ids(memory);
   for (size_t id = 0; id < t.tokens.size(); ++id) {
     const auto& token = t.tokens[id];
     if (!token.symbol || token.text.empty()) continue;
     ids.clear();
-    if (!t.ignore_merges) bpe.encode(token.text, scratch, ids);
+    if (!t.ignore_merges) bpe->encode(token.text, scratch, ids);
     if (t.ignore_merges || (ids.size() == 1 && ids[0] == static_cast<int32_t>(id))) flags[id] |= bit(true, fb::TokenFlag::whole);
   }
 }

@@ -119,7 +119,8 @@ class Segment {
 
   // Marks in order; each composes with the starter unless one of the same order stands between them.
   void settle() {
-    std::sort(marks_.begin(), marks_.end(), [](const Mark& a, const Mark& b) { return a.order != b.order ? a.order < b.order : a.at < b.at; });
+    const auto before = [](const Mark& a, const Mark& b) { return a.order != b.order ? a.order < b.order : a.at < b.at; };
+    std::sort(marks_.begin(), marks_.end(), before);
     if (!has_starter_) return;
     size_t kept = 0;
     int blocked = 0;

@@ -28,12 +28,15 @@ void mark_to_space(std::pmr::string& text) {
   text.resize(to);
 }
 
-void trim_spaces(std::pmr::string& text) {
+void collapse_spaces(std::pmr::string& text) {
   size_t to = 0;
   for (const char c : text)
     if (c != ' ' || (to && text[to - 1] != ' ')) text[to++] = c;
-  if (to && text[to - 1] == ' ') --to;
   text.resize(to);
+}
+
+void trim_end(std::pmr::string& text) {
+  while (text.ends_with(' ')) text.pop_back();
 }
 
 }  // namespace
@@ -129,8 +132,9 @@ void Tokenizer::Impl::normalize(std::pmr::string& text) const {
     append_nfc(text, composed);
     text = std::move(composed);
   }
-  if (facts.trim_spaces()) trim_spaces(text);
+  if (facts.trim_spaces()) collapse_spaces(text);
   if (facts.mark_spaces_first()) mark_to_space(text);
+  if (facts.trim_spaces()) trim_end(text);
   if (facts.prefix() == fb::Prefix::always && !text.empty()) text.insert(text.begin(), ' ');
 }
 
@@ -168,7 +172,9 @@ Tokenizer::Tokenizer(std::span<const std::byte> blob, uint32_t n_vocab, std::pmr
 
 Tokenizer::~Tokenizer() { std::pmr::polymorphic_allocator<>(impl_->memory).delete_object(impl_); }
 
-void Tokenizer::encode(std::string_view text, EncodeOptions options, std::pmr::vector<int32_t>& out) const { impl_->encode(text, options, out); }
+void Tokenizer::encode(std::string_view text, EncodeOptions options, std::pmr::vector<int32_t>& out) const {
+  impl_->encode(text, options, out);
+}
 
 std::string_view Tokenizer::token_bytes(int32_t id) const {
   return id >= 0 && static_cast<uint32_t>(id) < impl_->file.n_tokens() ? impl_->file.text(static_cast<uint32_t>(id)) : std::string_view();

@@ -49,7 +49,8 @@ void TokenizerFile::check_texts() const {
   uint32_t begin = 0;
   for (uint32_t id = 0; id < ends.size(); ++id) {
     const uint32_t end = ends[id];
-    if (end < begin || end > facts_->text()->size() || end - begin > token_bytes_max) refuse("token ", id, " has its text from ", begin, " to ", end);
+    if (end < begin || end > facts_->text()->size() || end - begin > token_bytes_max)
+      refuse("token ", id, " has its text from ", begin, " to ", end);
     begin = end;
   }
 }
@@ -70,7 +71,7 @@ void TokenizerFile::check_id(uint32_t id, std::string_view what) const {
 }
 
 void TokenizerFile::check_ids() const {
-  constexpr auto used = static_cast<uint8_t>(fb::TokenFlag::symbol) | static_cast<uint8_t>(fb::TokenFlag::whole) | static_cast<uint8_t>(fb::TokenFlag::byte);
+  const auto used = static_cast<uint8_t>(fb::TokenFlag::symbol | fb::TokenFlag::whole | fb::TokenFlag::byte);
   for (uint32_t id = n_vocab_; id < n_tokens(); ++id)
     if (flags(id) & used) check_id(id, "a symbol");
   const auto& merges = *facts_->merges();
