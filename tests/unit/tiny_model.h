@@ -46,6 +46,7 @@ inline void write_file(const std::string& path, std::span<const std::byte> bytes
 class TinyModel {
  public:
   fb::ManifestT manifest;
+  std::vector<uint8_t> tokenizer;  // the section's bytes, or empty
 
   TinyModel() {
     manifest.spec = std::make_unique<fb::SpecT>();
@@ -83,6 +84,7 @@ class TinyModel {
     add(writer, compression, "layers.0.gate", Kind::bf16, 40, 32);
     add(writer, compression, "layers.0.up", Kind::f32, 40, 32);
     add(writer, compression, "layers.0.down", Kind::q4, 32, 40, 16, true, true);
+    if (!tokenizer.empty()) manifest.tokenizer = std::make_unique<fb::Part>(writer.add(fb::Role::codes, std::as_bytes(std::span(tokenizer)), compression));
     if (change) change(manifest);
     writer.finish(manifest);
     return read_file(path.get());

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files appear whole or not at all, and never over one that should stay.
+#include <gtest/gtest.h>
+
+#include "base/failure.h"
+#include "tests/unit/tiny_model.h"
+
+namespace gptq::test {
+namespace {
+
+using base::AtomicFile;
+using IfExists = AtomicFile::IfExists;
+
+Bytes bytes_of(std::string_view text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+gptq_status write(const std::string& path, IfExists if_exists, std::string_view text, bool commit = true) {
+  try {
+    AtomicFile file(path, if_exists);
+    file.append(bytes_of("____"));
+    file.append(bytes_of(text));
+    file.write_at(0, bytes_of("head"));
+    EXPECT_TRUE(std::filesystem::exists(AtomicFile::temporary_path(path)));
+    if (commit) file.commit();
+    return GPTQ_OK;
+  } catch (const base::Failure& failure) {
+    return failure.detail.status;
+  }
+}
+
+TEST(AtomicFile, WholeOrNotAtAll) {
+  const TemporaryPath path("atomic");
+  EXPECT_EQ(write(path.get(), IfExists::refuse, " one", false), GPTQ_OK);
+  EXPECT_FALSE(std::filesystem::exists(path.get()));
+  EXPECT_EQ(write(path.get(), IfExists::refuse, " one"), GPTQ_OK);
+  EXPECT_EQ(read_file(path.get()), bytes_of("head one"));
+  EXPECT_EQ(write(path.get(), IfExists::refuse, " two"), GPTQ_E_IO);
+  EXPECT_EQ(read_file(path.get()), bytes_of("head one"));
+  EXPECT_EQ(write(path.get(), IfExists::replace, " two"), GPTQ_OK);
+  EXPECT_EQ(read_file(path.get()), bytes_of("head two"));
+  EXPECT_FALSE(std::filesystem::exists(AtomicFile::temporary_path(path.get())));
+}
+
+// The other file comes into being while this one is written.
+TEST(AtomicFile, LateArrivalIsNotReplaced) {
+  const TemporaryPath path("late");
+  AtomicFile file(path.get(), IfExists::refuse);
+  file.append(bytes_of("mine"));
+  write_file(path.get(), bytes_of("theirs"));
+  EXPECT_THROW(file.commit(), base::Failure);
+  EXPECT_EQ(read_file(path.get()), bytes_of("theirs"));
+}
+
+TEST(FileSource, RefusesWhatIsNoFile) {
+  const auto status = [](const std::string& path) {
+    try {
+      const base::FileSource source(path);
+      return GPTQ_OK + 0;
+    } catch (const base::Failure& failure) {
+      return failure.detail.status;
+    }
+  };
+  EXPECT_EQ(status("/nonexistent/file"), GPTQ_E_NOT_FOUND);
+  EXPECT_EQ(status("/"), GPTQ_E_IO);
+  EXPECT_EQ(status("/dev/null"), GPTQ_E_IO);
+}
+
+TEST(Sources, ReadsBeyondTheEndFail) {
+  const Bytes data = bytes_of("0123456789");
+  const base::MemorySource memory(data);
+  const base::SubSource part(memory, 2, 5);
+  Bytes out(3);
+  part.read_at(2, out);
+  EXPECT_EQ(out, bytes_of("456"));
+  EXPECT_THROW(part.read_at(3, out), base::Failure);
+  EXPECT_THROW(part.read_at(UINT64_MAX, out), base::Failure);
+  EXPECT_THROW(base::SubSource(memory, 11, 0), base::Failure);
+  EXPECT_THROW(base::SubSource(memory, 5, UINT64_MAX), base::Failure);
+}
+
+}  // namespace
+}  // namespace gptq::test
