@@ -44,15 +44,15 @@ constexpr uint32_t n_groups(const Matrix& w) { return (w.k_padded + w.group - 1)
 // Place of a column within its 64-byte line.
 constexpr uint32_t line_byte(uint32_t column) { return (column % 16) / 4 * 16 + column / 16 * 4 + column % 4; }
 
-// Activations quantized to int8 for one kind of matrix: q = round(x / scale), scale = max|x| / 127 over a block of columns.
-// block: 128 where the matrix's groups are multiples of 128, else 64. sum_block: block where groups are multiples of 64, else 16.
-constexpr uint32_t activation_block(uint32_t group) { return group % 128 == 0 ? 128 : 64; }
-constexpr uint32_t activation_sum_block(uint32_t group) { return group % 64 == 0 ? activation_block(group) : 16; }
+// Activations quantized to int8: q = round(x / scale), scale = max|x| / 127 over a block of 16 columns. The sums take zero points off
+// again, so they are as long as a group allows: 128, 64 or 16 columns.
+constexpr uint32_t activation_block = 16;
+constexpr uint32_t activation_sum_block(uint32_t group) { return group % 128 == 0 ? 128 : group % 64 == 0 ? 64 : 16; }
 struct Int8Activations {
   int8_t* q;          // [m][k_padded], 64 columns at a time in line order (line_byte)
-  float* scale;       // [m][k_padded / block up]
-  float* sum;         // [m][k_padded / sum_block up]: scale * (sum of q over the sum block)
-  uint32_t k_padded, block, sum_block;
+  float* scale;       // [m][k_padded / 16]
+  float* sum;         // [m][k_padded / sum_block up]: the sum of scale * q
+  uint32_t k_padded, sum_block;
 };
 
 struct PackInt8Args {

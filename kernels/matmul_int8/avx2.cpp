@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_int8 without VNNI: vpmaddubsw multiplies 4-bit codes with int8, and eight such products still fit int16, so a block of 128
-// columns is added up in int16. 8-bit codes are two 4-bit halves.
+// matmul_int8 without VNNI: vpmaddubsw multiplies 4-bit codes with int8, and the sum of four such products still fits int16,
+// so the two halves of a line are added there. 8-bit codes are two 4-bit halves.
 #include "kernels/matmul_int8/x86.h"
 #include "kernels/tiles_x86.h"
 
@@ -8,15 +8,15 @@ namespace gptq::kernels {
 namespace {
 
 struct Avx2 {
-  // Codes times activations of n_tiles tiles, in int32.
-  template <Kind kind, uint32_t n_tiles, int T>
-  GPTQ_INLINE void multiply_tiles(const uint8_t* tile, uint32_t line, const Tokens<T>& x, uint32_t first_tile, __m256i (&sums)[2][T]) {
-#pragma GCC unroll 4
-    for (uint32_t half = 0; half < 2 * n_tiles; ++half) {
-      const Nibbles w = load_nibbles<kind>(tile + half / 2 * tile_bytes(kind), line, half % 2);
+  // Codes times activations of one line of a tile, in int32: every 4-byte lane belongs to one 16-column piece, piece lane % 4.
+  template <Kind kind, int T>
+  GPTQ_INLINE void multiply_line(const uint8_t* tile, uint32_t line, const Tokens<T>& x, uint32_t column, __m256i (&sums)[2][T]) {
+#pragma GCC unroll 2
+    for (uint32_t half = 0; half < 2; ++half) {
+      const Nibbles w = load_nibbles<kind>(tile, line, half);
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
-        const __m256i q = load_half(x.q[t] + first_tile * 64, half);
+        const __m256i q = load_half(x.q[t] + column, half);
         const __m256i low = _mm256_maddubs_epi16(w.low, q), high = _mm256_maddubs_epi16(w.high, q);
         sums[0][t] = half ? _mm256_add_epi16(sums[0][t], low) : low;
         sums[1][t] = half ? _mm256_add_epi16(sums[1][t], high) : high;
@@ -41,18 +41,28 @@ struct Avx2 {
 #pragma GCC unroll 1
     for (uint32_t line = 0; line < lines; ++line) {
       prefetch_part<n_tiles * tile_bytes(kind) / lines>(tile + chunk.ahead, line);
-      __m256i sums[2][T];
-      multiply_tiles<kind, n_tiles, T>(tile, line, x, first_tile, sums);
+      __m256 scaled[2][T];
+#pragma GCC unroll 2
+      for (uint32_t i = 0; i < n_tiles; ++i) {
+        __m256i sums[2][T];
+        multiply_line<kind, T>(tile + i * tile_bytes(kind), line, x, (first_tile + i) * 64, sums);
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) {
+          const __m256 scale = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(x.scale[t] + 4 * (first_tile + i)));
+#pragma GCC unroll 2
+          for (uint32_t r = 0; r < rows; ++r) {
+            const __m256 sum = _mm256_cvtepi32_ps(sums[r][t]);
+            scaled[r][t] = i ? _mm256_fmadd_ps(sum, scale, scaled[r][t]) : _mm256_mul_ps(sum, scale);
+          }
+        }
+      }
 #pragma GCC unroll 2
       for (uint32_t r = 0; r < rows; ++r) {
         const uint32_t row = line + 8 * r;
         const __m256 scale = step == Step::pieces ? _mm256_broadcast_ps(reinterpret_cast<const __m128*>(chunk.scale + s * 64 + row * 4))
                                                   : _mm256_broadcast_ss(chunk.scale + s * 16 + row);
 #pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) {
-          const __m256 both = _mm256_mul_ps(scale, _mm256_broadcast_ss(x.scale[t] + s));
-          acc[row][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r][t]), both, acc[row][t]);
-        }
+        for (int t = 0; t < T; ++t) acc[row][t] = _mm256_fmadd_ps(scaled[r][t], scale, acc[row][t]);
       }
     }
   }

@@ -45,17 +45,18 @@ struct Avx512Vnni {
 #pragma GCC unroll 1
     for (uint32_t line = 0; line < 8; ++line) {
       prefetch_part<n_tiles * tile_bytes(kind) / 8>(tile + chunk.ahead, line);
-      __m512i sums[2][T];
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) sums[0][t] = sums[1][t] = _mm512_setzero_si512();
+      __m512 scaled[2][T];
 #pragma GCC unroll 2
       for (uint32_t i = 0; i < n_tiles; ++i) {
         const RowPair w = load_rows<kind>(tile + i * tile_bytes(kind), line);
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
-          const __m512i q = load_line(x.q[t] + (first_tile + i) * 64);
-          sums[0][t] = _mm512_dpbusd_epi32(sums[0][t], w.low, q);
-          sums[1][t] = _mm512_dpbusd_epi32(sums[1][t], w.high, q);
+          const __m512i q = load_line(x.q[t] + (first_tile + i) * 64), zero = _mm512_setzero_si512();
+          const __m512 scale = _mm512_broadcast_f32x4(_mm_loadu_ps(x.scale[t] + 4 * (first_tile + i)));
+          const __m512 low = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, w.low, q));
+          const __m512 high = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, w.high, q));
+          scaled[0][t] = i ? _mm512_fmadd_ps(low, scale, scaled[0][t]) : _mm512_mul_ps(low, scale);
+          scaled[1][t] = i ? _mm512_fmadd_ps(high, scale, scaled[1][t]) : _mm512_mul_ps(high, scale);
         }
       }
 #pragma GCC unroll 2
@@ -64,10 +65,7 @@ struct Avx512Vnni {
         const __m512 scale = step == Step::pieces ? _mm512_broadcast_f32x4(_mm_loadu_ps(chunk.scale + s * 64 + row * 4))
                                                   : _mm512_set1_ps(chunk.scale[s * 16 + row]);
 #pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) {
-          const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[t][s]));
-          acc[row][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][t]), both, acc[row][t]);
-        }
+        for (int t = 0; t < T; ++t) acc[row][t] = _mm512_fmadd_ps(scaled[r][t], scale, acc[row][t]);
       }
     }
   }

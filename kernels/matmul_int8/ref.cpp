@@ -6,13 +6,13 @@ namespace gptq::kernels {
 
 void matmul_int8_ref(const MatmulArgs& a) {
   const Int8Activations& x = a.x8;
-  const uint32_t n_scales = (x.k_padded + x.block - 1) / x.block;
+  const uint32_t n_scales = x.k_padded / activation_block;
   const uint32_t last_row = a.last_block * 16 < a.w->n ? a.last_block * 16 : a.w->n;
   for (uint32_t row = a.first_block * 16; row < last_row; ++row)
     for (uint32_t i = 0; i < a.m; ++i) {
       double sum = 0;
       for (uint32_t column = 0; column < x.k_padded; ++column) {
-        const double scale = x.scale[uint64_t{i} * n_scales + column / x.block];
+        const double scale = x.scale[uint64_t{i} * n_scales + column / activation_block];
         sum += weight_at(*a.w, row, column) * scale * x.q[uint64_t{i} * x.k_padded + column / 64 * 64 + line_byte(column % 64)];
       }
       float& y = a.y[uint64_t{i} * a.y_stride + row];

@@ -7,7 +7,7 @@
 namespace gptq::kernels {
 namespace {
 
-// What one scale step covers: a block of two tiles, of one, or of one with a scale for each of its 16-column pieces.
+// What one weight scale covers: two tiles, one, or a 16-column piece of one.
 enum class Step { tiles2, tiles1, pieces };
 
 constexpr uint32_t chunk_tiles = 16;     // summed before they are added to y: part of the summation order
@@ -28,7 +28,7 @@ struct Chunk {
 template <int T>
 struct Tokens {
   const int8_t* q[T];
-  const float* scale[T];
+  const float* scale[T];  // four a tile
   const float* sum[T];
 };
 
@@ -58,12 +58,12 @@ template <class Isa, Kind kind, Step step, int T>
 void multiply(const MatmulArgs& a, const Chunk& chunk, uint32_t block, uint32_t first_tile, uint32_t token) {
   constexpr uint32_t sum_columns = step == Step::pieces ? 16 : tiles_of(step) * 64;
   const Int8Activations& x = a.x8;
-  const uint32_t n_scales = (x.k_padded + x.block - 1) / x.block, n_sums = (x.k_padded + sum_columns - 1) / sum_columns;
+  const uint32_t n_sums = (x.k_padded + sum_columns - 1) / sum_columns;
   Tokens<T> tokens;
   for (int t = 0; t < T; ++t) {
     const uint64_t i = token + static_cast<uint32_t>(t);
     tokens.q[t] = x.q + i * x.k_padded + first_tile * 64;
-    tokens.scale[t] = x.scale + i * n_scales + first_tile / tiles_of(step);
+    tokens.scale[t] = x.scale + i * (x.k_padded / activation_block) + first_tile * 4;
     tokens.sum[t] = x.sum + i * n_sums + first_tile * 64 / sum_columns;
   }
   alignas(64) float part[T][16];

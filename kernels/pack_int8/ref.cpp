@@ -13,9 +13,9 @@ float input(const PackInt8Args& a, uint32_t i, uint32_t column) {
 }
 
 // NaN wins, so that it reaches the outputs.
-float largest(const PackInt8Args& a, uint32_t i, uint32_t begin, uint32_t end) {
+float largest(const PackInt8Args& a, uint32_t i, uint32_t begin) {
   float max = 0;
-  for (uint32_t column = begin; column < end; ++column) {
+  for (uint32_t column = begin; column < begin + activation_block; ++column) {
     const float x = fabsf(input(a, i, column));
     if (!(x <= max)) max = x;
     if (isnan(max)) return max;
@@ -27,24 +27,21 @@ float largest(const PackInt8Args& a, uint32_t i, uint32_t begin, uint32_t end) {
 
 void pack_int8_ref(const PackInt8Args& a) {
   const Int8Activations& out = a.out;
-  const uint32_t n_scales = (out.k_padded + out.block - 1) / out.block;
   const uint32_t n_sums = (out.k_padded + out.sum_block - 1) / out.sum_block;
   for (uint32_t i = 0; i < a.m; ++i)
-    for (uint32_t b = 0; b < n_scales; ++b) {
-      const uint32_t begin = b * out.block, end = begin + out.block < out.k_padded ? begin + out.block : out.k_padded;
-      const float max = largest(a, i, begin, end);
+    for (uint32_t begin = 0; begin < out.k_padded; begin += activation_block) {
+      const float max = largest(a, i, begin);
       const float scale = max < 1e-30f ? 0 : max / 127, inverse = max < 1e-30f ? 0 : 127 / max;
-      out.scale[uint64_t{i} * n_scales + b] = scale;
-      for (uint32_t from = begin; from < end; from += out.sum_block) {
-        int sum = 0;
-        for (uint32_t column = from; column < from + out.sum_block && column < end; ++column) {
-          const float q = nearbyintf(input(a, i, column) * inverse);
-          const int8_t code = isfinite(q) ? static_cast<int8_t>(q) : 0;
-          out.q[uint64_t{i} * out.k_padded + column / 64 * 64 + line_byte(column % 64)] = code;
-          sum += code;
-        }
-        out.sum[uint64_t{i} * n_sums + from / out.sum_block] = scale * static_cast<float>(sum);
+      out.scale[(uint64_t{i} * out.k_padded + begin) / activation_block] = scale;
+      int sum = 0;
+      for (uint32_t column = begin; column < begin + activation_block; ++column) {
+        const float q = nearbyintf(input(a, i, column) * inverse);
+        const int8_t code = isfinite(q) ? static_cast<int8_t>(q) : 0;
+        out.q[uint64_t{i} * out.k_padded + column / 64 * 64 + line_byte(column % 64)] = code;
+        sum += code;
       }
+      float& sums = out.sum[uint64_t{i} * n_sums + begin / out.sum_block];
+      sums = (begin % out.sum_block ? sums : 0) + scale * static_cast<float>(sum);
     }
 }
 

@@ -138,13 +138,13 @@ void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& 
   const auto function = reinterpret_cast<void (*)(const MatmulArgs&)>(variant.function);
   const Weights weights(shape, m == 1);
   const Matrix& w = weights.copies[0];
-  const uint32_t block = activation_block(shape.group), sum_block = activation_sum_block(shape.group);
+  const uint32_t sum_block = activation_sum_block(shape.group);
   std::vector<int8_t> q(size_t{m} * w.k_padded, 3);
-  std::vector<float> scale(size_t{m} * ((w.k_padded + block - 1) / block), 0.1f);
+  std::vector<float> scale(size_t{m} * (w.k_padded / activation_block), 0.1f);
   std::vector<float> sum(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block), 1);
   const std::vector<float> x = random_floats(size_t{m} * w.k_padded);
   std::vector<float> y(size_t{m} * shape.n);
-  const Int8Activations x8 = {q.data(), scale.data(), sum.data(), w.k_padded, block, sum_block};
+  const Int8Activations x8 = {q.data(), scale.data(), sum.data(), w.k_padded, sum_block};
   MatmulArgs args = {&w, x8, x.data(), y.data(), m, shape.n, 0, n_blocks(shape.n), nullptr, false};
   const double ops = 2.0 * m * shape.n * shape.k, roof = strcmp(variant.op, "matmul_int8") == 0 ? roofs.int8_ops : roofs.float_ops;
   size_t i = 0;

@@ -15,32 +15,29 @@ struct TestActivations {
   std::vector<float> scale, sum;
 
   TestActivations(uint32_t m, const Matrix& w, std::mt19937& random) {
-    const uint32_t block = activation_block(w.group), sum_block = activation_sum_block(w.group);
-    const uint32_t n_scales = (w.k_padded + block - 1) / block, n_sums = (w.k_padded + sum_block - 1) / sum_block;
+    const uint32_t sum_block = activation_sum_block(w.group), n_scales = w.k_padded / activation_block, n_sums = (w.k_padded + sum_block - 1) / sum_block;
     value.resize(size_t{m} * w.k_padded);
     q.resize(value.size());
     scale.resize(size_t{m} * n_scales);
-    std::vector<int> total(size_t{m} * n_sums);
+    std::vector<double> total(size_t{m} * n_sums);
     for (float& s : scale) s = std::uniform_real_distribution<float>(0.001f, 0.1f)(random);
     for (uint32_t i = 0; i < m; ++i)
       for (uint32_t column = 0; column < w.k_padded; ++column) {
         const bool extreme = random() % 4 == 0;
         const int code = extreme ? (random() % 2 ? 127 : -127) : static_cast<int>(random() % 255) - 127;
-        const float s = scale[size_t{i} * n_scales + column / block];
+        const float s = scale[size_t{i} * n_scales + column / activation_block];
         q[size_t{i} * w.k_padded + column / 64 * 64 + line_byte(column % 64)] = static_cast<int8_t>(code);
         value[size_t{i} * w.k_padded + column] = static_cast<double>(s) * code;
-        total[size_t{i} * n_sums + column / sum_block] += code;
+        total[size_t{i} * n_sums + column / sum_block] += static_cast<double>(s) * code;
       }
-    sum.resize(total.size());
-    for (size_t i = 0; i < sum.size(); ++i)
-      sum[i] = scale[i / n_sums * n_scales + i % n_sums * sum_block / block] * static_cast<float>(total[i]);
-    x8 = {q.data(), scale.data(), sum.data(), w.k_padded, block, sum_block};
+    sum.assign(total.begin(), total.end());
+    x8 = {q.data(), scale.data(), sum.data(), w.k_padded, sum_block};
   }
 
   Int8Activations from(uint32_t token) const {
     Int8Activations x = x8;
     x.q += size_t{token} * x.k_padded;
-    x.scale += token * ((x.k_padded + x.block - 1) / x.block);
+    x.scale += token * (x.k_padded / activation_block);
     x.sum += token * ((x.k_padded + x.sum_block - 1) / x.sum_block);
     return x;
   }

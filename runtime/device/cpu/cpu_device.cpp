@@ -20,8 +20,7 @@ bool same_input(const Matrix& a, const Matrix& b, bool exact) {
   if (kernels::is_quantized(a.kind) != kernels::is_quantized(b.kind)) return false;
   if (!kernels::is_quantized(a.kind)) return true;
   if (a.perm != b.perm || a.k_padded != b.k_padded) return false;
-  return exact || (kernels::activation_block(a.group) == kernels::activation_block(b.group) &&
-                   kernels::activation_sum_block(a.group) == kernels::activation_sum_block(b.group));
+  return exact || kernels::activation_sum_block(a.group) == kernels::activation_sum_block(b.group);
 }
 
 // One row in the matrix's column order.
@@ -47,7 +46,7 @@ CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena) : exact(limi
     return;
   }
   packed.q = arena.take<int8_t>(elements);
-  packed.scale = arena.take<float>(elements / 64);
+  packed.scale = arena.take<float>(elements / kernels::activation_block);
   packed.sum = arena.take<float>(elements / 16);
 }
 
@@ -86,9 +85,8 @@ CpuDevice::Input CpuDevice::prepare(const Matrix& w, const float* x, uint32_t ro
   input.int8 = true;
   input.x8 = scratch_.packed;
   input.x8.k_padded = w.k_padded;
-  input.x8.block = kernels::activation_block(w.group);
   input.x8.sum_block = kernels::activation_sum_block(w.group);
-  const uint32_t blocks = (w.k_padded + input.x8.block - 1) / input.x8.block, sums = (w.k_padded + input.x8.sum_block - 1) / input.x8.sum_block;
+  const uint32_t blocks = w.k_padded / kernels::activation_block, sums = (w.k_padded + input.x8.sum_block - 1) / input.x8.sum_block;
   split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
     kernels::Int8Activations out = input.x8;
     out.q += first * w.k_padded;
