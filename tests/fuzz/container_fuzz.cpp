@@ -15,7 +15,7 @@ constexpr uint64_t memory_max = 256 << 20;
 // Where the manifest can be read, its chunks' hashes too.
 void repair_chunks(std::vector<std::byte>& file, const format::Header& header) {
   const auto manifest = std::span(file).subspan(header.manifest_offset);
-  if (header.manifest_size > manifest.size()) return;
+  if (header.manifest_size == 0 || header.manifest_size > manifest.size()) return;
   std::vector<uint64_t> aligned((header.manifest_size + 7) / 8);
   std::memcpy(aligned.data(), manifest.data(), header.manifest_size);
   const auto* bytes = reinterpret_cast<const uint8_t*>(aligned.data());
