@@ -50,8 +50,15 @@ static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const gptq_
 }
 
 std::pmr::vector<int32_t> encode_chat(const gptq_model& m, const gptq_chat* chat) {
-  std::pmr::vector<int32_t> tokens(&m.runtime.memory);
-  for (const text::ChatPiece& piece : render(m, chat)) tokenizer_of(m).encode(piece.text, {false, piece.trusted}, tokens);
+  std::pmr::memory_resource* memory = &m.runtime.memory;
+  std::pmr::string text(memory);  // encoded as a whole, since merges and pre-tokens cross from the template's text into the messages'
+  std::pmr::vector<text::ByteRange> plain(memory);
+  for (const text::ChatPiece& piece : render(m, chat)) {
+    if (!piece.trusted) plain.push_back({text.size(), text.size() + piece.text.size()});
+    text += piece.text;
+  }
+  std::pmr::vector<int32_t> tokens(memory);
+  tokenizer_of(m).encode(text, {false, true, plain}, tokens);
   return tokens;
 }
 

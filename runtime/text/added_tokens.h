@@ -24,14 +24,14 @@ class AddedTokens {
   bool empty() const { return tokens_.empty(); }
 
   // Calls plain(text, begins) for the stretches between added tokens, none empty, and token(id) for those. begins: at the start of text.
-  // Special tokens are passed over unless asked for. White space beside a token that strips it is dropped.
-  template <class Plain, class Token>
-  void split(std::string_view text, bool special, const Plain& plain, const Token& token) const {
+  // Special tokens are passed over unless honours(begin, end) of their place. White space beside a token that strips it is dropped.
+  template <class Honours, class Plain, class Token>
+  void split(std::string_view text, const Honours& honours, const Plain& plain, const Token& token) const {
     size_t done = 0;
     for (size_t at = 0; const AddedToken* found = find(text, at);) {
       size_t begin = at, end = at + found->text.size();
       at = end;
-      if (found->special && !special) continue;
+      if (found->special && !honours(begin, end)) continue;
       if (found->lstrip) begin = strip_left(text, done, begin);
       if (found->rstrip) end = strip_right(text, end);
       if (done < begin) plain(text.substr(done, begin - done), done == 0);

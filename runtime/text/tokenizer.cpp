@@ -2,6 +2,7 @@
 // The way of a text: repaired, split at added tokens, normalized, cut into pieces, merged.
 #include "text/tokenizer.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/failure.h"
@@ -35,6 +36,11 @@ void collapse_spaces(std::pmr::string& text) {
   text.resize(to);
 }
 
+bool touches(std::span<const ByteRange> ranges, size_t begin, size_t end) {
+  const auto at = std::upper_bound(ranges.begin(), ranges.end(), begin, [](size_t place, const ByteRange& range) { return place < range.end; });
+  return at != ranges.end() && at->begin < end;
+}
+
 void trim_end(std::pmr::string& text) {
   while (text.ends_with(' ')) text.pop_back();
 }
@@ -45,7 +51,7 @@ struct Tokenizer::Impl {
   Impl(std::span<const std::byte> blob, uint32_t n_vocab, std::pmr::memory_resource* memory);
 
   struct Call {
-    bool special;
+    bool special;  // honoured in this stretch
     Bpe::Scratch scratch;
     std::pmr::vector<int32_t>& out;
   };
@@ -114,9 +120,14 @@ void Tokenizer::Impl::encode(std::string_view text, EncodeOptions options, std::
     if (ids) out.insert(out.end(), ids->begin(), ids->end());
   };
   if (options.add_bos) add(facts.before());
-  Call call{options.parse_special, Bpe::Scratch(text.size(), memory), out};
-  raw.split(text, options.parse_special, [&](std::string_view stretch, bool begins) { encode_stretch(stretch, begins, call); },
-            [&](uint32_t id) { out.push_back(static_cast<int32_t>(id)); });
+  const auto honours = [&](size_t begin, size_t end) { return options.parse_special && !touches(options.plain, begin, end); };
+  Call call{false, Bpe::Scratch(text.size(), memory), out};
+  const auto encode_between = [&](std::string_view stretch, bool begins) {
+    const auto at = static_cast<size_t>(stretch.data() - text.data());
+    call.special = honours(at, at + stretch.size());
+    encode_stretch(stretch, begins, call);
+  };
+  raw.split(text, honours, encode_between, [&](uint32_t id) { out.push_back(static_cast<int32_t>(id)); });
   if (options.add_bos) add(facts.after());
 }
 
@@ -149,7 +160,8 @@ void Tokenizer::Impl::encode_stretch(std::string_view text, bool begins, Call& c
     if (!text.empty()) encode_plain(text, begins, call);
     return;
   }
-  normalized.split(text, call.special, [&](std::string_view part, bool first) { encode_plain(part, begins && first, call); },
+  const auto honours = [&](size_t, size_t) { return call.special; };
+  normalized.split(text, honours, [&](std::string_view part, bool first) { encode_plain(part, begins && first, call); },
                    [&](uint32_t id) { call.out.push_back(static_cast<int32_t>(id)); });
 }
 

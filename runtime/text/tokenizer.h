@@ -10,9 +10,14 @@
 
 namespace gptq::text {
 
+struct ByteRange {
+  size_t begin, end;
+};
+
 struct EncodeOptions {
   bool add_bos = false;        // add BOS/EOS where the model's own tokenizer does
-  bool parse_special = false;  // special tokens written in the text are honoured
+  bool parse_special = false;  // special tokens written in the text are honoured,
+  std::span<const ByteRange> plain{};  // but not where they touch one of these; rising. The text must be valid UTF-8 then.
 };
 
 // Immutable once made; any number of threads may use it.

@@ -159,7 +159,9 @@ void divergence(const Options& o) {
   if (model.info().n_vocab != reference.info().n_vocab) throw Error(GPTQ_E_INVALID_ARGUMENT, "the two models have different vocabularies");
   const auto windows = windows_of(model, o);
   const auto ctx = static_cast<uint32_t>(windows[0].size());
-  LogitStream ours(model, o, ctx), theirs(reference, o, ctx);
+  Options exact = o;
+  exact.exact = true;
+  LogitStream ours(model, o, ctx), theirs(reference, exact, ctx);
   Divergence result;
   for (size_t w = 0; w < windows.size(); ++w) {
     ours.start(windows[w]);
@@ -209,7 +211,7 @@ int main(int argc, char** argv) {
   CLI::App& ppl = *app.add_subcommand("perplexity", "over windows that do not overlap; every token but a window's first is scored");
   ppl.add_option("MODEL", o.model, "a .gptq file")->required();
   add_windows(ppl, o);
-  CLI::App& kl = *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, and how often both put the same token first");
+  CLI::App& kl = *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, which runs in exact mode, and how often both put the same token first");
   kl.add_option("MODEL", o.model, "a .gptq file")->required();
   kl.add_option("REFERENCE", o.reference, "a .gptq file with the same vocabulary")->required();
   add_windows(kl, o);
