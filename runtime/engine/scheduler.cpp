@@ -9,6 +9,8 @@
 namespace gptq::engine {
 namespace {
 
+constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
+
 double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
 uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows)) - 1; }
 
@@ -31,6 +33,7 @@ double Engine::Costs::estimate(uint32_t rows) const {
 }
 
 uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
+  if (estimate(1) == 0) return std::min(most, rows_at_first);
   uint32_t rows = 1;
   while (rows * 2 <= most && estimate(rows * 2) <= budget_us) rows *= 2;
   return rows * 2 > most && estimate(most) <= budget_us ? most : rows;
