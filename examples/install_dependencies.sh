@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what is missing of the Debian packages that building needs; with an argument also those for what it names:
+#   examples/install_dependencies.sh [quickstart | tests | clang]...
+set -euo pipefail
+
+packages=(g++ meson ninja-build pkg-config flatbuffers-compiler libflatbuffers-dev libzstd-dev libxxhash-dev
+  libsimdjson-dev libcli11-dev libpcre2-dev)
+for use in "$@"; do
+  case $use in
+    quickstart) packages+=(ca-certificates python3-pip) ;;
+    tests) packages+=(gcc binutils python3 libgtest-dev libbenchmark-dev ccache) ;;
+    clang) packages+=(clang) ;;
+    *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang" >&2; exit 2 ;;
+  esac
+done
+
+if ! command -v apt-get >/dev/null; then
+  echo "No apt-get here: what these Debian packages hold is taken to be installed: ${packages[*]}" >&2
+  exit 0
+fi
+missing=()
+for package in "${packages[@]}"; do
+  [[ $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) == 'install ok installed' ]] || missing+=("$package")
+done
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+as_root=()
+if [[ $(id -u) != 0 ]]; then
+  command -v sudo >/dev/null || { echo "Please install as root: apt-get install ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+echo "Installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

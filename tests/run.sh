@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what is missing, builds, runs every test. The last line is 'N passed, N failed, N skipped'.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: tests/run.sh [--clang] [--sanitize] [--build DIR] [-j N]
+
+  --clang       build with clang instead of gcc
+  --sanitize    build with the address and undefined behaviour sanitizers
+  --build DIR   build there; otherwise in build/tests, build/tests-clang, ...
+  -j N          compile N files at a time; otherwise as many as there are cores
+
+GPTQ_TEST_DATA names the folder of reference checkpoints and tokenizers; tests that need it are skipped where it is not set.
+END
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+compiler=gcc sanitize=no build='' jobs=$(nproc)
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --clang) compiler=clang ;;
+    --sanitize) sanitize=yes ;;
+    --build) build=${2:?--build needs a folder}; shift ;;
+    -j) jobs=${2:?-j needs a number}; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+options=(-Dtests=enabled -Dconverter=enabled)
+suffix=''
+needs=(tests)
+case $compiler in
+  gcc) export CC=gcc CXX=g++ ;;
+  clang) export CC=clang CXX=clang++; suffix+=-clang; needs+=(clang) ;;
+esac
+if [[ $sanitize == yes ]]; then
+  suffix+=-sanitize
+  options+=(-Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debug -Doptimization=1)
+  # A finding ends the test.
+  export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+  export ASAN_OPTIONS=allocator_may_return_null=1
+fi
+build=${build:-$root/build/tests$suffix}
+
+"$root/examples/install_dependencies.sh" "${needs[@]}"
+if [[ ! -f $build/build.ninja ]]; then
+  meson setup "$build" "$root" "${options[@]}"
+fi
+meson compile -C "$build" -j "$jobs"
+
+status=0
+find "$build" -maxdepth 1 -name '*.xml' -delete
+meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 3 || status=$?
+python3 "$root/tests/count_results.py" "$build/meson-logs/testlog.junit.xml" "$status"
+exit "$status"
