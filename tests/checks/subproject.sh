@@ -12,6 +12,6 @@ ln -s "$1" "$game/subprojects/gptq"
 meson setup "$game/build" "$game" --buildtype=debug >"$game/log" 2>&1 || { cat "$game/log"; exit 1; }
 meson compile -C "$game/build" >"$game/log" 2>&1 || { cat "$game/log"; exit 1; }
 "$game/build/game"
-for file in gptq-convert unit_tests kernel_test; do
+for file in gptq-convert gptq-run unit_tests kernel_test; do
   [[ -z $(find "$game/build" -name "$file") ]] || { echo "a subproject builds $file"; exit 1; }
 done
