@@ -29,7 +29,15 @@ PackedTensor pack(const model::Slot& slot, Weight&& weight, base::Pool& pool) {
 
 // Refuses what loading would refuse.
 void check_values(const model::Slot& slot, const PackedTensor& t) {
-  const kernels::Matrix w{t.kind, t.scales_f32, slot.n, slot.k, t.k_padded, t.group, t.codes.data(), t.scales.data(), t.zeros.empty() ? nullptr : t.zeros.data(),
+  const kernels::Matrix w{t.kind,
+                          t.scales_f32,
+                          slot.n,
+                          slot.k,
+                          t.k_padded,
+                          t.group,
+                          t.codes.data(),
+                          t.scales.data(),
+                          t.zeros.empty() ? nullptr : t.zeros.data(),
                           t.perm.empty() ? nullptr : t.perm.data()};
   model::check_values(w, slot.name);
 }
@@ -89,7 +97,8 @@ class Conversion {
   void add_weight(const model::Slot& slot) {
     Weight weight = source_.load(slot);
     if (std::holds_alternative<std::monostate>(weight)) {
-      if (slot.required) fail(GPTQ_E_FORMAT, "the checkpoint has no weights for '", std::string_view(slot.name), "' (", slot.n, " x ", slot.k, ")");
+      if (slot.required)
+        fail(GPTQ_E_FORMAT, "the checkpoint has no weights for '", std::string_view(slot.name), "' (", slot.n, " x ", slot.k, ")");
       return;
     }
     auto tensor = std::make_unique<fb::TensorT>();
@@ -133,6 +142,8 @@ class Conversion {
 
 }  // namespace
 
-ConvertResult convert(ModelSource& source, std::string_view path, const ConvertOptions& options) { return Conversion(source, path, options).run(); }
+ConvertResult convert(ModelSource& source, std::string_view path, const ConvertOptions& options) {
+  return Conversion(source, path, options).run();
+}
 
 }  // namespace gptq::convert

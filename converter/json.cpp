@@ -59,8 +59,12 @@ std::optional<element> JsonObject::find(std::string_view key) const {
 
 std::optional<int64_t> JsonObject::integer(std::string_view key) const { return typed<int64_t>(*this, key, "must be a whole number"); }
 std::optional<bool> JsonObject::boolean(std::string_view key) const { return typed<bool>(*this, key, "must be true or false"); }
-std::optional<std::string_view> JsonObject::string(std::string_view key) const { return typed<std::string_view>(*this, key, "must be a string"); }
-std::optional<simdjson::dom::array> JsonObject::array(std::string_view key) const { return typed<simdjson::dom::array>(*this, key, "must be a list"); }
+std::optional<std::string_view> JsonObject::string(std::string_view key) const {
+  return typed<std::string_view>(*this, key, "must be a string");
+}
+std::optional<simdjson::dom::array> JsonObject::array(std::string_view key) const {
+  return typed<simdjson::dom::array>(*this, key, "must be a list");
+}
 
 std::optional<double> JsonObject::number(std::string_view key) const {
   const auto value = typed<double>(*this, key, "must be a number");
@@ -98,7 +102,8 @@ JsonDocument JsonDocument::read(const std::string& path, std::string_view name, 
 
 std::string read_text(const std::string& path, uint64_t bytes_max) {
   const base::FileSource file(path);
-  if (file.size() > bytes_max) fail(GPTQ_E_FORMAT, "'", path, "' has ", file.size(), " bytes, more than the ", bytes_max, " that such a file may have");
+  if (file.size() > bytes_max)
+    fail(GPTQ_E_FORMAT, "'", path, "' has ", file.size(), " bytes, more than the ", bytes_max, " that such a file may have");
   std::string text(base::to_size(file.size()), '\0');
   file.read_at(0, std::as_writable_bytes(std::span(text)));
   return text;

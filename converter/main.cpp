@@ -37,7 +37,9 @@ void run_convert(const Arguments& arguments) {
     base::fail(GPTQ_E_IO, "'", arguments.target, "' exists already; --force replaces it");
   const bool terminal = isatty(STDERR_FILENO) != 0;
   convert::Options options;
-  options.warn = [&](std::string_view text) { say((terminal ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text)); };
+  options.warn = [&](std::string_view text) {
+    say((terminal ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
+  };
   const auto source = convert::open_source(arguments.source, options);
   convert::ConvertOptions how;
   how.replace = arguments.force;
@@ -45,8 +47,9 @@ void run_convert(const Arguments& arguments) {
   if (terminal) how.progress = show_progress;
   const convert::RemoveOnSignal guard(base::AtomicFile::temporary_path(arguments.target));
   const convert::ConvertResult result = convert::convert(*source, arguments.target, how);
-  std::printf("%s: %llu tensors, %.1f million weights, %.1f MB\n", arguments.target.c_str(), static_cast<unsigned long long>(result.n_tensors),
-              static_cast<double>(result.n_weights) / 1e6, static_cast<double>(result.bytes) / 1e6);
+  std::printf("%s: %llu tensors, %.1f million weights, %.1f MB\n", arguments.target.c_str(),
+              static_cast<unsigned long long>(result.n_tensors), static_cast<double>(result.n_weights) / 1e6,
+              static_cast<double>(result.bytes) / 1e6);
 }
 
 void run_inspect(const Arguments& arguments) {
@@ -56,8 +59,9 @@ void run_inspect(const Arguments& arguments) {
 
 void run_verify(const Arguments& arguments) {
   const convert::Verified verified = convert::verify(base::FileSource(arguments.file));
-  std::printf("%s: sound, %llu tensors in %llu chunks, %llu bytes\n", arguments.file.c_str(), static_cast<unsigned long long>(verified.n_tensors),
-              static_cast<unsigned long long>(verified.n_chunks), static_cast<unsigned long long>(verified.bytes));
+  std::printf("%s: sound, %llu tensors in %llu chunks, %llu bytes\n", arguments.file.c_str(),
+              static_cast<unsigned long long>(verified.n_tensors), static_cast<unsigned long long>(verified.n_chunks),
+              static_cast<unsigned long long>(verified.bytes));
 }
 
 // Runs one command; every failure is one line.
@@ -82,7 +86,8 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{"Makes .gptq files for libgptq from Hugging Face folders (GPTQ, or 16 and 32 bit safetensors) and GGUF files."};
   app.name("gptq-convert");
-  app.footer("Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq");
+  app.footer(
+      "Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq");
   app.set_version_flag("--version", "gptq-convert " GPTQ_VERSION_TEXT);
   app.add_option("SRC", arguments.source, "folder with config.json and *.safetensors, or a .gguf file");
   app.add_option("DST", arguments.target, "file to write");

@@ -54,7 +54,8 @@ Columns plan_columns(std::string_view name, const QuantizedWeight& w, uint32_t k
   if (runs && most % 16 == 0) return ordered_columns(k, most);
 
   const uint64_t group = base::round_up(most, 16), k_padded = base::round_up(base::mul(group, w.n_groups), 64);
-  if (k_padded / 16 > base::round_up(k, 64)) fail(GPTQ_E_FORMAT, "tensor '", name, "': one of its ", w.n_groups, " groups has ", most, " of its ", k, " inputs");
+  if (k_padded / 16 > base::round_up(k, 64))
+    fail(GPTQ_E_FORMAT, "tensor '", name, "': one of its ", w.n_groups, " groups has ", most, " of its ", k, " inputs");
   Columns out{static_cast<uint32_t>(k_padded), static_cast<uint32_t>(group), {}, false};
   out.input.assign(out.k_padded, -1);
   std::vector<uint32_t> used(w.n_groups);
@@ -67,14 +68,15 @@ Kind kind_of(uint32_t bits) { return bits == 2 ? Kind::q2 : bits == 3 ? Kind::q3
 void check_sizes(std::string_view name, const QuantizedWeight& w, uint32_t n, uint32_t k) {
   const uint64_t groups = base::mul(n, w.n_groups);
   const bool bits = w.bits == 2 || w.bits == 3 || w.bits == 4 || w.bits == 8;
-  if (!bits || w.n_groups < 1 || w.n_groups > k || w.codes.size() != base::mul(n, k) || w.scales.size() != groups || (!w.zeros.empty() && w.zeros.size() != groups) ||
-      (!w.g_idx.empty() && w.g_idx.size() != k))
+  if (!bits || w.n_groups < 1 || w.n_groups > k || w.codes.size() != base::mul(n, k) || w.scales.size() != groups ||
+      (!w.zeros.empty() && w.zeros.size() != groups) || (!w.g_idx.empty() && w.g_idx.size() != k))
     fail(GPTQ_E_FORMAT, "tensor '", name, "': its parts do not fit ", n, " x ", k, " in ", w.n_groups, " groups");
 }
 
 // values [n][n_groups] -> [n/16 up][groups][16], filled up with `rest`.
 template <class T, class Convert>
-void interleave(const std::vector<T>& values, uint32_t n, uint32_t n_groups, uint32_t groups, decltype(std::declval<Convert>()(T())) rest, std::byte* out, Convert&& convert) {
+void interleave(const std::vector<T>& values, uint32_t n, uint32_t n_groups, uint32_t groups, decltype(std::declval<Convert>()(T())) rest,
+                std::byte* out, Convert&& convert) {
   using Out = decltype(convert(T()));
   for (uint64_t row = 0; row < uint64_t{kernels::n_blocks(n)} * 16; ++row)
     for (uint64_t g = 0; g < groups; ++g) {
@@ -84,7 +86,8 @@ void interleave(const std::vector<T>& values, uint32_t n, uint32_t n_groups, uin
 }
 
 void pack_scales(const QuantizedWeight& w, uint32_t n, uint32_t groups, PackedTensor& out) {
-  out.scales_f32 = !std::all_of(w.scales.begin(), w.scales.end(), [](float f) { return kernels::float_from_half(kernels::half_from_float(f)) == f; });
+  out.scales_f32 =
+      !std::all_of(w.scales.begin(), w.scales.end(), [](float f) { return kernels::float_from_half(kernels::half_from_float(f)) == f; });
   out.scales.resize(base::to_size(base::mul(kernels::n_blocks(n), groups, 16, out.scales_f32 ? 4 : 2)));
   if (out.scales_f32) interleave(w.scales, n, w.n_groups, groups, 0.0f, out.scales.data(), [](float f) { return f; });
   else interleave(w.scales, n, w.n_groups, groups, uint16_t{0}, out.scales.data(), kernels::half_from_float);
@@ -136,7 +139,8 @@ PackedTensor pack_quantized(std::string_view name, const QuantizedWeight& w, uin
 }
 
 PackedTensor pack_dense(std::string_view name, DenseWeight&& weight, uint32_t n, uint32_t k) {
-  if (weight.bytes.size() != base::mul(n, k, kernels::bits_of(weight.kind) / 8)) fail(GPTQ_E_FORMAT, "tensor '", name, "': ", weight.bytes.size(), " bytes do not fit ", n, " x ", k);
+  if (weight.bytes.size() != base::mul(n, k, kernels::bits_of(weight.kind) / 8))
+    fail(GPTQ_E_FORMAT, "tensor '", name, "': ", weight.bytes.size(), " bytes do not fit ", n, " x ", k);
   PackedTensor out;
   out.kind = weight.kind;
   out.k_padded = k;
@@ -145,7 +149,8 @@ PackedTensor pack_dense(std::string_view name, DenseWeight&& weight, uint32_t n,
 }
 
 PackedTensor pack_vector(std::string_view name, const DenseWeight& weight, uint32_t n) {
-  if (weight.bytes.size() != base::mul(n, kernels::bits_of(weight.kind) / 8)) fail(GPTQ_E_FORMAT, "tensor '", name, "': ", weight.bytes.size(), " bytes do not fit ", n, " values");
+  if (weight.bytes.size() != base::mul(n, kernels::bits_of(weight.kind) / 8))
+    fail(GPTQ_E_FORMAT, "tensor '", name, "': ", weight.bytes.size(), " bytes do not fit ", n, " values");
   const Dtype dtype = weight.kind == Kind::f16 ? Dtype::f16 : weight.kind == Kind::bf16 ? Dtype::bf16 : Dtype::f32;
   const std::vector<float> values = to_floats(dtype, weight.bytes);
   PackedTensor out;

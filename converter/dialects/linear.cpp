@@ -17,7 +17,8 @@ using base::fail;
 
 class LinearReader {
  public:
-  LinearReader(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config, const Options& options)
+  LinearReader(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config,
+               const Options& options)
       : tensors_(tensors), module_(module), n_(n), k_(k), config_(config), options_(options), settings_(config.settings) {
     const auto ruled = config.rules.apply(module, config.settings);
     if (ruled) settings_ = *ruled;
@@ -41,10 +42,11 @@ class LinearReader {
   const TensorEntry& matrix(const char* suffix, std::initializer_list<Dtype> dtypes, uint64_t rows, uint64_t columns) const {
     const TensorEntry& entry = tensors_.get(module_ + suffix);
     if (std::find(dtypes.begin(), dtypes.end(), entry.dtype) == dtypes.end() || entry.shape.size() != 2)
-      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), ": not a matrix of the type that GPTQ has there");
+      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry),
+           ": not a matrix of the type that GPTQ has there");
     if ((rows && entry.shape[0] != rows) || entry.shape[1] != columns)
-      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [", rows ? std::to_string(rows) : std::string("any"),
-           ", ", columns, "] belongs");
+      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [",
+           rows ? std::to_string(rows) : std::string("any"), ", ", columns, "] belongs");
     return entry;
   }
 
@@ -72,17 +74,21 @@ class LinearReader {
       out_.bits = bits;
       return;
     }
-    fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), ", which fits no number of bits for ", k_, " inputs");
+    fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry),
+         ", which fits no number of bits for ", k_, " inputs");
   }
 
   void read_group_index() {
     const TensorEntry* entry = tensors_.find(module_ + ".g_idx");
     if (!entry) return;
-    if (entry->dtype != Dtype::i32 || entry->shape != std::vector<uint64_t>{k_}) fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' is ", describe(*entry), " where I32 [", k_, "] belongs");
+    if (entry->dtype != Dtype::i32 || entry->shape != std::vector<uint64_t>{k_})
+      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' is ", describe(*entry), " where I32 [", k_,
+           "] belongs");
     out_.g_idx.resize(k_);
     tensors_.read(*entry, std::as_writable_bytes(std::span(out_.g_idx)));
     for (const int32_t g : out_.g_idx)
-      if (g < 0 || static_cast<uint32_t>(g) >= out_.n_groups) fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' holds group ", g, ", there are ", out_.n_groups);
+      if (g < 0 || static_cast<uint32_t>(g) >= out_.n_groups)
+        fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' holds group ", g, ", there are ", out_.n_groups);
     // Old writers left zeros for "in order".
     if (out_.n_groups > 1 && std::all_of(out_.g_idx.begin(), out_.g_idx.end(), [](int32_t g) { return g == 0; })) out_.g_idx.clear();
   }
@@ -93,7 +99,8 @@ class LinearReader {
     out_.group_size = settings_.group_size;
     if (makes_groups(out_.group_size)) return;
     const int64_t found = group_size_of_shapes();
-    if (out_.group_size) warn("the config says group size " + std::to_string(out_.group_size) + ", its shapes say " + std::to_string(found));
+    if (out_.group_size)
+      warn("the config says group size " + std::to_string(out_.group_size) + ", its shapes say " + std::to_string(found));
     out_.group_size = static_cast<int32_t>(found);
   }
 
@@ -120,7 +127,8 @@ class LinearReader {
     const ZerosChoice choice = choose_zeros(words, n_, out_.bits, settings_.symmetric, config_);
     if (choice.warning) warn(choice.warning);
     if (choice.damaged_words)
-      warn("zero points of " + std::to_string(choice.damaged_words) + " words were damaged by the program that wrote them; answers may be poor");
+      warn("zero points of " + std::to_string(choice.damaged_words) +
+           " words were damaged by the program that wrote them; answers may be poor");
     if (!choice.symmetric) out_.zeros = unpack_zeros(words, n_, out_.n_groups, out_.bits, choice.dialect);
   }
 
@@ -156,12 +164,19 @@ bool is_quantized_module(const TensorFolder& tensors, const std::string& module)
   struct Foreign {
     const char *suffix, *format;
   };
-  for (const auto& [suffix, format] : {Foreign{".weight_packed", "compressed-tensors"}, {".B", "Marlin"}, {".SCB", "bitsandbytes"}, {".weight_scale", "FP8 or compressed-tensors"}, {".weight_scale_inv", "FP8"}})
-    if (tensors.find(module + suffix)) fail(GPTQ_E_UNSUPPORTED, "tensor '", module, suffix, "' belongs to the format ", format, ", which is not supported; save the model in GPTQ format");
+  for (const auto& [suffix, format] : {Foreign{".weight_packed", "compressed-tensors"},
+                                       {".B", "Marlin"},
+                                       {".SCB", "bitsandbytes"},
+                                       {".weight_scale", "FP8 or compressed-tensors"},
+                                       {".weight_scale_inv", "FP8"}})
+    if (tensors.find(module + suffix))
+      fail(GPTQ_E_UNSUPPORTED, "tensor '", module, suffix, "' belongs to the format ", format,
+           ", which is not supported; save the model in GPTQ format");
   return false;
 }
 
-QuantizedWeight read_gptq_linear(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config, const Options& options) {
+QuantizedWeight read_gptq_linear(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config,
+                                 const Options& options) {
   return LinearReader(tensors, module, n, k, config, options).read();
 }
 

@@ -10,6 +10,7 @@ namespace gptq::convert {
 // Whether `module` is stored quantized. Fails with UNSUPPORTED where it is, but in a format that is not GPTQ's.
 bool is_quantized_module(const TensorFolder& tensors, const std::string& module);
 // n outputs, k inputs: shapes that do not fit them are refused; bits and group size follow from the shapes where the config differs.
-QuantizedWeight read_gptq_linear(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config, const Options& options);
+QuantizedWeight read_gptq_linear(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config,
+                                 const Options& options);
 
 }  // namespace gptq::convert

@@ -28,7 +28,8 @@ Code compile(std::string_view pattern) {
   int error = 0;
   PCRE2_SIZE at = 0;
   // The empty pattern has no address of its own.
-  Code code(pcre2_compile(units(pattern.empty() ? "" : pattern), pattern.size(), PCRE2_ANCHORED | PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr));
+  Code code(
+      pcre2_compile(units(pattern.empty() ? "" : pattern), pattern.size(), PCRE2_ANCHORED | PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr));
   if (code) return code;
   char reason[160] = "";
   pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(reason), sizeof reason);
@@ -41,7 +42,8 @@ bool matches(const pcre2_code* code, std::string_view pattern, std::string_view 
   if (!data || !context) throw std::bad_alloc();
   pcre2_set_match_limit(context.get(), steps_max);
   const int result = pcre2_match(code, units(text), text.size(), 0, 0, data.get(), context.get());
-  if (result < PCRE2_ERROR_NOMATCH) fail(GPTQ_E_FORMAT, "quantization config: the dynamic pattern '", pattern, "' takes too much work on '", text, "'");
+  if (result < PCRE2_ERROR_NOMATCH)
+    fail(GPTQ_E_FORMAT, "quantization config: the dynamic pattern '", pattern, "' takes too much work on '", text, "'");
   return result != PCRE2_ERROR_NOMATCH;
 }
 
@@ -60,7 +62,8 @@ ModuleRules& ModuleRules::operator=(ModuleRules&&) noexcept = default;
 ModuleRules::~ModuleRules() = default;
 
 void ModuleRules::add(std::string_view key, const QuantOverrides& overrides) {
-  if (rules_.size() == rules_max || key.size() > pattern_bytes_max) fail(GPTQ_E_FORMAT, "quantization config: 'dynamic' has too many or too long patterns");
+  if (rules_.size() == rules_max || key.size() > pattern_bytes_max)
+    fail(GPTQ_E_FORMAT, "quantization config: 'dynamic' has too many or too long patterns");
   const bool skips = key.starts_with("-:");
   if (skips || key.starts_with("+:")) key.remove_prefix(2);
   rules_.push_back({std::string(key), compile(key), skips, overrides});

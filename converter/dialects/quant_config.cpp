@@ -39,7 +39,8 @@ constexpr Advice formats[] = {
 
 [[noreturn]] void refuse(const JsonObject& object, std::string_view what, std::string_view name, std::span<const Advice> table) {
   for (const Advice& advice : table)
-    if (name.starts_with(advice.name)) fail(GPTQ_E_UNSUPPORTED, "'", object.where(), "': ", what, " '", name, "' is not supported: ", advice.text);
+    if (name.starts_with(advice.name))
+      fail(GPTQ_E_UNSUPPORTED, "'", object.where(), "': ", what, " '", name, "' is not supported: ", advice.text);
   fail(GPTQ_E_UNSUPPORTED, "'", object.where(), "': ", what, " '", name, "' is not supported; gptq and gptq_v2 checkpoints are");
 }
 
@@ -59,10 +60,12 @@ void check_format(const JsonObject& object, QuantConfig& out) {
     refuse(object, "checkpoint format", format, formats);
   out.v2_zeros = format == "gptq_v2";
   if (const auto pack = object.string("pack_dtype"); pack && *pack != "int32")
-    fail(GPTQ_E_UNSUPPORTED, "'", object.where(), "': pack_dtype '", *pack, "' is not supported, only int32 is; save the model again with it");
+    fail(GPTQ_E_UNSUPPORTED, "'", object.where(), "': pack_dtype '", *pack,
+         "' is not supported, only int32 is; save the model again with it");
   bool rotated = true;
   if (const auto rotation = object.find("rotation"); rotation && (rotation->get(rotated) || rotated))
-    fail(GPTQ_E_UNSUPPORTED, "'", object.where(), "': 'rotation' needs a Hadamard transform at run time, which is not supported; quantize without rotation");
+    fail(GPTQ_E_UNSUPPORTED, "'", object.where(),
+         "': 'rotation' needs a Hadamard transform at run time, which is not supported; quantize without rotation");
 }
 
 // "gptqmodel:6.0.3" -> {6, 0, 3}; zeros where it is no version.
@@ -148,7 +151,8 @@ QuantSettings QuantOverrides::over(const QuantSettings& settings) const {
 
 std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config) {
   for (const char* name : {"quantize_config.json", "quant_config.json"})
-    if (const std::string path = folder + "/" + name; file_exists(path)) return read(JsonDocument::read(path, name, config_bytes_max).root());
+    if (const std::string path = folder + "/" + name; file_exists(path))
+      return read(JsonDocument::read(path, name, config_bytes_max).root());
   if (const auto inside = config.object("quantization_config")) return read(*inside);
   return std::nullopt;
 }

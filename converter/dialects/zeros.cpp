@@ -36,11 +36,12 @@ void for_each_32(std::span<const uint32_t> words, uint32_t n, uint32_t n_groups,
 
 bool all_equal(std::span<const uint32_t> words, uint32_t n, uint32_t bits, ZerosDialect dialect, uint32_t value) {
   bool equal = true;
-  for_each_32(words, n, static_cast<uint32_t>(words.size() / packed_words(n, bits)), bits, dialect, [&](uint32_t, uint32_t first, const uint8_t* fields) {
-    const uint32_t count = std::min(32u, n - first);
-    equal = std::all_of(fields, fields + count, [&](uint8_t f) { return f == value; });
-    return equal;
-  });
+  for_each_32(words, n, static_cast<uint32_t>(words.size() / packed_words(n, bits)), bits, dialect,
+              [&](uint32_t, uint32_t first, const uint8_t* fields) {
+                const uint32_t count = std::min(32u, n - first);
+                equal = std::all_of(fields, fields + count, [&](uint8_t f) { return f == value; });
+                return equal;
+              });
   return equal;
 }
 

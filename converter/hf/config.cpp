@@ -11,7 +11,8 @@ namespace {
 using base::fail;
 
 [[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key) {
-  fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': '", key, "' asks for something that is not supported and would change the model's answers");
+  fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': '", key,
+       "' asks for something that is not supported and would change the model's answers");
 }
 
 bool is_off(simdjson::dom::element value) {
@@ -22,13 +23,31 @@ bool is_off(simdjson::dom::element value) {
 
 // Settings of other families that a config of a supported class may carry. They may be absent or say "no effect".
 void refuse_unsupported(const JsonObject& config) {
-  for (std::string_view key : {"attn_logit_softcapping", "final_logit_softcapping", "logit_softcapping", "num_local_experts", "num_experts", "n_routed_experts",
-                               "moe_intermediate_size", "qk_layernorm", "use_qk_norm", "clip_qkv", "attention_sink", "alibi", "use_parallel_residual",
-                               "parallel_attn", "no_rope_layers", "rope_interleaved", "rope_interleave", "attn_temperature_tuning", "use_bidirectional_attention",
-                               "attention_chunk_size", "add_cross_attention", "is_encoder_decoder"})
+  for (std::string_view key : {"attn_logit_softcapping",
+                               "final_logit_softcapping",
+                               "logit_softcapping",
+                               "num_local_experts",
+                               "num_experts",
+                               "n_routed_experts",
+                               "moe_intermediate_size",
+                               "qk_layernorm",
+                               "use_qk_norm",
+                               "clip_qkv",
+                               "attention_sink",
+                               "alibi",
+                               "use_parallel_residual",
+                               "parallel_attn",
+                               "no_rope_layers",
+                               "rope_interleaved",
+                               "rope_interleave",
+                               "attn_temperature_tuning",
+                               "use_bidirectional_attention",
+                               "attention_chunk_size",
+                               "add_cross_attention",
+                               "is_encoder_decoder"})
     if (const auto value = config.find(key); value && !is_off(*value)) refuse_feature(config, key);
-  for (std::string_view key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb",
-                               "scale_depth", "lm_head_multiplier"})
+  for (std::string_view key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "logit_scale",
+                               "scale_emb", "scale_depth", "lm_head_multiplier"})
     if (config.number(key, 1) != 1) refuse_feature(config, key);
   if (!config.boolean("is_causal", true)) refuse_feature(config, "is_causal");
   for (std::string_view key : {"hidden_act", "hidden_activation"})
@@ -102,7 +121,8 @@ HfModel read_config(const JsonObject& config) {
   spec.tied_head = config.boolean("tie_word_embeddings", false);
   spec.qk_norm = architecture.qk_norm;
   spec.rope = std::make_unique<format::fb::RopeT>(read_rope(config, spec.head_dim, spec.n_ctx_train));
-  if (spec.rope->dynamic_factor > 0) spec.n_ctx_train = static_cast<uint32_t>(std::min(double(model::n_ctx_max), spec.n_ctx_train * double(spec.rope->dynamic_factor)));
+  if (spec.rope->dynamic_factor > 0)
+    spec.n_ctx_train = static_cast<uint32_t>(std::min(double(model::n_ctx_max), spec.n_ctx_train * double(spec.rope->dynamic_factor)));
   read_window(config, architecture, spec);
   const bool as_config = architecture.biases == Architecture::Biases::as_config;
   out.attention_bias = as_config ? config.boolean("attention_bias", false) : architecture.biases == Architecture::Biases::qkv;

@@ -44,7 +44,8 @@ std::string module_of(std::string_view slot) {
 
 // Tensors that checkpoints carry and nobody needs.
 bool is_harmless(std::string_view name) {
-  for (std::string_view suffix : {".rotary_emb.inv_freq", ".self_attn.bias", ".self_attn.masked_bias", ".self_attn.attention_mask", ".qweight", ".qzeros", ".scales", ".g_idx"})
+  for (std::string_view suffix : {".rotary_emb.inv_freq", ".self_attn.bias", ".self_attn.masked_bias", ".self_attn.attention_mask",
+                                  ".qweight", ".qzeros", ".scales", ".g_idx"})
     if (name.ends_with(suffix)) return true;
   return false;
 }
@@ -52,8 +53,12 @@ bool is_harmless(std::string_view name) {
 class HfSource final : public ModelSource {
  public:
   HfSource(const std::string& folder, const Options& options)
-      : options_(options), config_file_(JsonDocument::read(folder + "/config.json", "config.json", config_bytes_max)), config_(config_file_.root()),
-        quant_(read_quant_config(folder, config_)), model_(read_config(config_)), tensors_(folder) {
+      : options_(options),
+        config_file_(JsonDocument::read(folder + "/config.json", "config.json", config_bytes_max)),
+        config_(config_file_.root()),
+        quant_(read_quant_config(folder, config_)),
+        model_(read_config(config_)),
+        tensors_(folder) {
     settle_head();
     check_custom_code();
     describe_model(folder);
@@ -105,7 +110,9 @@ class HfSource final : public ModelSource {
   }
 
   void check_custom_code() const {
-    if (config_.has("auto_map")) options_.warn("the model names code of its own (auto_map); it is not run, the weights are read as " + std::string(model_.architecture->name));
+    if (config_.has("auto_map"))
+      options_.warn("the model names code of its own (auto_map); it is not run, the weights are read as " +
+                    std::string(model_.architecture->name));
   }
 
   Weight load_dense(const std::string& name, const model::Slot& slot) const {
@@ -115,19 +122,25 @@ class HfSource final : public ModelSource {
     if (entry->shape != shape) refuse_shape(*entry, shape);
     using kernels::Kind;
     if (entry->dtype != Dtype::f16 && entry->dtype != Dtype::bf16 && entry->dtype != Dtype::f32)
-      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(*entry), "': tensor '", name, "' is ", describe(*entry), "; weights must be F16, BF16 or F32");
-    return DenseWeight{entry->dtype == Dtype::f16 ? Kind::f16 : entry->dtype == Dtype::bf16 ? Kind::bf16 : Kind::f32, tensors_.read(*entry)};
+      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(*entry), "': tensor '", name, "' is ", describe(*entry),
+           "; weights must be F16, BF16 or F32");
+    return DenseWeight{entry->dtype == Dtype::f16    ? Kind::f16
+                       : entry->dtype == Dtype::bf16 ? Kind::bf16
+                                                     : Kind::f32,
+                       tensors_.read(*entry)};
   }
 
   [[noreturn]] void refuse_shape(const TensorEntry& entry, const std::vector<uint64_t>& shape) const {
     TensorEntry expected = entry;
     expected.shape = shape;
-    fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where config.json wants ", describe(expected));
+    fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where config.json wants ",
+         describe(expected));
   }
 
   bool bias_expected(std::string_view module) const {
     const bool qkv = module.ends_with(".q_proj") || module.ends_with(".k_proj") || module.ends_with(".v_proj");
-    if (qkv || module.ends_with(".o_proj")) return model_.attention_bias && (qkv || model_.architecture->biases == Architecture::Biases::as_config);
+    if (qkv || module.ends_with(".o_proj"))
+      return model_.attention_bias && (qkv || model_.architecture->biases == Architecture::Biases::as_config);
     return model_.mlp_bias && module.find(".mlp.") != module.npos;
   }
 
@@ -180,7 +193,8 @@ class HfSource final : public ModelSource {
       if (!module.starts_with("model.layers.")) return false;
       const size_t end = module.find('.', 13);
       uint64_t layer = 0;
-      for (const char c : module.substr(13, end == module.npos ? end : end - 13)) layer = c >= '0' && c <= '9' && layer < UINT32_MAX ? layer * 10 + static_cast<uint64_t>(c - '0') : UINT32_MAX;
+      for (const char c : module.substr(13, end == module.npos ? end : end - 13))
+        layer = c >= '0' && c <= '9' && layer < UINT32_MAX ? layer * 10 + static_cast<uint64_t>(c - '0') : UINT32_MAX;
       if (layer >= description_.spec.n_layers || end == module.npos) return false;
       return std::any_of(std::begin(layer_names), std::end(layer_names), [&](const Name& n) { return n.module == module.substr(end + 1); });
     };
@@ -190,7 +204,9 @@ class HfSource final : public ModelSource {
       if (is_known(name) || is_harmless(name)) continue;
       if (count++ == 0) first = name;
     }
-    if (count) options_.warn(std::to_string(count) + (count == 1 ? " tensor is" : " tensors are") + " not part of this kind of model and left out: " + first + (count > 1 ? ", ..." : ""));
+    if (count)
+      options_.warn(std::to_string(count) + (count == 1 ? " tensor is" : " tensors are") +
+                    " not part of this kind of model and left out: " + first + (count > 1 ? ", ..." : ""));
   }
 
   Options options_;
@@ -205,6 +221,8 @@ class HfSource final : public ModelSource {
 
 }  // namespace
 
-std::unique_ptr<ModelSource> open_hf_folder(const std::string& folder, const Options& options) { return std::make_unique<HfSource>(folder, options); }
+std::unique_ptr<ModelSource> open_hf_folder(const std::string& folder, const Options& options) {
+  return std::make_unique<HfSource>(folder, options);
+}
 
 }  // namespace gptq::convert

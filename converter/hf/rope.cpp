@@ -14,7 +14,9 @@ namespace {
 using base::fail;
 using Frequencies = std::vector<float>;
 
-float power(double base, float exponent) { return static_cast<float>(std::pow(static_cast<double>(static_cast<float>(base)), static_cast<double>(exponent))); }
+float power(double base, float exponent) {
+  return static_cast<float>(std::pow(static_cast<double>(static_cast<float>(base)), static_cast<double>(exponent)));
+}
 
 // base ^ (2j / dim)
 Frequencies wave_powers(double base, uint32_t dim) {
@@ -141,10 +143,13 @@ const Kind& find_kind(const JsonObject& fields) {
 }
 
 void refuse_unknown_keys(const JsonObject& fields, const Kind& kind) {
-  static constexpr std::string_view common[] = {"type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "finetuned"};
+  static constexpr std::string_view common[] = {
+      "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "finetuned"};
   for (const auto field : fields.fields()) {
     const auto is_key = [&](std::string_view key) { return key == field.key; };
-    if (field.value.is_null() || std::any_of(std::begin(common), std::end(common), is_key) || std::any_of(kind.keys.begin(), kind.keys.end(), is_key)) continue;
+    if (field.value.is_null() || std::any_of(std::begin(common), std::end(common), is_key) ||
+        std::any_of(kind.keys.begin(), kind.keys.end(), is_key))
+      continue;
     fail(GPTQ_E_UNSUPPORTED, "'", fields.where(), "': '", field.key, "' is not supported with rope type '", kind.name, "'");
   }
 }
@@ -163,10 +168,12 @@ format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_
   if (!(theta > 0)) fields.refuse("rope_theta", "must be positive");
   if (!(part > 0 && part <= 1)) fields.refuse("partial_rotary_factor", "must be above 0 and at most 1");
   const auto dim = static_cast<uint32_t>(head_dim * part);
-  if (dim < 2 || dim % 2 != 0) fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': ", dim, " rotary dimensions: they must be even and at least 2");
+  if (dim < 2 || dim % 2 != 0)
+    fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': ", dim, " rotary dimensions: they must be even and at least 2");
 
   const double original = config.has("original_max_position_embeddings") ? config.count("original_max_position_embeddings")
-                                                                          : given ? fields.count("original_max_position_embeddings", max_positions) : max_positions;
+                          : given                                        ? fields.count("original_max_position_embeddings", max_positions)
+                                                                         : max_positions;
   format::fb::RopeT rope;
   rope.dim = dim;
   rope.theta = static_cast<float>(theta);

@@ -21,8 +21,21 @@ struct DtypeFacts {
   std::string_view name;
   uint32_t bytes;
 };
-constexpr std::array<DtypeFacts, 15> dtypes{{{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
-                                             {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4}, {"I64", 8}, {"U64", 8}, {"F64", 8}}};
+constexpr std::array<DtypeFacts, 15> dtypes{{{"BOOL", 1},
+                                             {"U8", 1},
+                                             {"I8", 1},
+                                             {"F8_E5M2", 1},
+                                             {"F8_E4M3", 1},
+                                             {"I16", 2},
+                                             {"U16", 2},
+                                             {"F16", 2},
+                                             {"BF16", 2},
+                                             {"I32", 4},
+                                             {"U32", 4},
+                                             {"F32", 4},
+                                             {"I64", 8},
+                                             {"U64", 8},
+                                             {"F64", 8}}};
 
 uint64_t header_size(const base::Source& source, std::string_view file) {
   std::array<std::byte, 8> bytes;
@@ -30,15 +43,20 @@ uint64_t header_size(const base::Source& source, std::string_view file) {
   source.read_at(0, bytes);
   uint64_t size = 0;
   for (int i = 7; i >= 0; --i) size = size << 8 | static_cast<uint64_t>(bytes[static_cast<size_t>(i)]);
-  if (size > header_bytes_max) fail(GPTQ_E_FORMAT, "'", file, "': a header of ", size, " bytes, at most ", header_bytes_max, " are allowed: is it a safetensors file?");
-  if (size > source.size() - 8) fail(GPTQ_E_FORMAT, "'", file, "': the header of ", size, " bytes passes the end of the file: the download is not complete");
+  if (size > header_bytes_max)
+    fail(GPTQ_E_FORMAT, "'", file, "': a header of ", size, " bytes, at most ", header_bytes_max,
+         " are allowed: is it a safetensors file?");
+  if (size > source.size() - 8)
+    fail(GPTQ_E_FORMAT, "'", file, "': the header of ", size, " bytes passes the end of the file: the download is not complete");
   return size;
 }
 
 // Reads the fields of one tensor.
 class EntryReader {
  public:
-  EntryReader(std::string_view file, std::string_view name, uint64_t data_offset) : file_(file), data_offset_(data_offset) { entry_.name = name; }
+  EntryReader(std::string_view file, std::string_view name, uint64_t data_offset) : file_(file), data_offset_(data_offset) {
+    entry_.name = name;
+  }
 
   TensorEntry read(element value) {
     simdjson::dom::object fields;
@@ -51,7 +69,9 @@ class EntryReader {
   }
 
  private:
-  [[noreturn]] void refuse(std::string_view text) const { fail(GPTQ_E_FORMAT, "'", file_, "': tensor '", std::string_view(entry_.name), "' ", text); }
+  [[noreturn]] void refuse(std::string_view text) const {
+    fail(GPTQ_E_FORMAT, "'", file_, "': tensor '", std::string_view(entry_.name), "' ", text);
+  }
   void rule(bool holds, std::string_view text) const {
     if (!holds) refuse(text);
   }
@@ -60,7 +80,8 @@ class EntryReader {
     std::string_view name;
     if (fields.at_key("dtype").get_string().get(name)) refuse("has no dtype");
     const auto known = std::find_if(dtypes.begin(), dtypes.end(), [&](const DtypeFacts& d) { return d.name == name; });
-    if (known == dtypes.end()) fail(GPTQ_E_UNSUPPORTED, "'", file_, "': tensor '", std::string_view(entry_.name), "' has the unknown dtype '", name, "'");
+    if (known == dtypes.end())
+      fail(GPTQ_E_UNSUPPORTED, "'", file_, "': tensor '", std::string_view(entry_.name), "' has the unknown dtype '", name, "'");
     entry_.dtype = static_cast<Dtype>(known - dtypes.begin());
   }
 
@@ -85,7 +106,8 @@ class EntryReader {
     for (const uint64_t size : entry_.shape)
       if (__builtin_mul_overflow(bytes, size, &bytes)) refuse("has a shape of more than 2^64 bytes");
     if (bytes != end - begin)
-      fail(GPTQ_E_FORMAT, "'", file_, "': tensor '", std::string_view(entry_.name), "' has ", end - begin, " bytes where its shape and dtype make ", bytes);
+      fail(GPTQ_E_FORMAT, "'", file_, "': tensor '", std::string_view(entry_.name), "' has ", end - begin,
+           " bytes where its shape and dtype make ", bytes);
     entry_.offset = base::add(begin, data_offset_);
     entry_.bytes = bytes;
   }
@@ -112,14 +134,17 @@ void check_names(std::string_view file, const std::vector<TensorEntry>& entries)
 
 // Data must follow each other without overlap or hole, up to the end of the file.
 void check_places(std::string_view file, uint64_t data_offset, uint64_t file_size, std::vector<TensorEntry>& entries) {
-  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes; });
+  std::sort(entries.begin(), entries.end(),
+            [](const auto& a, const auto& b) { return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes; });
   uint64_t at = data_offset;
   for (const TensorEntry& e : entries) {
     if (e.offset < at) fail_at(GPTQ_E_FORMAT, e.offset, "'", file, "': tensor '", std::string_view(e.name), "' overlaps the one before it");
-    if (e.offset > at) fail_at(GPTQ_E_FORMAT, at, "'", file, "': a hole of ", e.offset - at, " bytes before tensor '", std::string_view(e.name), "'");
+    if (e.offset > at)
+      fail_at(GPTQ_E_FORMAT, at, "'", file, "': a hole of ", e.offset - at, " bytes before tensor '", std::string_view(e.name), "'");
     at = base::add(at, e.bytes);
   }
-  if (at > file_size) fail(GPTQ_E_FORMAT, "'", file, "' has ", file_size, " bytes, its tensors need ", at, ": the download is not complete");
+  if (at > file_size)
+    fail(GPTQ_E_FORMAT, "'", file, "' has ", file_size, " bytes, its tensors need ", at, ": the download is not complete");
   if (at < file_size) fail(GPTQ_E_FORMAT, "'", file, "': ", file_size - at, " bytes follow the last tensor");
 }
 
@@ -150,7 +175,8 @@ std::vector<TensorEntry> read_safetensors_header(const base::Source& source, std
       check_metadata(file, field.value);
       continue;
     }
-    if (field.key.empty() || field.key.size() > name_bytes_max) fail(GPTQ_E_FORMAT, "'", file, "': a tensor's name of ", field.key.size(), " bytes; 1 to 512 are allowed");
+    if (field.key.empty() || field.key.size() > name_bytes_max)
+      fail(GPTQ_E_FORMAT, "'", file, "': a tensor's name of ", field.key.size(), " bytes; 1 to 512 are allowed");
     if (entries.size() == tensors_max) fail(GPTQ_E_FORMAT, "'", file, "' has more than ", tensors_max, " tensors");
     entries.push_back(EntryReader(file, field.key, data_offset).read(field.value));
   }

@@ -17,7 +17,8 @@ constexpr std::string_view file_suffix = ".safetensors", index_suffix = ".safete
 std::vector<std::string> files_in(const std::string& folder) {
   std::error_code error;
   std::vector<std::string> names;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) names.push_back(it->path().filename().string());
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    names.push_back(it->path().filename().string());
   if (error) base::fail_os(GPTQ_E_IO, error.value(), "cannot list the folder", folder);
   std::sort(names.begin(), names.end());
   return names;
@@ -34,7 +35,8 @@ std::vector<std::string> with_suffix(const std::vector<std::string>& names, std:
 std::string choose(const std::string& folder, const std::vector<std::string>& candidates, std::string_view usual) {
   if (std::find(candidates.begin(), candidates.end(), usual) != candidates.end()) return std::string(usual);
   if (candidates.size() > 1)
-    fail(GPTQ_E_FORMAT, "'", folder, "' has ", candidates.size(), " files like '", candidates[0], "' and none named '", usual, "': leave the one to convert, or add the index of the shards");
+    fail(GPTQ_E_FORMAT, "'", folder, "' has ", candidates.size(), " files like '", candidates[0], "' and none named '", usual,
+         "': leave the one to convert, or add the index of the shards");
   return candidates.empty() ? std::string() : candidates[0];
 }
 
@@ -47,7 +49,8 @@ std::string choose(const std::string& folder, const std::vector<std::string>& ca
 }
 
 bool plain_basename(std::string_view name) {
-  return !name.empty() && name.size() <= 255 && name != "." && name != ".." && name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
 }
 
 }  // namespace
@@ -82,7 +85,8 @@ void TensorFolder::add_indexed(const std::string& folder, const std::string& ind
   for (const auto field : map->fields()) {
     std::string_view name;
     if (field.value.get_string().get(name)) map->refuse(field.key, "must name a file");
-    if (!plain_basename(name) || !name.ends_with(file_suffix)) map->refuse(field.key, "must name a .safetensors file in this folder, without any path");
+    if (!plain_basename(name) || !name.ends_with(file_suffix))
+      map->refuse(field.key, "must name a .safetensors file in this folder, without any path");
     shard_of.try_emplace(std::string(name), 0);
   }
   for (auto& [name, shard] : shard_of) {

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// config.json, generation_config.json and chat templates: what they map to, and what is refused.
+#include <cmath>
+
+#include "converter/hf/config.h"
+#include "converter/hf/metadata.h"
+#include "converter_fixture.h"
+
+namespace gptq::test {
+namespace {
+
+using namespace convert;
+
+// A config of a small model; extra: further members, starting with a comma.
+std::string config_text(const std::string& architecture, const std::string& extra = "") {
+  return R"({"architectures":[")" + architecture +
+         R"("],"hidden_size":64,"intermediate_size":96,"num_hidden_layers":4,)"
+         R"("num_attention_heads":4,"vocab_size":777,"hidden_act":"silu")" +
+         extra + "}";
+}
+
+HfModel model_of(const std::string& text) { return read_config(JsonDocument("config.json", text).root()); }
+
+TEST(HfConfig, LlamaDefaults) {
+  const HfModel m = model_of(config_text("LlamaForCausalLM"));
+  EXPECT_EQ(m.spec.n_vocab, 777u);
+  EXPECT_EQ(m.spec.n_kv_heads, 4u);
+  EXPECT_EQ(m.spec.head_dim, 16u);
+  EXPECT_EQ(m.spec.n_ctx_train, 2048u);
+  EXPECT_FLOAT_EQ(m.spec.norm_eps, 1e-6f);
+  EXPECT_FLOAT_EQ(m.spec.attention_scale, 0.25f);
+  EXPECT_FALSE(m.spec.tied_head || m.spec.qk_norm || m.attention_bias || m.mlp_bias);
+  EXPECT_EQ(m.spec.window, 0u);
+}
+
+TEST(HfConfig, Fields) {
+  const HfModel m = model_of(config_text("LlamaForCausalLM",
+                                         R"(,"num_key_value_heads":2,"head_dim":24,"max_position_embeddings":512,"rms_norm_eps":1e-5,)"
+                                         R"("tie_word_embeddings":true,"attention_bias":true,"mlp_bias":true,"rope_theta":5e5)"));
+  EXPECT_EQ(m.spec.n_kv_heads, 2u);
+  EXPECT_EQ(m.spec.head_dim, 24u);
+  EXPECT_EQ(m.spec.n_ctx_train, 512u);
+  EXPECT_TRUE(m.spec.tied_head && m.attention_bias && m.mlp_bias);
+  EXPECT_FLOAT_EQ(m.spec.rope->theta, 5e5f);
+}
+
+TEST(HfConfig, ClassDefaultsOfKeyValueHeads) {
+  EXPECT_EQ(model_of(config_text("MistralForCausalLM", R"(,"num_key_value_heads":null,"sliding_window":null)")).spec.n_kv_heads, 4u);
+  EXPECT_EQ(model_of(config_text("MistralForCausalLM")).spec.n_kv_heads, 8u);
+}
+
+TEST(HfConfig, Windows) {
+  EXPECT_EQ(model_of(config_text("MistralForCausalLM")).spec.window, 4096u);  // the class's default
+  EXPECT_EQ(model_of(config_text("MistralForCausalLM", R"(,"sliding_window":null)")).spec.window, 0u);
+  const HfModel every = model_of(config_text("MistralForCausalLM", R"(,"sliding_window":16)"));
+  EXPECT_EQ(every.spec.window, 16u);
+  EXPECT_TRUE(every.spec.windowed_layers.empty());
+  EXPECT_EQ(model_of(config_text("Qwen2ForCausalLM", R"(,"sliding_window":16,"use_sliding_window":false)")).spec.window, 0u);
+  const HfModel from = model_of(config_text("Qwen2ForCausalLM", R"(,"sliding_window":16,"use_sliding_window":true,"max_window_layers":3)"));
+  EXPECT_EQ(from.spec.windowed_layers, (std::vector<uint8_t>{0, 0, 0, 1}));
+  const HfModel listed = model_of(config_text(
+      "Qwen3ForCausalLM",
+      R"(,"sliding_window":16,"use_sliding_window":true,"layer_types":[)"
+      R"("sliding_attention","full_attention","full_attention","sliding_attention"])"));
+  EXPECT_EQ(listed.spec.windowed_layers, (std::vector<uint8_t>{1, 0, 0, 1}));
+}
+
+TEST(HfConfig, Qwen) {
+  const HfModel two = model_of(config_text("Qwen2ForCausalLM", R"(,"num_key_value_heads":2)")),
+                three = model_of(config_text("Qwen3ForCausalLM", R"(,"num_key_value_heads":2)"));
+  EXPECT_TRUE(two.attention_bias);
+  EXPECT_FALSE(two.spec.qk_norm);
+  EXPECT_TRUE(three.spec.qk_norm);
+  EXPECT_EQ(three.spec.head_dim, 128u);
+}
+
+TEST(HfConfig, RefusesWhatWouldChangeResults) {
+  EXPECT_REFUSED(model_of(config_text("MixtralForCausalLM")), "'MixtralForCausalLM' is not supported; these are: LlamaForCausalLM, ");
+  EXPECT_REFUSED(model_of(R"({"hidden_size":1})"), "architectures");
+  for (const char* extra :
+       {R"("attn_logit_softcapping":50.0)", R"("num_local_experts":8)", R"("embedding_multiplier":12)", R"("logits_scaling":8.0)",
+        R"("is_causal":false)", R"("layer_types":["full_attention","full_attention","sliding_attention","full_attention"])",
+        R"("use_qk_norm":true)"})
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", "," + std::string(extra))), "is not supported and would change");
+  EXPECT_NO_THROW(model_of(config_text(
+      "LlamaForCausalLM",
+      R"(,"attn_logit_softcapping":null,"num_local_experts":0,"embedding_multiplier":1.0,"use_qk_norm":false,"is_causal":true)")));
+  EXPECT_REFUSED(model_of(R"({"architectures":["LlamaForCausalLM"],"hidden_act":"gelu"})"), "hidden_act 'gelu'");
+}
+
+TEST(HfConfig, RefusesNonsense) {
+  EXPECT_REFUSED(model_of("{"), "no valid JSON");
+  EXPECT_REFUSED(model_of("[]"), "must be an object");
+  EXPECT_REFUSED(model_of(R"({"a":1,"a":2})"), "twice");
+  EXPECT_REFUSED(model_of(R"({"a":{"b":[{"c":1,"c":2}]}})"), "twice");
+  EXPECT_REFUSED(model_of("{\"a\":" + std::string(80, '[') + std::string(80, ']') + "}"), "no valid JSON");
+  EXPECT_REFUSED(model_of(R"({"architectures":["LlamaForCausalLM"]})"), "'vocab_size' is missing");
+  for (const char* value : {"0", "-1", "1.5", "\"64\"", "1e3", "4294967296", "99999999999999999999", "true"})
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", ",\"head_dim\":" + std::string(value))), "config.json");
+}
+
+// Frequencies of transformers 5.23 for head_dim 16 and 256 positions.
+struct RopeCase {
+  const char* fields;
+  std::vector<float> inv_freq;
+  float scale;
+};
+
+TEST(HfRope, SameAsTransformers) {
+  const std::vector<float> plain{
+      1, 0.316227764f, 0.100000001f, 0.0316227786f, 0.00999999978f, 0.00316227786f, 0.00100000005f, 0.000316227786f};
+  const RopeCase cases[] = {
+      {R"("rope_type":"default","rope_theta":10000.0)", plain, 1},
+      {R"("type":"linear","factor":2.5)",
+       {0.400000006f, 0.1264911f, 0.0399999991f, 0.0126491114f, 0.00399999972f, 0.00126491114f, 0.000400000019f, 0.000126491112f},
+       1},
+      {R"("rope_type":"dynamic","rope_theta":10000.0,"factor":4.0)", plain, 1},
+      {R"("rope_type":"llama3","rope_theta":500000.0,"factor":8.0,"low_freq_factor":1.0,)"
+      R"("high_freq_factor":4.0,"original_max_position_embeddings":64)",
+       {1, 0.079403013f, 0.00470075384f, 0.000911583134f, 0.000176776681f, 3.42810235e-05f, 6.64786967e-06f, 1.28917316e-06f},
+       1},
+      {R"("rope_type":"yarn","rope_theta":10000.0,"factor":4.0,"original_max_position_embeddings":64)",
+       {1, 0.237170815f, 0.049999997f, 0.00790569466f, 0.00249999994f, 0.000790569466f, 0.000250000012f, 7.90569466e-05f},
+       1.13862944f},
+      {R"("rope_type":"yarn","rope_theta":1000000.0,"factor":4.0,"original_max_position_embeddings":32768,)"
+      R"("beta_fast":24,"beta_slow":2,"mscale":0.707,"mscale_all_dim":0.5,"truncate":false)",
+       {1, 0.177827939f, 0.0316227786f, 0.00562341325f, 0.000539274886f, 4.44569851e-05f, 7.90569356e-06f, 1.40585337e-06f},
+       1.02683615f},
+      {R"("rope_type":"yarn","rope_theta":150000.0,"factor":32.0,"attention_factor":1.25)",
+       {1, 0.152626768f, 0.0179963671f, 0.000357944577f, 8.0687154e-05f, 1.8188337e-05f, 4.09997847e-06f, 9.24208962e-07f},
+       1.25f},
+  };
+  for (const RopeCase& c : cases)
+    for (const char* key : {"rope_parameters", "rope_scaling"}) {
+      const std::string text = "{\"" + std::string(key) + "\":{" + c.fields + "}}";
+      const auto rope = read_rope(JsonDocument("config.json", text).root(), 16, 256);
+      ASSERT_EQ(rope.inv_freq.size(), c.inv_freq.size());
+      for (size_t j = 0; j < c.inv_freq.size(); ++j) EXPECT_NEAR(rope.inv_freq[j], c.inv_freq[j], 2e-7 * c.inv_freq[j]) << text << " " << j;
+      EXPECT_FLOAT_EQ(rope.scale, c.scale) << text;
+    }
+}
+
+TEST(HfRope, DynamicKeepsItsParameters) {
+  const HfModel m =
+      model_of(config_text("LlamaForCausalLM", R"(,"max_position_embeddings":256,"rope_scaling":{"type":"dynamic","factor":4.0})"));
+  EXPECT_FLOAT_EQ(m.spec.rope->dynamic_factor, 4);
+  EXPECT_EQ(m.spec.rope->n_ctx_original, 256u);
+  EXPECT_EQ(m.spec.n_ctx_train, 1024u);
+}
+
+TEST(HfRope, PartialAndRefused) {
+  const auto rope_of = [](const std::string& text) { return read_rope(JsonDocument("config.json", text).root(), 16, 256); };
+  EXPECT_EQ(rope_of(R"({"partial_rotary_factor":0.5})").dim, 8u);
+  EXPECT_REFUSED(rope_of(R"({"partial_rotary_factor":0.2})"), "even");
+  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"longrope"}})"),
+                 "'longrope' is not supported; these are: default, linear, dynamic, llama3, yarn");
+  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear"}})"), "'factor' is missing");
+  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":0}})"), "'factor' must be positive");
+  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":2,"mrope_section":[1]}})"), "'mrope_section' is not supported");
+  EXPECT_REFUSED(rope_of(R"({"rope_parameters":{"full_attention":{"rope_type":"default"}}})"), "'full_attention' is not supported");
+  EXPECT_REFUSED(rope_of(R"({"rope_theta":-1})"), "rope_theta");
+}
+
+TEST(HfMetadata, Generation) {
+  const TemporaryFolder folder;
+  std::vector<std::string> warnings;
+  const Options options{[&](std::string_view text) { warnings.emplace_back(text); }};
+  const JsonDocument config("config.json", R"({"eos_token_id":2,"bos_token_id":1})");
+  const auto alone = read_generation(folder.path(), config.root(), 100, options);
+  EXPECT_EQ(alone.end_tokens, std::vector<int32_t>{2});
+  EXPECT_EQ(alone.bos, 1);
+  EXPECT_EQ(alone.pad, -1);
+  folder.write(
+      "generation_config.json",
+      R"({"eos_token_id":[5,6,1000],"do_sample":true,"temperature":0.6,"top_k":20,"top_p":0.95,"min_p":7,"repetition_penalty":1.1})");
+  const auto both = read_generation(folder.path(), config.root(), 100, options);
+  EXPECT_EQ(both.end_tokens, (std::vector<int32_t>{5, 6}));
+  EXPECT_EQ(both.eos, 5);
+  EXPECT_FLOAT_EQ(both.temperature, 0.6f);
+  EXPECT_EQ(both.top_k, 20);
+  EXPECT_FLOAT_EQ(both.min_p, 0);
+  EXPECT_FLOAT_EQ(both.repeat_penalty, 1.1f);
+  EXPECT_EQ(warnings.size(), 2u);
+  folder.write("generation_config.json", R"({"temperature":0.6,"top_k":20})");
+  const auto greedy = read_generation(folder.path(), config.root(), 100, options);
+  EXPECT_EQ(greedy.top_k, 0);
+  EXPECT_FLOAT_EQ(greedy.temperature, 0);
+}
+
+TEST(HfMetadata, ChatTemplates) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(read_chat_template(folder.path(), {}), "");
+  folder.write(
+      "tokenizer_config.json",
+      R"({"model_max_length":1000000000000000019884624838656,)"
+      R"("chat_template":[{"name":"tool_use","template":"T"},{"name":"default","template":"D"}]})");
+  EXPECT_EQ(read_chat_template(folder.path(), {}), "D");
+  folder.write("tokenizer_config.json", R"({"chat_template":"S"})");
+  EXPECT_EQ(read_chat_template(folder.path(), {}), "S");
+  folder.write("chat_template.json", R"({"chat_template":"J"})");
+  EXPECT_EQ(read_chat_template(folder.path(), {}), "J");
+  folder.write("chat_template.jinja", "{{ x }}");
+  EXPECT_EQ(read_chat_template(folder.path(), {}), "{{ x }}");
+}
+
+TEST(HfMetadata, License) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(read_license(folder.path()), "");
+  folder.write("README.md", "---\nlanguage: en\nlicense: \"apache-2.0\"\n---\n# license: mit\n");
+  EXPECT_EQ(read_license(folder.path()), "apache-2.0");
+  folder.write("README.md", "# no front matter\nlicense: mit\n");
+  EXPECT_EQ(read_license(folder.path()), "");
+}
+
+}  // namespace
+}  // namespace gptq::test

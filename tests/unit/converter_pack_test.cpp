@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed weights read back by the reference kernel: every kind, group size and order of columns.
+#include <cmath>
+#include <random>
+
+#include "converter/pack.h"
+#include "converter_fixture.h"
+
+namespace gptq::test {
+namespace {
+
+using namespace convert;
+
+struct Shape {
+  uint32_t n, k, bits;
+  int32_t group_size;
+  bool symmetric, shuffled;
+  float scale_step;
+};
+
+uint32_t group_of(const QuantizedWeight& w, uint32_t i, uint32_t k) {
+  return w.g_idx.empty() ? i / (w.group_size > 0 ? static_cast<uint32_t>(w.group_size) : k) : static_cast<uint32_t>(w.g_idx[i]);
+}
+
+QuantizedWeight random_weight(const Shape& s) {
+  std::mt19937 random(s.n * 31 + s.k * 7 + s.bits);
+  const uint32_t size = s.group_size > 0 ? static_cast<uint32_t>(s.group_size) : s.k;
+  QuantizedWeight w;
+  w.bits = s.bits;
+  w.group_size = s.group_size;
+  w.n_groups = (s.k + size - 1) / size;
+  for (uint64_t i = 0; i < uint64_t{s.n} * s.k; ++i) w.codes.push_back(static_cast<uint8_t>(random() & ((1u << s.bits) - 1)));
+  for (uint32_t i = 0; i < s.n * w.n_groups; ++i) w.scales.push_back(s.scale_step * (static_cast<float>(random() % 512) - 256));
+  if (!s.symmetric)
+    for (uint32_t i = 0; i < s.n * w.n_groups; ++i) w.zeros.push_back(static_cast<uint8_t>(random() & ((1u << s.bits) - 1)));
+  if (s.shuffled) {
+    for (uint32_t i = 0; i < s.k; ++i) w.g_idx.push_back(static_cast<int32_t>(i / size));
+    std::shuffle(w.g_idx.begin(), w.g_idx.end(), random);
+  }
+  return w;
+}
+
+base::Pool& pool() {
+  static base::Pool one(1, nullptr, nullptr, std::pmr::get_default_resource());
+  return one;
+}
+
+kernels::Matrix matrix_of(const PackedTensor& t, uint32_t n, uint32_t k) {
+  return {t.kind,
+          t.scales_f32,
+          n,
+          k,
+          t.k_padded,
+          t.group,
+          t.codes.data(),
+          t.scales.data(),
+          t.zeros.empty() ? nullptr : t.zeros.data(),
+          t.perm.empty() ? nullptr : t.perm.data()};
+}
+
+void expect_same_values(const QuantizedWeight& w, const PackedTensor& packed, uint32_t n, uint32_t k) {
+  const kernels::Matrix matrix = matrix_of(packed, n, k);
+  const auto dequantize = kernels::select_kernels(GPTQ_CPU_REFERENCE).dequantize_row;
+  std::vector<float> row(k);
+  for (uint32_t r = 0; r < n; ++r) {
+    dequantize({&matrix, r, row.data()});
+    for (uint32_t i = 0; i < k; ++i) {
+      const uint64_t at = uint64_t{r} * w.n_groups + group_of(w, i, k);
+      const int zero = w.zeros.empty() ? 1 << (w.bits - 1) : w.zeros[at];
+      ASSERT_EQ(row[i], w.scales[at] * static_cast<float>(w.codes[uint64_t{r} * k + i] - zero)) << r << " " << i;
+    }
+  }
+}
+
+TEST(Pack, EveryShape) {
+  for (const uint32_t bits : {2u, 3u, 4u, 8u})
+    for (const auto& [n, k] : {std::pair(16u, 64u), {5u, 40u}, {33u, 100u}, {48u, 352u}, {17u, 1u}})
+      for (const int32_t group : {-1, 7, 16, 24, 32, 48, 64, 128, 1000})
+        for (const bool symmetric : {true, false})
+          for (const bool shuffled : {false, true}) {
+            const Shape shape{n, k, bits, group, symmetric, shuffled, 0.25f};
+            SCOPED_TRACE(std::to_string(n) + "x" + std::to_string(k) + " bits " + std::to_string(bits) + " group " + std::to_string(group) +
+                         (shuffled ? " shuffled" : ""));
+            const QuantizedWeight w = random_weight(shape);
+            const PackedTensor packed = pack_quantized("t", w, n, k, pool());
+            EXPECT_EQ(packed.group % 16, 0u);
+            EXPECT_LE(packed.group, packed.k_padded);
+            EXPECT_EQ(packed.k_padded % 64, 0u);
+            EXPECT_FALSE(packed.scales_f32);
+            expect_same_values(w, packed, n, k);
+            if (::testing::Test::HasFatalFailure()) return;
+          }
+}
+
+TEST(Pack, OrderedColumnsHaveNoPermutation) {
+  for (const int32_t group : {-1, 16, 32, 64, 128}) {
+    const Shape shape{16, 352, 4, group, true, false, 0.5f};
+    QuantizedWeight w = random_weight(shape);
+    EXPECT_TRUE(pack_quantized("t", w, 16, 352, pool()).perm.empty());
+    for (uint32_t i = 0; i < 352; ++i)
+      w.g_idx.push_back(static_cast<int32_t>(group_of(w, 0, 352) + i / (group > 0 ? static_cast<uint32_t>(group) : 352)));
+    EXPECT_TRUE(pack_quantized("t", w, 16, 352, pool()).perm.empty());  // said explicitly, still in order
+  }
+  EXPECT_FALSE(pack_quantized("t", random_weight({16, 352, 4, 24, true, false, 0.5f}), 16, 352, pool()).perm.empty());
+}
+
+TEST(Pack, ScalesThatAreNoHalfStayFloat) {
+  const QuantizedWeight w = random_weight({20, 64, 4, 32, true, false, 0.1f});
+  const PackedTensor packed = pack_quantized("t", w, 20, 64, pool());
+  EXPECT_TRUE(packed.scales_f32);
+  expect_same_values(w, packed, 20, 64);
+}
+
+TEST(Pack, PaddingIsNeutral) {
+  const QuantizedWeight w = random_weight({3, 40, 4, 16, false, false, 0.5f});
+  const PackedTensor packed = pack_quantized("t", w, 3, 40, pool());
+  const auto* scales = reinterpret_cast<const uint16_t*>(packed.scales.data());
+  for (uint32_t g = 0; g < 4; ++g)
+    for (uint32_t row = 0; row < 16; ++row)
+      EXPECT_TRUE(scales[g * 16 + row] == 0 || (row < 3 && g < 3)) << row << " " << g;
+}
+
+TEST(Pack, SymmetricZerosAreDropped) {
+  QuantizedWeight w = random_weight({16, 64, 4, 32, true, false, 1});
+  w.zeros.assign(32, 8);
+  EXPECT_TRUE(pack_quantized("t", w, 16, 64, pool()).zeros.empty());
+}
+
+TEST(Pack, RefusesWhatDoesNotFit) {
+  const QuantizedWeight good = random_weight({16, 64, 4, 32, false, true, 1});
+  const auto broken = [&](auto&& change) {
+    QuantizedWeight w = good;
+    change(w);
+    return failure_of([&] { pack_quantized("t", w, 16, 64, pool()); });
+  };
+  EXPECT_NE(broken([](auto& w) { w.codes.pop_back(); }), "");
+  EXPECT_NE(broken([](auto& w) { w.scales.pop_back(); }), "");
+  EXPECT_NE(broken([](auto& w) { w.zeros.pop_back(); }), "");
+  EXPECT_NE(broken([](auto& w) { w.g_idx.pop_back(); }), "");
+  EXPECT_NE(broken([](auto& w) { w.g_idx[3] = 2; }), "");
+  EXPECT_NE(broken([](auto& w) { w.g_idx[3] = -1; }), "");
+  EXPECT_NE(broken([](auto& w) { w.bits = 5; }), "");
+  EXPECT_NE(broken([](auto& w) { w.n_groups = 0; }), "");
+}
+
+// All inputs in one of many groups: padding each group to that size would take memory without limit.
+TEST(Pack, RefusesUnevenGroups) {
+  QuantizedWeight w = random_weight({1, 4096, 4, 2, true, false, 1});
+  for (uint32_t i = 0; i < 4096; ++i) w.g_idx.push_back(i == 0);
+  EXPECT_NE(failure_of([&] { pack_quantized("t", w, 1, 4096, pool()); }).find("one of its 2048 groups"), std::string::npos);
+}
+
+TEST(Pack, Dense) {
+  DenseWeight half{kernels::Kind::f16, std::vector<std::byte>(12)};
+  EXPECT_EQ(pack_dense("t", DenseWeight(half), 2, 3).codes.size(), 12u);
+  EXPECT_REFUSED(pack_dense("t", DenseWeight(half), 2, 4), "do not fit");
+  const uint16_t bf16[] = {0x3F80, 0xC000};
+  DenseWeight vector{kernels::Kind::bf16, {}};
+  vector.bytes.resize(4);
+  std::memcpy(vector.bytes.data(), bf16, 4);
+  const PackedTensor packed = pack_vector("t", vector, 2);
+  float values[2];
+  ASSERT_EQ(packed.codes.size(), 8u);
+  std::memcpy(values, packed.codes.data(), 8);
+  EXPECT_EQ(values[0], 1);
+  EXPECT_EQ(values[1], -2);
+  EXPECT_REFUSED(pack_vector("t", vector, 3), "do not fit");
+}
+
+}  // namespace
+}  // namespace gptq::test
