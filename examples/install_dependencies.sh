@@ -5,11 +5,11 @@
 set -euo pipefail
 
 packages=(g++ meson ninja-build pkg-config flatbuffers-compiler libflatbuffers-dev libzstd-dev libxxhash-dev
-  libsimdjson-dev libcli11-dev libpcre2-dev)
+  libsimdjson-dev libcli11-dev libpcre2-dev ccache)
 for use in "$@"; do
   case $use in
     quickstart) packages+=(ca-certificates python3-pip) ;;
-    tests) packages+=(gcc binutils python3 libgtest-dev libbenchmark-dev ccache) ;;
+    tests) packages+=(gcc binutils python3 libgtest-dev libbenchmark-dev) ;;
     clang) packages+=(clang) ;;
     *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang" >&2; exit 2 ;;
   esac
