@@ -9,7 +9,7 @@ usage: tests/run.sh [--clang] [--sanitize] [--build DIR] [-j N]
 
   --clang       build with clang instead of gcc
   --sanitize    build with the address and undefined behaviour sanitizers
-  --build DIR   build there; otherwise in build/tests, build/tests-clang, ...
+  --build DIR   build there; otherwise in build/release, build/release-clang, ...
   -j N          compile N files at a time; otherwise as many as there are cores
 
 GPTQ_TEST_DATA names the folder of reference checkpoints and tokenizers; tests that need it are skipped where it is not set.
@@ -44,10 +44,12 @@ if [[ $sanitize == yes ]]; then
   export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   export ASAN_OPTIONS=allocator_may_return_null=1
 fi
-build=${build:-$root/build/tests$suffix}
+build=${build:-$root/build/release$suffix}
 
 "$root/examples/install_dependencies.sh" "${needs[@]}"
-if [[ ! -f $build/build.ninja ]]; then
+if [[ -f $build/build.ninja ]]; then
+  meson configure "$build" "${options[@]}"
+else
   meson setup "$build" "$root" "${options[@]}"
 fi
 meson compile -C "$build" -j "$jobs"
