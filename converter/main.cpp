@@ -11,6 +11,7 @@
 #include "converter/convert.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
+#include "converter/synth.h"
 
 namespace {
 
@@ -19,6 +20,7 @@ using namespace gptq;
 struct Arguments {
   std::string source, target, file, compress = "stored";
   bool force = false, as_json = false;
+  convert::SynthOptions synth;
 };
 
 void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
@@ -32,24 +34,37 @@ void show_progress(uint64_t done, uint64_t total) {
   std::fflush(stderr);
 }
 
-void run_convert(const Arguments& arguments) {
+bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
+
+void refuse_existing(const Arguments& arguments) {
   if (!arguments.force && access(arguments.target.c_str(), F_OK) == 0)
     base::fail(GPTQ_E_IO, "'", arguments.target, "' exists already; --force replaces it");
-  const bool terminal = isatty(STDERR_FILENO) != 0;
-  convert::Options options;
-  options.warn = [&](std::string_view text) {
-    say((terminal ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
-  };
-  const auto source = convert::open_source(arguments.source, options);
+}
+
+void write_model(convert::ModelSource& source, const Arguments& arguments) {
   convert::ConvertOptions how;
   how.replace = arguments.force;
   how.codes = arguments.compress == "zstd" ? format::Compression::zstd : format::Compression::stored;
-  if (terminal) how.progress = show_progress;
+  if (on_terminal()) how.progress = show_progress;
   const convert::RemoveOnSignal guard(base::AtomicFile::temporary_path(arguments.target));
-  const convert::ConvertResult result = convert::convert(*source, arguments.target, how);
+  const convert::ConvertResult result = convert::convert(source, arguments.target, how);
   std::printf("%s: %llu tensors, %.1f million weights, %.1f MB\n", arguments.target.c_str(),
               static_cast<unsigned long long>(result.n_tensors), static_cast<double>(result.n_weights) / 1e6,
               static_cast<double>(result.bytes) / 1e6);
+}
+
+void run_convert(const Arguments& arguments) {
+  refuse_existing(arguments);
+  convert::Options options;
+  options.warn = [](std::string_view text) {
+    say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
+  };
+  write_model(*convert::open_source(arguments.source, options), arguments);
+}
+
+void run_synth(const Arguments& arguments) {
+  refuse_existing(arguments);
+  write_model(*convert::make_synth(arguments.source, arguments.synth), arguments);
 }
 
 void run_inspect(const Arguments& arguments) {
@@ -99,6 +114,13 @@ int main(int argc, char** argv) {
   inspect->add_flag("--json", arguments.as_json, "as JSON");
   CLI::App* verify = app.add_subcommand("verify", "read and check every byte of a .gptq file");
   verify->add_option("FILE", arguments.file, ".gptq file")->required();
+  CLI::App* synth = app.add_subcommand("synth", "make a model of a real shape with random weights, to measure speed with");
+  synth->add_option("SHAPE", arguments.source, "smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, or a config.json")->required();
+  synth->add_option("DST", arguments.target, "file to write")->required();
+  synth->add_option("--bits", arguments.synth.bits, "of the layers' matrices: 2, 3, 4, 8, or 16")->capture_default_str();
+  synth->add_option("--group-size", arguments.synth.group_size, "inputs that share a scale; -1 = all")->capture_default_str();
+  synth->add_option("--head-bits", arguments.synth.head_bits, "of embedding and head: 4, 8 or 16")->capture_default_str();
+  synth->add_flag("--force", arguments.force, "replace DST if it exists");
   app.require_subcommand(0, 1);
   try {
     app.parse(argc, argv);
@@ -107,6 +129,7 @@ int main(int argc, char** argv) {
   }
   if (*inspect) return guarded(run_inspect, arguments);
   if (*verify) return guarded(run_verify, arguments);
+  if (*synth) return guarded(run_synth, arguments);
   if (arguments.source.empty() || arguments.target.empty()) {
     say("gptq-convert: SRC and DST are needed; --help says more");
     return 2;
