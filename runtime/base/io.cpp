@@ -134,7 +134,8 @@ void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) { w
 
 void AtomicFile::commit() {
   if (fsync(file_) != 0) fail_os(GPTQ_E_IO, errno, "cannot write", temporary_);
-  const bool renamed = if_exists_ == IfExists::refuse ? rename_to_new(temporary_.c_str(), path_.c_str()) : rename(temporary_.c_str(), path_.c_str()) == 0;
+  const char *from = temporary_.c_str(), *to = path_.c_str();
+  const bool renamed = if_exists_ == IfExists::refuse ? rename_to_new(from, to) : rename(from, to) == 0;
   if (!renamed) fail_os(GPTQ_E_IO, errno, "cannot create", path_);
   close(file_);
   file_ = -1;

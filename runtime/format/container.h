@@ -2,8 +2,8 @@
 // The .gptq container: header, chunks, manifest. Everything read here is checked: sizes against the file, hashes against the bytes.
 //
 // Header, 64 bytes, little-endian: magic "GPTQMDL\n", u32 major, u32 minor, u64 manifest offset, u64 manifest size, u64 XXH3-64 of the
-// manifest, u64 file size, u64 zero, u64 XXH3-64 of the 56 bytes before. Chunks follow without gaps, then the manifest to the end of the file:
-// every byte of the file is under one of the hashes.
+// manifest, u64 file size, u64 zero, u64 XXH3-64 of the 56 bytes before. Chunks follow without gaps, then the manifest to the end of the
+// file: every byte of the file is under one of the hashes.
 #pragma once
 #include <span>
 #include <vector>

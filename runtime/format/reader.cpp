@@ -24,7 +24,8 @@ Header read_header(const base::Source& source) {
   source.read_at(0, std::as_writable_bytes(std::span(&header, 1)));
   if (std::memcmp(header.magic, header_magic, sizeof header.magic) != 0) fail(GPTQ_E_FORMAT, "not a .gptq file: its first bytes differ");
   if (header.major != version_major)
-    fail(GPTQ_E_UNSUPPORTED, "file format version ", header.major, ".", header.minor, "; this build reads ", version_major, ".x: convert the model anew");
+    fail(GPTQ_E_UNSUPPORTED, "file format version ", header.major, ".", header.minor, "; this build reads ", version_major,
+        ".x: convert the model anew");
   if (header.hash != hash_header(header)) fail(GPTQ_E_CHECKSUM, "the file header is damaged: copy or download the file again");
   if (header.file_size != source.size())
     fail(GPTQ_E_FORMAT, "the file has ", source.size(), " bytes where its header says ", header.file_size, ": copy or download it again");
@@ -40,7 +41,8 @@ Header read_header(const base::Source& source) {
 // The verifier of FlatBuffers checks a vector's length word alone for alignment.
 template <class T>
 void check_aligned(const flatbuffers::Vector<const T*>& vector) {
-  if (vector.size() && reinterpret_cast<uintptr_t>(vector.Data()) % alignof(T) != 0) fail(GPTQ_E_FORMAT, "the manifest has a misaligned list");
+  if (vector.size() && reinterpret_cast<uintptr_t>(vector.Data()) % alignof(T) != 0)
+    fail(GPTQ_E_FORMAT, "the manifest has a misaligned list");
 }
 
 void check_chunks(const fb::Manifest& manifest, uint64_t end) {
@@ -92,13 +94,15 @@ void check_manifest(const fb::Manifest& manifest, uint64_t end, std::pmr::memory
   std::pmr::vector<bool> taken(manifest.chunks()->size(), false, memory);
   check_tensors(manifest, taken);
   if (const fb::Part* part = manifest.tokenizer()) {
-    if (part->bytes() > tokenizer_bytes_max) fail(GPTQ_E_FORMAT, "a tokenizer of ", part->bytes(), " bytes, more than ", tokenizer_bytes_max);
+    if (part->bytes() > tokenizer_bytes_max)
+      fail(GPTQ_E_FORMAT, "a tokenizer of ", part->bytes(), " bytes, more than ", tokenizer_bytes_max);
     check_part(manifest, *part, "tokenizer", taken);
   }
 }
 
 void check_hash(const fb::Chunk& chunk, uint64_t hash) {
-  if (hash != chunk.hash()) fail_at(GPTQ_E_CHECKSUM, chunk.offset(), "the file is damaged at byte ", chunk.offset(), ": copy or download it again");
+  if (hash != chunk.hash())
+    fail_at(GPTQ_E_CHECKSUM, chunk.offset(), "the file is damaged at byte ", chunk.offset(), ": copy or download it again");
 }
 
 // Straight to its place; the padding is hashed behind it.
@@ -154,13 +158,15 @@ Reader::Reader(const base::Source& source, std::pmr::memory_resource* memory) : 
 
 const fb::Tensor* Reader::find(std::string_view name) const {
   const auto& tensors = *manifest_->tensors();
-  const auto at = std::lower_bound(tensors.begin(), tensors.end(), name, [](const fb::Tensor* t, std::string_view n) { return view(t->name()) < n; });
+  const auto before = [](const fb::Tensor* tensor, std::string_view key) { return view(tensor->name()) < key; };
+  const auto at = std::lower_bound(tensors.begin(), tensors.end(), name, before);
   return at != tensors.end() && view(at->name()) == name ? *at : nullptr;
 }
 
 void Reader::read_chunk(uint32_t index, std::span<std::byte> dst, std::pmr::memory_resource* memory) const {
   const auto& chunks = *manifest_->chunks();
-  if (index >= chunks.size() || dst.size() != chunks.Get(index)->raw()) fail(GPTQ_E_INTERNAL, "chunk ", index, " is wanted as ", dst.size(), " bytes");
+  if (index >= chunks.size() || dst.size() != chunks.Get(index)->raw())
+    fail(GPTQ_E_INTERNAL, "chunk ", index, " is wanted as ", dst.size(), " bytes");
   const fb::Chunk& chunk = *chunks.Get(index);
   if (chunk.stored() == chunk.raw()) read_stored(source_, chunk, dst); else read_compressed(source_, chunk, dst, memory);
 }

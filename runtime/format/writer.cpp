@@ -52,7 +52,8 @@ void Writer::finish(fb::ManifestT& manifest) {
   fb::FinishManifestBuffer(builder, fb::Manifest::Pack(builder, &manifest));
   const auto bytes = std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize()));
   if (bytes.size() > manifest_bytes_max)
-    base::fail(GPTQ_E_UNSUPPORTED, "the manifest would have ", bytes.size(), " bytes, more than ", manifest_bytes_max, ": fewer tensors or metadata");
+    base::fail(GPTQ_E_UNSUPPORTED, "the manifest would have ", bytes.size(), " bytes, more than ", manifest_bytes_max,
+        ": fewer tensors or metadata");
 
   Header header{};
   std::memcpy(header.magic, header_magic, sizeof header.magic);

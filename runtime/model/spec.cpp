@@ -26,7 +26,8 @@ float finite_in(std::string_view field, float value, float lowest, float highest
 void check_rope(const fb::Rope& in, uint32_t head_dim, Rope& out) {
   out.dim = in_range("rope.dim", in.dim(), 2, head_dim);
   if (out.dim % 2 != 0) fail(GPTQ_E_FORMAT, "spec.rope.dim = ", out.dim, " is odd");
-  if (in.inv_freq()->size() != out.dim / 2) fail(GPTQ_E_FORMAT, "spec.rope.inv_freq has ", in.inv_freq()->size(), " values where ", out.dim / 2, " belong");
+  if (in.inv_freq()->size() != out.dim / 2)
+    fail(GPTQ_E_FORMAT, "spec.rope.inv_freq has ", in.inv_freq()->size(), " values where ", out.dim / 2, " belong");
   for (float f : *in.inv_freq()) out.inv_freq.push_back(finite_in("rope.inv_freq", f, 0, 1e4f));
   out.scale = finite_in("rope.scale", in.scale(), 1e-4f, 1e4f);
   out.theta = finite_in("rope.theta", in.theta(), 0, 1e15f);
@@ -60,7 +61,8 @@ ModelSpec check_spec(const fb::Spec& in, std::pmr::memory_resource* memory) {
   out.n_ff = in_range("n_ff", in.n_ff(), 1, 1u << 18);
   out.n_heads = in_range("n_heads", in.n_heads(), 1, 1024);
   out.n_kv_heads = in_range("n_kv_heads", in.n_kv_heads(), 1, out.n_heads);
-  if (out.n_heads % out.n_kv_heads != 0) fail(GPTQ_E_FORMAT, "spec.n_heads = ", out.n_heads, " is no multiple of n_kv_heads = ", out.n_kv_heads);
+  if (out.n_heads % out.n_kv_heads != 0)
+    fail(GPTQ_E_FORMAT, "spec.n_heads = ", out.n_heads, " is no multiple of n_kv_heads = ", out.n_kv_heads);
   out.head_dim = in_range("head_dim", in.head_dim(), 2, 512);
   in_range("n_heads * head_dim", out.n_heads * out.head_dim, 2, 1u << 17);
   out.n_ctx_train = in_range("n_ctx_train", in.n_ctx_train(), 1, n_ctx_max);
@@ -75,7 +77,8 @@ ModelSpec check_spec(const fb::Spec& in, std::pmr::memory_resource* memory) {
 
 void check_features(const fb::Manifest& manifest) {
   if (const auto* features = manifest.required_features(); features && features->size())
-    fail(GPTQ_E_UNSUPPORTED, "the model needs '", std::string_view(features->Get(0)->c_str(), features->Get(0)->size()), "', which this build lacks: use a newer version");
+    fail(GPTQ_E_UNSUPPORTED, "the model needs '", std::string_view(features->Get(0)->c_str(), features->Get(0)->size()),
+        "', which this build lacks: use a newer version");
 }
 
 }  // namespace gptq::model

@@ -45,9 +45,9 @@ struct Slot {
 };
 std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
 
-// The tensor's description as a kernel argument, without its data; fails with FORMAT where shape, kind, group, part sizes or roles do not fit
-// the slot. Parts come in the order of their roles: codes, scales, zeros (where asymmetric), perm (where reordered). Floating kinds have
-// k_padded = k, group = 0 and codes alone.
+// The tensor's description as a kernel argument, without its data; fails with FORMAT where shape, kind, group, part sizes or roles do not
+// fit the slot. Parts come in the order of their roles: codes, scales, zeros (where asymmetric), perm (where reordered). Floating kinds
+// have k_padded = k, group = 0 and codes alone.
 kernels::Matrix check_tensor(const format::fb::Tensor& tensor, const Slot& slot);
 // What check_tensor cannot see, once the data is there: finite values and scales, perm within the inputs.
 void check_values(const kernels::Matrix& w, std::string_view name);

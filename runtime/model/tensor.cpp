@@ -25,7 +25,8 @@ struct Check {
 
 void check_shape(const Check& check, const kernels::Matrix& w) {
   const fb::Tensor& t = check.tensor;
-  if (w.n != check.slot.n || w.k != check.slot.k) check.refuse(GPTQ_E_FORMAT, w.n, " x ", w.k, " where ", check.slot.n, " x ", check.slot.k, " belongs");
+  if (w.n != check.slot.n || w.k != check.slot.k)
+    check.refuse(GPTQ_E_FORMAT, w.n, " x ", w.k, " where ", check.slot.n, " x ", check.slot.k, " belongs");
   check.rule(!check.slot.is_vector || w.kind == Kind::f32, "a vector must be float32");
   check.rule(t.group_size() >= -1, "group_size below -1");
   if (!kernels::is_quantized(w.kind)) {
@@ -102,7 +103,8 @@ bool perm_in_range(const kernels::Matrix& w) {
 
 kernels::Matrix check_tensor(const fb::Tensor& tensor, const Slot& slot) {
   const Check check{tensor, slot};
-  if (tensor.kind() > static_cast<uint8_t>(Kind::q8)) check.refuse(GPTQ_E_UNSUPPORTED, "kind ", tensor.kind(), " is unknown to this build: use a newer version");
+  if (tensor.kind() > static_cast<uint8_t>(Kind::q8))
+    check.refuse(GPTQ_E_UNSUPPORTED, "kind ", tensor.kind(), " is unknown to this build: use a newer version");
   kernels::Matrix w{};
   w.kind = static_cast<Kind>(tensor.kind());
   w.scales_f32 = tensor.scales_f32();

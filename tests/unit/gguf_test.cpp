@@ -23,7 +23,7 @@ using Bytes = std::vector<std::byte>;
 // ---- block types: weight i of a block, one at a time, straight from the definition of the format ----
 
 using Block = std::vector<uint8_t>;
-double half_of(const Block& b, size_t at) { return static_cast<double>(kernels::float_from_half(static_cast<uint16_t>(b[at] | b[at + 1] << 8))); }
+double half_of(const Block& b, size_t at) { return kernels::float_from_half(static_cast<uint16_t>(b[at] | b[at + 1] << 8)); }
 int bit_of(const Block& b, size_t at, size_t bit) { return b[at + bit / 8] >> bit % 8 & 1; }
 int nibble_of(const Block& b, size_t at, size_t i) { return b[at + i % 16] >> (i < 16 ? 0 : 4) & 15; }
 
@@ -48,7 +48,8 @@ double q4_k(const Block& b, size_t i) { return k_quant(b, i, k_nibble(b, 16, i))
 double q5_k(const Block& b, size_t i) { return k_quant(b, i, k_nibble(b, 48, i) + 16 * (b[16 + i % 32] >> i / 32 & 1)); }
 double q6_k(const Block& b, size_t i) {
   const size_t half = i / 128, in_half = i % 128;
-  const int lower = b[64 * half + in_half % 64] >> (in_half < 64 ? 0 : 4) & 15, upper = b[128 + 32 * half + in_half % 32] >> 2 * (in_half / 32) & 3;
+  const int lower = b[64 * half + in_half % 64] >> (in_half < 64 ? 0 : 4) & 15;
+  const int upper = b[128 + 32 * half + in_half % 32] >> 2 * (in_half / 32) & 3;
   return half_of(b, 208) * static_cast<int8_t>(b[192 + i / 16]) * (lower + 16 * upper - 32);
 }
 
@@ -147,7 +148,8 @@ class Builder {
     vector("output_norm.weight", 32);
     matrix("output.weight", 4, 32);
     for (const char* norm : {"attn_norm", "ffn_norm"}) vector(std::string("blk.0.") + norm + ".weight", 32);
-    if (architecture == "qwen3") for (const char* norm : {"attn_q_norm", "attn_k_norm"}) vector(std::string("blk.0.") + norm + ".weight", 16);
+    if (architecture == "qwen3")
+      for (const char* norm : {"attn_q_norm", "attn_k_norm"}) vector(std::string("blk.0.") + norm + ".weight", 16);
     matrix("blk.0.attn_q.weight", 32, 32);
     vector("blk.0.attn_q.bias", 32);
     matrix("blk.0.attn_k.weight", 16, 32);
@@ -219,7 +221,9 @@ class OwnedSource final : public base::Source {
   base::MemorySource source_;
 };
 
-std::unique_ptr<convert::ModelSource> open(Bytes bytes) { return convert::open_gguf(std::make_unique<OwnedSource>(std::move(bytes)), "tiny.gguf", {}); }
+std::unique_ptr<convert::ModelSource> open(Bytes bytes) {
+  return convert::open_gguf(std::make_unique<OwnedSource>(std::move(bytes)), "tiny.gguf", {});
+}
 
 model::ModelSpec checked(const convert::ModelSource& source) {
   flatbuffers::FlatBufferBuilder builder;
@@ -232,7 +236,8 @@ gptq_status import(Bytes bytes, std::string* message = nullptr) {
   try {
     const auto source = open(std::move(bytes));
     for (const model::Slot& slot : model::weight_slots(checked(*source), std::pmr::get_default_resource()))
-      if (std::holds_alternative<std::monostate>(source->load(slot)) && slot.required) base::fail(GPTQ_E_FORMAT, "missing: ", std::string_view(slot.name));
+      if (std::holds_alternative<std::monostate>(source->load(slot)) && slot.required)
+        base::fail(GPTQ_E_FORMAT, "missing: ", std::string_view(slot.name));
     if (source->description().tokenizer) convert::compile_tokenizer(*source->description().tokenizer);
     return GPTQ_OK;
   } catch (const Failure& failure) {
@@ -247,7 +252,8 @@ std::vector<float> floats_of(const convert::Weight& weight) {
   for (size_t i = 0; i < dense.bytes.size(); i += dense.kind == kernels::Kind::f32 ? 4 : 2) {
     uint32_t word = 0;
     std::memcpy(&word, dense.bytes.data() + i, dense.kind == kernels::Kind::f32 ? 4 : 2);
-    out.push_back(dense.kind == kernels::Kind::f32 ? kernels::float_from_bits(word) : kernels::float_from_half(static_cast<uint16_t>(word)));
+    out.push_back(dense.kind == kernels::Kind::f32 ? kernels::float_from_bits(word)
+                                                   : kernels::float_from_half(static_cast<uint16_t>(word)));
   }
   return out;
 }
@@ -302,7 +308,8 @@ TEST(Gguf, RotaryRowsAreReordered) {
     Builder builder;
     builder.architecture = permuted ? "llama" : "qwen2";
     const auto source = open(builder.build());
-    const std::vector<float> q = floats_of(load(*source, "layers.0.q")), bias = floats_of(load(*source, "layers.0.q.bias")), v = floats_of(load(*source, "layers.0.v"));
+    const std::vector<float> q = floats_of(load(*source, "layers.0.q")), bias = floats_of(load(*source, "layers.0.q.bias")),
+                             v = floats_of(load(*source, "layers.0.v"));
     for (size_t row = 0; row < 32; ++row) {
       const size_t head = row / 16, half = row % 16 / 8, j = row % 8;
       const float expected = static_cast<float>(permuted ? head * 16 + 2 * j + half : row);
@@ -324,7 +331,8 @@ TEST(Gguf, RopeScaling) {
   const auto linear = with([](Builder& b) { b.text("llama.rope.scaling.type", "linear"), b.number("llama.rope.scaling.factor", 6, 4.0f); });
   for (size_t j = 0; j < 8; ++j) EXPECT_FLOAT_EQ(linear.inv_freq[j], plain.inv_freq[j] / 4);
   const auto yarn = with([](Builder& b) {
-    b.text("llama.rope.scaling.type", "yarn"), b.number("llama.rope.scaling.factor", 6, 4.0f), b.count("llama.rope.scaling.original_context_length", 32);
+    b.text("llama.rope.scaling.type", "yarn"), b.number("llama.rope.scaling.factor", 6, 4.0f),
+        b.count("llama.rope.scaling.original_context_length", 32);
   });
   EXPECT_FLOAT_EQ(yarn.scale, static_cast<float>(0.1 * std::log(4.0) + 1));
   EXPECT_FLOAT_EQ(yarn.inv_freq[0], plain.inv_freq[0]);
@@ -369,14 +377,16 @@ bool clean(gptq_status status) { return status == GPTQ_E_FORMAT || status == GPT
 
 TEST(Gguf, EveryTruncationIsRefused) {
   const Bytes file = Builder().build();
-  for (size_t size = 0; size < file.size(); ++size) ASSERT_TRUE(clean(import(Bytes(file.begin(), file.begin() + static_cast<ptrdiff_t>(size))))) << size;
+  for (size_t size = 0; size < file.size(); ++size)
+    ASSERT_TRUE(clean(import(Bytes(file.begin(), file.begin() + static_cast<ptrdiff_t>(size))))) << size;
 }
 
 // Every byte of the header and every word from it: counts, lengths, types, dimensions, offsets. What passes must be harmless.
 TEST(Gguf, EveryHeaderWordMutated) {
   Builder builder;
   const Bytes file = builder.build();
-  constexpr uint64_t edges[] = {0, 1, 9, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x1FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFE0, 0xFFFFFFFFFFFFFFFF};
+  constexpr uint64_t edges[] = {0, 1, 9, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x1FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFE0,
+      0xFFFFFFFFFFFFFFFF};
   size_t n_refused = 0;
   for (size_t at = 0; at + 8 <= builder.header_size; ++at) {
     for (uint64_t value : edges) {

@@ -17,7 +17,8 @@ namespace {
 // Four letters, two merges and a special token over the tiny model's vocabulary of 20.
 std::vector<uint8_t> tiny_tokenizer() {
   convert::TokenizerDescription d;
-  for (std::string_view text : {"a", "b", "c", " ", "ab", "abc", "<end>"}) d.tokens.push_back({std::string(text), text != "<end>", false, text == "<end>"});
+  for (const char* text : {"a", "b", "c", " ", "ab", "abc"}) d.tokens.push_back({.text = text, .symbol = true});
+  d.tokens.push_back({.text = "<end>", .special = true});
   d.merges = {{0, 1, 4}, {4, 2, 5}};
   d.added.push_back({6, "<end>"});
   d.splits = {text::fb::Split::gpt2};

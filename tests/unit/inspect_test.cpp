@@ -28,7 +28,8 @@ TEST(Verify, SoundFile) {
 
 TEST(Verify, TensorWithoutAPlace) {
   TinyModel tiny;
-  EXPECT_EQ(verify(tiny.build(format::Compression::stored, [&](fb::ManifestT&) { tiny.tensor("layers.0.q.bias").name = "layers.9.q.bias"; })), GPTQ_E_FORMAT);
+  const auto rename = [&](fb::ManifestT&) { tiny.tensor("layers.0.q.bias").name = "layers.9.q.bias"; };
+  EXPECT_EQ(verify(tiny.build(format::Compression::stored, rename)), GPTQ_E_FORMAT);
 }
 
 TEST(Verify, ChunkThatNothingRefersTo) {

@@ -87,7 +87,9 @@ TEST(Spec, FieldsAgainstEachOther) {
   expect_refused("rope.n_ctx_original", [](fb::SpecT& s) { s.rope->dynamic_factor = 2; });
   expect_refused("rope.theta", [](fb::SpecT& s) { s.rope->dynamic_factor = 2, s.rope->n_ctx_original = 32, s.rope->theta = 0; });
   expect_refused("rope.dynamic_factor", [](fb::SpecT& s) { s.rope->dynamic_factor = 0.5f; });
-  expect_refused("rope.dim", [](fb::SpecT& s) { s.rope->dim = 2, s.rope->inv_freq.resize(1), s.rope->dynamic_factor = 2, s.rope->n_ctx_original = 32; });
+  expect_refused("rope.dim", [](fb::SpecT& s) {
+    s.rope->dim = 2, s.rope->inv_freq.resize(1), s.rope->dynamic_factor = 2, s.rope->n_ctx_original = 32;
+  });
 }
 
 TEST(Spec, SlotsAreUniqueAndComplete) {

@@ -84,7 +84,8 @@ class TinyModel {
     add(writer, compression, "layers.0.gate", Kind::bf16, 40, 32);
     add(writer, compression, "layers.0.up", Kind::f32, 40, 32);
     add(writer, compression, "layers.0.down", Kind::q4, 32, 40, 16, true, true);
-    if (!tokenizer.empty()) manifest.tokenizer = std::make_unique<fb::Part>(writer.add(fb::Role::codes, std::as_bytes(std::span(tokenizer)), compression));
+    if (!tokenizer.empty())
+      manifest.tokenizer = std::make_unique<fb::Part>(writer.add(fb::Role::codes, std::as_bytes(std::span(tokenizer)), compression));
     if (change) change(manifest);
     writer.finish(manifest);
     return read_file(path.get());
@@ -103,8 +104,8 @@ class TinyModel {
     return bytes;
   }
 
-  void add(format::Writer& writer, format::Compression compression, std::string_view name, kernels::Kind kind, uint32_t n, uint32_t k, uint32_t group = 0,
-           bool zeros = false, bool perm = false) {
+  void add(format::Writer& writer, format::Compression compression, std::string_view name, kernels::Kind kind, uint32_t n, uint32_t k,
+           uint32_t group = 0, bool zeros = false, bool perm = false) {
     auto t = std::make_unique<fb::TensorT>();
     t->name = name, t->kind = static_cast<uint8_t>(kind), t->n = n, t->k = k, t->k_padded = group ? 64 : k, t->group = group;
     const size_t blocks = kernels::n_blocks(n), groups = group ? (64 + group - 1) / group : 0;
