@@ -49,7 +49,8 @@ Section spec_facts(const format::fb::Spec& spec) {
 
 Section generation_facts(const format::fb::Generation& g) {
   Section s{"generation", {}};
-  s.facts = {{"temperature", double(g.temperature())}, {"top_k", double(g.top_k())}, {"top_p", double(g.top_p())}, {"min_p", double(g.min_p())},
+  s.facts = {{"temperature", double(g.temperature())}, {"top_k", double(g.top_k())}, {"top_p", double(g.top_p())}, 
+             {"min_p", double(g.min_p())},
              {"repeat_penalty", double(g.repeat_penalty())}, {"bos", double(g.bos())}, {"eos", double(g.eos())}, {"pad", double(g.pad())}};
   std::string ends;
   if (g.end_tokens())
@@ -113,7 +114,8 @@ Sections gather(const base::Source& file) {
   const format::Reader reader(file, std::pmr::get_default_resource());
   const format::fb::Manifest& manifest = reader.manifest();
   Sections out;
-  out.push_back({"file", {{"bytes", file.size()}, {"chunks", uint64_t(manifest.chunks()->size())}, {"fingerprint", hexadecimal(reader.manifest_hash())}}});
+  const uint64_t n_chunks = manifest.chunks()->size();
+  out.push_back({"file", {{"bytes", file.size()}, {"chunks", n_chunks}, {"fingerprint", hexadecimal(reader.manifest_hash())}}});
   Section meta{"meta", {}};
   if (manifest.meta())
     for (const auto* entry : *manifest.meta()) meta.facts.emplace_back(view(entry->key()), std::string(view(entry->value())));
@@ -170,7 +172,8 @@ std::string as_object(const Sections& sections) {
   for (const Section& section : sections) {
     out.append(out.size() > 1 ? "," : "").append(quote(section.title)).append(":{");
     std::string facts;
-    for (const auto& [key, value] : section.facts) facts.append(facts.empty() ? "" : ",").append(quote(key)).append(":").append(render(value, true));
+    for (const auto& [key, value] : section.facts)
+      facts.append(facts.empty() ? "" : ",").append(quote(key)).append(":").append(render(value, true));
     out.append(facts).append("}");
   }
   return out + "}\n";

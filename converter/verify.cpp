@@ -18,7 +18,8 @@ void check_no_stray_tensors(const format::fb::Manifest& manifest, const model::M
   std::sort(names.begin(), names.end());
   for (const auto* tensor : *manifest.tensors()) {
     const std::string_view name(tensor->name()->c_str(), tensor->name()->size());
-    if (!std::binary_search(names.begin(), names.end(), name)) fail(GPTQ_E_FORMAT, "tensor '", name, "' belongs to no weight of this model");
+    if (!std::binary_search(names.begin(), names.end(), name))
+      fail(GPTQ_E_FORMAT, "tensor '", name, "' belongs to no weight of this model");
   }
 }
 

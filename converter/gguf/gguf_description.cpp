@@ -56,7 +56,8 @@ void refuse_what_changes_results(const GgufFile& file, const Keys& keys) {
   if (!keys.boolean("attention.causal").value_or(true)) refuse("attention that is not causal, which is not supported");
   if (file.integer("split.count").value_or(1) > 1) refuse("one part of a split model: join the parts first (llama-gguf-split --merge)");
   if (file.string("general.type").value_or("model") != "model") refuse("not a model (general.type), but an adapter or the like");
-  for (std::string_view key : {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", "attn_logit_softcapping", "final_logit_softcapping"})
+  for (std::string_view key : {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", "attn_logit_softcapping",
+                               "final_logit_softcapping"})
     if (keys.has(key)) refuse("the key '" + keys.full(key) + "', which is not supported");
 }
 
@@ -84,14 +85,16 @@ std::string rope_scaling(const Keys& keys) {
   const std::string_view type = keys.string("rope.scaling.type").value_or("linear");
   const double factor = keys.number("rope.scaling.factor").value_or(keys.number("rope.scale_linear").value_or(1));
   if (type == "none" || (type == "linear" && (factor == 1 || factor == 0))) return "null";
-  if (type != "linear" && type != "yarn") fail(GPTQ_E_UNSUPPORTED, "GGUF: rope scaling '", type, "' is not supported; none, linear and yarn are");
+  if (type != "linear" && type != "yarn")
+    fail(GPTQ_E_UNSUPPORTED, "GGUF: rope scaling '", type, "' is not supported; none, linear and yarn are");
   fields.add("rope_type", type == "yarn" ? "\"yarn\"" : "\"linear\"");
   fields.add("factor", factor);
   if (type == "yarn") {
     fields.add("original_max_position_embeddings", keys.number("rope.scaling.original_context_length"));
     fields.add("beta_fast", keys.number("rope.scaling.yarn_beta_fast"));
     fields.add("beta_slow", keys.number("rope.scaling.yarn_beta_slow"));
-    const auto multiplier = keys.has("rope.scaling.attn_factor") ? keys.number("rope.scaling.attn_factor") : keys.number("rope.scaling.yarn_attn_factor");
+    const auto multiplier = keys.has("rope.scaling.attn_factor") ? keys.number("rope.scaling.attn_factor")
+                                                                   : keys.number("rope.scaling.yarn_attn_factor");
     if (multiplier && factor > 0) fields.add("attention_factor", *multiplier * (factor > 1 ? 0.1 * std::log(factor) + 1 : 1));
   }
   return fields.object();
@@ -112,7 +115,8 @@ void apply_factors(const GgufFile& file, format::fb::RopeT& rope) {
   }
 }
 
-format::fb::RopeT read_gguf_rope(const GgufFile& file, const Keys& keys, const GgufArchitecture& architecture, uint32_t head_dim, uint32_t n_ctx) {
+format::fb::RopeT read_gguf_rope(const GgufFile& file, const Keys& keys, const GgufArchitecture& architecture, uint32_t head_dim,
+                                   uint32_t n_ctx) {
   const uint32_t dim = keys.count("rope.dimension_count", head_dim);
   if (dim == 0 || dim > head_dim || dim % 2 != 0 || (architecture.permuted && dim != head_dim))
     fail(GPTQ_E_UNSUPPORTED, "GGUF: ", dim, " rotary dimensions of ", head_dim, " are not supported");
@@ -156,7 +160,8 @@ format::fb::SpecT read_gguf_spec(const GgufFile& file, const GgufArchitecture& a
   spec.n_kv_heads = keys.has("attention.head_count_kv") ? keys.same_count("attention.head_count_kv") : spec.n_heads;
   if (spec.n_heads == 0 || spec.n_kv_heads == 0) file.refuse(keys.full("attention.head_count"), "must not be 0");
   spec.head_dim = keys.count("attention.key_length", spec.n_embd / spec.n_heads);
-  if (keys.count("attention.value_length", spec.head_dim) != spec.head_dim) fail(GPTQ_E_UNSUPPORTED, "GGUF: keys and values of different lengths are not supported");
+  if (keys.count("attention.value_length", spec.head_dim) != spec.head_dim)
+    fail(GPTQ_E_UNSUPPORTED, "GGUF: keys and values of different lengths are not supported");
   if (spec.head_dim == 0) file.refuse(keys.full("attention.key_length"), "must not be 0");
   spec.n_ctx_train = keys.count("context_length");
   const auto eps = keys.number("attention.layer_norm_rms_epsilon");
@@ -208,10 +213,12 @@ std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& 
   for (const auto& [name, tensor] : file.tensors())
     if (tensor.dims.size() == 2) ++types[tensor.type->name];
   std::string quantization;
-  for (const auto& [name, count] : types) quantization += (quantization.empty() ? "GGUF: " : ", ") + std::to_string(count) + " of " + std::string(name);
+  for (const auto& [name, count] : types)
+    quantization += (quantization.empty() ? "GGUF: " : ", ") + std::to_string(count) + " of " + std::string(name);
 
   const std::string_view chat = file.string("tokenizer.chat_template").value_or("");
-  if (chat.size() > template_bytes_max) fail(GPTQ_E_UNSUPPORTED, "GGUF: the chat template has ", chat.size(), " bytes, at most ", template_bytes_max, " are supported");
+  if (chat.size() > template_bytes_max)
+    fail(GPTQ_E_UNSUPPORTED, "GGUF: the chat template has ", chat.size(), " bytes, at most ", template_bytes_max, " are supported");
   add("name", file.string("general.name").value_or(file.name()));
   add("license", file.string("general.license").value_or(""));
   add("source", "GGUF file " + file.name());

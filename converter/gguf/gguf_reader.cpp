@@ -11,7 +11,8 @@ namespace {
 
 using base::fail;
 using base::fail_at;
-constexpr uint64_t string_bytes_max = 16u << 20, name_bytes_max = 512, keys_max = 65536, tensors_max = 262144, items_max = 4u << 20, dims_max = 4;
+constexpr uint64_t string_bytes_max = 16u << 20, name_bytes_max = 512;
+constexpr uint64_t keys_max = 65536, tensors_max = 262144, items_max = 4u << 20, dims_max = 4;
 constexpr uint64_t default_alignment = 32, alignment_max = 1u << 20;
 
 enum class ValueType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
@@ -40,7 +41,8 @@ class Cursor {
   }
 
   void need(uint64_t bytes) const {
-    if (bytes > left()) fail_at(GPTQ_E_FORMAT, at_, "GGUF: the file ends at byte ", source_.size(), " in the middle of its header: download it again");
+    if (bytes > left())
+      fail_at(GPTQ_E_FORMAT, at_, "GGUF: the file ends at byte ", source_.size(), " in the middle of its header: download it again");
   }
 
  private:
@@ -92,7 +94,8 @@ uint64_t smallest_size(ValueType type) {
 
 ValueType take_type(Cursor& in, std::string_view key) {
   const uint32_t type = in.take<uint32_t>();
-  if (type > static_cast<uint32_t>(ValueType::f64)) fail_at(GPTQ_E_FORMAT, in.position(), "GGUF: key '", key, "' has the unknown value type ", type);
+  if (type > static_cast<uint32_t>(ValueType::f64))
+    fail_at(GPTQ_E_FORMAT, in.position(), "GGUF: key '", key, "' has the unknown value type ", type);
   return static_cast<ValueType>(type);
 }
 
@@ -137,7 +140,8 @@ GgufTensor take_tensor(Cursor& in, std::string_view name) {
   }
   tensor.type = &find_gguf_type(in.take<uint32_t>(), name);
   if (tensor.dims[0] % tensor.type->block != 0)
-    fail(GPTQ_E_FORMAT, "GGUF: tensor '", name, "' has rows of ", tensor.dims[0], ", no multiple of the ", tensor.type->block, " weights in a block of ", tensor.type->name);
+    fail(GPTQ_E_FORMAT, "GGUF: tensor '", name, "' has rows of ", tensor.dims[0], ", no multiple of the ", tensor.type->block,
+        " weights in a block of ", tensor.type->name);
   tensor.bytes = base::mul(rows, tensor.dims[0] / tensor.type->block, tensor.type->block_bytes);
   tensor.offset = in.take<uint64_t>();
   return tensor;
@@ -171,9 +175,11 @@ GgufFile::GgufFile(const base::Source& source, std::string_view name) : source_(
       fail(GPTQ_E_FORMAT, "GGUF: tensor '", at->first, "' is there twice");
   }
   const uint64_t alignment = count("general.alignment", default_alignment);
-  if (alignment < 8 || alignment > alignment_max || (alignment & (alignment - 1)) != 0) refuse("general.alignment", "must be a power of two from 8");
+  if (alignment < 8 || alignment > alignment_max || (alignment & (alignment - 1)) != 0)
+    refuse("general.alignment", "must be a power of two from 8");
   for (auto& [tensor, facts] : tensors_)
-    if (facts.offset % alignment != 0) fail(GPTQ_E_FORMAT, "GGUF: tensor '", tensor, "' is at ", facts.offset, ", no multiple of ", alignment);
+    if (facts.offset % alignment != 0)
+      fail(GPTQ_E_FORMAT, "GGUF: tensor '", tensor, "' is at ", facts.offset, ", no multiple of ", alignment);
   check_tensors(base::round_up(in.position(), alignment));
 }
 
@@ -184,12 +190,14 @@ void GgufFile::check_tensors(uint64_t data_begin) {
     facts.offset = base::add(data_begin, facts.offset);
     const uint64_t end = base::add(facts.offset, facts.bytes);
     if (end > source_.size())
-      fail(GPTQ_E_FORMAT, "GGUF: tensor '", tensor, "' ends at byte ", end, " of a file of ", source_.size(), ": the file is cut off, download it again");
+      fail(GPTQ_E_FORMAT, "GGUF: tensor '", tensor, "' ends at byte ", end, " of a file of ", source_.size(),
+          ": the file is cut off, download it again");
     places.emplace_back(facts.offset, end);
   }
   std::sort(places.begin(), places.end());
   for (size_t i = 1; i < places.size(); ++i)
-    if (places[i].first < places[i - 1].second) fail_at(GPTQ_E_FORMAT, places[i].first, "GGUF: two tensors overlap at byte ", places[i].first);
+    if (places[i].first < places[i - 1].second)
+      fail_at(GPTQ_E_FORMAT, places[i].first, "GGUF: two tensors overlap at byte ", places[i].first);
 }
 
 void GgufFile::refuse(std::string_view key, std::string_view rule) const { fail(GPTQ_E_FORMAT, "GGUF: key '", key, "' ", rule); }

@@ -107,7 +107,8 @@ class GgufSource final : public ModelSource {
     DenseWeight weight = decode(name, *tensor);
     const size_t head_dim = description_.spec.head_dim;
     if (architecture_.permuted && is_rotated(slot.name)) {
-      if (head_dim % 2 != 0 || slot.n % head_dim != 0) fail(GPTQ_E_FORMAT, "GGUF: tensor '", name, "' has ", slot.n, " rows for heads of ", head_dim);
+      if (head_dim % 2 != 0 || slot.n % head_dim != 0)
+        fail(GPTQ_E_FORMAT, "GGUF: tensor '", name, "' has ", slot.n, " rows for heads of ", head_dim);
       weight.bytes = in_halves(weight.bytes, slot.n, head_dim);
     }
     return weight;
@@ -140,7 +141,9 @@ class GgufSource final : public ModelSource {
     const size_t suffix = name.rfind('.');
     if (suffix == name.npos) return false;
     std::string_view stem = name.substr(0, suffix);
-    const auto in = [&](std::span<const Name> table) { return std::any_of(table.begin(), table.end(), [&](const Name& n) { return n.gguf == stem; }); };
+    const auto in = [&](std::span<const Name> table) {
+      return std::any_of(table.begin(), table.end(), [&](const Name& n) { return n.gguf == stem; });
+    };
     if (!stem.starts_with("blk.")) return in(model_names);
     const size_t dot = stem.find('.', 4);
     stem = dot == stem.npos ? std::string_view() : stem.substr(dot + 1);
@@ -152,7 +155,9 @@ class GgufSource final : public ModelSource {
     std::string_view first;
     for (const auto& [name, tensor] : file_.tensors())
       if (!is_known(name) && count++ == 0) first = name;
-    if (count) options_.warn("GGUF: " + std::to_string(count) + " tensor(s) are not part of this kind of model and left out: " + std::string(first) + (count > 1 ? ", ..." : ""));
+    if (count == 0) return;
+    options_.warn("GGUF: tensors that are not part of this kind of model are left out: " + std::string(first) +
+                  (count > 1 ? " and " + std::to_string(count - 1) + " more" : ""));
   }
 
   Options options_;
