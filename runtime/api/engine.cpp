@@ -32,6 +32,7 @@ void GPTQ_CALL gptq_engine_destroy(gptq_engine* e) {
 gptq_status GPTQ_CALL gptq_engine_step(gptq_engine* e, uint32_t budget_us, gptq_step_info* info) {
   return guard(nullptr, [&] {
     require(e, "e is NULL");
+    if (info) check_version(info, "gptq_step_info");
     gptq_step_info result{};
     const gptq_status status = e->engine.step(budget_us, false, result);
     if (info) write_struct(info, result);
@@ -44,6 +45,7 @@ gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) { return e ? h
 gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine* e, gptq_memory_info* out) {
   return guard(nullptr, [&] {
     require(e && out, "e and out must not be NULL");
+    check_version(out, "gptq_memory_info");
     gptq_memory_info info{};
     info.page_tokens = e->engine.shape().page_tokens;
     info.kv_pages_total = e->engine.pages().n_pages();

@@ -5,38 +5,11 @@
 #include <new>
 #include <string_view>
 #include <system_error>
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 
 #include "base/failure.h"
+#include "base/float_state.h"
 
 namespace gptq::api {
-
-// Default rounding, no traps, no flush-to-zero while the library computes; whatever the host had afterwards.
-class FloatState {
- public:
-#if defined(__x86_64__)
-  FloatState() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~FloatState() { _mm_setcsr(saved_); }
-#elif defined(__aarch64__)
-  FloatState() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(uint64_t(0)));
-  }
-  ~FloatState() { asm volatile("msr fpcr, %0" : : "r"(uint64_t(saved_))); }
-#else
-  FloatState() : saved_(0) {}
-#endif
-  FloatState(const FloatState&) = delete;
-
- private:
-#if defined(__aarch64__)
-  uint64_t saved_;
-#else
-  unsigned saved_;
-#endif
-};
 
 // Copies as much of a struct as the caller's version has.
 template <class T>
@@ -53,7 +26,7 @@ inline gptq_status report(gptq_error* err, const gptq_error& detail) {
 // Runs f, which returns a status or throws.
 template <class F>
 gptq_status guard(gptq_error* err, F&& f) {
-  const FloatState state;
+  const base::FloatState state;
   try {
     return f();
   } catch (const base::Failure& failure) {
@@ -93,6 +66,12 @@ T read_struct_or_default(const T* in, const char* name) {
   T value{};
   value.struct_size = sizeof value;
   return value;
+}
+
+// Asked of structs that are written to, before anything is done.
+template <class T>
+void check_version(const T* out, const char* name) {
+  if (out->struct_size < sizeof out->struct_size) base::fail(GPTQ_E_STRUCT_VERSION, name, ": set struct_size to sizeof(", name, ")");
 }
 
 inline void require(bool holds, const char* what, base::Code code = GPTQ_E_INVALID_ARGUMENT) {

@@ -16,7 +16,7 @@ class OpenedSource {
  public:
   explicit OpenedSource(const gptq_source& s) {
     require((s.path != nullptr) + (s.data != nullptr) + (s.io != nullptr) == 1, "gptq_source: set exactly one of path, data, io");
-    if (s.path) whole_ = &file_.emplace(text_of(s.path, s.path_size, "path"));
+    if (s.path) whole_ = &file_.emplace(path_of(s));
     if (s.data) whole_ = &memory_.emplace(std::span(static_cast<const std::byte*>(s.data), s.data_size));
     if (s.io) whole_ = &host_.emplace(read_struct(s.io, "gptq_io"));
     if (s.offset || s.size) whole_ = &part_.emplace(*whole_, s.offset, s.size);
@@ -24,6 +24,12 @@ class OpenedSource {
   const base::Source& operator*() const { return *whole_; }
 
  private:
+  static std::string_view path_of(const gptq_source& s) {
+    const std::string_view path = text_of(s.path, s.path_size, "path");
+    require(path.find('\0') == path.npos, "path has a NUL in it");
+    return path;
+  }
+
   std::optional<base::FileSource> file_;
   std::optional<base::MemorySource> memory_;
   std::optional<base::HostSource> host_;
@@ -47,6 +53,25 @@ gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_p
   return GPTQ_OK;
 }
 
+// What the tokenizer's tables take: they are made to see.
+uint64_t tokenizer_bytes(const format::Reader& reader, uint32_t n_vocab, base::HostMemory& memory) {
+  const format::fb::Part* part = reader.manifest().tokenizer();
+  if (!part) return 0;
+  const base::Buffer section(&memory, base::to_size(part->bytes()));
+  reader.read_part(*part, section.bytes(), &memory);
+  const uint64_t before = memory.bytes();
+  const text::Tokenizer tokenizer(section.bytes(), n_vocab, &memory);
+  return memory.bytes() - before;
+}
+
+void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpec& spec, const gptq_engine_params& params, gptq_memory_estimate& estimate) {
+  const engine::EngineShape shape = engine::make_shape(params, spec);
+  uint32_t columns = 0;
+  for (const auto* tensor : *manifest.tensors()) columns = std::max(columns, tensor->k_padded());
+  estimate.host_kv = base::mul(engine::kv_page_bytes(shape, spec), shape.n_pages);
+  estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, columns);
+}
+
 }  // namespace
 
 gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime* rt, const gptq_source* src, const gptq_model_params* params, gptq_model** out, gptq_error* err) {
@@ -66,22 +91,21 @@ gptq_status GPTQ_CALL gptq_model_load(gptq_runtime* rt, const char* path, size_t
   });
 }
 
-gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_engine_params* engine, gptq_memory_estimate* out, gptq_error* err) {
+gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_engine_params* engine, gptq_memory_estimate* out,
+                                          gptq_error* err) {
   return guard(err, [&] {
     require(rt && src && out, "rt, src and out must not be NULL");
+    check_version(out, "gptq_memory_estimate");
+    // A memory of its own, so that its bytes say what something takes.
+    base::HostMemory memory(rt->desc.alloc, rt->desc.free, rt->desc.alloc_user, rt->memory.limit());
     const OpenedSource opened(read_struct(src, "gptq_source"));
-    const format::Reader reader(*opened, &rt->memory);
-    const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &rt->memory);
+    const format::Reader reader(*opened, &memory);
+    const uint64_t manifest_bytes = memory.bytes();
+    const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
     gptq_memory_estimate estimate{};
-    estimate.host_weights = model::loaded_bytes(reader.manifest());
-    estimate.host_load_peak = base::add(estimate.host_weights, rt->pool.threads() * 2 * format::chunk_bytes_max);
-    if (engine) {
-      const engine::EngineShape shape = engine::make_shape(read_struct(engine, "gptq_engine_params"), spec);
-      uint32_t columns = 0;
-      for (const auto* tensor : *reader.manifest().tensors()) columns = std::max(columns, tensor->k_padded());
-      estimate.host_kv = base::mul(engine::kv_page_bytes(shape, spec), shape.n_pages);
-      estimate.host_scratch = engine::Engine::scratch_bytes(spec, shape, columns);
-    }
+    estimate.host_weights = sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
+    estimate.host_load_peak = base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
+    if (engine) estimate_engine(reader.manifest(), spec, read_struct(engine, "gptq_engine_params"), estimate);
     const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
     const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));
     estimate.fits = !rt->memory.limit() || wanted <= rt->memory.limit();
@@ -102,6 +126,7 @@ void GPTQ_CALL gptq_model_release(gptq_model* m) {
 gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* out) {
   return guard(nullptr, [&] {
     require(m && out, "m and out must not be NULL");
+    check_version(out, "gptq_model_info");
     const model::ModelSpec& spec = m->model.spec;
     gptq_model_info info{};
     info.n_vocab = spec.n_vocab;

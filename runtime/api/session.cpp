@@ -223,6 +223,7 @@ gptq_status GPTQ_CALL gptq_session_cancel(gptq_session* s) {
 gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session* s, gptq_session_info* out) {
   return guard(nullptr, [&] {
     require(s && out, "s and out must not be NULL");
+    check_version(out, "gptq_session_info");
     write_struct(out, info_of(session_of(s)));
     return GPTQ_OK;
   });
@@ -248,6 +249,7 @@ gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t si
                                     gptq_session_info* result, gptq_error* err) {
   return guard(err, [&] {
     require(s, "s is NULL");
+    if (result) check_version(result, "gptq_session_info");
     engine::Session& session = session_of(s);
     require_idle(session);
     const uint32_t before = session.n_tokens;

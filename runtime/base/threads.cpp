@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/threads.h"
 
+#include "base/float_state.h"
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
@@ -59,8 +61,20 @@ void Pool::stop_workers() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+// The host's threads have a floating-point state of their own.
+void Pool::run_on_host(gptq_task_fn fn, void* ctx, uint32_t count) {
+  struct Task {
+    gptq_task_fn fn;
+    void* ctx;
+  } task{fn, ctx};
+  host_(host_user_, [](void* p, uint32_t i) {
+    const FloatState state;
+    static_cast<Task*>(p)->fn(static_cast<Task*>(p)->ctx, i);
+  }, &task, count);
+}
+
 void Pool::run_tasks(gptq_task_fn fn, void* ctx, uint32_t count) {
-  if (host_ && count > 1) return host_(host_user_, fn, ctx, count);
+  if (host_ && count > 1) return run_on_host(fn, ctx, count);
   std::unique_lock caller(caller_, std::defer_lock);
   if (workers_.empty() || count <= 1 || !caller.try_lock()) {
     for (uint32_t i = 0; i < count; ++i) fn(ctx, i);

@@ -58,6 +58,7 @@ class Pool {
 
  private:
   void run_tasks(gptq_task_fn fn, void* ctx, uint32_t count);
+  void run_on_host(gptq_task_fn fn, void* ctx, uint32_t count);
   void work();
   void stop_workers();
   void take_tasks();

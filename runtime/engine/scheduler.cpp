@@ -47,21 +47,17 @@ gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& inf
   const base::Pool::Active active(pool_);
   const Clock::time_point begin = Clock::now();
   for (Session& session : sessions_) session.offered = false;
-  gptq_status status = GPTQ_IDLE;
-  for (double used = 0;; used = us_since(begin)) {
+  for (double used = 0; budget_us != GPTQ_BUDGET_POLL; used = us_since(begin)) {
     end_cancelled();
-    const double left = budget_us - used;
     if (!n_members_ && !form_batch(budget_us)) break;
-    status = GPTQ_MORE;
-    const bool fits = budget_us == GPTQ_BUDGET_UNLIMITED || (info.quanta == 0 ? budget_us > 0 : next_quantum() <= left);
+    const bool fits = budget_us == GPTQ_BUDGET_UNLIMITED || info.quanta == 0 || next_quantum() <= budget_us - used;
     if (!fits) break;
     run_quantum(info);
     if (one_batch && !n_members_) break;
-    status = GPTQ_IDLE;
   }
   report(info);
   info.used_us = static_cast<uint32_t>(us_since(begin));
-  return status;
+  return std::any_of(sessions_.begin(), sessions_.end(), [&](const Session& s) { return rows_wanted(s) > 0; }) ? GPTQ_MORE : GPTQ_IDLE;
 }
 
 void Engine::report(gptq_step_info& info) const {

@@ -81,7 +81,7 @@ size_t TextStream::held_back() const {
     const unsigned char c = static_cast<unsigned char>(tail[tail.size() - n]);
     if ((c & 0xC0) == 0x80) continue;
     const text::Sequence sequence = text::sequence_at(tail.substr(tail.size() - n));
-    const uint32_t whole = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
+    const uint32_t whole = c > 0xF4 || c < 0xC2 ? 1 : c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
     if (!sequence.valid && sequence.bytes == n && n < whole) held = std::max(held, n);
     break;
   }

@@ -173,10 +173,24 @@ void read_generation(const format::fb::Generation& from, uint32_t n_vocab, Gener
 
 }  // namespace
 
-uint64_t loaded_bytes(const format::fb::Manifest& manifest) {
-  uint64_t bytes = manifest.tokenizer() ? manifest.tokenizer()->bytes() : 0;
-  for (const auto* tensor : *manifest.tensors()) bytes = base::add(bytes, placed_bytes(*tensor));
+uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory) {
+  const format::fb::Manifest& manifest = reader.manifest();
+  uint64_t bytes = spec.n_layers * (sizeof(Layer) + sizeof(uint32_t)) + spec.rope.dim * sizeof(float);
+  if (manifest.tokenizer()) bytes = base::add(bytes, manifest.tokenizer()->bytes());
+  if (manifest.generation() && manifest.generation()->end_tokens()) bytes += manifest.generation()->end_tokens()->size() * sizeof(int32_t);
+  if (manifest.meta())
+    for (const auto* entry : *manifest.meta()) bytes += 2 * sizeof(std::pmr::string) + entry->key()->size() + entry->value()->size() + 2;
+  for (const Slot& slot : weight_slots(spec, memory))
+    if (const format::fb::Tensor* tensor = reader.find(slot.name)) bytes = base::add(bytes, placed_bytes(*tensor));
   return bytes;
+}
+
+uint64_t loading_bytes(const format::fb::Manifest& manifest, uint32_t threads) {
+  constexpr uint64_t per_tensor = 512, decoder = 256 << 10;
+  uint64_t chunk = 0;
+  for (const format::fb::Chunk* c : *manifest.chunks())
+    if (c->stored() < c->raw()) chunk = std::max<uint64_t>(chunk, c->stored() + decoder);
+  return threads * chunk + manifest.tensors()->size() * per_tensor + manifest.chunks()->size() * 2 * sizeof(ChunkPlace);
 }
 
 Model::Model(const base::Source& source, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory)
@@ -216,6 +230,7 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
   embed = weights.linear("", "embed");
   head = spec.tied_head ? embed : weights.linear("", "head");
   final_norm = weights.vector("", "final_norm");
+  layers.reserve(spec.n_layers);
   for (uint32_t i = 0; i < spec.n_layers; ++i) layers.push_back(make_layer(weights, layer_prefix(i, memory)));
   group_size = reader.find(layer_prefix(spec.n_layers / 2, memory) + "gate")->group_size();
 
@@ -224,6 +239,7 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
     reader.read_part(*part, tokenizer.bytes(), memory);
   }
   if (manifest.generation()) read_generation(*manifest.generation(), spec.n_vocab, generation);
+  if (manifest.meta()) meta.reserve(manifest.meta()->size());
   if (manifest.meta())
     for (const auto* entry : *manifest.meta())
       meta.emplace_back(std::string_view(entry->key()->c_str(), entry->key()->size()), std::string_view(entry->value()->c_str(), entry->value()->size()));

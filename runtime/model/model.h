@@ -61,7 +61,9 @@ class Model {
   base::Buffer weights_;
 };
 
-// Bytes of weights and tokenizer that loading would hold.
-uint64_t loaded_bytes(const format::fb::Manifest& manifest);
+// Bytes that a Model of this file would allocate.
+uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory);
+// Bytes needed besides while it is loaded, at most.
+uint64_t loading_bytes(const format::fb::Manifest& manifest, uint32_t threads);
 
 }  // namespace gptq::model
