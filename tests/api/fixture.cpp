@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/api/fixture.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "converter/convert.h"
+#include "converter/json.h"
+#include "converter/safetensors/file.h"
+#include "converter/tokenizer/description.h"
+#include "tests/unit/tiny_model.h"
+
+namespace gptq::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string own_checkpoints() {
+  const char* golden = std::getenv("GPTQ_GOLDEN");
+  return std::string(golden ? golden : "tests/golden") + "/checkpoints";
+}
+
+// A folder of this run, removed at its end.
+class Scratch {
+ public:
+  Scratch() : path_(fs::temp_directory_path() / ("gptq-api-" + std::to_string(getpid()))) { fs::create_directories(path_); }
+  ~Scratch() {
+    std::error_code error;
+    fs::remove_all(path_, error);
+  }
+  std::string file(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  fs::path path_;
+};
+const Scratch& scratch() {
+  static const Scratch folder;
+  return folder;
+}
+
+// <unk> <s> </s>, 256 bytes, a space and letters, then pairs of letters that merge.
+convert::TokenizerDescription small_tokenizer() {
+  convert::TokenizerDescription t;
+  t.alphabet = text::fb::Alphabet::characters;
+  for (const char* name : {"<unk>", "<s>", "</s>"}) t.tokens.push_back({name, false, false, true});
+  for (int byte = 0; byte < 256; ++byte) t.tokens.push_back({std::string(1, static_cast<char>(byte)), false, true});
+  const std::string letters = " abcdefghijklmnopqrstuvwxyz";
+  for (const char c : letters) t.tokens.push_back({std::string(1, c), true});
+  constexpr uint32_t first = 259;
+  for (uint32_t left = 0; left < letters.size() && t.tokens.size() < 512; ++left)
+    for (const char vowel : std::string("aeiouhnrt")) {
+      if (t.tokens.size() == 512) break;
+      t.merges.push_back({first + left, first + static_cast<uint32_t>(letters.find(vowel)), static_cast<uint32_t>(t.tokens.size())});
+      t.tokens.push_back({std::string(1, letters[left]) + vowel});
+    }
+  t.added = {{0, "<unk>"}, {1, "<s>"}, {2, "</s>"}};
+  t.prefix = text::fb::Prefix::always;
+  t.byte_fallback = t.strips_leading_space = true;
+  t.unknown = 0;
+  t.before = {1};
+  t.bos = {1, "<s>"};
+  t.eos = {2, "</s>"};
+  return t;
+}
+
+// The random Mistral with a tokenizer; sick: a huge norm weight meets an input that only the sick token has.
+class FixtureSource final : public convert::ModelSource {
+ public:
+  explicit FixtureSource(bool sick)
+      : inner_(convert::open_source(own_checkpoints() + "/random-mistral-window-w4-g64", {})),
+        description_(inner_->description()),
+        sick_(sick) {
+    description_.tokenizer = std::make_shared<convert::TokenizerDescription>(small_tokenizer());
+    description_.meta.emplace_back(
+        "chat_template",
+        "{% for m in messages %}<s>{{ m['role'] }} {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>bot{% endif %}");
+  }
+  const convert::ModelDescription& description() const override { return description_; }
+  convert::Weight load(const model::Slot& slot) override {
+    convert::Weight weight = inner_->load(slot);
+    if (sick_ && slot.name == "embed") {
+      constexpr uint16_t hundred = 0x5640;  // as float16; the first column of all other rows becomes 0
+      for (gptq_token row = 0; row < 512; ++row) {
+        const uint16_t value = row == sick_token ? hundred : 0;
+        std::memcpy(std::get<convert::DenseWeight>(weight).bytes.data() + static_cast<size_t>(row) * slot.k * 2, &value, 2);
+      }
+    } else if (sick_ && slot.name == "layers.0.attn_norm") {
+      std::vector<float> norm(slot.n, 1.0f);
+      norm[0] = 3e38f;
+      const auto bytes = std::as_bytes(std::span(norm));
+      weight = convert::DenseWeight{kernels::Kind::f32, {bytes.begin(), bytes.end()}};
+    }
+    return weight;
+  }
+
+ private:
+  std::unique_ptr<convert::ModelSource> inner_;
+  convert::ModelDescription description_;
+  bool sick_;
+};
+
+std::string convert_fixture(const std::string& name, bool sick) {
+  const std::string path = scratch().file(name);
+  FixtureSource source(sick);
+  convert::convert(source, path, {});
+  return path;
+}
+
+Tokens tokens_of(const convert::JsonObject& object, std::string_view key) {
+  Tokens tokens;
+  const auto array = object.array(key).value();
+  for (const auto element : array) tokens.push_back(static_cast<gptq_token>(int64_t(element)));
+  return tokens;
+}
+
+}  // namespace
+
+std::vector<std::string> checkpoint_folders() {
+  const char* data = std::getenv("GPTQ_TEST_DATA");
+  std::vector<std::string> folders;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(data ? std::string(data) + "/checkpoints" : own_checkpoints(), error))
+    if (fs::exists(entry.path() / "reference.json")) folders.push_back(entry.path().string());
+  std::sort(folders.begin(), folders.end());
+  return folders;
+}
+
+std::string name_of(const std::string& folder) { return fs::path(folder).filename().string(); }
+
+const std::string& converted(const std::string& folder) {
+  static std::map<std::string, std::string> files;
+  std::string& path = files[folder];
+  if (path.empty()) {
+    path = scratch().file(name_of(folder) + ".gptq");
+    convert::convert(*convert::open_source(folder, {}), path, {});
+  }
+  return path;
+}
+
+const std::string& text_model() {
+  static const std::string path = convert_fixture("text.gptq", false);
+  return path;
+}
+const std::string& sick_model() {
+  static const std::string path = convert_fixture("sick.gptq", true);
+  return path;
+}
+const std::string& tiny_model() {
+  static const std::string path = [] {
+    write_file(scratch().file("tiny.gptq"), TinyModel().build(format::Compression::zstd));
+    return scratch().file("tiny.gptq");
+  }();
+  return path;
+}
+
+Bytes read_bytes(const std::string& path) { return read_file(path); }
+
+std::vector<Prompt> prompts_of(const std::string& folder) {
+  // The parser wants an object at the root.
+  const convert::JsonDocument document("reference.json", "{\"prompts\":" + convert::read_text(folder + "/reference.json", 1 << 20) + "}");
+  const base::FileSource file(folder + "/reference.safetensors");
+  const auto tensors = convert::read_safetensors_header(file, "reference.safetensors");
+  std::vector<Prompt> prompts;
+  const auto array = document.root().array("prompts").value();
+  for (const auto element : array) {
+    const convert::JsonObject object("prompt", element);
+    Prompt prompt{tokens_of(object, "ids"), tokens_of(object, "greedy"), std::string(object.string("text").value_or("")), {}};
+    const std::string name = "prompt" + std::to_string(prompts.size()) + ".logits";
+    const auto tensor = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+    prompt.logits.resize(tensor->bytes / sizeof(float));
+    file.read_at(tensor->offset, std::as_writable_bytes(std::span(prompt.logits)));
+    prompts.push_back(std::move(prompt));
+  }
+  return prompts;
+}
+
+gptq_runtime_desc Host::desc(uint32_t threads) {
+  auto desc = with_threads(threads);
+  desc.alloc = allocate;
+  desc.free = release;
+  desc.alloc_user = this;
+  return desc;
+}
+
+void* Host::allocate(void* user, size_t size, size_t align, uint32_t, uint32_t) {
+  Host& host = *static_cast<Host*>(user);
+  ++host.calls;
+  const uint64_t number = host.allocations++;
+  if (number == host.fail_at || (host.fail_on && number > host.fail_at)) return nullptr;
+  const int64_t live = host.live += static_cast<int64_t>(size);
+  for (int64_t seen = host.peak; seen < live && !host.peak.compare_exchange_weak(seen, live);) {
+  }
+  return ::operator new(size, std::align_val_t(align), std::nothrow);
+}
+void Host::release(void* user, void* p, size_t size, size_t align, uint32_t, uint32_t) {
+  Host& host = *static_cast<Host*>(user);
+  ++host.calls;
+  host.live -= static_cast<int64_t>(size);
+  ::operator delete(p, size, std::align_val_t(align));
+}
+
+int finish(const Engine& engine, uint32_t budget_us) {
+  for (int steps = 1;; ++steps) {
+    const gptq_status status = gptq_engine_step(engine.get(), budget_us, nullptr);
+    check(status);
+    if (status == GPTQ_IDLE) return steps;
+  }
+}
+
+Tokens continue_with(const Engine& engine, Session& session, uint32_t n) {
+  session.start(generation(n));
+  finish(engine);
+  return session.read_tokens();
+}
+Tokens greedy(const Engine& engine, Session& session, const Tokens& prompt, uint32_t n) {
+  session.append(prompt);
+  return continue_with(engine, session, n);
+}
+
+std::vector<float> all_logits(const Model& model, const Engine& engine, Session& session, const Tokens& ids, uint32_t budget_us) {
+  const size_t n_vocab = model.info().n_vocab;
+  std::vector<float> logits(ids.size() * n_vocab);
+  session.append(ids);
+  session.start(generation(0, GPTQ_GEN_LOGITS | GPTQ_GEN_PREFILL_ONLY));
+  for (size_t rows = 0; rows < ids.size();) {
+    check(gptq_engine_step(engine.get(), budget_us, nullptr));
+    uint32_t first = 0, n = 0;
+    check(gptq_session_read_logits(session.get(), logits.data() + rows * n_vocab, logits.size() - rows * n_vocab, &first, &n));
+    if (n && first != rows) throw std::logic_error("logits of another position");
+    rows += n;
+  }
+  finish(engine);
+  return logits;
+}
+
+Tokens some_tokens(uint32_t n, uint32_t seed) {
+  Tokens tokens(n);
+  for (gptq_token& token : tokens) {
+    seed = seed * 1664525u + 1013904223u;
+    token = static_cast<gptq_token>(3 + (seed >> 8) % 509);
+    if (token == sick_token) token = 3;
+  }
+  return tokens;
+}
+
+size_t top(const float* logits, size_t n) { return static_cast<size_t>(std::max_element(logits, logits + n) - logits); }
+
+}  // namespace gptq::test

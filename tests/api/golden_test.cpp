@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every reference checkpoint, converted and run: logits, greedy tokens and text against transformers in float32.
+#include <algorithm>
+#include <cmath>
+
+#include "tests/api/fixture.h"
+
+namespace gptq::test {
+namespace {
+
+constexpr double logits_tolerance = 1e-4;  // of the range of the reference's logits
+constexpr double kl_trained = 0.005, kl_random = 0.05;
+
+double kl(const float* p, const float* q, size_t n) {
+  const auto log_sum = [n](const float* x) {
+    const double most = *std::max_element(x, x + n);
+    double sum = 0;
+    for (size_t i = 0; i < n; ++i) sum += std::exp(x[i] - most);
+    return most + std::log(sum);
+  };
+  const double log_p = log_sum(p), log_q = log_sum(q);
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += std::exp(p[i] - log_p) * ((p[i] - log_p) - (q[i] - log_q));
+  return sum;
+}
+
+class Golden : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+#ifdef GPTQ_SANITIZED
+    if (name_of(GetParam()).starts_with("smollm2")) GTEST_SKIP() << "too slow under a sanitizer";
+#endif
+    prompts_ = prompts_of(GetParam());
+    ASSERT_FALSE(prompts_.empty());
+  }
+  Chain chain(uint32_t flags) const {
+    auto params = engine_of(flags);
+    params.logits_rows = 16;
+    params.ctx_tokens = 256;
+    return Chain(converted(GetParam()), params, with_threads(2));
+  }
+  std::vector<Prompt> prompts_;
+};
+
+TEST_P(Golden, ExactLogits) {
+  Chain c = chain(GPTQ_ENGINE_EXACT);
+  const size_t n_vocab = c.model.info().n_vocab;
+  for (const Prompt& prompt : prompts_) {
+    Session& session = c.session;
+    session.truncate(0);
+    const std::vector<float> all = all_logits(c.model, c.engine, session, prompt.ids);
+    ASSERT_LE(prompt.logits.size(), all.size());
+    const float* found = all.data() + (all.size() - prompt.logits.size());
+    const auto [low, high] = std::minmax_element(prompt.logits.begin(), prompt.logits.end());
+    double worst = 0;
+    for (size_t i = 0; i < prompt.logits.size(); ++i) worst = std::max(worst, std::abs(double(found[i]) - prompt.logits[i]));
+    EXPECT_LE(worst, logits_tolerance * (*high - *low));
+    for (size_t row = 0; row < prompt.logits.size() / n_vocab; ++row)
+      EXPECT_EQ(top(found + row * n_vocab, n_vocab), top(prompt.logits.data() + row * n_vocab, n_vocab)) << "row " << row;
+  }
+}
+
+TEST_P(Golden, ExactGreedyTokens) {
+  Chain c = chain(GPTQ_ENGINE_EXACT);
+  for (const Prompt& prompt : prompts_) {
+    Session& session = c.session;
+    session.truncate(0);
+    EXPECT_EQ(greedy(c.engine, session, prompt.ids, static_cast<uint32_t>(prompt.greedy.size())), prompt.greedy);
+  }
+}
+
+TEST_P(Golden, TextToIds) {
+  Chain c = chain(0);
+  for (const Prompt& prompt : prompts_) {
+    if (prompt.text.empty()) continue;
+    EXPECT_EQ(c.model.tokenize(prompt.text, GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL), prompt.ids) << prompt.text;
+  }
+}
+
+TEST_P(Golden, Int8IsNearExact) {
+  Chain exact = chain(GPTQ_ENGINE_EXACT), int8 = chain(0);
+  const size_t n_vocab = exact.model.info().n_vocab;
+  double sum = 0;
+  size_t rows = 0;
+  for (const Prompt& prompt : prompts_) {
+    std::vector<float> logits[2];
+    for (Chain* c : {&exact, &int8}) {
+      Session& session = c->session;
+      session.truncate(0);
+      logits[c == &int8] = all_logits(c->model, c->engine, session, prompt.ids);
+    }
+    for (size_t i = 0; i < prompt.ids.size(); ++i, ++rows)
+      sum += kl(logits[0].data() + i * n_vocab, logits[1].data() + i * n_vocab, n_vocab);
+  }
+  const double mean = sum / static_cast<double>(rows);
+  RecordProperty("kl_mean", std::to_string(mean));
+  EXPECT_LE(mean, name_of(GetParam()).starts_with("random") ? kl_random : kl_trained);
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden, testing::ValuesIn(checkpoint_folders()), [](const auto& info) {
+  std::string name = name_of(info.param);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+}  // namespace
+}  // namespace gptq::test

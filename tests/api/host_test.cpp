@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// The library as a guest: small stacks, other FP environments and locales, the host's job system, no work when none is asked for.
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cfenv>
+#include <clocale>
+#include <filesystem>
+#include <functional>
+#include <random>
+#include <thread>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#include "tests/api/fixture.h"
+
+namespace gptq::test {
+namespace {
+
+// Loads, tokenizes, renders a chat and generates; whatever may depend on the host shows in it.
+std::string everything(const gptq_runtime_desc& desc, uint32_t flags = 0) {
+  Chain c(text_model(), engine_of(flags), desc);
+  auto sampling = make<gptq_sampling>();
+  sampling.temperature = 0.9f;
+  sampling.top_p = 0.9f;
+  sampling.seed = 5;
+  auto how = generation(30);
+  how.sampling = &sampling;
+  std::string text = std::to_string(c.model.tokenize("the sea and the \xE2\x82\xAC land").size());
+  auto message = make<gptq_message>();
+  message.role = "user", message.role_size = GPTQ_NTS, message.text = "0.5 + 1.25", message.text_size = GPTQ_NTS;
+  const gptq_message* messages[] = {&message};
+  auto chat = make<gptq_chat>();
+  chat.messages = messages, chat.n_messages = 1;
+  c.session.set_chat(chat);
+  c.session.start(how);
+  finish(c.engine);
+  text += c.session.read();
+  c.session.truncate(0);
+  const std::vector<float> logits = all_logits(c.model, c.engine, c.session, some_tokens(40));
+  return text.append(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
+}
+const std::string& expected() {
+  static const std::string text = everything(with_threads(1));
+  return text;
+}
+
+void on_stack_of(size_t bytes, std::function<void()> f) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  pthread_attr_init(&attributes);
+  ASSERT_EQ(pthread_attr_setstacksize(&attributes, bytes), 0);
+  const auto run = [](void* p) -> void* { return (*static_cast<std::function<void()>*>(p))(), nullptr; };
+  ASSERT_EQ(pthread_create(&thread, &attributes, run, &f), 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+}
+
+TEST(Host, SixtyFourKilobytesOfStackSuffice) {
+#ifdef GPTQ_SANITIZED
+  GTEST_SKIP() << "sanitizers make frames larger";
+#endif
+  const std::string& wanted = expected();
+  std::string found;
+  on_stack_of(64 << 10, [&] { found = everything(with_threads(2)); });
+  EXPECT_EQ(found, wanted);
+}
+
+#if defined(__x86_64__)
+TEST(Host, FloatStateIsItsOwn) {
+  const std::string& wanted = expected();
+  const unsigned usual = _mm_getcsr();
+  constexpr unsigned flush = 0x8040, towards_zero = 0x6000, up = 0x4000, all_traps = 0x1F80;
+  for (const unsigned state : {usual | flush, usual | towards_zero, usual | up, usual & ~all_traps, (usual | flush | up) & ~all_traps}) {
+    Chain c(text_model(), engine_of(0), with_threads(2));
+    c.session.append(some_tokens(60));
+    c.session.start(generation(20));
+    _mm_setcsr(state);
+    const gptq_status status = gptq_engine_step(c.engine.get(), GPTQ_BUDGET_UNLIMITED, nullptr);
+    const unsigned after = _mm_getcsr();
+    const gptq_status bad = gptq_engine_step(nullptr, 0, nullptr);
+    const unsigned after_error = _mm_getcsr();
+    _mm_setcsr(usual);
+    EXPECT_EQ(after, state);
+    EXPECT_EQ(after_error, state);
+    EXPECT_EQ(status, GPTQ_IDLE);
+    EXPECT_EQ(bad, GPTQ_E_INVALID_ARGUMENT);
+    _mm_setcsr(state & ~0x3Fu);
+    std::string found;
+    {
+      // The fixture itself computes nothing in floating point but constants.
+      found = everything(with_threads(2));
+      _mm_setcsr(usual);
+    }
+    EXPECT_TRUE(found == wanted) << "MXCSR " << state;
+  }
+}
+#endif
+
+TEST(Host, LocaleChangesNothing) {
+  const std::string& wanted = expected();
+  const char* found = nullptr;
+  for (const char* name : {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8"})
+    if (!found) found = std::setlocale(LC_ALL, name);
+  if (!found) GTEST_SKIP() << "no locale with a decimal comma is installed (de_DE.UTF-8)";
+  const std::string text = everything(with_threads(1));
+  EXPECT_EQ(std::string(std::setlocale(LC_ALL, nullptr)), found);
+  std::setlocale(LC_ALL, "C");
+  EXPECT_TRUE(text == wanted);
+}
+
+// A job system that runs tasks in a shuffled order on its own threads, which have their own idea of floating point.
+void GPTQ_CALL shuffled(void* user, gptq_task_fn fn, void* ctx, uint32_t count) {
+  auto& random = *static_cast<std::minstd_rand*>(user);
+  std::vector<uint32_t> order(count);
+  for (uint32_t i = 0; i < count; ++i) order[i] = i;
+  std::shuffle(order.begin(), order.end(), random);
+  const auto half = [&](size_t first, size_t last) {
+#if defined(__x86_64__)
+    const unsigned usual = _mm_getcsr();
+    _mm_setcsr(usual | 0xE040);
+#endif
+    for (size_t i = first; i < last; ++i) fn(ctx, order[i]);
+#if defined(__x86_64__)
+    _mm_setcsr(usual);
+#endif
+  };
+  if (random() % 16) return half(0, count);
+  std::thread other(half, 0, count / 2);
+  half(count / 2, count);
+  other.join();
+}
+
+TEST(Host, JobSystemGivesTheSameBits) {
+  std::minstd_rand random(3);
+  auto desc = with_threads(3);
+  desc.parallel = shuffled;
+  desc.parallel_user = &random;
+  EXPECT_TRUE(everything(desc) == expected());
+  EXPECT_TRUE(everything(desc, GPTQ_ENGINE_EXACT) == everything(with_threads(1), GPTQ_ENGINE_EXACT));
+}
+
+double cpu_seconds() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+TEST(Host, SleepsBetweenSteps) {
+  Chain c(text_model(), engine_of(0), with_threads(4));
+  c.session.append(some_tokens(100));
+  c.session.start(generation(0));
+  c.engine.step(500);
+  usleep(20000);
+  const double before = cpu_seconds();
+  usleep(300000);
+  EXPECT_LT(cpu_seconds() - before, 0.003);
+}
+
+size_t threads_now() {
+  const std::filesystem::directory_iterator tasks("/proc/self/task");
+  return static_cast<size_t>(std::distance(begin(tasks), end(tasks)));
+}
+
+TEST(Host, LibraryComesAndGoes) {
+  const char* path = std::getenv("GPTQ_LIBRARY");
+  if (!path) GTEST_SKIP() << "GPTQ_LIBRARY does not name the shared library";
+  const size_t threads = threads_now();
+  for (int i = 0; i < 50; ++i) {
+    void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    ASSERT_NE(library, nullptr) << dlerror();
+    const auto create = reinterpret_cast<decltype(&gptq_runtime_create)>(dlsym(library, "gptq_runtime_create"));
+    const auto release = reinterpret_cast<decltype(&gptq_runtime_release)>(dlsym(library, "gptq_runtime_release"));
+    const auto load = reinterpret_cast<decltype(&gptq_model_load)>(dlsym(library, "gptq_model_load"));
+    const auto unload = reinterpret_cast<decltype(&gptq_model_release)>(dlsym(library, "gptq_model_release"));
+    ASSERT_TRUE(create && release && load && unload);
+    const auto desc = with_threads(3);
+    gptq_runtime* rt = nullptr;
+    gptq_model* m = nullptr;
+    ASSERT_EQ(create(&desc, &rt, nullptr), GPTQ_OK);
+    ASSERT_EQ(load(rt, tiny_model().c_str(), GPTQ_NTS, nullptr, &m, nullptr), GPTQ_OK);
+    release(rt);
+    unload(m);
+    ASSERT_EQ(dlclose(library), 0);
+  }
+  for (int i = 0; i < 100 && threads_now() != threads; ++i) usleep(1000);
+  EXPECT_EQ(threads_now(), threads);
+}
+
+}  // namespace
+}  // namespace gptq::test
