@@ -9,6 +9,7 @@ namespace gptq::convert {
 namespace {
 
 using base::fail;
+constexpr uint32_t layers_max = 1024, head_dim_max = 512;  // the runtime's limits, needed before it sees them
 
 [[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key) {
   fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': '", key,
@@ -110,11 +111,13 @@ HfModel read_config(const JsonObject& config) {
   format::fb::SpecT& spec = out.spec;
   spec.n_vocab = config.count("vocab_size");
   spec.n_layers = config.count("num_hidden_layers");
+  if (spec.n_layers > layers_max) config.refuse("num_hidden_layers", "is more than the 1024 that are supported");
   spec.n_embd = config.count("hidden_size");
   spec.n_ff = config.count("intermediate_size");
   spec.n_heads = config.count("num_attention_heads");
   spec.n_kv_heads = config.count("num_key_value_heads", default_kv_heads(config, architecture, spec.n_heads));
   spec.head_dim = config.count("head_dim", architecture.head_dim ? architecture.head_dim : std::max(1u, spec.n_embd / spec.n_heads));
+  if (spec.head_dim > head_dim_max) config.refuse("head_dim", "is more than the 512 that are supported");
   spec.n_ctx_train = config.count("max_position_embeddings", architecture.max_positions);
   spec.norm_eps = static_cast<float>(config.number("rms_norm_eps", 1e-6));
   spec.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));

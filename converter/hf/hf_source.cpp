@@ -3,7 +3,7 @@
 #include "converter/hf/hf_source.h"
 
 #include <algorithm>
-#include <array>
+#include <set>
 
 #include "base/checked.h"
 #include "converter/dialects/linear.h"
@@ -176,7 +176,8 @@ class HfSource final : public ModelSource {
   std::string quantization_in_words() const {
     if (!quant_) return "none";
     const QuantSettings& s = quant_->settings;
-    std::string text = "GPTQ, " + std::to_string(s.bits) + " bits, ";
+    std::string text = "GPTQ, ";
+    if (s.bits) text += std::to_string(s.bits) + " bits, ";
     text += s.group_size > 0 ? "groups of " + std::to_string(s.group_size) : "one group";
     text += s.symmetric ? ", symmetric" : ", asymmetric";
     if (quant_->activation_order) text += ", activation order";
@@ -184,24 +185,21 @@ class HfSource final : public ModelSource {
     return text;
   }
 
-  // Names that belong to no slot, so that a typo or an unknown part of a model does not pass in silence.
+  std::set<std::string, std::less<>> known_modules() const {
+    std::set<std::string, std::less<>> out;
+    for (const Name& name : model_names) out.emplace(name.module);
+    for (uint32_t layer = 0; layer < description_.spec.n_layers; ++layer)
+      for (const Name& name : layer_names) out.insert("model.layers." + std::to_string(layer) + "." + std::string(name.module));
+    return out;
+  }
+
+  // So that a part of a model that is not known does not pass in silence.
   void warn_of_unknown_tensors() const {
-    const auto is_known = [&](std::string_view name) {
-      const size_t dot = name.rfind('.');
-      const std::string_view module = name.substr(0, dot == name.npos ? 0 : dot);
-      if (std::any_of(std::begin(model_names), std::end(model_names), [&](const Name& n) { return n.module == module; })) return true;
-      if (!module.starts_with("model.layers.")) return false;
-      const size_t end = module.find('.', 13);
-      uint64_t layer = 0;
-      for (const char c : module.substr(13, end == module.npos ? end : end - 13))
-        layer = c >= '0' && c <= '9' && layer < UINT32_MAX ? layer * 10 + static_cast<uint64_t>(c - '0') : UINT32_MAX;
-      if (layer >= description_.spec.n_layers || end == module.npos) return false;
-      return std::any_of(std::begin(layer_names), std::end(layer_names), [&](const Name& n) { return n.module == module.substr(end + 1); });
-    };
+    const auto known = known_modules();
     size_t count = 0;
     std::string first;
     for (const std::string_view name : tensors_.names()) {
-      if (is_known(name) || is_harmless(name)) continue;
+      if (known.contains(name.substr(0, name.rfind('.'))) || is_harmless(name)) continue;
       if (count++ == 0) first = name;
     }
     if (count)

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/hf/metadata.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/checked.h"
+#include "base/io.h"
 #include "converter/tokenizer/json_fields.h"
 
 namespace gptq::convert {
 namespace {
 
-constexpr uint64_t small_file_max = 1u << 20, template_bytes_max = 256u << 10;
+constexpr uint64_t small_file_max = 1u << 20, front_matter_max = 64u << 10, template_bytes_max = 256u << 10;
 
 // Token ids under a key: one number or a list.
 std::vector<int32_t> token_ids(const JsonObject& object, std::string_view key, uint32_t n_vocab, const Options& options) {
@@ -118,7 +120,9 @@ std::string read_chat_template(const std::string& folder, const Options& options
 std::string read_license(const std::string& folder) {
   const std::string path = folder + "/README.md";
   if (!file_exists(path)) return {};
-  const std::string text = read_text(path, small_file_max);
+  const base::FileSource file(path);
+  std::string text(base::to_size(std::min(file.size(), front_matter_max)), '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(text)));
   if (!text.starts_with("---\n")) return {};
   const std::string_view front = std::string_view(text).substr(3, text.find("\n---", 3) - 3);
   const auto at = front.find("\nlicense:");

@@ -89,6 +89,9 @@ TEST(HfConfig, RefusesWhatWouldChangeResults) {
 }
 
 TEST(HfConfig, RefusesNonsense) {
+  // Sizes that would cost memory or time before the model's own checks see them.
+  EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"head_dim":2147483647)")), "head_dim");
+  EXPECT_REFUSED(model_of(R"({"architectures":["LlamaForCausalLM"],"vocab_size":9,"num_hidden_layers":2147483647})"), "num_hidden_layers");
   EXPECT_REFUSED(model_of("{"), "no valid JSON");
   EXPECT_REFUSED(model_of("[]"), "must be an object");
   EXPECT_REFUSED(model_of(R"({"a":1,"a":2})"), "twice");
