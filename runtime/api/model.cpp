@@ -64,7 +64,8 @@ uint64_t tokenizer_bytes(const format::Reader& reader, uint32_t n_vocab, base::H
   return memory.bytes() - before;
 }
 
-void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpec& spec, const gptq_engine_params& params, gptq_memory_estimate& estimate) {
+void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpec& spec, const gptq_engine_params& params,
+                     gptq_memory_estimate& estimate) {
   const engine::EngineShape shape = engine::make_shape(params, spec);
   uint32_t columns = 0;
   for (const auto* tensor : *manifest.tensors()) columns = std::max(columns, tensor->k_padded());
@@ -74,14 +75,16 @@ void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpe
 
 }  // namespace
 
-gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime* rt, const gptq_source* src, const gptq_model_params* params, gptq_model** out, gptq_error* err) {
+gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime* rt, const gptq_source* src, const gptq_model_params* params, gptq_model** out,
+                                           gptq_error* err) {
   return guard(err, [&] {
     require(rt && src && out, "rt, src and out must not be NULL");
     return load(rt, read_struct(src, "gptq_source"), params, out);
   });
 }
 
-gptq_status GPTQ_CALL gptq_model_load(gptq_runtime* rt, const char* path, size_t path_size, const gptq_model_params* params, gptq_model** out, gptq_error* err) {
+gptq_status GPTQ_CALL gptq_model_load(gptq_runtime* rt, const char* path, size_t path_size, const gptq_model_params* params,
+                                      gptq_model** out, gptq_error* err) {
   return guard(err, [&] {
     require(rt && path && out, "rt, path and out must not be NULL");
     gptq_source source{};
@@ -91,8 +94,8 @@ gptq_status GPTQ_CALL gptq_model_load(gptq_runtime* rt, const char* path, size_t
   });
 }
 
-gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_engine_params* engine, gptq_memory_estimate* out,
-                                          gptq_error* err) {
+gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_engine_params* engine,
+                                          gptq_memory_estimate* out, gptq_error* err) {
   return guard(err, [&] {
     require(rt && src && out, "rt, src and out must not be NULL");
     check_version(out, "gptq_memory_estimate");
@@ -103,8 +106,10 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     const uint64_t manifest_bytes = memory.bytes();
     const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
     gptq_memory_estimate estimate{};
-    estimate.host_weights = sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
-    estimate.host_load_peak = base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
+    estimate.host_weights =
+        sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
+    estimate.host_load_peak =
+        base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
     if (engine) estimate_engine(reader.manifest(), spec, read_struct(engine, "gptq_engine_params"), estimate);
     const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
     const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));

@@ -12,15 +12,19 @@ using namespace gptq::api;
 
 namespace {
 
-void require_idle(const engine::Session& s) { require(!s.running, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE); }
+void require_idle(const engine::Session& s) {
+  require(!s.running, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE);
+}
 
 // Replaces everything from `keep` on.
 void append(engine::Session& s, std::span<const int32_t> tokens, uint32_t keep) {
   const uint32_t ctx = s.engine->shape().ctx_tokens, n_vocab = s.engine->model().spec.n_vocab;
   if (tokens.size() > ctx - keep)
-    base::fail(GPTQ_E_CONTEXT_FULL, tokens.size(), " tokens do not fit behind ", keep, ": the context has ", ctx, "; raise ctx_tokens or shorten the input");
+    base::fail(GPTQ_E_CONTEXT_FULL, tokens.size(), " tokens do not fit behind ", keep, ": the context has ", ctx,
+               "; raise ctx_tokens or shorten the input");
   for (int32_t token : tokens)
-    if (token < 0 || static_cast<uint32_t>(token) >= n_vocab) base::fail(GPTQ_E_INVALID_ARGUMENT, "token ", token, " is outside the vocabulary of ", n_vocab);
+    if (token < 0 || static_cast<uint32_t>(token) >= n_vocab)
+      base::fail(GPTQ_E_INVALID_ARGUMENT, "token ", token, " is outside the vocabulary of ", n_vocab);
   s.engine->truncate(s, keep);
   std::copy(tokens.begin(), tokens.end(), s.tokens + s.n_tokens);
   s.n_tokens += static_cast<uint32_t>(tokens.size());
@@ -28,18 +32,21 @@ void append(engine::Session& s, std::span<const int32_t> tokens, uint32_t keep) 
 
 uint64_t random_seed() {
   uint64_t seed = 0;
-  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed) seed = static_cast<uint64_t>(engine::Clock::now().time_since_epoch().count());
+  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+    seed = static_cast<uint64_t>(engine::Clock::now().time_since_epoch().count());
   return seed;
 }
 
 float checked(float value, float most, const char* name) {
-  if (!(value >= 0 && value <= most)) base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", static_cast<double>(value), " is not within 0 and ", static_cast<double>(most));
+  if (!(value >= 0 && value <= most))
+    base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", static_cast<double>(value), " is not within 0 and ", static_cast<double>(most));
   return value;
 }
 
 void set_sampling(engine::Session& s, const gptq_sampling* in) {
   gptq_sampling p = read_struct_or_default(in, "gptq_sampling");
-  if (p.flags & ~uint32_t(GPTQ_SAMPLE_RANDOM_SEED | GPTQ_SAMPLE_MODEL_DEFAULTS)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown sampling flags ", p.flags);
+  if (p.flags & ~uint32_t(GPTQ_SAMPLE_RANDOM_SEED | GPTQ_SAMPLE_MODEL_DEFAULTS))
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown sampling flags ", p.flags);
   if (p.flags & GPTQ_SAMPLE_MODEL_DEFAULTS) {
     const model::Generation& own = s.engine->model().generation;
     if (p.temperature == 0) p.temperature = own.temperature;
@@ -116,7 +123,9 @@ gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gp
   return guard(err, [&] {
     require(e && out, "e and out must not be NULL");
     engine::Session* s = e->engine.create_session();
-    if (!s) base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e->engine.shape().max_sessions, " sessions; raise max_sessions or destroy one");
+    if (!s)
+      base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e->engine.shape().max_sessions,
+                 " sessions; raise max_sessions or destroy one");
     s->owner = retain(e);
     *out = handle_of(s);
     return GPTQ_OK;
@@ -135,7 +144,8 @@ void GPTQ_CALL gptq_session_set_user(gptq_session* s, void* user) {
 }
 void* GPTQ_CALL gptq_session_user(const gptq_session* s) { return s ? session_of(s).user : nullptr; }
 
-gptq_status GPTQ_CALL gptq_session_append_text(gptq_session* s, const char* text, size_t size, uint32_t flags, size_t* n_tokens, gptq_error* err) {
+gptq_status GPTQ_CALL gptq_session_append_text(gptq_session* s, const char* text, size_t size, uint32_t flags, size_t* n_tokens,
+                                               gptq_error* err) {
   return guard(err, [&] {
     require(s, "s is NULL");
     require_idle(session_of(s));
@@ -161,7 +171,8 @@ gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* ch
     engine::Session& session = session_of(s);
     require_idle(session);
     const auto tokens = encode_chat(engine_of(session).model, chat);
-    const auto common = std::mismatch(tokens.begin(), tokens.end(), session.tokens, session.tokens + session.n_tokens).first - tokens.begin();
+    const auto common =
+        std::mismatch(tokens.begin(), tokens.end(), session.tokens, session.tokens + session.n_tokens).first - tokens.begin();
     append(session, std::span(tokens).subspan(static_cast<size_t>(common)), static_cast<uint32_t>(common));
     if (n_tokens) *n_tokens = tokens.size();
     return GPTQ_OK;
@@ -245,8 +256,8 @@ gptq_status GPTQ_CALL gptq_session_truncate(gptq_session* s, uint32_t n_tokens) 
   });
 }
 
-gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t size, const gptq_generate_params* params, gptq_text_fn on_text, void* user,
-                                    gptq_session_info* result, gptq_error* err) {
+gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t size, const gptq_generate_params* params,
+                                    gptq_text_fn on_text, void* user, gptq_session_info* result, gptq_error* err) {
   return guard(err, [&] {
     require(s, "s is NULL");
     if (result) check_version(result, "gptq_session_info");
@@ -268,7 +279,8 @@ gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t si
       drain(session, on_text, user);
       if (status == GPTQ_IDLE && session.running) {
         session.engine->stop(session);
-        base::fail(GPTQ_E_INVALID_STATE, "logits_rows are full: with GPTQ_GEN_LOGITS use gptq_session_start, gptq_engine_step and gptq_session_read_logits");
+        base::fail(GPTQ_E_INVALID_STATE,
+                   "logits_rows are full: with GPTQ_GEN_LOGITS use gptq_session_start, gptq_engine_step and gptq_session_read_logits");
       }
     }
     if (result) write_struct(result, info_of(session));

@@ -48,7 +48,8 @@ class Device {
   // k, v [rows][n_kv_heads * head_dim]
   virtual void store_kv(const KvCache& kv, std::span<const Sequence> sequences, const float* k, const float* v, uint32_t layer) = 0;
   // q, out [rows][n_heads * head_dim]
-  virtual void attention(const KvCache& kv, std::span<const Sequence> sequences, const float* q, float* out, const AttentionShape& shape) = 0;
+  virtual void attention(const KvCache& kv, std::span<const Sequence> sequences, const float* q, float* out,
+                         const AttentionShape& shape) = 0;
   // gate = silu(gate) * up, count elements
   virtual void silu_mul(float* gate, const float* up, uint64_t count) = 0;
 };

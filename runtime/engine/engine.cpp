@@ -48,14 +48,16 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
-  if (params.kv_type != GPTQ_KV_F16 && params.kv_type != GPTQ_KV_F32) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
+  if (params.kv_type != GPTQ_KV_F16 && params.kv_type != GPTQ_KV_F32)
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
   if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
   shape.exact = params.flags & GPTQ_ENGINE_EXACT;
   shape.kv_f32 = shape.exact || params.kv_type == GPTQ_KV_F32;
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
   const uint64_t pages = params.kv_bytes ? std::min(all, params.kv_bytes / kv_page_bytes(shape, spec)) : all;
   if (pages == 0 || pages > UINT32_MAX)
-    base::fail(GPTQ_E_INVALID_ARGUMENT, "the KV arena would have ", pages, " pages of ", kv_page_bytes(shape, spec), " bytes: choose another kv_bytes or ctx_tokens");
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "the KV arena would have ", pages, " pages of ", kv_page_bytes(shape, spec),
+               " bytes: choose another kv_bytes or ctx_tokens");
   shape.n_pages = static_cast<uint32_t>(pages);
   return shape;
 }
@@ -83,17 +85,26 @@ uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& 
   return measure.used() + shape.max_sessions * sizeof(Session);
 }
 
-Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels, base::Pool& pool,
-               std::pmr::memory_resource* memory)
-    : model_(model), tokenizer_(tokenizer), shape_(shape), pool_(pool),
+Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
+               base::Pool& pool, std::pmr::memory_resource* memory)
+    : model_(model),
+      tokenizer_(tokenizer),
+      shape_(shape),
+      pool_(pool),
       memory_(reserve<Scratch>(model.spec, shape, columns_max(model), memory)),
       kv_memory_(memory, base::to_size(base::mul(kv_page_bytes(shape, model.spec), shape.n_pages))),
       scratch_([&] {
         base::Arena arena(memory_.data());
         return Scratch(model.spec, shape, columns_max(model), arena);
       }()),
-      kv_{kv_memory_.data(), kv_page_bytes(shape, model.spec), 2 * kv_layer_half(shape, model.spec), kv_layer_half(shape, model.spec),
-          shape.page_tokens, model.spec.n_kv_heads, model.spec.head_dim, shape.kv_f32},
+      kv_{kv_memory_.data(),
+          kv_page_bytes(shape, model.spec),
+          2 * kv_layer_half(shape, model.spec),
+          kv_layer_half(shape, model.spec),
+          shape.page_tokens,
+          model.spec.n_kv_heads,
+          model.spec.head_dim,
+          shape.kv_f32},
       device_(kernels, pool, scratch_.device),
       forward_(model, device_, kv_, scratch_.workspace, shape.ctx_tokens),
       sessions_(shape.max_sessions, memory) {}

@@ -29,8 +29,8 @@ uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec);
 class Engine {
  public:
   // tokenizer may be NULL.
-  Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels, base::Pool& pool,
-         std::pmr::memory_resource* memory);
+  Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
+         base::Pool& pool, std::pmr::memory_resource* memory);
   // What it takes besides the KV arena. k_padded: the most columns of any matrix.
   static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded);
 

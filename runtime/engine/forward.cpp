@@ -92,7 +92,8 @@ void Forward::mlp(uint32_t rows, const model::Layer& layer) {
 const float* Forward::logits(const Batch& batch, uint32_t first, uint32_t count) {
   const model::ModelSpec& spec = model_.spec;
   for (uint32_t i = 0; i < count; ++i)
-    device_.rms_norm(ws_.x + size_t(batch.logit_rows[first + i]) * spec.n_embd, model_.final_norm, ws_.h + size_t(i) * spec.n_embd, 1, spec.n_embd, spec.norm_eps);
+    device_.rms_norm(ws_.x + size_t(batch.logit_rows[first + i]) * spec.n_embd, model_.final_norm, ws_.h + size_t(i) * spec.n_embd, 1,
+                     spec.n_embd, spec.norm_eps);
   const device::Product product{&model_.head.w, model_.head.bias, ws_.logits};
   device_.matmul({&product, 1}, ws_.h, count);
   return ws_.logits;

@@ -62,7 +62,8 @@ double Random::uniform() {
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random, Candidate* scratch) {
+int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
+               Candidate* scratch) {
   if (!all_finite(logits)) return -1;
   std::span<Candidate> kept(scratch, logits.size());
   for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};

@@ -28,6 +28,7 @@ class Random {
 };
 
 // The next token, or -1 where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
-int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random, Candidate* scratch);
+int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
+               Candidate* scratch);
 
 }  // namespace gptq::engine

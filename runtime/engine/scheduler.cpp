@@ -84,7 +84,8 @@ bool Engine::form_batch(uint32_t budget_us) {
     for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
       Session& session = sessions_[(turn_ + i) % n];
       const uint32_t wanted = rows_wanted(session);
-      if (wanted && (wanted == 1) == single && !join(session, std::min(wanted, most - n_rows_))) end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
+      if (wanted && (wanted == 1) == single && !join(session, std::min(wanted, most - n_rows_)))
+        end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
     }
   turn_ = (turn_ + 1) % n;
   return n_members_ > 0;
@@ -146,8 +147,8 @@ void Engine::take_logits(uint32_t first, uint32_t count, const float* logits) {
     }
     const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
     if (samples && end == member.first_logit + member.n_logits)
-      member.sampled = sample({logits + size_t(end - 1 - first) * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates);
+      member.sampled = sample({logits + size_t(end - 1 - first) * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling,
+                              member.random, scratch_.candidates);
   }
 }
 

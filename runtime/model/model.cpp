@@ -152,7 +152,8 @@ std::pmr::string layer_prefix(uint32_t layer, std::pmr::memory_resource* memory)
 }
 
 void check_token(int32_t token, uint32_t n_vocab, std::string_view name) {
-  if (token < -1 || token >= static_cast<int64_t>(n_vocab)) base::fail(GPTQ_E_FORMAT, name, " token ", token, " is outside the vocabulary of ", n_vocab);
+  if (token < -1 || token >= static_cast<int64_t>(n_vocab))
+    base::fail(GPTQ_E_FORMAT, name, " token ", token, " is outside the vocabulary of ", n_vocab);
 }
 
 void read_generation(const format::fb::Generation& from, uint32_t n_vocab, Generation& to) {
@@ -168,7 +169,8 @@ void read_generation(const format::fb::Generation& from, uint32_t n_vocab, Gener
   for (int32_t token : {to.bos, to.eos, to.pad}) check_token(token, n_vocab, "a special");
   for (int32_t token : to.end_tokens) check_token(token, n_vocab, "an end");
   for (float value : {to.temperature, to.top_p, to.min_p, to.repeat_penalty})
-    if (!(value >= 0 && value <= 1000)) base::fail(GPTQ_E_FORMAT, "a recommended sampling value is out of range: ", static_cast<double>(value));
+    if (!(value >= 0 && value <= 1000))
+      base::fail(GPTQ_E_FORMAT, "a recommended sampling value is out of range: ", static_cast<double>(value));
 }
 
 }  // namespace
@@ -242,7 +244,8 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
   if (manifest.meta()) meta.reserve(manifest.meta()->size());
   if (manifest.meta())
     for (const auto* entry : *manifest.meta())
-      meta.emplace_back(std::string_view(entry->key()->c_str(), entry->key()->size()), std::string_view(entry->value()->c_str(), entry->value()->size()));
+      meta.emplace_back(std::string_view(entry->key()->c_str(), entry->key()->size()),
+                        std::string_view(entry->value()->c_str(), entry->value()->size()));
 }
 
 const std::pmr::string* Model::find_meta(std::string_view key) const {

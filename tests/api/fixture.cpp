@@ -200,7 +200,7 @@ void Host::release(void* user, void* p, size_t size, size_t align, uint32_t, uin
   Host& host = *static_cast<Host*>(user);
   ++host.calls;
   host.live -= static_cast<int64_t>(size);
-  ::operator delete(p, size, std::align_val_t(align));
+  ::operator delete(p, std::align_val_t(align));
 }
 
 int finish(const Engine& engine, uint32_t budget_us) {

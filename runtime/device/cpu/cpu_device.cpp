@@ -12,7 +12,14 @@ constexpr uint32_t tasks_per_thread = 4;   // so that a thread that is held up c
 constexpr uint32_t queries_per_task = 16;  // of one head group in prefill
 
 kernels::KvView view(const KvCache& kv, const Sequence& sequence, uint32_t layer) {
-  return {kv.base + layer * kv.layer_stride, sequence.pages, kv.page_stride, kv.value_offset, kv.page_tokens, kv.n_kv_heads, kv.head_dim, kv.f32};
+  return {kv.base + layer * kv.layer_stride,
+          sequence.pages,
+          kv.page_stride,
+          kv.value_offset,
+          kv.page_tokens,
+          kv.n_kv_heads,
+          kv.head_dim,
+          kv.f32};
 }
 
 // Whether two matrices want their activations in the same form.
@@ -50,7 +57,8 @@ CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena) : exact(limi
   packed.sum = arena.take<float>(elements / 16);
 }
 
-CpuDevice::CpuDevice(const kernels::Kernels& kernels, base::Pool& pool, const CpuScratch& scratch) : kernels_(kernels), pool_(pool), scratch_(scratch) {}
+CpuDevice::CpuDevice(const kernels::Kernels& kernels, base::Pool& pool, const CpuScratch& scratch)
+    : kernels_(kernels), pool_(pool), scratch_(scratch) {}
 
 template <class F>
 void CpuDevice::split(uint64_t total, uint64_t least, F&& part) {
@@ -128,7 +136,8 @@ void CpuDevice::matmul_add(const Product& product, const float* x, uint32_t rows
 void CpuDevice::rope(float* x, const float* cos, const float* sin, uint32_t rows, uint32_t n_heads, uint32_t head_dim, uint32_t dim) {
   const uint32_t stride = n_heads * head_dim;
   split(rows, 1 + 8192 / stride, [&](uint64_t first, uint64_t last) {
-    kernels_.rope({x + first * stride, cos + first * (dim / 2), sin + first * (dim / 2), static_cast<uint32_t>(last - first), stride, n_heads, head_dim, dim});
+    kernels_.rope({x + first * stride, cos + first * (dim / 2), sin + first * (dim / 2), static_cast<uint32_t>(last - first), stride,
+                   n_heads, head_dim, dim});
   });
 }
 
@@ -137,7 +146,8 @@ void CpuDevice::store_kv(const KvCache& kv, std::span<const Sequence> sequences,
   for (const Sequence& s : sequences)
     split(s.n_rows, 1 + 8192 / stride, [&](uint64_t first, uint64_t last) {
       const uint64_t row = (s.first_row + first) * stride;
-      kernels_.store_kv({k + row, v + row, static_cast<uint32_t>(last - first), stride, s.first_position + static_cast<uint32_t>(first), view(kv, s, layer)});
+      kernels_.store_kv({k + row, v + row, static_cast<uint32_t>(last - first), stride, s.first_position + static_cast<uint32_t>(first),
+                         view(kv, s, layer)});
     });
 }
 
@@ -150,8 +160,8 @@ void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences
     for (uint32_t n; task >= (n = (s->n_rows + queries_per_task - 1) / queries_per_task * kv.n_kv_heads); ++s) task -= n;
     const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads * queries_per_task;
     const uint64_t row = (s->first_row + first) * stride;
-    kernels_.attention({q + row, out + row, std::min(queries_per_task, s->n_rows - first), s->first_position + first, shape.n_heads, head, head + 1,
-                        shape.scale, shape.window, view(kv, *s, shape.layer)});
+    kernels_.attention({q + row, out + row, std::min(queries_per_task, s->n_rows - first), s->first_position + first, shape.n_heads, head,
+                        head + 1, shape.scale, shape.window, view(kv, *s, shape.layer)});
   });
 }
 
