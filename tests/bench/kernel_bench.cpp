@@ -185,7 +185,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   const auto call = [&](const auto& args) {
     measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
   };
-  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {q.data(), scale.data(), sum.data(), n, 128, 128}});
+  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {q.data(), scale.data(), sum.data(), n, 128}});
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
