@@ -176,7 +176,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n = 2048;
   std::vector<float> x = random_floats(n), y(n), weight = random_floats(n);
   std::vector<int8_t> q(n);
-  std::vector<float> scale(n / 128), sum(n / 128);
+  std::vector<float> scale(n / activation_block), sum(n / 128);
   const Weights weights({Kind::q4, 16, n, 128}, false);
   std::vector<uint16_t> cache(2 * n * 16);
   const uint32_t page = 0;
