@@ -33,8 +33,8 @@ class Golden : public testing::TestWithParam<std::string> {
     prompts_ = prompts_of(GetParam());
     ASSERT_FALSE(prompts_.empty());
   }
-  Chain chain(uint32_t flags) const {
-    auto params = engine_of(flags);
+  Chain chain(uint32_t flags, uint32_t max_sessions = 1) const {
+    auto params = engine_of(flags, max_sessions);
     params.logits_rows = 16;
     params.ctx_tokens = 256;
     return Chain(converted(GetParam()), params, with_threads(2));
@@ -61,12 +61,15 @@ TEST_P(Golden, ExactLogits) {
 }
 
 TEST_P(Golden, ExactGreedyTokens) {
-  Chain c = chain(GPTQ_ENGINE_EXACT);
+  Chain c = chain(GPTQ_ENGINE_EXACT, 1 + static_cast<uint32_t>(prompts_.size()));
+  std::vector<Session> sessions;
   for (const Prompt& prompt : prompts_) {
-    Session& session = c.session;
-    session.truncate(0);
-    EXPECT_EQ(greedy(c.engine, session, prompt.ids, static_cast<uint32_t>(prompt.greedy.size())), prompt.greedy);
+    sessions.emplace_back(c.engine);
+    sessions.back().append(prompt.ids);
+    sessions.back().start(generation(static_cast<uint32_t>(prompt.greedy.size())));
   }
+  finish(c.engine);
+  for (size_t i = 0; i < prompts_.size(); ++i) EXPECT_EQ(sessions[i].read_tokens(), prompts_[i].greedy) << "prompt " << i;
 }
 
 TEST_P(Golden, TextToIds) {
