@@ -174,7 +174,7 @@ typedef struct gptq_memory_estimate {
 GPTQ_API gptq_status GPTQ_CALL gptq_model_load(gptq_runtime *rt, const char *path, size_t path_size, const gptq_model_params *params, gptq_model **out, gptq_error *err);
 /* The same from memory, from host IO or from a part of a file. */
 GPTQ_API gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime *rt, const gptq_source *src, const gptq_model_params *params, gptq_model **out, gptq_error *err);
-/* What load and one engine with these parameters would hold, from the manifest alone. engine may be NULL: no engine. */
+/* What load and one engine with these parameters would hold, from the manifest and the tokenizer. engine may be NULL: no engine. */
 GPTQ_API gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime *rt, const gptq_source *src, const gptq_engine_params *engine, gptq_memory_estimate *out, gptq_error *err);
 GPTQ_API gptq_model *GPTQ_CALL gptq_model_retain(gptq_model *m);
 GPTQ_API void        GPTQ_CALL gptq_model_release(gptq_model *m);
@@ -226,7 +226,7 @@ struct gptq_engine_params {
   uint64_t kv_bytes;                          /* size of the KV arena; 0 = max_sessions * ctx_tokens */
   uint32_t max_sessions;                      /* 0 = 1 */
   uint32_t ctx_tokens;                        /* most tokens of one session; 0 = the model's, at most 4096 */
-  uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16 */
+  uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16; other sizes round differently */
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
   int32_t  kv_type;                           /* GPTQ_KV_* */
