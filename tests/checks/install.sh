@@ -30,7 +30,7 @@ hello() {  # NAME FLAG...: a usage line and exit status 2 is all it says without
 
 read -ra shared <<<"$(flags --cflags --libs)"
 hello hello-shared "${shared[@]}"
-ldd "$stage/hello-shared" | grep -q 'libgptq\.so' || { echo 'hello-shared does not use libgptq.so'; exit 1; }
+[[ $(ldd "$stage/hello-shared") == *libgptq.so* ]] || { echo 'hello-shared does not use libgptq.so'; exit 1; }
 
 read -ra static <<<"$(flags --cflags --libs --static)"
 rm "$libdir"/libgptq.so*
