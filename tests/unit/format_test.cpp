@@ -298,9 +298,9 @@ TEST(Format, PartsThatLie) {
       {"float with a group", [](TinyModel& tiny, fb::ManifestT&) { tiny.tensor("embed").group = 16; }},
       {"float with padding", [](TinyModel& tiny, fb::ManifestT&) { tiny.tensor("embed").k_padded = 64; }},
   };
-  for (const auto& [name, change] : cases) {
+  for (const auto& lie : cases) {
     TinyModel tiny;
-    EXPECT_TRUE(refused(load(tiny.build(Compression::stored, [&](fb::ManifestT& m) { change(tiny, m); })))) << name;
+    EXPECT_TRUE(refused(load(tiny.build(Compression::stored, [&](fb::ManifestT& m) { lie.second(tiny, m); })))) << lie.first;
   }
 }
 
