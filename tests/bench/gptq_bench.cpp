@@ -1,26 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// gptq-bench: prefill and decode speed as llama-bench means them; its JSON field names.
+// gptq-bench: prefill and decode speed as llama-bench means them; its JSON field names. README.md beside this file tells the rest.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <numeric>
 #include <random>
 
+#include "api/handles.h"
+#include "bandwidth.h"
+#include "peer.h"
 #include "tool.h"
 
 namespace {
 
 using namespace gptq;
+using bench::Test;
 
 struct Options : tool::EngineOptions {
-  std::vector<uint32_t> prompts{512}, generated{128}, depths{0}, thread_counts{0};
+  std::vector<uint32_t> prompts{512}, generated{128}, depths{0}, thread_counts{0}, sessions{1};
+  std::vector<std::string> against;
   uint32_t repetitions = 5;
   bool json = false;
 };
 
 struct Result {
-  uint32_t n_prompt, n_gen, n_depth, n_threads;
+  Test test;
   std::vector<double> tokens_per_second;
+  // Decode: what was read, and what reading alone reaches beside it.
+  std::vector<double> read_gb_s{}, roof_gb_s{};
 
   double mean() const { return std::accumulate(tokens_per_second.begin(), tokens_per_second.end(), 0.0) / static_cast<double>(tokens_per_second.size()); }
   double deviation() const {
@@ -28,65 +36,114 @@ struct Result {
     for (double x : tokens_per_second) sum += (x - mean()) * (x - mean());
     return tokens_per_second.size() < 2 ? 0 : std::sqrt(sum / static_cast<double>(tokens_per_second.size() - 1));
   }
-  // fraction 0, 0.5, 1: least, median, most
-  double at(double fraction) const {
-    std::vector<double> sorted = tokens_per_second;
-    std::sort(sorted.begin(), sorted.end());
-    return sorted[static_cast<size_t>(std::lround(fraction * static_cast<double>(sorted.size() - 1)))];
+  double percent_of_roof() const {
+    std::vector<double> percent;
+    for (size_t i = 0; i < read_gb_s.size(); ++i) percent.push_back(100 * read_gb_s[i] / roof_gb_s[i]);
+    return bench::median(percent);
   }
 };
+
+uint64_t bytes_of(const kernels::Matrix& w) {
+  if (!kernels::is_quantized(w.kind)) return uint64_t{w.n} * w.k * kernels::bits_of(w.kind) / 8;
+  const uint64_t scales = 16 * ((w.scales_f32 ? 4 : 2) + (w.zeros ? 1 : 0));
+  return kernels::n_blocks(w.n) * (uint64_t{w.k_padded} / 64 * kernels::tile_bytes(w.kind) + kernels::n_groups(w) * scales);
+}
 
 class Bench {
  public:
-  Bench(const Model& model, const Options& o, uint32_t ctx) : n_vocab_(model.info().n_vocab), engine_(model, params(o, ctx)), session_(engine_) {}
+  Bench(const Model& model, const Options& o, uint32_t ctx, uint32_t max_sessions)
+      : model_(model), kv_element_bytes_(o.exact ? 4 : 2), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads) {
+    for (uint32_t i = 0; i < max_sessions; ++i) sessions_.emplace_back(engine_);
+  }
 
-  // Tokens per second of one run: n_prompt tokens at once, or n_gen one after another, behind n_depth others.
-  double run(uint32_t n_prompt, uint32_t n_gen, uint32_t n_depth) {
-    session_.truncate(0);
-    if (n_depth) compute(n_depth, 0);
-    const double seconds = n_prompt ? compute(n_prompt, 0) : compute(1, n_gen);
-    return (n_prompt ? n_prompt : n_gen) / seconds;
+  // One timed run of every repetition, behind one that is not counted.
+  Result run(const Test& test, uint32_t repetitions) {
+    Result result{test, {}};
+    tokens_per_second(test);
+    for (uint32_t i = 0; i < repetitions; ++i) {
+      const double before = test.n_gen ? bandwidth_.measure() : 0, speed = tokens_per_second(test);
+      result.tokens_per_second.push_back(speed);
+      if (!test.n_gen) continue;
+      result.read_gb_s.push_back(speed / test.n_sessions * bytes_per_step(test) / 1e9);
+      result.roof_gb_s.push_back((before + bandwidth_.measure()) / 2);
+    }
+    return result;
   }
 
  private:
-  static gptq_engine_params params(const Options& o, uint32_t ctx) {
+  static gptq_engine_params params(const Options& o, uint32_t ctx, uint32_t max_sessions) {
     gptq_engine_params params = o.engine();
     params.ctx_tokens = ctx;
+    params.max_sessions = max_sessions;
     return params;
   }
-  double compute(uint32_t n_input, uint32_t n_gen) {
-    std::vector<gptq_token> ids(n_input);
-    for (gptq_token& id : ids) id = static_cast<gptq_token>(random_() % n_vocab_);
-    session_.append(ids);
+
+  // n_prompt tokens at once, or n_gen one after another in every session, behind n_depth others.
+  double tokens_per_second(const Test& test) {
+    for (Session& session : sessions_) session.truncate(0);
+    if (test.n_depth) compute(test.n_depth, 0, test.n_sessions);
+    const double seconds = test.n_prompt ? compute(test.n_prompt, 0, 1) : compute(1, test.n_gen, test.n_sessions);
+    return (test.n_prompt ? test.n_prompt : test.n_gen * test.n_sessions) / seconds;
+  }
+
+  double compute(uint32_t n_input, uint32_t n_gen, uint32_t n_sessions) {
     auto params = make<gptq_generate_params>();
     params.flags = n_gen ? GPTQ_GEN_IGNORE_EOS : GPTQ_GEN_PREFILL_ONLY;
     params.max_tokens = n_gen;
+    std::vector<gptq_token> ids(n_input);
+    for (uint32_t i = 0; i < n_sessions; ++i) {
+      for (gptq_token& id : ids) id = static_cast<gptq_token>(random_() % model_.info().n_vocab);
+      sessions_[i].append(ids);
+      sessions_[i].start(params);
+    }
     const auto begin = std::chrono::steady_clock::now();
-    session_.start(params);
     engine_.step();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    check(session_.info().status);
+    for (uint32_t i = 0; i < n_sessions; ++i) check(sessions_[i].info().status);
     return seconds;
   }
 
+  // What a step of decoding has to read: all weights but rows of the embedding that it does not need, and every session's KV cache.
+  double bytes_per_step(const Test& test) const {
+    const model::Model& m = model_.get()->model;
+    const double position = test.n_depth + test.n_gen / 2.0;
+    const double kv_bytes = static_cast<double>(model_.info().kv_bytes_per_token / 2 * kv_element_bytes_);
+    return static_cast<double>(m.weight_bytes - (m.spec.tied_head ? 0 : bytes_of(m.embed.w))) + test.n_sessions * position * kv_bytes;
+  }
+
   std::mt19937 random_{1};
-  uint32_t n_vocab_;
+  const Model& model_;
+  uint32_t kv_element_bytes_;
   Engine engine_;
-  Session session_;
+  std::deque<Session> sessions_;
+  bench::Bandwidth bandwidth_;
 };
 
-void print(const Result& r, const std::string& model, bool json, bool first) {
-  if (!json) {
-    char test[48];
-    std::snprintf(test, sizeof test, "%s%u%s%s", r.n_prompt ? "pp" : "tg", r.n_prompt ? r.n_prompt : r.n_gen, r.n_depth ? " @ d" : "", r.n_depth ? std::to_string(r.n_depth).c_str() : "");
-    std::printf("%-14s  threads %2u   median %9.2f   min %9.2f   max %9.2f  tokens/s\n", test, r.n_threads, r.at(0.5), r.at(0), r.at(1));
-  } else {
-    std::printf("%s  {\"model_filename\": \"%s\", \"n_prompt\": %u, \"n_gen\": %u, \"n_depth\": %u, \"n_threads\": %u, \"avg_ts\": %.4f, \"stddev_ts\": %.4f, \"samples_ts\": [", first ? "" : ",\n",
-                model.c_str(), r.n_prompt, r.n_gen, r.n_depth, r.n_threads, r.mean(), r.deviation());
-    for (size_t i = 0; i < r.tokens_per_second.size(); ++i) std::printf("%s%.4f", i ? ", " : "", r.tokens_per_second[i]);
-    std::printf("]}");
-  }
-  std::fflush(stdout);
+std::string name_of(const Test& test) {
+  std::string name = (test.n_prompt ? "pp" : "tg") + std::to_string(test.n_prompt ? test.n_prompt : test.n_gen);
+  if (test.n_depth) name += " @ d" + std::to_string(test.n_depth);
+  return test.n_sessions > 1 ? name + " x " + std::to_string(test.n_sessions) : name;
+}
+
+void print_line(const Result& r, const std::vector<bench::Peer>& peers) {
+  const auto [least, most] = std::minmax_element(r.tokens_per_second.begin(), r.tokens_per_second.end());
+  const double ours = bench::median(r.tokens_per_second);
+  std::printf("%-18s  threads %2u   median %9.2f   min %9.2f   max %9.2f  tokens/s", name_of(r.test).c_str(), r.test.n_threads, ours, *least, *most);
+  if (!r.roof_gb_s.empty())
+    std::printf("   %5.1f of %5.1f GB/s, %3.0f %%", bench::median(r.read_gb_s), bench::median(r.roof_gb_s), r.percent_of_roof());
+  for (const bench::Peer& peer : peers)
+    if (const auto theirs = peer.find(r.test)) std::printf("   %s %.2f, ratio %.2f", peer.name().c_str(), *theirs, ours / *theirs);
+  std::printf("\n");
+}
+
+void print_json(const Result& r, const std::string& model, bool first) {
+  std::printf("%s  {\"model_filename\": \"%s\", \"n_prompt\": %u, \"n_gen\": %u, \"n_depth\": %u, \"n_threads\": %u, \"n_sessions\": %u, ", first ? "" : ",\n",
+              model.c_str(), r.test.n_prompt, r.test.n_gen, r.test.n_depth, r.test.n_threads, r.test.n_sessions);
+  if (!r.roof_gb_s.empty())
+    std::printf("\"read_gb_s\": %.2f, \"roof_gb_s\": %.2f, \"percent_of_roof\": %.1f, ", bench::median(r.read_gb_s), bench::median(r.roof_gb_s), r.percent_of_roof());
+  std::printf("\"avg_ts\": %.4f, \"stddev_ts\": %.4f, \"samples_ts\": [", r.mean(), r.deviation());
+  for (size_t i = 0; i < r.tokens_per_second.size(); ++i) std::printf("%s%.4f", i ? ", " : "", r.tokens_per_second[i]);
+  std::printf("]}");
 }
 
 // The model's file name as JSON text without surprises.
@@ -96,33 +153,40 @@ std::string plain(std::string name) {
   return name;
 }
 
-void run(Options& o) {
-  struct Test {
-    uint32_t n_prompt, n_gen, n_depth;
-  };
+std::vector<Test> tests_of(const Options& o, uint32_t threads) {
   std::vector<Test> tests;
-  uint32_t ctx = 0;
   for (uint32_t depth : o.depths) {
     for (uint32_t n : o.prompts)
-      if (n) tests.push_back({n, 0, depth});
+      if (n) tests.push_back({n, 0, depth, threads, 1});
     for (uint32_t n : o.generated)
-      if (n) tests.push_back({0, n, depth});
-    for (const Test& t : tests) ctx = std::max(ctx, t.n_depth + t.n_prompt + t.n_gen + 1);
+      for (uint32_t sessions : o.sessions)
+        if (n && sessions) tests.push_back({0, n, depth, threads, sessions});
   }
   if (tests.empty() || !o.repetitions) throw Error(GPTQ_E_INVALID_ARGUMENT, "nothing to measure");
+  return tests;
+}
+
+void run(Options& o) {
+  std::vector<bench::Peer> peers;
+  for (const std::string& path : o.against) peers.emplace_back(path);
   if (o.json) std::printf("[\n");
   bool first = true;
   for (uint32_t threads : o.thread_counts) {
     o.threads = threads;
+    const std::vector<Test> tests = tests_of(o, threads);
+    uint32_t ctx = 0, sessions = 1;
+    for (const Test& t : tests) {
+      ctx = std::max(ctx, t.n_depth + t.n_prompt + t.n_gen + 1);
+      sessions = std::max(sessions, t.n_sessions);
+    }
     const Runtime runtime(o.runtime());
     if (first) std::fprintf(stderr, "%s\n%s\n", gptq_build_info(), runtime.kernels().c_str());
     const Model model(runtime, o.model);
-    Bench bench(model, o, ctx);
+    Bench bench(model, o, ctx, sessions);
     for (const Test& t : tests) {
-      Result result{t.n_prompt, t.n_gen, t.n_depth, threads, {}};
-      bench.run(t.n_prompt, t.n_gen, t.n_depth);  // warm up
-      for (uint32_t i = 0; i < o.repetitions; ++i) result.tokens_per_second.push_back(bench.run(t.n_prompt, t.n_gen, t.n_depth));
-      print(result, plain(o.model), o.json, first);
+      const Result result = bench.run(t, o.repetitions);
+      o.json ? print_json(result, plain(o.model), first) : print_line(result, peers);
+      std::fflush(stdout);
       first = false;
     }
   }
@@ -139,8 +203,10 @@ int main(int argc, char** argv) {
   app.add_option("-n,--n-gen", o.generated, "tokens to generate; 0 = none (default 128)")->delimiter(',');
   app.add_option("-d,--n-depth", o.depths, "tokens in the context before (default 0)")->delimiter(',');
   app.add_option("-t,--threads", o.thread_counts, "threads that compute; 0 = one per core")->delimiter(',');
+  app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',');
   app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
   app.add_flag("--exact", o.exact, "float32 activations and KV cache instead of int8 and float16");
+  app.add_option("--against", o.against, "a peer's figures, as `llama-bench -o json` or --json writes them: they and ratios beside ours, test by test");
   app.add_flag("--json", o.json, "print a JSON list");
   return tool::run(app, argc, argv, [&] { run(o); });
 }
