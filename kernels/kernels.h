@@ -44,20 +44,28 @@ constexpr uint32_t n_groups(const Matrix& w) { return (w.k_padded + w.group - 1)
 // Place of a column within its 64-byte line.
 constexpr uint32_t line_byte(uint32_t column) { return (column % 16) / 4 * 16 + column / 16 * 4 + column % 4; }
 
-// Activations quantized to int8: q = round(x / scale), scale = max|x| / 127 over a block of 16 columns. The sums take zero points off
-// again, so they are as long as a group allows: 128, 64 or 16 columns.
-constexpr uint32_t activation_block = 16;
+// Activations as int8: x = scale * multiplier * q with one scale a token and a whole multiplier for every 16 columns. 128 columns (two
+// tiles; the second of the last may be missing: zeros) of a token are a record: q of both tiles in line order, then the multipliers of
+// its eight blocks, each twice. Block b is the columns at bytes 4b..4b+3 of the four 32-byte halves of the lines: one 32-bit lane of sums.
+// The sums take zero points off again, so they are as long as a group allows: 128, 64 or 16 columns in a row.
+constexpr uint32_t record_columns = 128;
+constexpr int32_t largest_multiplier = 32767;
+struct Record {
+  int8_t q[record_columns];
+  int16_t multiplier[8][2];  // 1..largest_multiplier
+};
+constexpr uint32_t n_records(uint32_t k_padded) { return (k_padded + record_columns - 1) / record_columns; }
 constexpr uint32_t activation_sum_block(uint32_t group) { return group % 128 == 0 ? 128 : group % 64 == 0 ? 64 : 16; }
 struct Int8Activations {
-  int8_t* q;          // [m][k_padded], 64 columns at a time in line order (line_byte)
-  float* scale;       // [m][k_padded / 16]
-  float* sum;         // [m][k_padded / sum_block up]: the sum of scale * q
-  uint32_t k_padded, sum_block;
+  Record* records;    // [n_records(k_padded)][rows]
+  float* scale;       // [rows]: max|x| / (127 * largest_multiplier)
+  float* sum;         // [k_padded / sum_block up][rows]: the sum of multiplier * q
+  uint32_t rows, k_padded, sum_block;
 };
 
 struct PackInt8Args {
   const float* x;       // [m][k]
-  uint32_t m, k;
+  uint32_t m, k;        // m <= out.rows
   const int32_t* perm;  // [k_padded] or NULL
   Int8Activations out;
 };
@@ -65,7 +73,7 @@ struct PackInt8Args {
 // y[i][row] (+)= sum over columns of W[row][column] x[i][column] + bias[row], for rows of the 16-row blocks first_block..last_block-1.
 struct MatmulArgs {
   const Matrix* w;
-  Int8Activations x8;   // matmul_int8: packed for this matrix's k_padded, group and perm
+  Int8Activations x8;   // matmul_int8: packed for this matrix's k_padded, group and perm; m <= x8.rows
   const float* x;       // matmul_float: [m][k_padded], columns already in the matrix's order (perm applied, padding 0)
   float* y;             // [m][y_stride]
   uint32_t m, y_stride;

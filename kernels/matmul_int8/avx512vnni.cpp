@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_int8 with vpdpbusd, a line of 64 bytes at a time: codes are unsigned, activations signed, sums int32.
+// matmul_int8 with vpdpbusd, a line of 64 bytes at a time: codes are unsigned, activations signed. 8-bit codes are two 4-bit halves, so
+// that the sums of a record fit int16 and can be multiplied in one instruction.
 #include "kernels/matmul_int8/x86.h"
 
 namespace gptq::kernels {
@@ -12,13 +13,12 @@ struct RowPair {
 
 GPTQ_INLINE __m512i load_line(const void* line) { return _mm512_loadu_si512(line); }
 
-// Rows `line` and line + 8 of a tile.
+// Rows `line` and line + 8 of a tile; 8 bit: the halves of the codes of row `line`.
 template <Kind kind>
 GPTQ_INLINE RowPair load_rows(const uint8_t* tile, uint32_t line) {
   const __m512i mask = _mm512_set1_epi8(kind == Kind::q2 ? 3 : 15);
-  if constexpr (kind == Kind::q8) return {load_line(tile + 64 * line), load_line(tile + 64 * (line + 8))};
   __m512i v;
-  if constexpr (kind == Kind::q4) {
+  if constexpr (kind == Kind::q4 || kind == Kind::q8) {
     v = load_line(tile + 64 * line);
   } else {
     v = _mm512_srl_epi16(load_line(tile + 64 * (line % 4)), _mm_cvtsi32_si128(static_cast<int>(line / 4 * 2)));
@@ -30,6 +30,13 @@ GPTQ_INLINE RowPair load_rows(const uint8_t* tile, uint32_t line) {
   return {_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
 }
 
+// Two rows of a record: codes, and a scale for each that the step has. 8 bit: the halves of one row.
+template <uint32_t tiles>
+struct Rows {
+  RowPair codes[tiles];
+  __m512 scale[2][tiles];
+};
+
 // The upper half onto the lower.
 GPTQ_INLINE __m256 fold(__m512 v) {
   const __m256d upper = _mm512_extractf64x4_pd(_mm512_castps_pd(v), 1);
@@ -37,50 +44,65 @@ GPTQ_INLINE __m256 fold(__m512 v) {
 }
 
 struct Avx512Vnni {
-  // One step of all 16 rows.
-  template <Kind kind, Step step, uint32_t n_tiles, int T>
-  GPTQ_INLINE void add_step(const Chunk& chunk, uint32_t first_tile, const Tokens<T>& x, __m512 (&acc)[16][T]) {
-    const uint8_t* tile = chunk.codes + first_tile * tile_bytes(kind);
-    const uint32_t s = first_tile / tiles_of(step);
-#pragma GCC unroll 1
-    for (uint32_t line = 0; line < 8; ++line) {
-      prefetch_part<n_tiles * tile_bytes(kind) / 8>(tile + chunk.ahead, line);
-      __m512 scaled[2][T];
+  static constexpr uint32_t tokens = 16, lanes = 16;  // half of L1 for the sums
+
+  template <Kind kind, Step step, uint32_t tiles>
+  GPTQ_INLINE Rows<tiles> load(const uint8_t* codes, const float* scale, uint32_t line) {
+    Rows<tiles> w;
 #pragma GCC unroll 2
-      for (uint32_t i = 0; i < n_tiles; ++i) {
-        const RowPair w = load_rows<kind>(tile + i * tile_bytes(kind), line);
-#pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) {
-          const __m512i q = load_line(x.q[t] + (first_tile + i) * 64), zero = _mm512_setzero_si512();
-          const __m512 scale = _mm512_broadcast_f32x4(_mm_loadu_ps(x.scale[t] + 4 * (first_tile + i)));
-          const __m512 low = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, w.low, q));
-          const __m512 high = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, w.high, q));
-          scaled[0][t] = i ? _mm512_fmadd_ps(low, scale, scaled[0][t]) : _mm512_mul_ps(low, scale);
-          scaled[1][t] = i ? _mm512_fmadd_ps(high, scale, scaled[1][t]) : _mm512_mul_ps(high, scale);
-        }
-      }
+    for (uint32_t i = 0; i < tiles; ++i) w.codes[i] = load_rows<kind>(codes + i * tile_bytes(kind), line);
+#pragma GCC unroll 2
+    for (uint32_t i = 0; i < (step == Step::tiles2 ? 1 : tiles); ++i)
 #pragma GCC unroll 2
       for (uint32_t r = 0; r < 2; ++r) {
-        const uint32_t row = line + 8 * r;
-        const __m512 scale = step == Step::pieces ? _mm512_broadcast_f32x4(_mm_loadu_ps(chunk.scale + s * 64 + row * 4))
-                                                  : _mm512_set1_ps(chunk.scale[s * 16 + row]);
-#pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) acc[row][t] = _mm512_fmadd_ps(scaled[r][t], scale, acc[row][t]);
+        const uint32_t row = line + (kind == Kind::q8 ? 0 : 8 * r);
+        w.scale[r][i] = step == Step::pieces ? _mm512_broadcast_f32x4(_mm_loadu_ps(scale + i * 64 + row * 4)) : _mm512_set1_ps(scale[i * 16 + row]);
+        if (kind == Kind::q8 && r) w.scale[r][i] = _mm512_mul_ps(w.scale[r][i], _mm512_set1_ps(16));
       }
+    return w;
+  }
+
+  // Sums of codes * q fit int16, so vpmaddwd multiplies them, each with a multiplier and a zero above it.
+  template <Kind kind, Step step, uint32_t tiles>
+  GPTQ_INLINE void add_token(const Rows<tiles>& w, const Record& x, float* low_sum, float* high_sum) {
+    constexpr uint32_t steps = step == Step::tiles2 ? 1 : tiles, count = tiles / steps;
+    const __m256i twice = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.multiplier));
+    const __m512i multipliers = _mm512_broadcast_i64x4(_mm256_srli_epi32(twice, 16));
+    __m512 sums[2] = {_mm512_load_ps(low_sum), kind == Kind::q8 ? _mm512_setzero_ps() : _mm512_load_ps(high_sum)};
+#pragma GCC unroll 2
+    for (uint32_t s = 0; s < steps; ++s) {
+      __m512i low = _mm512_setzero_si512(), high = low;
+#pragma GCC unroll 2
+      for (uint32_t i = 0; i < count; ++i) {
+        const __m512i q = load_line(x.q + 64 * (s * count + i));
+        low = _mm512_dpbusd_epi32(low, w.codes[s * count + i].low, q);
+        high = _mm512_dpbusd_epi32(high, w.codes[s * count + i].high, q);
+      }
+      __m512& high_of = kind == Kind::q8 ? sums[0] : sums[1];
+      sums[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(low, multipliers)), w.scale[0][s], sums[0]);
+      high_of = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(high, multipliers)), w.scale[1][s], high_of);
+    }
+    _mm512_store_ps(low_sum, sums[0]);
+    if (kind != Kind::q8) _mm512_store_ps(high_sum, sums[1]);
+  }
+
+  // All 16 rows of a record, or of its first tile.
+  template <Kind kind, Step step, uint32_t tiles, uint32_t T>
+  GPTQ_INLINE void add_record(const uint8_t* codes, const float* scale, const Record* x, uint32_t n, float* sums) {
+    constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8, stride = (T ? T : tokens) * lanes;
+#pragma GCC unroll 1
+    for (uint32_t line = 0; line < lines; ++line) {
+      prefetch_part<tiles * tile_bytes(kind) / lines>(codes + prefetch_bytes, line);
+      const Rows<tiles> w = load<kind, step, tiles>(codes, scale, line);
+      float* to = sums + line * stride;
+#pragma GCC unroll 1
+      for (uint32_t t = 0; t < (T ? T : n); ++t) add_token<kind, step, tiles>(w, x[t], to + t * lanes, to + 8 * stride + t * lanes);
     }
   }
 
-  template <Kind kind, Step step, int T>
-  static __attribute__((noinline)) void dot(const Chunk& chunk, const Tokens<T>& x, float (&part)[T][16]) {
-    __m512 acc[16][T];
-    for (auto& row : acc)
-      for (__m512& sum : row) sum = _mm512_setzero_ps();
-    uint32_t tile = 0;
-    for (; tile + tiles_of(step) <= chunk.tiles; tile += tiles_of(step)) add_step<kind, step, tiles_of(step), T>(chunk, tile, x, acc);
-    if (tile < chunk.tiles) add_step<kind, step, 1, T>(chunk, tile, x, acc);
-    for (int t = 0; t < T; ++t)
-      for (int r = 0; r < 16; r += 4)
-        _mm_storeu_ps(part[t] + r, sum_lanes(fold(acc[r][t]), fold(acc[r + 1][t]), fold(acc[r + 2][t]), fold(acc[r + 3][t])));
+  GPTQ_INLINE __m128 sum_rows(const float* sums, uint32_t stride) {
+    const auto row = [&](uint32_t r) __attribute__((always_inline)) { return fold(_mm512_load_ps(sums + r * stride)); };
+    return sum_lanes(row(0), row(1), row(2), row(3));
   }
 };
 

@@ -1,43 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_int8 around the dot products of an instruction set. Isa::dot adds up one line of a chunk of tiles for T tokens; here are the
-// blocking over rows, columns and tokens, the scales, and the zero points, which come off through the sums of the activations.
+// matmul_int8 around the dot products of an instruction set. The codes of two rows and a record's columns stay in registers while the
+// tokens pass by, and every row and token has a vector of sums, so that unpacking weights costs the less the more tokens there are and
+// the same code is right for one token and for many. Zero points come off through the sums of the activations.
 #pragma once
 #include "kernels/x86.h"
 
 namespace gptq::kernels {
 namespace {
 
-// What one weight scale covers: two tiles, one, or a 16-column piece of one.
+// What one weight scale covers: a record's two tiles, one, or a 16-column piece of one.
 enum class Step { tiles2, tiles1, pieces };
 
-constexpr uint32_t chunk_tiles = 16;     // summed before they are added to y: part of the summation order
+constexpr uint32_t chunk_records = 16;  // whose scales are worked out at a time
 constexpr uint32_t prefetch_bytes = 4096;
 
-constexpr uint32_t tiles_of(Step step) { return step == Step::tiles2 ? 2 : 1; }
+template <Step step>
+constexpr uint32_t sum_columns = step == Step::pieces ? 16 : step == Step::tiles1 ? 64 : 128;
 
-// 16 rows of a chunk.
-struct Chunk {
-  const uint8_t* codes;
-  uint32_t tiles;
-  uint64_t ahead;                             // bytes from a line to the one to prefetch
-  alignas(64) float scale[chunk_tiles * 64];  // [steps][16], or [tiles][16][4] for pieces
-  alignas(64) float zero[chunk_tiles * 64];   // [sums][16]: scale * zero
-};
-
-// The activations of T tokens for it.
-template <int T>
-struct Tokens {
-  const int8_t* q[T];
-  const float* scale[T];  // four a tile
-  const float* sum[T];
+// Scales of 16 rows for the records of a chunk.
+template <Step step>
+struct ChunkScales {
+  static constexpr uint32_t sums = chunk_records * record_columns / sum_columns<step>;
+  alignas(64) float scale[sums * 16];  // [sums][16], or [tiles][16][4] for pieces
+  alignas(64) float zero[sums * 16];   // [sums][16]: scale * zero
 };
 
 template <Step step>
-void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_tile, Chunk& chunk) {
-  constexpr uint32_t columns = step == Step::pieces ? 16 : tiles_of(step) * 64;
-  const uint32_t n_sums = (chunk.tiles * 64 + columns - 1) / columns;
+void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_record, uint32_t n_sums, ChunkScales<step>& chunk) {
   for (uint32_t s = 0; s < n_sums; ++s) {
-    const uint64_t group = uint64_t{block} * n_groups(w) + (first_tile * 64 + s * columns) / w.group;
+    const uint64_t group = uint64_t{block} * n_groups(w) + (first_record * record_columns + s * sum_columns<step>) / w.group;
     __m256 scale[2], zero[2];
     load_scales(w, group, scale[0], scale[1]);
     load_zeros(w, group, zero[0], zero[1]);
@@ -54,61 +45,72 @@ void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_tile, Chu
   }
 }
 
-template <class Isa, Kind kind, Step step, int T>
-void multiply(const MatmulArgs& a, const Chunk& chunk, uint32_t block, uint32_t first_tile, uint32_t token) {
-  constexpr uint32_t sum_columns = step == Step::pieces ? 16 : tiles_of(step) * 64;
-  const Int8Activations& x = a.x8;
-  const uint32_t n_sums = (x.k_padded + sum_columns - 1) / sum_columns;
-  Tokens<T> tokens;
-  for (int t = 0; t < T; ++t) {
-    const uint64_t i = token + static_cast<uint32_t>(t);
-    tokens.q[t] = x.q + i * x.k_padded + first_tile * 64;
-    tokens.scale[t] = x.scale + i * (x.k_padded / activation_block) + first_tile * 4;
-    tokens.sum[t] = x.sum + i * n_sums + first_tile * 64 / sum_columns;
-  }
-  alignas(64) float part[T][16];
-  Isa::template dot<kind, step, T>(chunk, tokens, part);
-  const uint32_t sums = (chunk.tiles * 64 + sum_columns - 1) / sum_columns;
-  for (int t = 0; t < T; ++t) {
-    __m256 low = _mm256_load_ps(part[t]), high = _mm256_load_ps(part[t] + 8);
-    for (uint32_t s = 0; s < sums; ++s) {
-      const __m256 sum = _mm256_broadcast_ss(tokens.sum[t] + s);
-      low = _mm256_fnmadd_ps(sum, _mm256_load_ps(chunk.zero + s * 16), low);
-      high = _mm256_fnmadd_ps(sum, _mm256_load_ps(chunk.zero + s * 16 + 8), high);
+// The sums of one block of rows for up to Isa::tokens tokens.
+template <class Isa>
+struct Accumulators {
+  alignas(64) float sums[16 * Isa::tokens * Isa::lanes];  // [row][token][lane]
+  alignas(64) float zeros[Isa::tokens][16];               // what the zero points add
+};
+
+template <class Isa, Step step>
+void add_zeros(const MatmulArgs& a, const ChunkScales<step>& chunk, uint32_t first_sum, uint32_t n_sums, uint32_t token, uint32_t tokens,
+               Accumulators<Isa>& acc) {
+  for (uint32_t t = 0; t < tokens; ++t) {
+    const float* sums = a.x8.sum + uint64_t{first_sum} * a.x8.rows + token + t;
+    __m256 low = _mm256_load_ps(acc.zeros[t]), high = _mm256_load_ps(acc.zeros[t] + 8);
+    for (uint32_t s = 0; s < n_sums; ++s) {
+      const __m256 sum = _mm256_broadcast_ss(sums + uint64_t{s} * a.x8.rows);
+      low = _mm256_fmadd_ps(sum, _mm256_load_ps(chunk.zero + s * 16), low);
+      high = _mm256_fmadd_ps(sum, _mm256_load_ps(chunk.zero + s * 16 + 8), high);
     }
-    _mm256_store_ps(part[t], low);
-    _mm256_store_ps(part[t] + 8, high);
-    add_rows(a, token + static_cast<uint32_t>(t), block, first_tile == 0, part[t]);
+    _mm256_store_ps(acc.zeros[t], low);
+    _mm256_store_ps(acc.zeros[t] + 8, high);
   }
 }
 
-template <class Isa, Kind kind, Step step>
-void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t first_tile, uint32_t first_token, uint32_t last_token) {
+// T: the number of tokens where it is known, else 0.
+template <class Isa, Kind kind, Step step, uint32_t T>
+__attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_t tokens) {
+  constexpr uint32_t stride = T ? T : Isa::tokens;
+  Accumulators<Isa> acc;
+  memset(acc.sums, 0, 16 * stride * Isa::lanes * sizeof(float));
+  memset(acc.zeros, 0, tokens * sizeof acc.zeros[0]);
   const uint32_t n_tiles = a.w->k_padded / 64;
-  Chunk chunk;
-  chunk.tiles = n_tiles - first_tile < chunk_tiles ? n_tiles - first_tile : chunk_tiles;
-  chunk.codes = static_cast<const uint8_t*>(a.w->codes) + (uint64_t{block} * n_tiles + first_tile) * tile_bytes(kind);
-  chunk.ahead = prefetch_bytes;
-  load_chunk_scales<step>(*a.w, block, first_tile, chunk);
-  uint32_t token = first_token;
-  for (; last_token - token >= 4; token += 4) {
-    multiply<Isa, kind, step, 4>(a, chunk, block, first_tile, token);
-    chunk.ahead = 0;
+  const uint8_t* codes = static_cast<const uint8_t*>(a.w->codes) + uint64_t{block} * n_tiles * tile_bytes(kind);
+  ChunkScales<step> chunk;
+  for (uint32_t first = 0; first < n_records(a.w->k_padded); first += chunk_records) {
+    const uint32_t rest = n_tiles - first * 2, tiles = rest < chunk_records * 2 ? rest : chunk_records * 2;
+    const uint32_t n_sums = (tiles * 64 + sum_columns<step> - 1) / sum_columns<step>;
+    load_chunk_scales<step>(*a.w, block, first, n_sums, chunk);
+    const Record* x = a.x8.records + uint64_t{first} * a.x8.rows + token;
+    const float* scale = chunk.scale;
+    uint32_t tile = 0;
+    for (; tile + 2 <= tiles; tile += 2, x += a.x8.rows, codes += 2 * tile_bytes(kind)) {
+      Isa::template add_record<kind, step, 2, T>(codes, scale, x, tokens, acc.sums);
+      scale += 2048 / sum_columns<step>;
+    }
+    if (tile < tiles) Isa::template add_record<kind, step, 1, T>(codes, scale, x, tokens, acc.sums);
+    add_zeros<Isa>(a, chunk, first * (record_columns / sum_columns<step>), n_sums, token, tokens, acc);
   }
-  if (last_token - token >= 2) {
-    multiply<Isa, kind, step, 2>(a, chunk, block, first_tile, token);
-    chunk.ahead = 0;
-    token += 2;
+  for (uint32_t t = 0; t < tokens; ++t) {
+    const __m256 scale = _mm256_broadcast_ss(a.x8.scale + token + t);
+    alignas(32) float part[16];
+    for (uint32_t r = 0; r < 16; r += 4) _mm_store_ps(part + r, Isa::sum_rows(acc.sums + (r * stride + t) * Isa::lanes, stride * Isa::lanes));
+    for (uint32_t r = 0; r < 16; r += 8)
+      _mm256_store_ps(part + r, _mm256_mul_ps(_mm256_sub_ps(_mm256_load_ps(part + r), _mm256_load_ps(acc.zeros[t] + r)), scale));
+    add_rows(a, token + t, block, true, part);
   }
-  if (token < last_token) multiply<Isa, kind, step, 1>(a, chunk, block, first_tile, token);
 }
 
 template <class Isa, Kind kind, Step step>
 void multiply_all(const MatmulArgs& a) {
-  const uint32_t chunks = (a.w->k_padded / 64 + chunk_tiles - 1) / chunk_tiles;
-  for_each_chunk(a, chunks, [&](uint32_t block, uint32_t chunk, uint32_t token, uint32_t last_token) {
-    multiply_block<Isa, kind, step>(a, block, chunk * chunk_tiles, token, last_token);
-  });
+  for (uint32_t token = 0; token < a.m; token += Isa::tokens) {
+    const uint32_t tokens = a.m - token < Isa::tokens ? a.m - token : Isa::tokens;
+    for (uint32_t block = a.first_block; block < a.last_block; ++block) {
+      if (tokens == 1) multiply_block<Isa, kind, step, 1>(a, block, token, tokens);
+      else multiply_block<Isa, kind, step, 0>(a, block, token, tokens);
+    }
+  }
 }
 
 template <class Isa, Kind kind>

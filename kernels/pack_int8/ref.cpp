@@ -2,47 +2,60 @@
 // Activations to int8: the specification.
 #include <math.h>
 
-#include "kernels/kernels.h"
+#include "kernels/layout.h"
 
 namespace gptq::kernels {
 namespace {
 
 float input(const PackInt8Args& a, uint32_t i, uint32_t column) {
+  if (column >= a.out.k_padded) return 0;
   const int64_t from = a.perm ? a.perm[column] : column < a.k ? int64_t{column} : -1;
   return from < 0 ? 0.0f : a.x[uint64_t{i} * a.k + static_cast<uint64_t>(from)];
 }
 
 // NaN wins, so that it reaches the outputs.
-float largest(const PackInt8Args& a, uint32_t i, uint32_t begin) {
-  float max = 0;
-  for (uint32_t column = begin; column < begin + activation_block; ++column) {
-    const float x = fabsf(input(a, i, column));
-    if (!(x <= max)) max = x;
-    if (isnan(max)) return max;
+void take_larger(float& max, float x) {
+  if (!(fabsf(x) <= max) && !isnan(max)) max = fabsf(x);
+}
+
+// Quantizes 128 columns from begin on.
+void fill_record(const PackInt8Args& a, uint32_t i, uint32_t begin, float largest, Record& record) {
+  float max[8] = {};
+  for (uint32_t column = begin; column < begin + record_columns; ++column) take_larger(max[record_block(column)], input(a, i, column));
+  const float per_unit = largest > 0 ? static_cast<float>(largest_multiplier) / largest : 0;
+  for (uint32_t b = 0; b < 8; ++b) {
+    const float multiplier = ceilf(max[b] * per_unit);
+    const float limit = static_cast<float>(largest_multiplier);
+    record.multiplier[b][0] = static_cast<int16_t>(!(multiplier >= 1) ? 1 : multiplier > limit ? limit : multiplier);
+    record.multiplier[b][1] = record.multiplier[b][0];
   }
-  return max;
+  for (uint32_t column = begin; column < begin + record_columns; ++column) {
+    const float inverse = 127 * per_unit / record.multiplier[record_block(column)][0];
+    const float q = nearbyintf(input(a, i, column) * inverse);
+    record.q[record_byte(column)] = isfinite(q) ? static_cast<int8_t>(q) : 0;
+  }
 }
 
 }  // namespace
 
 void pack_int8_ref(const PackInt8Args& a) {
   const Int8Activations& out = a.out;
-  const uint32_t n_sums = (out.k_padded + out.sum_block - 1) / out.sum_block;
-  for (uint32_t i = 0; i < a.m; ++i)
-    for (uint32_t begin = 0; begin < out.k_padded; begin += activation_block) {
-      const float max = largest(a, i, begin);
-      const float scale = max < 1e-30f ? 0 : max / 127, inverse = max < 1e-30f ? 0 : 127 / max;
-      out.scale[(uint64_t{i} * out.k_padded + begin) / activation_block] = scale;
-      int sum = 0;
-      for (uint32_t column = begin; column < begin + activation_block; ++column) {
-        const float q = nearbyintf(input(a, i, column) * inverse);
-        const int8_t code = isfinite(q) ? static_cast<int8_t>(q) : 0;
-        out.q[uint64_t{i} * out.k_padded + column / 64 * 64 + line_byte(column % 64)] = code;
-        sum += code;
+  for (uint32_t i = 0; i < a.m; ++i) {
+    float largest = 0;
+    for (uint32_t column = 0; column < out.k_padded; ++column) take_larger(largest, input(a, i, column));
+    if (largest < 1e-30f) largest = 0;
+    out.scale[i] = largest / (127 * static_cast<float>(largest_multiplier));
+    for (uint32_t r = 0; r < n_records(out.k_padded); ++r)
+      fill_record(a, i, r * record_columns, largest, out.records[uint64_t{r} * out.rows + i]);
+    for (uint32_t begin = 0; begin < out.k_padded; begin += out.sum_block) {
+      int32_t sum = 0;
+      for (uint32_t column = begin; column < begin + out.sum_block && column < out.k_padded; ++column) {
+        const Record& record = out.records[uint64_t{column} / record_columns * out.rows + i];
+        sum += record.multiplier[record_block(column)][0] * record.q[record_byte(column)];
       }
-      float& sums = out.sum[uint64_t{i} * n_sums + begin / out.sum_block];
-      sums = (begin % out.sum_block ? sums : 0) + scale * static_cast<float>(sum);
+      out.sum[uint64_t{begin} / out.sum_block * out.rows + i] = static_cast<float>(sum);
     }
+  }
 }
 
 }  // namespace gptq::kernels

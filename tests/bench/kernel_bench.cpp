@@ -139,12 +139,12 @@ void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& 
   const Weights weights(shape, m == 1);
   const Matrix& w = weights.copies[0];
   const uint32_t sum_block = activation_sum_block(shape.group);
-  std::vector<int8_t> q(size_t{m} * w.k_padded, 3);
-  std::vector<float> scale(size_t{m} * (w.k_padded / activation_block), 0.1f);
-  std::vector<float> sum(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block), 1);
+  std::vector<Record> records(size_t{m} * n_records(w.k_padded));
+  memset(records.data(), 3, records.size() * sizeof(Record));
+  std::vector<float> scale(m, 0.1f), sum(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block), 1);
   const std::vector<float> x = random_floats(size_t{m} * w.k_padded);
   std::vector<float> y(size_t{m} * shape.n);
-  const Int8Activations x8 = {q.data(), scale.data(), sum.data(), w.k_padded, sum_block};
+  const Int8Activations x8 = {records.data(), scale.data(), sum.data(), m, w.k_padded, sum_block};
   MatmulArgs args = {&w, x8, x.data(), y.data(), m, shape.n, 0, n_blocks(shape.n), nullptr, false};
   const double ops = 2.0 * m * shape.n * shape.k, roof = strcmp(variant.op, "matmul_int8") == 0 ? roofs.int8_ops : roofs.float_ops;
   size_t i = 0;
@@ -175,8 +175,8 @@ void bench_attention(benchmark::State& state, const Variant& variant, uint32_t n
 void bench_small(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n = 2048;
   std::vector<float> x = random_floats(n), y(n), weight = random_floats(n);
-  std::vector<int8_t> q(n);
-  std::vector<float> scale(n / activation_block), sum(n / 128);
+  std::vector<Record> records(n_records(n));
+  std::vector<float> scale(1), sum(n / 128);
   const Weights weights({Kind::q4, 16, n, 128}, false);
   std::vector<uint16_t> cache(2 * n * 16);
   const uint32_t page = 0;
@@ -185,7 +185,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   const auto call = [&](const auto& args) {
     measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
   };
-  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {q.data(), scale.data(), sum.data(), n, 128}});
+  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {records.data(), scale.data(), sum.data(), 1, n, 128}});
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
@@ -229,7 +229,7 @@ void add_matmuls(const Variant& variant, bool int8) {
               {Kind::q4, 2048, 2048, 128}};
   }
   for (const Shape& shape : shapes)
-    for (const uint32_t m : {1u, 4u, 128u})
+    for (const uint32_t m : {1u, 2u, 4u, 8u, 128u, 512u})
       if (shape.n < 10000 || m == 1) add_matmul(variant, shape, m);
 }
 

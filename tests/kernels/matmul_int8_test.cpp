@@ -11,34 +11,37 @@ KERNEL_SUITE(matmul_int8, MatmulArgs);
 struct TestActivations {
   Int8Activations x8{};
   std::vector<double> value;  // [m][k_padded]
-  std::vector<int8_t> q;
+  Guarded<Record> records;
   std::vector<float> scale, sum;
 
-  TestActivations(uint32_t m, const Matrix& w, std::mt19937& random) {
-    const uint32_t sum_block = activation_sum_block(w.group), n_scales = w.k_padded / activation_block, n_sums = (w.k_padded + sum_block - 1) / sum_block;
-    value.resize(size_t{m} * w.k_padded);
-    q.resize(value.size());
-    scale.resize(size_t{m} * n_scales);
-    std::vector<double> total(size_t{m} * n_sums);
-    for (float& s : scale) s = std::uniform_real_distribution<float>(0.001f, 0.1f)(random);
+  TestActivations(uint32_t m, const Matrix& w, std::mt19937& random)
+      : value(size_t{m} * w.k_padded), records(size_t{m} * n_records(w.k_padded)), scale(m) {
+    const uint32_t sum_block = activation_sum_block(w.group);
+    std::vector<double> total(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block));
+    for (float& s : scale) s = std::uniform_real_distribution<float>(1e-8f, 1e-6f)(random);
+    memset(records.data(), 0, records.size() * sizeof(Record));
+    for (size_t r = 0; r < records.size(); ++r)
+      for (auto& multiplier : records[r].multiplier)
+        multiplier[0] = multiplier[1] = static_cast<int16_t>(random() % 4 == 0 ? largest_multiplier : 1 + random() % largest_multiplier);
     for (uint32_t i = 0; i < m; ++i)
       for (uint32_t column = 0; column < w.k_padded; ++column) {
         const bool extreme = random() % 4 == 0;
         const int code = extreme ? (random() % 2 ? 127 : -127) : static_cast<int>(random() % 255) - 127;
-        const float s = scale[size_t{i} * n_scales + column / activation_block];
-        q[size_t{i} * w.k_padded + column / 64 * 64 + line_byte(column % 64)] = static_cast<int8_t>(code);
-        value[size_t{i} * w.k_padded + column] = static_cast<double>(s) * code;
-        total[size_t{i} * n_sums + column / sum_block] += static_cast<double>(s) * code;
+        Record& record = records[size_t{column} / record_columns * m + i];
+        record.q[record_byte(column)] = static_cast<int8_t>(code);
+        const double product = static_cast<double>(code) * record.multiplier[record_block(column)][0];
+        value[size_t{i} * w.k_padded + column] = scale[i] * product;
+        total[size_t{column} / sum_block * m + i] += product;
       }
     sum.assign(total.begin(), total.end());
-    x8 = {q.data(), scale.data(), sum.data(), w.k_padded, sum_block};
+    x8 = {records.data(), scale.data(), sum.data(), m, w.k_padded, sum_block};
   }
 
   Int8Activations from(uint32_t token) const {
     Int8Activations x = x8;
-    x.q += size_t{token} * x.k_padded;
-    x.scale += token * (x.k_padded / activation_block);
-    x.sum += token * ((x.k_padded + x.sum_block - 1) / x.sum_block);
+    x.records += token;
+    x.scale += token;
+    x.sum += token;
     return x;
   }
 };
@@ -90,6 +93,30 @@ TEST_P(matmul_int8, same_bits_for_any_tokens_and_blocks) {
       }
     ASSERT_TRUE(together == apart);
   }
+}
+
+// Every product as large as it can be, all of one sign: no sum on the way may overflow.
+TEST_P(matmul_int8, largest_sums) {
+  const auto reference = reinterpret_cast<void (*)(const MatmulArgs&)>(variants_of("matmul_int8").front().function);
+  for (const Kind kind : {Kind::q2, Kind::q3, Kind::q4, Kind::q8})
+    for (const uint32_t group : {16u, 64u, 128u}) {
+      SCOPED_TRACE(testing::PrintToString(MatrixShape{kind, 16, 256, group}));
+      TestMatrix w({kind, 16, 256, group}, random);
+      TestActivations x(2, w.w, random);
+      memset(w.codes.data(), 0xff, w.codes.size());
+      for (uint32_t i = 0; i < 2; ++i) {
+        const int code = i ? -127 : 127;
+        for (uint32_t r = 0; r < 2; ++r) {
+          memset(x.records[r * 2 + i].q, code, record_columns);
+          for (auto& multiplier : x.records[r * 2 + i].multiplier) multiplier[0] = multiplier[1] = largest_multiplier;
+        }
+        for (size_t s = i; s < x.sum.size(); s += 2) x.sum[s] = static_cast<float>(code * largest_multiplier * static_cast<int>(x.x8.sum_block));
+      }
+      float y[2 * 16], expected[2 * 16];
+      run({&w.w, x.x8, nullptr, y, 2, 16, 0, 1, nullptr, false});
+      reference({&w.w, x.x8, nullptr, expected, 2, 16, 0, 1, nullptr, false});
+      for (uint32_t i = 0; i < 2 * 16; ++i) EXPECT_NEAR(y[i], expected[i], 1e-3 * std::fabs(expected[i])) << i;
+    }
 }
 
 TEST_P(matmul_int8, leaves_other_blocks_alone) {

@@ -9,31 +9,44 @@ KERNEL_SUITE(pack_int8, PackInt8Args);
 
 struct Packed {
   Int8Activations x8;
-  Guarded<int8_t> q;
+  Guarded<Record> records;
   Guarded<float> scale, sum;
   Packed(uint32_t m, uint32_t k_padded, uint32_t group)
-      : q(size_t{m} * k_padded),
-        scale(size_t{m} * (k_padded / activation_block)),
+      : records(size_t{m} * n_records(k_padded)),
+        scale(m),
         sum(size_t{m} * ((k_padded + activation_sum_block(group) - 1) / activation_sum_block(group))) {
-    x8 = {q.data(), scale.data(), sum.data(), k_padded, activation_sum_block(group)};
+    x8 = {records.data(), scale.data(), sum.data(), m, k_padded, activation_sum_block(group)};
   }
-  bool intact() const { return q.intact() && scale.intact() && sum.intact(); }
+  bool intact() const { return records.intact() && scale.intact() && sum.intact(); }
 };
 
-// Adds the block's part of the sums to sums.
-void expect_block(const std::vector<float>& x, const Int8Activations& out, uint32_t i, uint32_t begin, std::vector<double>& sums) {
-  const uint32_t end = begin + activation_block;
-  const float scale = out.scale[i * (out.k_padded / activation_block) + begin / activation_block];
-  float max = 0;
-  for (uint32_t column = begin; column < end; ++column) max = std::max(max, std::fabs(x[column]));
-  EXPECT_NEAR(scale, max / 127, max * 1e-8);
-  for (uint32_t column = begin; column < end; ++column) {
-    const uint32_t c = column % 64 / 16, t = column % 16 / 4;
-    const int q = out.q[size_t{i} * out.k_padded + column / 64 * 64 + 16 * t + 4 * c + column % 4];
-    EXPECT_LE(std::abs(q), 127);
-    EXPECT_NEAR(x[column], static_cast<double>(scale) * q, scale * 0.50001) << "token " << i << " column " << column;
-    sums[column / out.sum_block] += static_cast<double>(scale) * q;
+// Token i of a record; x: its 128 columns.
+void expect_record(const float* x, const Record& record, double scale) {
+  float max[8] = {};
+  for (uint32_t c = 0; c < record_columns; ++c) max[c / 4 % 2 * 4 + c % 64 / 16] = std::max(max[c / 4 % 2 * 4 + c % 64 / 16], std::fabs(x[c]));
+  for (uint32_t b = 0; b < 8; ++b) {
+    const int multiplier = record.multiplier[b][0];
+    EXPECT_EQ(multiplier, record.multiplier[b][1]);
+    EXPECT_TRUE(multiplier >= 1 && multiplier <= largest_multiplier);
+    EXPECT_LE(max[b], scale * multiplier * 127 * 1.000001);
+    EXPECT_GE(max[b], scale * (multiplier - 1) * 127 * 0.999999);
   }
+  for (uint32_t c = 0; c < record_columns; ++c) {
+    const int q = record.q[c / 64 * 64 + c % 16 / 4 * 16 + c % 64 / 16 * 4 + c % 4];
+    const double step = scale * record.multiplier[c / 4 % 2 * 4 + c % 64 / 16][0];
+    EXPECT_LE(std::abs(q), 127);
+    EXPECT_NEAR(x[c], step * q, step * 0.50001) << "column " << c;
+  }
+}
+
+// The sum of multiplier * q of a token's columns first .. last - 1.
+double sum_of(const Int8Activations& out, uint32_t i, uint32_t first, uint32_t last) {
+  double sum = 0;
+  for (uint32_t c = first; c < last; ++c) {
+    const Record& record = out.records[size_t{c} / record_columns * out.rows + i];
+    sum += record.q[record_byte(c)] * record.multiplier[record_block(c)][0];
+  }
+  return sum;
 }
 
 TEST_P(pack_int8, codes_scales_and_sums) {
@@ -44,18 +57,24 @@ TEST_P(pack_int8, codes_scales_and_sums) {
         const uint32_t m = 1 + below(3), k_padded = (k + 63) / 64 * 64;
         const TestMatrix w({Kind::q2, 1, k, group, false, false, permuted}, random);
         std::vector<float> x = floats(size_t{m} * k, std::exp(uniform(-20, 20)));
-        Packed out(m, k_padded, group);
+        Packed out(m + 1, k_padded, group);  // one row is left alone
         run({x.data(), m, k, w.w.perm, out.x8});
         ASSERT_TRUE(out.intact());
+        EXPECT_TRUE(Guarded<float>::poisoned(out.scale[m]));
         for (uint32_t i = 0; i < m; ++i) {
-          std::vector<float> columns(k_padded);
+          std::vector<float> columns(n_records(k_padded) * record_columns);
           for (uint32_t c = 0; c < k_padded; ++c) {
             const int from = permuted ? w.perm[c] : c < k ? static_cast<int>(c) : -1;
             columns[c] = from < 0 ? 0 : x[size_t{i} * k + static_cast<uint32_t>(from)];
           }
-          std::vector<double> sums((k_padded + out.x8.sum_block - 1) / out.x8.sum_block);
-          for (uint32_t begin = 0; begin < k_padded; begin += activation_block) expect_block(columns, out.x8, i, begin, sums);
-          for (size_t s = 0; s < sums.size(); ++s) EXPECT_NEAR(out.x8.sum[i * sums.size() + s], sums[s], out.x8.scale[0] * 127 * 128 * 1e-5 + std::fabs(sums[s]) * 1e-5);
+          const float max = std::fabs(*std::max_element(columns.begin(), columns.end(), [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+          EXPECT_NEAR(out.scale[i], max / 127 / largest_multiplier, max * 1e-12);
+          for (uint32_t r = 0; r < n_records(k_padded); ++r)
+            expect_record(columns.data() + r * record_columns, out.records[r * (m + 1) + i], double{max} / 127 / largest_multiplier);
+          for (uint32_t begin = 0; begin < k_padded; begin += out.x8.sum_block) {
+            const double sum = sum_of(out.x8, i, begin, std::min(begin + out.x8.sum_block, k_padded));
+            EXPECT_NEAR(out.sum[begin / out.x8.sum_block * (m + 1) + i], sum, std::fabs(sum) * 1e-7);
+          }
         }
         if (HasFailure()) return;
       }
@@ -67,11 +86,10 @@ TEST_P(pack_int8, zeros_and_tiny_values_are_zero) {
   x[70] = -1e-42f;
   Packed out(1, 128, 64);
   run({x.data(), 1, 128, nullptr, out.x8});
-  for (uint32_t i = 0; i < 128; ++i) EXPECT_EQ(out.q[i], 0);
-  for (uint32_t b = 0; b < 2; ++b) {
-    EXPECT_EQ(out.scale[b], 0);
-    EXPECT_EQ(out.sum[b], 0);
-  }
+  for (const int8_t q : out.records[0].q) EXPECT_EQ(q, 0);
+  EXPECT_EQ(out.scale[0], 0);
+  EXPECT_EQ(out.sum[0], 0);
+  EXPECT_EQ(out.sum[1], 0);
 }
 
 TEST_P(pack_int8, nan_and_infinity_reach_the_scale) {
@@ -81,7 +99,7 @@ TEST_P(pack_int8, nan_and_infinity_reach_the_scale) {
       x[at] = bad;
       Packed out(1, 64, 64);
       run({x.data(), 1, 64, nullptr, out.x8});
-      EXPECT_FALSE(std::isfinite(out.scale[at / activation_block])) << at;
+      EXPECT_FALSE(std::isfinite(out.scale[0])) << at;
     }
 }
 

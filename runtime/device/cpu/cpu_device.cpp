@@ -52,8 +52,8 @@ CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena) : exact(limi
     gathered = arena.take<float>(elements);
     return;
   }
-  packed.q = arena.take<int8_t>(elements);
-  packed.scale = arena.take<float>(elements / kernels::activation_block);
+  packed.records = arena.take<kernels::Record>(uint64_t(limits.rows) * kernels::n_records(limits.k_padded));
+  packed.scale = arena.take<float>(limits.rows);
   packed.sum = arena.take<float>(elements / 16);
 }
 
@@ -92,14 +92,14 @@ CpuDevice::Input CpuDevice::prepare(const Matrix& w, const float* x, uint32_t ro
   }
   input.int8 = true;
   input.x8 = scratch_.packed;
+  input.x8.rows = rows;
   input.x8.k_padded = w.k_padded;
   input.x8.sum_block = kernels::activation_sum_block(w.group);
-  const uint32_t blocks = w.k_padded / kernels::activation_block, sums = (w.k_padded + input.x8.sum_block - 1) / input.x8.sum_block;
   split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
     kernels::Int8Activations out = input.x8;
-    out.q += first * w.k_padded;
-    out.scale += first * blocks;
-    out.sum += first * sums;
+    out.records += first;
+    out.scale += first;
+    out.sum += first;
     kernels_.pack_int8({x + first * w.k, static_cast<uint32_t>(last - first), w.k, w.perm, out});
   });
   return input;
