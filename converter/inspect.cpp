@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "converter/json_writer.h"
 #include "format/container.h"
 #include "model/spec.h"
 #include "text/tokenizer.h"
@@ -127,17 +128,6 @@ Sections gather(const base::Source& file) {
   return out;
 }
 
-std::string quote(std::string_view text) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') out += {'\\', c};
-    else if (static_cast<unsigned char>(c) >= 0x20) out += c;
-    else out += {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]};
-  }
-  return out + '"';
-}
-
 // The beginning of it on one line: metadata may be a page long, or a terminal's control sequences.
 std::string one_line(std::string_view text) {
   constexpr size_t bytes_max = 100;
@@ -148,7 +138,7 @@ std::string one_line(std::string_view text) {
 }
 
 std::string render(const Value& value, bool as_json) {
-  if (const auto* text = std::get_if<std::string>(&value)) return as_json ? quote(*text) : one_line(*text);
+  if (const auto* text = std::get_if<std::string>(&value)) return as_json ? json_quoted(*text) : one_line(*text);
   if (const auto* flag = std::get_if<bool>(&value)) return as_json ? (*flag ? "true" : "false") : (*flag ? "yes" : "no");
   if (const auto* count = std::get_if<uint64_t>(&value)) return number(*count);
   const double real = std::get<double>(value);
@@ -170,10 +160,10 @@ std::string as_lines(const Sections& sections) {
 std::string as_object(const Sections& sections) {
   std::string out = "{";
   for (const Section& section : sections) {
-    out.append(out.size() > 1 ? "," : "").append(quote(section.title)).append(":{");
+    out.append(out.size() > 1 ? "," : "").append(json_quoted(section.title)).append(":{");
     std::string facts;
     for (const auto& [key, value] : section.facts)
-      facts.append(facts.empty() ? "" : ",").append(quote(key)).append(":").append(render(value, true));
+      facts.append(facts.empty() ? "" : ",").append(json_quoted(key)).append(":").append(render(value, true));
     out.append(facts).append("}");
   }
   return out + "}\n";

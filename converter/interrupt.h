@@ -13,4 +13,13 @@ class RemoveOnSignal {
   RemoveOnSignal(const RemoveOnSignal&) = delete;
 };
 
+// While it lives, the first such signal only makes stopped() true, and the next one ends the process. One at a time.
+class StopOnSignal {
+ public:
+  StopOnSignal();
+  ~StopOnSignal();
+  StopOnSignal(const StopOnSignal&) = delete;
+  bool stopped() const;
+};
+
 }  // namespace gptq::convert

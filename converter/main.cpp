@@ -9,6 +9,7 @@
 #include "base/failure.h"
 #include "base/io.h"
 #include "converter/convert.h"
+#include "converter/hf/export.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
 #include "converter/synth.h"
@@ -18,7 +19,7 @@ namespace {
 using namespace gptq;
 
 struct Arguments {
-  std::string source, target, file, compress = "stored";
+  std::string source, target, file, compress = "stored", zeros = "auto";
   bool force = false, as_json = false;
   convert::SynthOptions synth;
 };
@@ -35,6 +36,8 @@ void show_progress(uint64_t done, uint64_t total) {
 }
 
 bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
+
+void warn(std::string_view text) { say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text)); }
 
 void refuse_existing(const Arguments& arguments) {
   if (!arguments.force && access(arguments.target.c_str(), F_OK) == 0)
@@ -56,9 +59,7 @@ void write_model(convert::ModelSource& source, const Arguments& arguments) {
 void run_convert(const Arguments& arguments) {
   refuse_existing(arguments);
   convert::Options options;
-  options.warn = [](std::string_view text) {
-    say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
-  };
+  options.warn = warn;
   write_model(*convert::open_source(arguments.source, options), arguments);
 }
 
@@ -77,6 +78,23 @@ void run_verify(const Arguments& arguments) {
   std::printf("%s: sound, %llu tensors in %llu chunks, %llu bytes\n", arguments.file.c_str(),
               static_cast<unsigned long long>(verified.n_tensors), static_cast<unsigned long long>(verified.n_chunks),
               static_cast<unsigned long long>(verified.bytes));
+}
+
+void run_export(const Arguments& arguments) {
+  const convert::StopOnSignal signal;
+  convert::ExportOptions how;
+  how.replace = arguments.force;
+  how.zeros = arguments.zeros == "v1"   ? convert::ZerosFormat::v1
+              : arguments.zeros == "v2" ? convert::ZerosFormat::v2
+                                        : convert::ZerosFormat::automatic;
+  how.warn = warn;
+  how.progress = [&signal](uint64_t done, uint64_t total) {
+    if (signal.stopped()) base::fail(GPTQ_E_CANCELLED, "interrupted; nothing is left behind");
+    if (on_terminal()) show_progress(done, total);
+  };
+  const convert::ExportResult result = convert::export_hf(base::FileSource(arguments.file), arguments.target, how);
+  std::printf("%s: %zu tensors of %.1f MB in %zu file%s, %zu layers quantized\n", arguments.target.c_str(), result.n_tensors,
+              static_cast<double>(result.bytes) / 1e6, result.n_files, result.n_files == 1 ? "" : "s", result.n_quantized);
 }
 
 // Runs one command; every failure is one line.
@@ -114,6 +132,12 @@ int main(int argc, char** argv) {
   inspect->add_flag("--json", arguments.as_json, "as JSON");
   CLI::App* verify = app.add_subcommand("verify", "read and check every byte of a .gptq file");
   verify->add_option("FILE", arguments.file, ".gptq file")->required();
+  CLI::App* out = app.add_subcommand("export", "make a Hugging Face folder of a .gptq file: GPTQ, or 16 bit where it is not quantized");
+  out->add_option("FILE", arguments.file, ".gptq file")->required();
+  out->add_option("DIR", arguments.target, "folder to make")->required();
+  out->add_flag("--force", arguments.force, "replace DIR if it exists and holds a checkpoint");
+  out->add_option("--format", arguments.zeros, "how zero points are kept: v1, which every engine reads, v2, or auto: v2 where asymmetric")
+      ->check(CLI::IsMember({"auto", "v1", "v2"}))->capture_default_str();
   CLI::App* synth = app.add_subcommand("synth", "make a model of a real shape with random weights, to measure speed with");
   synth->add_option("SHAPE", arguments.source, "smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, or a config.json")->required();
   synth->add_option("DST", arguments.target, "file to write")->required();
@@ -129,6 +153,7 @@ int main(int argc, char** argv) {
   }
   if (*inspect) return guarded(run_inspect, arguments);
   if (*verify) return guarded(run_verify, arguments);
+  if (*out) return guarded(run_export, arguments);
   if (*synth) return guarded(run_synth, arguments);
   if (arguments.source.empty() || arguments.target.empty()) {
     say("gptq-convert: SRC and DST are needed; --help says more");

@@ -17,6 +17,17 @@ inline void unpack_32(const uint32_t* words, uint64_t stride, uint32_t n_words, 
   }
 }
 
+// The other way round: 32 codes below 2^bits; words from n_words on are left out.
+inline void pack_32(const uint8_t codes[32], uint64_t stride, uint32_t n_words, uint32_t bits, uint32_t* words) {
+  uint32_t stream[9] = {};
+  for (uint32_t c = 0; c < 32; ++c) {
+    const uint64_t pair = static_cast<uint64_t>(codes[c]) << c * bits % 32;
+    stream[c * bits / 32] |= static_cast<uint32_t>(pair);
+    stream[c * bits / 32 + 1] |= static_cast<uint32_t>(pair >> 32);
+  }
+  for (uint32_t w = 0; w < bits && w < n_words; ++w) words[w * stride] = stream[w];
+}
+
 constexpr uint64_t packed_words(uint64_t codes, uint32_t bits) { return (codes * bits + 31) / 32; }
 
 }  // namespace gptq::convert

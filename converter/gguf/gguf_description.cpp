@@ -223,6 +223,8 @@ std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& 
   add("license", file.string("general.license").value_or(""));
   add("source", "GGUF file " + file.name());
   add("architecture", architecture.hf_name);
+  const std::string rope = rope_scaling(Keys(file, architecture));
+  add("rope", rope == "null" ? "" : rope);
   add("quantization", quantization);
   add("chat_template", chat);
   return out;

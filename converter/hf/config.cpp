@@ -103,6 +103,12 @@ uint32_t default_kv_heads(const JsonObject& config, const Architecture& architec
 
 }  // namespace
 
+bool HfModel::has_bias(std::string_view module) const {
+  const bool qkv = module.ends_with(".q_proj") || module.ends_with(".k_proj") || module.ends_with(".v_proj");
+  if (qkv || module.ends_with(".o_proj")) return attention_bias && (qkv || architecture->biases == Architecture::Biases::as_config);
+  return mlp_bias && module.find(".mlp.") != module.npos;
+}
+
 HfModel read_config(const JsonObject& config) {
   HfModel out;
   out.architecture = &find_architecture(config);

@@ -30,10 +30,14 @@ struct HfModel {
   const Architecture* architecture;
   bool attention_bias = false;  // o_proj too, unless the architecture says qkv
   bool mlp_bias = false;
+  // Whether config.json says that "model.layers.3.self_attn.q_proj" has one.
+  bool has_bias(std::string_view module) const;
 };
 HfModel read_config(const JsonObject& config);
 
 // The rotary part alone. head_dim and max_positions are those of the model.
 format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions);
+// The scaling as a JSON object, so that a config.json can be written again; "" where there is none.
+std::string rope_settings(const JsonObject& config);
 
 }  // namespace gptq::convert

@@ -10,6 +10,7 @@
 #include "converter/floats.h"
 #include "converter/hf/config.h"
 #include "converter/hf/metadata.h"
+#include "converter/hf/names.h"
 #include "converter/tokenizer/import.h"
 
 namespace gptq::convert {
@@ -17,30 +18,6 @@ namespace {
 
 using base::fail;
 constexpr uint64_t config_bytes_max = 16u << 20;
-
-struct Name {
-  std::string_view slot, module;
-};
-constexpr Name model_names[] = {{"embed", "model.embed_tokens"}, {"final_norm", "model.norm"}, {"head", "lm_head"}};
-constexpr Name layer_names[] = {
-    {"attn_norm", "input_layernorm"}, {"mlp_norm", "post_attention_layernorm"},
-    {"q", "self_attn.q_proj"}, {"k", "self_attn.k_proj"}, {"v", "self_attn.v_proj"}, {"o", "self_attn.o_proj"},
-    {"q_norm", "self_attn.q_norm"}, {"k_norm", "self_attn.k_norm"},
-    {"gate", "mlp.gate_proj"}, {"up", "mlp.up_proj"}, {"down", "mlp.down_proj"},
-};
-
-std::string_view translate(std::string_view name, std::span<const Name> table) {
-  for (const Name& entry : table)
-    if (entry.slot == name) return entry.module;
-  fail(GPTQ_E_INTERNAL, "no name for the slot '", name, "'");
-}
-
-// "layers.3.q" -> "model.layers.3.self_attn.q_proj"
-std::string module_of(std::string_view slot) {
-  if (!slot.starts_with("layers.")) return std::string(translate(slot, model_names));
-  const size_t dot = slot.find('.', 7);
-  return "model." + std::string(slot.substr(0, dot + 1)) + std::string(translate(slot.substr(dot + 1), layer_names));
-}
 
 // Tensors that checkpoints carry and nobody needs.
 bool is_harmless(std::string_view name) {
@@ -69,8 +46,8 @@ class HfSource final : public ModelSource {
 
   Weight load(const model::Slot& slot) override {
     const std::string_view name = slot.name;
-    if (name.ends_with(".bias")) return load_bias(module_of(name.substr(0, name.size() - 5)), slot);
-    const std::string module = name == "embed" ? embed_module_ : module_of(name);
+    if (name.ends_with(".bias")) return load_bias(hf_module(name.substr(0, name.size() - 5)), slot);
+    const std::string module = name == "embed" ? embed_module_ : hf_module(name);
     if (slot.is_vector || !is_quantized_module(tensors_, module)) return load_dense(module + ".weight", slot);
     static const QuantConfig nothing_said{};
     return read_gptq_linear(tensors_, module, slot.n, slot.k, quant_ ? *quant_ : nothing_said, options_);
@@ -137,18 +114,11 @@ class HfSource final : public ModelSource {
          describe(expected));
   }
 
-  bool bias_expected(std::string_view module) const {
-    const bool qkv = module.ends_with(".q_proj") || module.ends_with(".k_proj") || module.ends_with(".v_proj");
-    if (qkv || module.ends_with(".o_proj"))
-      return model_.attention_bias && (qkv || model_.architecture->biases == Architecture::Biases::as_config);
-    return model_.mlp_bias && module.find(".mlp.") != module.npos;
-  }
-
   // Quantizers write biases of zeros where the model has none.
   Weight load_bias(const std::string& module, const model::Slot& slot) const {
     Weight weight = load_dense(module + ".bias", slot);
     const auto* dense = std::get_if<DenseWeight>(&weight);
-    if (bias_expected(module)) {
+    if (model_.has_bias(module)) {
       if (!dense) fail(GPTQ_E_FORMAT, "the checkpoint has no tensor '", module, ".bias', which config.json wants");
       return weight;
     }
@@ -168,6 +138,7 @@ class HfSource final : public ModelSource {
     add("license", read_license(folder));
     add("source", "Hugging Face folder");
     add("architecture", std::string(model_.architecture->name));
+    add("rope", rope_settings(config_));
     add("quantization", quantization_in_words());
     add("chat_template", read_chat_template(folder, options_));
     description_.spec = std::move(model_.spec);
@@ -185,17 +156,10 @@ class HfSource final : public ModelSource {
     return text;
   }
 
-  std::set<std::string, std::less<>> known_modules() const {
-    std::set<std::string, std::less<>> out;
-    for (const Name& name : model_names) out.emplace(name.module);
-    for (uint32_t layer = 0; layer < description_.spec.n_layers; ++layer)
-      for (const Name& name : layer_names) out.insert("model.layers." + std::to_string(layer) + "." + std::string(name.module));
-    return out;
-  }
-
   // So that a part of a model that is not known does not pass in silence.
   void warn_of_unknown_tensors() const {
-    const auto known = known_modules();
+    const auto modules = hf_modules(description_.spec.n_layers);
+    const std::set<std::string_view> known(modules.begin(), modules.end());
     size_t count = 0;
     std::string first;
     for (const std::string_view name : tensors_.names()) {

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "converter/hf/config.h"
+#include "converter/json_writer.h"
 
 namespace gptq::convert {
 namespace {
@@ -155,6 +156,23 @@ void refuse_unknown_keys(const JsonObject& fields, const Kind& kind) {
 }
 
 }  // namespace
+
+std::string rope_settings(const JsonObject& config) {
+  const auto scaling = config.object("rope_scaling"), parameters = config.object("rope_parameters");
+  if (!scaling && !parameters) return {};
+  const JsonObject& fields = scaling ? *scaling : *parameters;
+  const Kind& kind = find_kind(fields);
+  if (kind.name == "default") return {};
+  constexpr std::string_view original = "original_max_position_embeddings";
+  constexpr std::string_view elsewhere[] = {"type", "rope_type", "rope_theta", "partial_rotary_factor", original};
+  JsonWriter out;
+  out.add("rope_type", kind.name);
+  if (config.has(original) || fields.has(original)) out.add(original, (config.has(original) ? config : fields).count(original));
+  for (const auto field : fields.fields())
+    if (!field.value.is_null() && std::find(std::begin(elsewhere), std::end(elsewhere), field.key) == std::end(elsewhere))
+      out.add_raw(field.key, simdjson::minify(field.value));
+  return out.object();
+}
 
 format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions) {
   const auto scaling = config.object("rope_scaling"), parameters = config.object("rope_parameters");

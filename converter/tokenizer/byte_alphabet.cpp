@@ -2,6 +2,7 @@
 // The alphabet: printable Latin-1 stands for itself, the other bytes in order for U+0100 and up.
 #include "converter/tokenizer/byte_alphabet.h"
 
+#include <algorithm>
 #include <array>
 
 #include "text/utf8.h"
@@ -32,6 +33,16 @@ std::optional<std::string> bytes_of(std::string_view text) {
     text.remove_prefix(c.bytes);
   }
   return bytes;
+}
+
+std::string text_of_bytes(std::string_view bytes) {
+  std::string text;
+  for (const char byte : bytes) {
+    const auto code = static_cast<uint32_t>(std::find(byte_of.begin(), byte_of.end(), static_cast<unsigned char>(byte)) - byte_of.begin());
+    if (code < 0x80) text.push_back(static_cast<char>(code));
+    else text += {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+  }
+  return text;
 }
 
 }  // namespace gptq::convert

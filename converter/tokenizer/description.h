@@ -2,6 +2,7 @@
 // A tokenizer as every importer describes it, before it is compiled into a section of the model file.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,5 +45,12 @@ struct TokenizerDescription {
 
 // The bytes of the section "tokenizer". Fails with UNSUPPORTED where the description passes the format's limits.
 std::vector<uint8_t> compile_tokenizer(const TokenizerDescription& tokenizer);
+// From the section's bytes: a description that compiles to them again. Of the named tokens it has bos and eos alone.
+TokenizerDescription decompile_tokenizer(std::span<const std::byte> section, uint32_t n_vocab);
+
+// The text by which Hugging Face's files name a token; "" where they cannot.
+std::string token_key(const TokenizerDescription& tokenizer, uint32_t id);
+// The whole of a tokenizer.json. Fails with UNSUPPORTED where the format cannot say it.
+std::string write_tokenizer_json(const TokenizerDescription& tokenizer);
 
 }  // namespace gptq::convert

@@ -5,26 +5,13 @@
 #include <iterator>
 
 #include "base/failure.h"
+#include "converter/tokenizer/tokenizer_json_patterns.h"
 
 namespace gptq::convert {
 namespace {
 
 using text::fb::Prefix;
 using text::fb::Split;
-
-constexpr std::string_view mark = "\xE2\x96\x81";  // U+2581, which stands for a space
-
-struct Pattern {
-  std::string_view regex;
-  Split split;
-};
-
-constexpr Pattern patterns[] = {
-    {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", Split::gpt2},
-    {R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", Split::gpt2},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", Split::llama3},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)", Split::qwen2},
-};
 
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
@@ -53,6 +40,15 @@ bool replaces(Json step, std::string_view from, std::string_view to) {
   return string_field(step, "type") == "Replace" && pattern_string(step) == from && string_field(step, "content") == to;
 }
 
+// As tokenizer_json_writer.cpp says that spaces are trimmed.
+bool is_trimming(Json step) {
+  const auto pattern = field(step, "pattern");
+  const std::string_view regex = pattern ? string_field(*pattern, "Regex") : "", content = string_field(step, "content");
+  for (const auto& known : trimming_steps)
+    if (string_field(step, "type") == "Replace" && known.regex == regex && known.content == content) return true;
+  return false;
+}
+
 void read_split(Json step, TokenizerDescription& out) {
   const auto pattern = field(step, "pattern");
   const std::string_view regex = pattern ? string_field(*pattern, "Regex") : "";
@@ -60,7 +56,7 @@ void read_split(Json step, TokenizerDescription& out) {
   const std::string_view behavior = string_field(step, "behavior");
   const bool invert = bool_field(step, "invert");
   if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert)) refuse("pre-tokenizer Split with behavior ", behavior);
-  for (const Pattern& known : patterns)
+  for (const SplitPattern& known : split_patterns)
     if (known.regex == regex) return out.splits.push_back(known.split);
   refuse("unknown splitting pattern ", regex.empty() ? pattern_string(step) : regex);
 }
@@ -95,6 +91,7 @@ bool strips_one_space(Json step) {
 }  // namespace
 
 void read_normalizer(JsonFields root, TokenizerDescription& out) {
+  size_t trimming = 0;
   for_each_step(field(root, "normalizer"), "normalizers", [&](Json step) {
     const std::string_view type = string_field(step, "type");
     if (type == "NFC" && !out.mark_spaces_first && out.prefix == Prefix::none) {
@@ -104,10 +101,14 @@ void read_normalizer(JsonFields root, TokenizerDescription& out) {
     } else if (replaces(step, " ", mark)) {
       out.mark_spaces_first = true;
       out.alphabet = text::fb::Alphabet::characters;
+    } else if (is_trimming(step)) {
+      ++trimming;
     } else {
       refuse("normalizer ", type, " ", pattern_string(step));
     }
   });
+  if (trimming && trimming != std::size(trimming_steps)) refuse("normalizer Replace by a part of the known regular expressions");
+  out.trim_spaces = trimming > 0;
 }
 
 void read_pre_tokenizer(JsonFields root, TokenizerDescription& out) {

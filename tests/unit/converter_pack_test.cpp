@@ -4,6 +4,7 @@
 #include <random>
 
 #include "converter/pack.h"
+#include "converter/unpack.h"
 #include "converter_fixture.h"
 
 namespace gptq::test {
@@ -72,6 +73,19 @@ void expect_same_values(const QuantizedWeight& w, const PackedTensor& packed, ui
   }
 }
 
+// Unpacking gives the weight that was packed, with what it left unsaid.
+void expect_unpacked_same(const QuantizedWeight& w, const PackedTensor& packed, uint32_t n, uint32_t k) {
+  const QuantizedWeight again = unpack_quantized(matrix_of(packed, n, k), w.group_size, "t", pool());
+  EXPECT_EQ(again.bits, w.bits);
+  EXPECT_EQ(again.n_groups, w.n_groups);
+  EXPECT_EQ(again.codes, w.codes);
+  EXPECT_EQ(again.scales, w.scales);
+  const std::vector<uint8_t> middle(w.zeros.size(), static_cast<uint8_t>(1u << (w.bits - 1)));
+  EXPECT_EQ(again.zeros, w.zeros == middle ? std::vector<uint8_t>() : w.zeros);
+  ASSERT_EQ(again.g_idx.size(), k);
+  for (uint32_t i = 0; i < k; ++i) ASSERT_EQ(static_cast<uint32_t>(again.g_idx[i]), group_of(w, i, k)) << i;
+}
+
 TEST(Pack, EveryShape) {
   for (const uint32_t bits : {2u, 3u, 4u, 8u})
     for (const auto& [n, k] : {std::pair(16u, 64u), {5u, 40u}, {33u, 100u}, {48u, 352u}, {17u, 1u}})
@@ -88,6 +102,7 @@ TEST(Pack, EveryShape) {
             EXPECT_EQ(packed.k_padded % 64, 0u);
             EXPECT_FALSE(packed.scales_f32);
             expect_same_values(w, packed, n, k);
+            expect_unpacked_same(w, packed, n, k);
             if (::testing::Test::HasFatalFailure()) return;
           }
 }
