@@ -2,6 +2,9 @@
 #include "converter/json_writer.h"
 
 #include <charconv>
+#include <memory_resource>
+
+#include "text/utf8.h"
 
 namespace gptq::convert {
 namespace {
@@ -18,6 +21,11 @@ std::string shortest(T value) {
 
 std::string json_quoted(std::string_view text) {
   constexpr char digits[] = "0123456789abcdef";
+  std::pmr::string repaired;
+  if (text::valid_prefix(text) != text.size()) {
+    text::append_repaired(text, repaired);
+    text = repaired;
+  }
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') out += {'\\', c};

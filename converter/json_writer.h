@@ -8,7 +8,7 @@
 
 namespace gptq::convert {
 
-// "text", escaped. Other characters than ASCII stay as they are.
+// "text", escaped. Other characters than ASCII stay as they are; what is no UTF-8 becomes U+FFFD.
 std::string json_quoted(std::string_view text);
 // The shortest digits that are read back as the same number.
 std::string json_number(double value);

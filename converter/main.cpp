@@ -37,7 +37,9 @@ void show_progress(uint64_t done, uint64_t total) {
 
 bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
 
-void warn(std::string_view text) { say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text)); }
+void warn(std::string_view text) {
+  say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
+}
 
 void refuse_existing(const Arguments& arguments) {
   if (!arguments.force && access(arguments.target.c_str(), F_OK) == 0)

@@ -56,7 +56,8 @@ std::vector<int32_t> groups_of_columns(const std::vector<uint32_t>& columns, uin
 }
 
 float scale_at(const Matrix& w, uint64_t place) {
-  return w.scales_f32 ? static_cast<const float*>(w.scales)[place] : kernels::float_from_half(static_cast<const uint16_t*>(w.scales)[place]);
+  return w.scales_f32 ? static_cast<const float*>(w.scales)[place]
+                      : kernels::float_from_half(static_cast<const uint16_t*>(w.scales)[place]);
 }
 
 void unpack_groups(const Matrix& w, uint64_t row, std::string_view name, QuantizedWeight& out) {

@@ -172,7 +172,8 @@ class Export {
     options_.progress(total, total);
     writer.finish();
     result_.n_tensors = items_.size() + 3 * result_.n_quantized;
-    if (rounded_) options_.warn("scales of " + std::to_string(rounded_) + " modules are rounded to float16, the only type GPTQ checkpoints have");
+    if (rounded_)
+      options_.warn("scales of " + std::to_string(rounded_) + " modules are rounded to float16, the only type GPTQ checkpoints have");
   }
 
   void write_matrix(const Item& item, Weight&& weight, SafetensorsWriter& writer) {

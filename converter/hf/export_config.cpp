@@ -62,7 +62,9 @@ std::vector<std::string> rope_candidates(const fb::Manifest& manifest) {
   const fb::Rope& rope = *manifest.spec()->rope();
   if (rope.dynamic_factor() > 0) return {JsonWriter().add("rope_type", "dynamic").add("factor", rope.dynamic_factor()).object()};
   std::vector<std::string> out;
-  if (std::string said = find_meta(manifest, "rope"); !said.empty()) out.push_back(std::move(said));
+  // Parsed, so that nothing of the file's gets into config.json but one object.
+  if (const std::string said = find_meta(manifest, "rope"); !said.empty())
+    out.push_back(simdjson::minify(JsonDocument("metadata: rope", said).root().fields()));
   out.push_back("null");
   // GGUF files hold the frequencies of Llama 3.1 and 3.2 worked out; files of older versions hold no setting.
   for (const int factor : {8, 32})
@@ -167,7 +169,8 @@ ExportedConfig write_config(const fb::Manifest& manifest, const ExportedBiases& 
       fail(GPTQ_E_UNSUPPORTED, "config.json of ", a.name, " cannot say what this model is: its shape or attention is not of that class");
     if (same_rope(*out.model.spec.rope, *spec.rope())) return out;
   }
-  fail(GPTQ_E_UNSUPPORTED, "the model's rotary frequencies fit no setting of config.json; convert the model anew from its source, and export that");
+  fail(GPTQ_E_UNSUPPORTED,
+       "the model's rotary frequencies fit no setting of config.json; convert the model anew from its source, and export that");
 }
 
 std::string write_generation_config(const fb::Manifest& manifest) {

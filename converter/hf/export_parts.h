@@ -40,7 +40,8 @@ struct ExportedConfig {
   HfModel model;  // as our own importer reads the text: whatever it would get wrong is refused
 };
 // quantization: "" where there is none.
-ExportedConfig write_config(const format::fb::Manifest& manifest, const ExportedBiases& biases, Dtype dtype, const std::string& quantization);
+ExportedConfig write_config(const format::fb::Manifest& manifest, const ExportedBiases& biases, Dtype dtype,
+                            const std::string& quantization);
 std::string write_generation_config(const format::fb::Manifest& manifest);
 // The text of a meta entry, or "".
 std::string find_meta(const format::fb::Manifest& manifest, std::string_view key);

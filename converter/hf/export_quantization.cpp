@@ -54,7 +54,8 @@ using Parts = std::set<std::string>;
 
 Parts with_fused(Parts parts) {
   for (const Fused& f : fused)
-    if (std::all_of(f.parts.begin(), f.parts.end(), [&](std::string_view part) { return part.empty() || parts.contains(std::string(part)); }))
+    if (std::all_of(f.parts.begin(), f.parts.end(),
+                    [&](std::string_view part) { return part.empty() || parts.contains(std::string(part)); }))
       parts.insert(std::string(f.name));
   return parts;
 }
@@ -89,7 +90,8 @@ std::vector<std::string> patterns(const std::vector<Place>& places) {
 std::string write_rules(const std::vector<ExportedLinear>& linears, const Setting& base, bool quantized_head) {
   std::map<Setting, std::vector<Place>> different;
   for (const ExportedLinear& linear : linears)
-    if (setting_of(linear) != base && (quantized_head || linear.module != "lm_head")) different[setting_of(linear)].push_back(place_of(linear.module));
+    if (setting_of(linear) != base && (quantized_head || linear.module != "lm_head"))
+      different[setting_of(linear)].push_back(place_of(linear.module));
   JsonWriter rules;
   for (const auto& [setting, places] : different)
     for (const std::string& pattern : patterns(places)) {

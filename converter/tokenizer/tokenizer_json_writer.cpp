@@ -162,7 +162,8 @@ std::string model(const TokenizerDescription& t) {
   const size_t size = vocabulary_size(t);
   for (uint32_t id = 0; id < t.tokens.size(); ++id) {
     keys[id] = token_key(t, id);
-    if (text::valid_prefix(keys[id]) != keys[id].size()) fail(GPTQ_E_UNSUPPORTED, "token ", id, " is no text, which tokenizer.json cannot say");
+    if (text::valid_prefix(keys[id]) != keys[id].size())
+      fail(GPTQ_E_UNSUPPORTED, "token ", id, " is no text, which tokenizer.json cannot say");
     const auto [place, is_new] = ids.emplace(keys[id], id);
     if (keys[id].empty() || id >= size) continue;
     if (!is_new) fail(GPTQ_E_UNSUPPORTED, "tokens ", place->second, " and ", id, " have the same text, which tokenizer.json cannot say");

@@ -126,13 +126,15 @@ void print(const std::vector<LayerError>& errors, bool json) {
     const LayerError& e = errors[i];
     const std::string name = i ? "layer " + std::to_string(i - 1) : "embedding";
     if (json) {
-      std::printf("%s{\"after\": \"%s\", \"stream\": %.6f, \"stream_first\": %.6f", i ? ",\n " : "[", name.c_str(), e.accumulated.mean(), e.accumulated.mean_first());
+      std::printf("%s{\"after\": \"%s\", \"stream\": %.6f, \"stream_first\": %.6f", i ? ",\n " : "[", name.c_str(), e.accumulated.mean(),
+                  e.accumulated.mean_first());
       if (i) std::printf(", \"alone\": %.6f, \"alone_first\": %.6f", e.alone.mean(), e.alone.mean_first());
       std::printf(i + 1 == errors.size() ? "}]\n" : "}");
     } else if (i == 0) {
       std::printf("| %s | %.4f | %.4f | | |\n", name.c_str(), e.accumulated.mean(), e.accumulated.mean_first());
     } else {
-      std::printf("| %s | %.4f | %.4f | %.4f | %.4f |\n", name.c_str(), e.accumulated.mean(), e.accumulated.mean_first(), e.alone.mean(), e.alone.mean_first());
+      std::printf("| %s | %.4f | %.4f | %.4f | %.4f |\n", name.c_str(), e.accumulated.mean(), e.accumulated.mean_first(), e.alone.mean(),
+                  e.alone.mean_first());
     }
   }
 }
@@ -147,7 +149,8 @@ void run(const Options& o) {
   base::Pool pool(o.threads, nullptr, nullptr, memory);
   const base::FileSource model_file(o.model), reference_file(o.reference);
   const model::Model model(model_file, {}, pool, memory), reference(reference_file, {}, pool, memory);
-  if (model.spec.n_embd != reference.spec.n_embd || model.spec.n_layers != reference.spec.n_layers || model.spec.n_vocab != reference.spec.n_vocab)
+  if (model.spec.n_embd != reference.spec.n_embd || model.spec.n_layers != reference.spec.n_layers ||
+      model.spec.n_vocab != reference.spec.n_vocab)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "the two models have different shapes");
   Streams streams(model, reference, pool, o.exact, static_cast<uint32_t>(windows[0].size()));
   for (size_t w = 0; w < windows.size(); ++w) {

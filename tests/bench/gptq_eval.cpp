@@ -107,15 +107,20 @@ int main(int argc, char** argv) {
   logits.add_option("-o,--output", o.output, "the file to write")->required();
   CLI::App& ppl = *app.add_subcommand("perplexity", "how well MODEL foretells TEXT");
   add_comparison(ppl, o, false);
-  CLI::App& kl = *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, and how often both put the same token first");
+  CLI::App& kl =
+      *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, and how often both put the same token first");
   add_comparison(kl, o, true);
   CLI::App& by_layer = *app.add_subcommand(
-      "layers", "after each layer: how far MODEL's residual stream is from REFERENCE's, and how far the layer's own output is where its input "
-                "is REFERENCE's; relative, mean over tokens, the first token of a window (often the attention sink) apart");
+      "layers",
+      "after each layer: how far MODEL's residual stream is from REFERENCE's, and how far the layer's own output is where its input "
+      "is REFERENCE's; relative, mean over tokens, the first token of a window (often the attention sink) apart");
   add_comparison(by_layer, o, true);
   CLI::App& files = *app.add_subcommand(
-      "table", "size, perplexity, divergence and top-1 agreement of several files of one model, as a Markdown table; all are held in memory");
-  files.add_option("REFERENCE FILE... TEXT", o.files, "the file to compare with, the files to compare, and a text")->required()->expected(3, -1);
+      "table",
+      "size, perplexity, divergence and top-1 agreement of several files of one model, as a Markdown table; all are held in memory");
+  files.add_option("REFERENCE FILE... TEXT", o.files, "the file to compare with, the files to compare, and a text")
+      ->required()
+      ->expected(3, -1);
   add_window_options(files, o);
   CLI::App& ids = *app.add_subcommand("tokenize", "token ids of the text on stdin, one line");
   o.add_to(ids, false);

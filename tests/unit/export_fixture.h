@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models to export: small GPTQ checkpoints made by hand, and the way there and back.
 #pragma once
+#include <algorithm>
 #include <random>
 
 #include "converter/hf/export_parts.h"
 #include "converter/json.h"
 #include "converter/safetensors/folder.h"
+#include "kernels/half.h"
 #include "small_checkpoint.h"
 
 namespace gptq::test {
@@ -30,7 +32,8 @@ inline convert::QuantizedWeight random_quantized(uint32_t n, uint32_t k, const Q
     if (!q.symmetric) w.zeros.push_back(static_cast<uint8_t>(q.least_zero + random() % (codes - q.least_zero)));
   }
   for (uint32_t i = 0; i < k; ++i) w.g_idx.push_back(static_cast<int32_t>(i / size));
-  if (q.reordered) std::shuffle(w.g_idx.begin(), w.g_idx.end(), random);
+  std::mt19937 same_inputs(k);  // layers that read the same activations order them in the same way
+  if (q.reordered) std::shuffle(w.g_idx.begin(), w.g_idx.end(), same_inputs);
   return w;
 }
 

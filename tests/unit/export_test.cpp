@@ -60,7 +60,8 @@ void expect_vllm_can_load(const std::string& folder) {
     const auto settings = quant->rules.apply(module, quant->settings);
     ASSERT_TRUE(settings) << module;
     const uint64_t n = tensors.get(module + ".qweight").shape[1], k = tensors.get(module + ".g_idx").shape[0], bits = settings->bits;
-    const uint64_t groups = settings->group_size > 0 ? (k + static_cast<uint64_t>(settings->group_size) - 1) / static_cast<uint64_t>(settings->group_size) : 1;
+    const uint64_t groups =
+        settings->group_size > 0 ? (k + static_cast<uint64_t>(settings->group_size) - 1) / static_cast<uint64_t>(settings->group_size) : 1;
     const auto text = [](uint64_t a, uint64_t b) { return " [" + std::to_string(a) + ", " + std::to_string(b) + "]"; };
     EXPECT_EQ(describe(tensors.get(module + ".qweight")), "I32" + text((k * bits + 31) / 32, n)) << module;
     EXPECT_EQ(describe(tensors.get(module + ".qzeros")), "I32" + text(groups, (n * bits + 31) / 32)) << module;
@@ -101,11 +102,12 @@ TEST(Export, EveryBitWidthGroupAndOrder) {
     for (const int32_t group_size : {-1, 16, 24, 32, 64})
       for (const bool symmetric : {true, false})
         for (const bool reordered : {false, true}) {
-          SCOPED_TRACE(testing::Message() << bits << " bits, groups of " << group_size << (symmetric ? "" : " asymmetric") << (reordered ? " reordered" : ""));
+          SCOPED_TRACE(testing::Message() << bits << " bits, groups of " << group_size << (symmetric ? "" : " asymmetric")
+                                          << (reordered ? " reordered" : ""));
           QuantizedCheckpoint c;
           c.quantize_all({bits, group_size, symmetric, !symmetric, reordered && group_size > 0});
-          c.run(R"(,"quantization_config":{"quant_method":"gptq","bits":)" + std::to_string(bits) + R"(,"group_size":)" + std::to_string(group_size) +
-                R"(,"sym":)" + (symmetric ? "true" : R"(false,"checkpoint_format":"gptq_v2")") + "}");
+          c.run(R"(,"quantization_config":{"quant_method":"gptq","bits":)" + std::to_string(bits) + R"(,"group_size":)" +
+                std::to_string(group_size) + R"(,"sym":)" + (symmetric ? "true" : R"(false,"checkpoint_format":"gptq_v2")") + "}");
           const std::string out = c.export_to("out");
           EXPECT_EQ(difference(c.folder.path(), out), "");
           expect_vllm_can_load(out);
@@ -140,9 +142,11 @@ TEST(Export, ZerosInBothFormats) {
 TEST(Export, ModulesThatDiffer) {
   QuantizedCheckpoint c;
   c.quantize_all({4, 32});
-  for (const char* name : {"q_proj", "k_proj", "v_proj"}) c.add(std::string("model.layers.1.self_attn.") + name, name[0] == 'q' ? 64 : 32, 64);
   for (const char* name : {"q_proj", "k_proj", "v_proj"})
-    for (const char* suffix : {".qweight", ".qzeros", ".scales", ".g_idx"}) c.tensors.erase(std::string("model.layers.1.self_attn.") + name + suffix);
+    c.add(std::string("model.layers.1.self_attn.") + name, name[0] == 'q' ? 64 : 32, 64);
+  for (const char* name : {"q_proj", "k_proj", "v_proj"})
+    for (const char* suffix : {".qweight", ".qzeros", ".scales", ".g_idx"})
+      c.tensors.erase(std::string("model.layers.1.self_attn.") + name + suffix);
   for (const std::string layer : {"0", "1"}) {
     c.add("model.layers." + layer + ".mlp.down_proj", 64, 96);
     quantize(c.tensors, "model.layers." + layer + ".mlp.down_proj", {8, -1});
@@ -168,7 +172,8 @@ TEST(Export, ModulesThatDiffer) {
   EXPECT_EQ(setting("lm_head")->bits, 8u);
 
   c.add("model.layers.0.self_attn.k_proj", 32, 64);
-  for (const char* suffix : {".qweight", ".qzeros", ".scales", ".g_idx"}) c.tensors.erase(std::string("model.layers.0.self_attn.k_proj") + suffix);
+  for (const char* suffix : {".qweight", ".qzeros", ".scales", ".g_idx"})
+    c.tensors.erase(std::string("model.layers.0.self_attn.k_proj") + suffix);
   c.run(R"(,"quantization_config":{"bits":4,"group_size":32})");
   c.export_to("again");
   EXPECT_TRUE(c.warned("q_proj and self_attn.k_proj are quantized differently, and it runs them as one"));
@@ -181,25 +186,29 @@ TEST(Export, Shards) {
   ExportOptions how;
   how.shard_bytes = 10'000;
   const std::string out = c.export_to("out", how);
-  EXPECT_TRUE(fs::exists(out + "/model-00001-of-00005.safetensors"));
-  EXPECT_TRUE(fs::exists(out + "/model.safetensors.index.json"));
+  const JsonDocument index = JsonDocument::read(out + "/model.safetensors.index.json", "index", 1 << 20);
+  const std::string last(*index.root().object("weight_map")->string("model.norm.weight"));
+  EXPECT_TRUE(last.starts_with("model-0000") && last.find("-of-0000") != last.npos) << last;
+  EXPECT_FALSE(fs::exists(out + "/model.safetensors"));
   EXPECT_EQ(difference(c.folder.path(), out), "");
   EXPECT_EQ(difference(out, c.folder.path()), "");
 }
 
 // ---- what is not quantized, and config.json ----
 
-HfModel model_of(const std::string& folder) { return read_config(JsonDocument::read(folder + "/config.json", "config.json", 1 << 20).root()); }
+HfModel model_of(const std::string& folder) {
+  return read_config(JsonDocument::read(folder + "/config.json", "config.json", 1 << 20).root());
+}
 
 TEST(Export, RotarySettings) {
-  for (const char* settings : {
-           R"(,"rope_theta":500000.0)",
-           R"(,"rope_scaling":{"type":"linear","factor":2.5})",
-           R"(,"rope_parameters":{"rope_type":"dynamic","factor":4.0,"rope_theta":20000.0})",
-           R"(,"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":32})",
-           R"(,"rope_scaling":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16,"beta_fast":20,"attention_factor":1.25})",
-           R"(,"original_max_position_embeddings":16,"rope_parameters":{"rope_type":"yarn","rope_theta":1000000.0})",
-           R"(,"partial_rotary_factor":0.5)"}) {
+  for (
+      const char* settings :
+      {R"(,"rope_theta":500000.0)", R"(,"rope_scaling":{"type":"linear","factor":2.5})",
+       R"(,"rope_parameters":{"rope_type":"dynamic","factor":4.0,"rope_theta":20000.0})",
+       R"(,"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":32})",
+       R"(,"rope_scaling":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16,"beta_fast":20,"attention_factor":1.25})",
+       R"(,"original_max_position_embeddings":16,"rope_parameters":{"rope_type":"yarn","rope_theta":1000000.0})",
+       R"(,"partial_rotary_factor":0.5)"}) {
     SCOPED_TRACE(settings);
     QuantizedCheckpoint c;
     c.run(settings);
@@ -257,7 +266,8 @@ TEST(Export, Windows) {
 
 TEST(Export, GenerationAndLicense) {
   QuantizedCheckpoint c;
-  const std::string generation = R"({"bos_token_id":1,"eos_token_id":[2,7],"pad_token_id":3,"do_sample":true,"temperature":0.75,"top_k":20,"repetition_penalty":1.25})";
+  const std::string generation =
+      R"({"bos_token_id":1,"eos_token_id":[2,7],"pad_token_id":3,"do_sample":true,"temperature":0.75,"top_k":20,"repetition_penalty":1.25})";
   c.folder.write("generation_config.json", generation);
   c.folder.write("README.md", "---\nlicense: apache-2.0\n---\n");
   c.run();

@@ -38,8 +38,21 @@ void expect_same_ids(const TokenizerDescription& a, const TokenizerDescription& 
         ASSERT_EQ(first.encode(text, {bos, special}), second.encode(text, {bos, special})) << text;
 }
 
-const std::vector<std::string> small_texts{"",        " ",      "  ",           "a",       " ab  abc ",    "  a b", "dd<s>ab <s> a", "##  abc",
-                                           "\xE2\x96\x81", "a\xE2\x96\x81", "\xE2\x96\x81 \xE2\x96\x81" "ab\xE2\x96\x81", "a 12 b 345", "ab\n  \nabc ", "x\xC3\xA9 z"};
+const std::vector<std::string> small_texts{"",
+                                           " ",
+                                           "  ",
+                                           "a",
+                                           " ab  abc ",
+                                           "  a b",
+                                           "dd<s>ab <s> a",
+                                           "##  abc",
+                                           "\xE2\x96\x81",
+                                           "a\xE2\x96\x81",
+                                           "\xE2\x96\x81 \xE2\x96\x81"
+                                           "ab\xE2\x96\x81",
+                                           "a 12 b 345",
+                                           "ab\n  \nabc ",
+                                           "x\xC3\xA9 z"};
 
 TEST(TokenizerExport, TheSectionComesBackByteForByte) {
   for (const Alphabet alphabet : {Alphabet::bytes, Alphabet::characters})
@@ -66,7 +79,8 @@ TEST(TokenizerExport, EveryStepOverCharacters) {
           if (splits) t.splits = {Split::digits, Split::before_space};
           t.strips_leading_space = prefix != Prefix::none;
           t.byte_fallback = true;
-          for (const unsigned char byte : {0x00, 0x0A, 0xC3, 0xA9}) t.tokens.push_back({std::string(1, static_cast<char>(byte)), false, true});
+          for (const unsigned char byte : {0x00, 0x0A, 0xC3, 0xA9})
+            t.tokens.push_back({std::string(1, static_cast<char>(byte)), false, true});
           SCOPED_TRACE(testing::Message() << int(prefix) << mark_first << trim << splits);
           expect_same_ids(t, written_and_read(t), small_texts);
           EXPECT_EQ(written_and_read(t).strips_leading_space, t.strips_leading_space);
@@ -74,14 +88,16 @@ TEST(TokenizerExport, EveryStepOverCharacters) {
 }
 
 TEST(TokenizerExport, EveryStepOverBytes) {
-  const std::vector<std::vector<Split>> all{{}, {Split::gpt2}, {Split::digits, Split::gpt2}, {Split::llama3}, {Split::qwen2}, {Split::digit_runs, Split::llama3}};
+  const std::vector<std::vector<Split>> all{
+      {}, {Split::gpt2}, {Split::digits, Split::gpt2}, {Split::llama3}, {Split::qwen2}, {Split::digit_runs, Split::llama3}};
   for (const auto& splits : all)
     for (const Prefix prefix : {Prefix::none, Prefix::unless_space}) {
       TokenizerDescription t = small_description(Alphabet::bytes);
       t.splits = splits;
       t.prefix = prefix;
       t.nfc = splits.size() == 1;
-      if (prefix != Prefix::none && !splits.empty() && splits != all[1]) EXPECT_REFUSED(convert::write_tokenizer_json(t), "splits them first");
+      if (prefix != Prefix::none && !splits.empty() && splits != all[1])
+        EXPECT_REFUSED(convert::write_tokenizer_json(t), "splits them first");
       else expect_same_ids(t, written_and_read(t), small_texts);
     }
 }
