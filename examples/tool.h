@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdio>
 #include <exception>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ struct EngineOptions {
   std::string model;
   uint32_t threads = 0, ctx = 0;
   bool exact = false;
+  int32_t kv = GPTQ_KV_F16;
 
   void add_to(CLI::App& app, bool with_ctx = true) {
     app.add_option("MODEL", model, "a .gptq file")->required();
@@ -24,8 +26,13 @@ struct EngineOptions {
   }
   void add_tuning_to(CLI::App& app, bool with_ctx = true) {
     app.add_option("-t,--threads", threads, "threads that compute (default: one per core)");
-    app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
+    add_precision_to(app);
     if (with_ctx) app.add_option("-c,--ctx", ctx, "context length in tokens (default: the model's, at most 4096)");
+  }
+  void add_precision_to(CLI::App& app) {
+    app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
+    app.add_option("--kv", kv, "KV cache: f16 (default), f32 or i8")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
   }
   gptq_runtime_desc runtime() const {
     auto desc = make<gptq_runtime_desc>();
@@ -37,6 +44,7 @@ struct EngineOptions {
     auto params = make<gptq_engine_params>();
     params.ctx_tokens = ctx;
     params.flags = exact ? GPTQ_ENGINE_EXACT : 0;
+    params.kv_type = kv;
     return params;
   }
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One weight or one KV element at a time, as kernels.h defines them: what the reference kernels are written with.
+// One weight at a time, as kernels.h defines them: what the reference kernels are written with.
 #pragma once
 #include "kernels/half.h"
 #include "kernels/layout.h"
@@ -20,12 +20,6 @@ static inline float weight_at(const Matrix& w, uint32_t row, uint32_t column) {
   const uint64_t group = (uint64_t{row} / 16 * n_groups(w) + column / w.group) * 16 + row % 16;
   const int zero = w.zeros ? w.zeros[group] : 1 << (bits_of(w.kind) - 1);
   return load_element(w.scales, group, w.scales_f32 ? Kind::f32 : Kind::f16) * static_cast<float>(code - zero);
-}
-
-// Byte of the key of position and head; values are value_offset further.
-static inline uint64_t kv_row(const KvView& kv, uint32_t head, uint32_t position) {
-  const uint64_t row = uint64_t{head} * kv.page_tokens + position % kv.page_tokens;
-  return kv.pages[position / kv.page_tokens] * kv.page_stride + row * kv.head_dim * (kv.f32 ? 4 : 2);
 }
 
 }  // namespace gptq::kernels

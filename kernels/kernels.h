@@ -110,15 +110,28 @@ struct SiluMulArgs {        // out = silu(gate) * up
   uint64_t count;
 };
 
-// One layer of one sequence's KV cache. Page p of the sequence is at base + pages[p] * page_stride: keys
-// [n_kv_heads][page_tokens][head_dim], values the same at + value_offset. Elements are float16, or float32 where f32.
+// How keys and values are stored; values are those of GPTQ_KV_*.
+enum class KvKind : uint8_t { f16 = 0, f32 = 1, i8 = 2 };
+
+// One layer of one sequence's KV cache. Page p of the sequence is at base + pages[p] * page_stride, its values value_offset further.
+//   keys    [n_kv_heads][page_tokens / 16][head_dim][16]: 16 positions side by side, so that a vector holds one element of several
+//   values  [n_kv_heads][page_tokens][head_dim]
+// where head_dim is rounded up to a multiple of 16, values hold 0 behind it, and int8 rows have a float32 scale, max|x| / 127 of the
+// row: [n_kv_heads][page_tokens] behind the keys, and behind the values.
 struct KvView {
   std::byte* base;
   const uint32_t* pages;
   uint64_t page_stride, value_offset;
-  uint32_t page_tokens, n_kv_heads, head_dim;
-  bool f32;
+  uint32_t page_tokens;   // a multiple of 16
+  uint32_t n_kv_heads, head_dim;
+  KvKind kind;
 };
+
+constexpr uint32_t kv_element_bytes(KvKind kind) { return kind == KvKind::f32 ? 4 : kind == KvKind::f16 ? 2 : 1; }
+constexpr uint32_t kv_row_elements(uint32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr uint32_t kv_row_bytes(KvKind kind, uint32_t head_dim) {  // of one key or value, its scale included
+  return kv_row_elements(head_dim) * kv_element_bytes(kind) + (kind == KvKind::i8 ? 4 : 0);
+}
 
 struct StoreKvArgs {
   const float* k;       // [m][stride]: n_kv_heads x head_dim
@@ -127,6 +140,11 @@ struct StoreKvArgs {
   KvView kv;
 };
 
+// Attention goes by blocks of this many positions, which begin at its multiples. What a block gives a query is a record of head_dim + 2
+// floats: sum of 2^(s - max) v, max, total of 2^(s - max), where s = scale * log2(e) * q.k. Records are merged in order of position,
+// so that the result is the same whoever computed them.
+constexpr uint32_t attention_block = 256;
+
 struct AttentionArgs {      // softmax(q K^T * scale) V for queries at first_position + i, each over positions up to its own
   const float* q;       // [m][n_heads * head_dim]
   float* out;           // [m][n_heads * head_dim]
@@ -134,12 +152,25 @@ struct AttentionArgs {      // softmax(q K^T * scale) V for queries at first_pos
   uint32_t first_kv_head, last_kv_head;  // the range to do; each serves n_heads / n_kv_heads query heads
   float scale;
   uint32_t window;      // positions seen, the query's own included; 0 = all
-  KvView kv;            // page_tokens <= 256, head_dim <= 512
+  KvView kv;            // head_dim <= 512
+  float* records;       // NULL, or out stays untouched and blocks first_block .. last_block - 1 leave their records, those a query
+  uint64_t block_stride;  // sees something of: [blocks, block_stride floats apart][m][n_heads][head_dim + 2]
+  uint32_t first_block, last_block;
+};
+
+struct MergeAttentionArgs {  // out of the records of all blocks that a query sees
+  const float* records;  // of first_block
+  uint64_t block_stride;
+  uint32_t first_block;
+  float* out;            // [m][n_heads * head_dim]
+  uint32_t first_position, n_heads, head_dim, window;
+  uint32_t first_query, last_query;  // the range to do, of m * n_heads
 };
 
 #define GPTQ_KERNEL_OPS(X) \
   X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
-  X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs)
+  X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
+  X(merge_attention, MergeAttentionArgs)
 
 struct Kernels {
 #define X(op, Args) void (*op)(const Args&);

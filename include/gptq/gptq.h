@@ -219,14 +219,14 @@ GPTQ_API gptq_status GPTQ_CALL gptq_chat_render(const gptq_model *m, const gptq_
 
 /* ---- D. engine = KV arena + scheduler ---- */
 
-enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1 };
+enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1, GPTQ_KV_I8 = 2 };   /* I8: int8 with a float32 scale a row and head */
 enum { GPTQ_ENGINE_EXACT = 1 };               /* float32 activations and, unless kv_type says otherwise, a float32 KV cache */
 struct gptq_engine_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   uint64_t kv_bytes;                          /* size of the KV arena; 0 = max_sessions * ctx_tokens */
   uint32_t max_sessions;                      /* 0 = 1 */
   uint32_t ctx_tokens;                        /* most tokens of one session; 0 = the model's, at most 4096 */
-  uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16; other sizes round differently */
+  uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16 */
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
   int32_t  kv_type;                           /* GPTQ_KV_* */

@@ -1,18 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys and values into the pages of a KV cache: the specification.
-#include "kernels/element.h"
+#include <math.h>
+
+#include "kernels/half.h"
+#include "kernels/kv.h"
 
 namespace gptq::kernels {
 namespace {
 
-void store_row(std::byte* to, const float* from, const KvView& kv) {
-  for (uint32_t j = 0; j < kv.head_dim; ++j) {
-    if (kv.f32) {
-      reinterpret_cast<float*>(to)[j] = from[j];
-    } else {
-      reinterpret_cast<uint16_t*>(to)[j] = half_from_float(from[j]);
+// NaN wins, so that it reaches the outputs.
+float largest(const float* x, uint32_t n) {
+  float max = 0;
+  for (uint32_t d = 0; d < n && !isnan(max); ++d)
+    if (!(fabsf(x[d]) <= max)) max = fabsf(x[d]);
+  return max;
+}
+
+int8_t code(float q) { return static_cast<int8_t>(isfinite(q) ? nearbyintf(q) : 0); }
+
+// The row's elements are `step` apart.
+void store_row(std::byte* to, uint32_t step, const float* from, const KvView& kv, float* int8_scale) {
+  const float max = largest(from, kv.head_dim), inverse = max < 1e-30f ? 0 : 127 / max;
+  for (uint32_t d = 0; d < kv_row_elements(kv.head_dim); ++d) {
+    const float x = d < kv.head_dim ? from[d] : 0;
+    switch (kv.kind) {
+      case KvKind::f32: reinterpret_cast<float*>(to)[d * step] = x; break;
+      case KvKind::f16: reinterpret_cast<uint16_t*>(to)[d * step] = half_from_float(x); break;
+      case KvKind::i8: reinterpret_cast<int8_t*>(to)[d * step] = code(x * inverse); break;
     }
   }
+  if (kv.kind == KvKind::i8) *int8_scale = max < 1e-30f ? 0 : max / 127;
 }
 
 }  // namespace
@@ -21,9 +38,9 @@ void store_kv_ref(const StoreKvArgs& a) {
   for (uint32_t i = 0; i < a.m; ++i)
     for (uint32_t head = 0; head < a.kv.n_kv_heads; ++head) {
       const uint64_t from = uint64_t{i} * a.stride + uint64_t{head} * a.kv.head_dim;
-      std::byte* to = a.kv.base + kv_row(a.kv, head, a.first_position + i);
-      store_row(to, a.k + from, a.kv);
-      store_row(to + a.kv.value_offset, a.v + from, a.kv);
+      const uint32_t position = a.first_position + i;
+      store_row(kv_key(a.kv, head, position), 16, a.k + from, a.kv, kv_key_scales(a.kv, head, position));
+      store_row(kv_value(a.kv, head, position), 1, a.v + from, a.kv, kv_value_scales(a.kv, head, position));
     }
 }
 

@@ -26,7 +26,7 @@ struct KvCache {
   std::byte* base;
   uint64_t page_stride, layer_stride, value_offset;
   uint32_t page_tokens, n_kv_heads, head_dim;
-  bool f32;
+  kernels::KvKind kind;
 };
 
 struct AttentionShape {

@@ -25,7 +25,7 @@ uint32_t columns_max(const model::Model& model) {
 }
 
 uint64_t kv_layer_half(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::mul(uint64_t(spec.n_kv_heads) * spec.head_dim, shape.page_tokens, shape.kv_f32 ? 4 : 2);
+  return base::mul(spec.n_kv_heads, shape.page_tokens, kernels::kv_row_bytes(shape.kv_kind, spec.head_dim));
 }
 
 template <class Scratch>
@@ -48,11 +48,11 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
-  if (params.kv_type != GPTQ_KV_F16 && params.kv_type != GPTQ_KV_F32)
+  if (params.kv_type < GPTQ_KV_F16 || params.kv_type > GPTQ_KV_I8)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
   if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
   shape.exact = params.flags & GPTQ_ENGINE_EXACT;
-  shape.kv_f32 = shape.exact || params.kv_type == GPTQ_KV_F32;
+  shape.kv_kind = shape.exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
   const uint64_t pages = params.kv_bytes ? std::min(all, params.kv_bytes / kv_page_bytes(shape, spec)) : all;
   if (pages == 0 || pages > UINT32_MAX)
@@ -68,7 +68,7 @@ uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
 
 Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena)
     : workspace(spec, shape.batch_tokens, shape.max_logits(), arena),
-      device({shape.batch_tokens, k_padded, shape.exact}, arena),
+      device({shape.batch_tokens, k_padded, shape.exact, spec.n_heads, spec.head_dim, shape.ctx_tokens}, arena),
       pages(shape.n_pages, arena),
       members(arena.take<Member>(shape.max_sessions)),
       sequences(arena.take<device::Sequence>(shape.max_sessions)),
@@ -104,7 +104,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
           shape.page_tokens,
           model.spec.n_kv_heads,
           model.spec.head_dim,
-          shape.kv_f32},
+          shape.kv_kind},
       device_(kernels, pool, scratch_.device),
       forward_(model, device_, kv_, scratch_.workspace, shape.ctx_tokens),
       sessions_(shape.max_sessions, memory) {}

@@ -17,7 +17,8 @@ namespace gptq::engine {
 // gptq_engine_params with every default filled in.
 struct EngineShape {
   uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, n_pages;
-  bool exact, kv_f32;
+  bool exact;
+  kernels::KvKind kv_kind;
 
   uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
   uint32_t max_logits() const;  // rows of logits computed at a time

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The same bits whatever the threads, the prefill's chunks, the step's budget and who else is computed with.
+// The same bits whatever the threads, the prefill's chunks, the pages, the step's budget and who else is computed with.
 #include "tests/api/fixture.h"
 
 namespace gptq::test {
 namespace {
 
-constexpr uint32_t prompt_tokens = 150;
+constexpr uint32_t prompt_tokens = 290;  // and 60 more: two blocks of attention
 
 struct Way {
   const char* name;
@@ -22,6 +22,8 @@ constexpr Way ways[] = {
     {.name = "one_chunk", .threads = 2, .batch = 256, .logits_rows = 256},
     {.name = "three_mates", .threads = 2, .logits_rows = 64, .mates = 3},
     {.name = "mates_and_budget", .threads = 2, .batch = 33, .logits_rows = 64, .mates = 2, .budget_us = 30},
+    {.name = "pages_of_16", .threads = 2, .page = 16},
+    {.name = "pages_of_256", .batch = 40, .page = 256},
     {.name = "budget_of_1", .budget_us = 1},
     {.name = "budget_of_300", .threads = 2, .logits_rows = 150, .budget_us = 300},
 };
@@ -31,9 +33,18 @@ struct Output {
   Tokens sampled;
 };
 
+struct Mode {
+  const char* name;
+  uint32_t flags;
+  int32_t kv;
+};
+constexpr Mode modes[] = {{"int8", 0, GPTQ_KV_F16}, {"exact", GPTQ_ENGINE_EXACT, GPTQ_KV_F16}, {"int8_kv", 0, GPTQ_KV_I8}};
+
 // Logits of a prompt, then tokens sampled after it.
-Output run(const Way& way, uint32_t flags) {
-  auto params = engine_of(flags, 1 + way.mates);
+Output run(const Way& way, Mode mode) {
+  auto params = engine_of(mode.flags, 1 + way.mates);
+  params.kv_type = mode.kv;
+  params.ctx_tokens = 400;
   params.batch_tokens = way.batch;
   params.page_tokens = way.page;
   params.logits_rows = way.logits_rows;
@@ -60,30 +71,21 @@ Output run(const Way& way, uint32_t flags) {
   return out;
 }
 
-class Determinism : public testing::TestWithParam<std::tuple<uint32_t, Way>> {};
+class Determinism : public testing::TestWithParam<std::tuple<size_t, Way>> {};
 
 TEST_P(Determinism, SameBits) {
-  const auto& [flags, way] = GetParam();
-  static const Output expected[] = {run({.name = "base"}, 0), run({.name = "base"}, GPTQ_ENGINE_EXACT)};
-  const Output out = run(way, flags);
-  EXPECT_EQ(out.logits, expected[flags].logits);
-  EXPECT_EQ(out.sampled, expected[flags].sampled);
+  const auto& [mode, way] = GetParam();
+  static const Output expected[] = {run({.name = "base"}, modes[0]), run({.name = "base"}, modes[1]), run({.name = "base"}, modes[2])};
+  const Output out = run(way, modes[mode]);
+  EXPECT_EQ(out.logits, expected[mode].logits);
+  EXPECT_EQ(out.sampled, expected[mode].sampled);
   EXPECT_EQ(out.sampled.size(), 60u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, Determinism, testing::Combine(testing::Values(0u, uint32_t(GPTQ_ENGINE_EXACT)), testing::ValuesIn(ways)),
+INSTANTIATE_TEST_SUITE_P(Ways, Determinism, testing::Combine(testing::Values(0, 1, 2), testing::ValuesIn(ways)),
                          [](const auto& info) {
-                           return std::string(std::get<0>(info.param) ? "exact_" : "int8_") + std::get<1>(info.param).name;
+                           return std::string(modes[std::get<0>(info.param)].name) + "_" + std::get<1>(info.param).name;
                          });
-
-// Attention sums page by page, so that their size shows in the last bits, and nowhere else.
-TEST(Pages, ChangeRoundingAlone) {
-  const Output expected = run({.name = "pages_of_64"}, GPTQ_ENGINE_EXACT);
-  for (const uint32_t page : {16u, 128u}) {
-    const Output out = run({.name = "other_pages", .page = page}, GPTQ_ENGINE_EXACT);
-    for (size_t i = 0; i < out.logits.size(); ++i) ASSERT_NEAR(out.logits[i], expected.logits[i], 1e-4) << page;
-  }
-}
 
 TEST(Seed, DecidesWhatIsSampled) {
   Chain c(text_model());

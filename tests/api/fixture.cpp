@@ -67,13 +67,14 @@ convert::TokenizerDescription small_tokenizer() {
   return t;
 }
 
-// The random Mistral with a tokenizer; sick: a huge norm weight meets an input that only the sick token has.
+// The random Mistral with a tokenizer, and a layer without its window; sick: a huge norm weight meets an input that only the sick token has.
 class FixtureSource final : public convert::ModelSource {
  public:
   explicit FixtureSource(bool sick)
       : inner_(convert::open_source(own_checkpoints() + "/random-mistral-window-w4-g64", {})),
         description_(inner_->description()),
         sick_(sick) {
+    description_.spec.windowed_layers = {1, 0, 1};
     description_.tokenizer = std::make_shared<convert::TokenizerDescription>(small_tokenizer());
     description_.meta.emplace_back(
         "chat_template",

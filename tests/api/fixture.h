@@ -28,7 +28,7 @@ std::vector<std::string> checkpoint_folders();
 std::string name_of(const std::string& folder);
 // Its model file, made when it is first asked for.
 const std::string& converted(const std::string& folder);
-// Three random layers of 512 tokens, a window of 16, context 256; a tokenizer with byte fallback and a chat template.
+// Three random layers of 512 tokens, two with a window of 16, context 256; a tokenizer with byte fallback and a chat template.
 const std::string& text_model();
 // The same, but token 7 in the input leads to NaN.
 const std::string& sick_model();

@@ -52,7 +52,7 @@ uint64_t bytes_of(const kernels::Matrix& w) {
 class Bench {
  public:
   Bench(const Model& model, const Options& o, uint32_t ctx, uint32_t max_sessions)
-      : model_(model), kv_element_bytes_(o.exact ? 4 : 2), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads) {
+      : model_(model), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads) {
     for (uint32_t i = 0; i < max_sessions; ++i) sessions_.emplace_back(engine_);
   }
 
@@ -107,13 +107,12 @@ class Bench {
   double bytes_per_step(const Test& test) const {
     const model::Model& m = model_.get()->model;
     const double position = test.n_depth + test.n_gen / 2.0;
-    const double kv_bytes = static_cast<double>(model_.info().kv_bytes_per_token / 2 * kv_element_bytes_);
+    const double kv_bytes = 2.0 * m.spec.n_layers * m.spec.n_kv_heads * kernels::kv_row_bytes(engine_.get()->engine.shape().kv_kind, m.spec.head_dim);
     return static_cast<double>(m.weight_bytes - (m.spec.tied_head ? 0 : bytes_of(m.embed.w))) + test.n_sessions * position * kv_bytes;
   }
 
   std::mt19937 random_{1};
   const Model& model_;
-  uint32_t kv_element_bytes_;
   Engine engine_;
   std::deque<Session> sessions_;
   bench::Bandwidth bandwidth_;
@@ -205,7 +204,7 @@ int main(int argc, char** argv) {
   app.add_option("-t,--threads", o.thread_counts, "threads that compute; 0 = one per core")->delimiter(',');
   app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',');
   app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
-  app.add_flag("--exact", o.exact, "float32 activations and KV cache instead of int8 and float16");
+  o.add_precision_to(app);
   app.add_option("--against", o.against, "a peer's figures, as `llama-bench -o json` or --json writes them: they and ratios beside ours, test by test");
   app.add_flag("--json", o.json, "print a JSON list");
   return tool::run(app, argc, argv, [&] { run(o); });

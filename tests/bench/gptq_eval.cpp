@@ -53,6 +53,7 @@ void divergence(const Options& o) {
   const auto ctx = static_cast<uint32_t>(windows[0].size());
   Options exact = o;
   exact.exact = true;
+  exact.kv = GPTQ_KV_F32;
   LogitStream ours(model, o, ctx), theirs(reference, exact, ctx);
   Divergence result;
   for (size_t w = 0; w < windows.size(); ++w) {

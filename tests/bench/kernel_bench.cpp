@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernels/half.h"
@@ -154,22 +155,38 @@ void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& 
   });
 }
 
-// Decoding at a depth, or a chunk of prefill that ends there.
-void bench_attention(benchmark::State& state, const Variant& variant, uint32_t n_heads, uint32_t n_kv_heads, uint32_t m, uint32_t depth) {
-  constexpr uint32_t page_tokens = 64, head_dim = 64;
-  const uint32_t pages = depth / page_tokens;
-  const uint64_t half = uint64_t{n_kv_heads} * page_tokens * head_dim;
-  std::vector<uint16_t> cache(pages * half * 2, half_from_float(0.01f));
+// Decoding at a depth, as many copies of the cache one after another as are more than the caches hold, or a chunk of prefill that ends there.
+struct AttentionShape {
+  uint32_t n_heads, n_kv_heads, head_dim, m, depth;
+  KvKind kind;
+};
+
+void bench_attention(benchmark::State& state, const Variant& variant, const AttentionShape& s) {
+  constexpr uint32_t page_tokens = 64;
+  const uint32_t pages = s.depth / page_tokens;
+  const uint64_t half = uint64_t{s.n_kv_heads} * page_tokens * kv_row_bytes(s.kind, s.head_dim);
+  const size_t bytes = pages * half * 2, copies = s.m == 1 ? beyond_cache / bytes + 1 : 1;
+  std::vector<uint32_t> zeros(bytes * copies / 4);  // of any kind
   std::vector<uint32_t> order(pages);
   for (uint32_t p = 0; p < pages; ++p) order[p] = p * 7 % pages;
-  const std::vector<float> q = random_floats(size_t{m} * n_heads * head_dim);
+  const std::vector<float> q = random_floats(size_t{s.m} * s.n_heads * s.head_dim);
   std::vector<float> out(q.size());
-  auto* base = reinterpret_cast<std::byte*>(cache.data());
-  const KvView kv = {base, order.data(), half * 4, half * 2, page_tokens, n_kv_heads, head_dim, false};
-  const AttentionArgs args = {q.data(), out.data(), m, depth - m, n_heads, 0, n_kv_heads, 0.125f, 0, kv};
-  const double ops = 4.0 * m * n_heads * head_dim * (depth - m / 2.0);
-  measure(state, m == 1 ? static_cast<double>(cache.size() * 2) : 0, m == 1 ? 0 : ops, roofs.float_ops,
-          [&] { reinterpret_cast<void (*)(const AttentionArgs&)>(variant.function)(args); });
+  KvView kv = {nullptr, order.data(), half * 2, half, page_tokens, s.n_kv_heads, s.head_dim, s.kind};
+  const double ops = 4.0 * s.m * s.n_heads * s.head_dim * (s.depth - s.m / 2.0);
+  size_t i = 0;
+  measure(state, s.m == 1 ? static_cast<double>(bytes) : 0, ops, roofs.float_ops, [&] {
+    kv.base = reinterpret_cast<std::byte*>(zeros.data()) + i++ % copies * bytes;
+    reinterpret_cast<void (*)(const AttentionArgs&)>(variant.function)(
+        {q.data(), out.data(), s.m, s.depth - s.m, s.n_heads, 0, s.n_kv_heads, 0.125f, 0, kv, nullptr, 0, 0, 0});
+  });
+}
+
+void bench_merge(benchmark::State& state, const Variant& variant) {
+  constexpr uint32_t n_heads = 32, head_dim = 64, blocks = 8;
+  const std::vector<float> records = random_floats(size_t{blocks} * n_heads * (head_dim + 2));
+  std::vector<float> out(n_heads * head_dim);
+  const MergeAttentionArgs args = {records.data(), n_heads * (head_dim + 2), 0, out.data(), blocks * attention_block - 1, n_heads, head_dim, 0, 0, n_heads};
+  measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(const MergeAttentionArgs&)>(variant.function)(args); });
 }
 
 void bench_small(benchmark::State& state, const Variant& variant) {
@@ -180,7 +197,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   const Weights weights({Kind::q4, 16, n, 128}, false);
   std::vector<uint16_t> cache(2 * n * 16);
   const uint32_t page = 0;
-  const KvView kv = {reinterpret_cast<std::byte*>(cache.data()), &page, 4 * n * 16, 2 * n * 16, 16, 32, 64, false};
+  const KvView kv = {reinterpret_cast<std::byte*>(cache.data()), &page, 4 * n * 16, 2 * n * 16, 16, 32, 64, KvKind::f16};
   const std::string op = variant.op;
   const auto call = [&](const auto& args) {
     measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
@@ -211,10 +228,21 @@ void add_matmul(const Variant& variant, const Shape& s, uint32_t m) {
   add(name_of(variant) + text, [=](benchmark::State& state) { bench_matmul(state, variant, s, m); });
 }
 
-void add_attention(const Variant& variant, uint32_t heads, uint32_t kv_heads, uint32_t m) {
-  char text[64];
-  snprintf(text, sizeof text, "/heads:%u/kv:%u/m:%u/depth:2048", heads, kv_heads, m);
-  add(name_of(variant) + text, [=](benchmark::State& state) { bench_attention(state, variant, heads, kv_heads, m, 2048); });
+void add_attention(const Variant& variant, const AttentionShape& s) {
+  static const char* const kinds[] = {"f16", "f32", "i8"};
+  char text[96];
+  snprintf(text, sizeof text, "/heads:%u/kv:%u/dim:%u/%s/m:%u/depth:%u", s.n_heads, s.n_kv_heads, s.head_dim, kinds[static_cast<int>(s.kind)], s.m, s.depth);
+  add(name_of(variant) + text, [=](benchmark::State& state) { bench_attention(state, variant, s); });
+}
+
+void add_attentions(const Variant& variant) {
+  if (variant.level == Level::ref) return add_attention(variant, {9, 3, 64, 1, 512, KvKind::f16});
+  for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8})
+    for (const uint32_t m : {1u, 128u}) {
+      for (const auto& [heads, kv_heads, head_dim] : {std::tuple{9u, 3u, 64u}, {32u, 4u, 64u}, {32u, 8u, 128u}, {32u, 32u, 128u}})
+        add_attention(variant, {heads, kv_heads, head_dim, m, 2048, kind});
+    }
+  add_attention(variant, {32, 4, 64, 1, 8192, KvKind::f16});
 }
 
 void add_matmuls(const Variant& variant, bool int8) {
@@ -243,8 +271,9 @@ void add_all() {
     if (op == "matmul_int8" || op == "matmul_float") {
       add_matmuls(variant, op == "matmul_int8");
     } else if (op == "attention") {
-      for (const auto& [heads, kv_heads] : {std::pair{9u, 3u}, {32u, 4u}, {32u, 32u}})
-        for (const uint32_t m : {1u, 128u}) add_attention(variant, heads, kv_heads, m);
+      add_attentions(variant);
+    } else if (op == "merge_attention") {
+      add(name_of(variant) + "/heads:32/dim:64/blocks:8", [=](benchmark::State& state) { bench_merge(state, variant); });
     } else {
       add(name_of(variant) + "/2048", [=](benchmark::State& state) { bench_small(state, variant); });
     }

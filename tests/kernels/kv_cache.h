@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A KV cache of one layer whose pages lie in random order, full of NaN until written.
+// A KV cache of one layer whose pages lie in random order, full of NaN (int8: of scales that are NaN) until written.
 #pragma once
 #include <algorithm>
 
@@ -10,39 +10,64 @@ namespace gptq::kernels {
 
 class TestCache {
  public:
-  TestCache(uint32_t positions, uint32_t page_tokens, uint32_t n_kv_heads, uint32_t head_dim, bool f32, std::mt19937& random) {
-    const uint64_t half_page = uint64_t{n_kv_heads} * page_tokens * head_dim * (f32 ? 4 : 2), n_pages = positions / page_tokens + 1;
+  TestCache(uint32_t positions, uint32_t page_tokens, uint32_t n_kv_heads, uint32_t head_dim, KvKind kind, std::mt19937& random)
+      : padded_((head_dim + 15) / 16 * 16) {
+    const uint64_t rows = uint64_t{n_kv_heads} * page_tokens, n_pages = positions / page_tokens + 1;
+    const uint64_t half_page = rows * (padded_ * size(kind) + (kind == KvKind::i8 ? 4 : 0));
     pages_.resize(n_pages);
     for (uint32_t p = 0; p < n_pages; ++p) pages_[p] = p;
     std::shuffle(pages_.begin(), pages_.end(), random);
     bytes_.assign(n_pages * (2 * half_page + 64), std::byte{0xff});
-    view = {bytes_.data(), pages_.data(), 2 * half_page + 64, half_page + 64, page_tokens, n_kv_heads, head_dim, f32};
+    view = {bytes_.data(), pages_.data(), 2 * half_page + 64, half_page + 64, page_tokens, n_kv_heads, head_dim, kind};
   }
   TestCache(const TestCache&) = delete;
 
-  std::byte* at(uint32_t position, uint32_t head, uint32_t d, bool value) {
-    const uint64_t page = view.pages[position / view.page_tokens], token = position % view.page_tokens;
-    const uint64_t element = (uint64_t{head} * view.page_tokens + token) * view.head_dim + d;
-    return view.base + page * view.page_stride + (value ? view.value_offset : 0) + element * (view.f32 ? 4 : 2);
-  }
   float get(uint32_t position, uint32_t head, uint32_t d, bool value) {
+    const std::byte* from = at(position, head, d, value);
+    if (view.kind == KvKind::i8) return static_cast<float>(static_cast<int8_t>(*from)) * *scale(position, head, value);
     float f;
     uint16_t half;
-    memcpy(&f, at(position, head, d, value), view.f32 ? 4 : 2);
+    memcpy(&f, from, size(view.kind));
     memcpy(&half, &f, 2);
-    return view.f32 ? f : float_from_half(half);
+    return view.kind == KvKind::f32 ? f : float_from_half(half);
   }
-  void set(uint32_t position, uint32_t head, uint32_t d, bool value, float f) {
-    const uint16_t half = half_from_float(f);
-    if (view.f32) memcpy(at(position, head, d, value), &f, 4); else memcpy(at(position, head, d, value), &half, 2);
+  // A row of head_dim numbers.
+  void set(uint32_t position, uint32_t head, bool value, const float* row) {
+    float max = 0;
+    for (uint32_t d = 0; d < view.head_dim; ++d) max = std::max(max, std::fabs(row[d]));
+    for (uint32_t d = 0; d < padded_; ++d) {
+      const float x = d < view.head_dim ? row[d] : 0;
+      const uint16_t half = half_from_float(x);
+      const auto code = static_cast<int8_t>(std::nearbyint(x * (127 / max)));
+      memcpy(at(position, head, d, value), view.kind == KvKind::f32 ? static_cast<const void*>(&x) : view.kind == KvKind::f16 ? static_cast<const void*>(&half) : &code,
+             size(view.kind));
+    }
+    if (view.kind == KvKind::i8) *scale(position, head, value) = max / 127;
   }
   const std::vector<std::byte>& bytes() const { return bytes_; }
 
   KvView view;
 
  private:
+  static uint32_t size(KvKind kind) { return kind == KvKind::f32 ? 4 : kind == KvKind::f16 ? 2 : 1; }
+  std::byte* half(uint32_t position, bool value) {
+    return view.base + view.pages[position / view.page_tokens] * view.page_stride + (value ? view.value_offset : 0);
+  }
+  std::byte* at(uint32_t position, uint32_t head, uint32_t d, bool value) {
+    const uint64_t row = uint64_t{head} * view.page_tokens + position % view.page_tokens;
+    const uint64_t key = (row / 16 * padded_ + d) * 16 + row % 16;
+    return half(position, value) + (value ? row * padded_ + d : key) * size(view.kind);
+  }
+  float* scale(uint32_t position, uint32_t head, bool value) {
+    const uint64_t rows = uint64_t{view.n_kv_heads} * view.page_tokens;
+    return reinterpret_cast<float*>(half(position, value) + rows * padded_) + head * view.page_tokens + position % view.page_tokens;
+  }
+
+  uint32_t padded_;
   std::vector<uint32_t> pages_;
   std::vector<std::byte> bytes_;
 };
+
+inline const char* name_of(KvKind kind) { return kind == KvKind::f16 ? "f16" : kind == KvKind::f32 ? "f32" : "i8"; }
 
 }  // namespace gptq::kernels

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // store_kv: every element in its place, rounded to nearest, and nothing else touched.
+#include <limits>
+
 #include "kv_cache.h"
 
 namespace gptq::kernels {
@@ -7,24 +9,42 @@ namespace {
 
 KERNEL_SUITE(store_kv, StoreKvArgs);
 
+float tolerance(KvKind kind, float x, float max) {
+  return kind == KvKind::f32 ? 0 : kind == KvKind::f16 ? std::max(std::fabs(x) / 2048, 0x1p-25f) : max / 254 * 1.0001f;
+}
+
 TEST_P(store_kv, writes_its_positions_only) {
-  for (const uint32_t head_dim : {1u, 8u, 24u, 37u, 64u, 80u})
-    for (const bool f32 : {false, true}) {
+  for (const uint32_t head_dim : {1u, 8u, 24u, 37u, 64u, 80u, 256u})
+    for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8}) {
+      SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << " " << name_of(kind));
       const uint32_t heads = 1 + below(4), m = 1 + below(40), first = below(50), stride = heads * head_dim + below(5);
-      TestCache cache(first + m, 16, heads, head_dim, f32, random), expected(first + m, 16, heads, head_dim, f32, random);
+      TestCache cache(first + m, 16, heads, head_dim, kind, random), expected(first + m, 16, heads, head_dim, kind, random);
       expected.view.pages = cache.view.pages;
       const std::vector<float> k = floats(size_t{m} * stride, 100), v = floats(size_t{m} * stride, 1e-5f);
       run({k.data(), v.data(), m, stride, first, cache.view});
       for (uint32_t i = 0; i < m; ++i)
-        for (uint32_t j = 0; j < heads * head_dim; ++j)
+        for (uint32_t head = 0; head < heads; ++head)
           for (const bool value : {false, true}) {
-            const float from = value ? v[i * stride + j] : k[i * stride + j];
-            expected.set(first + i, j / head_dim, j % head_dim, value, from);
-            const float got = cache.get(first + i, j / head_dim, j % head_dim, value);
-            ASSERT_NEAR(got, from, f32 ? 0 : std::max(std::fabs(from) / 2048, 0x1p-25f)) << "head_dim " << head_dim;
+            const float* from = (value ? v : k).data() + i * stride + head * head_dim;
+            expected.set(first + i, head, value, from);
+            float max = 0;
+            for (uint32_t d = 0; d < head_dim; ++d) max = std::max(max, std::fabs(from[d]));
+            for (uint32_t d = 0; d < head_dim; ++d)
+              ASSERT_NEAR(cache.get(first + i, head, d, value), from[d], tolerance(kind, from[d], max));
           }
-      ASSERT_TRUE(cache.bytes() == expected.bytes()) << "head_dim " << head_dim;
+      ASSERT_TRUE(cache.bytes() == expected.bytes());
     }
+}
+
+TEST_P(store_kv, int8_keeps_what_is_not_finite_visible) {
+  for (const float x : {std::numeric_limits<float>::quiet_NaN(), -INFINITY}) {
+    TestCache cache(1, 16, 1, 24, KvKind::i8, random);
+    std::vector<float> k = floats(24), v(24);
+    k[21] = x;
+    run({k.data(), v.data(), 1, 24, 0, cache.view});
+    EXPECT_FALSE(std::isfinite(cache.get(0, 0, 21, false)));
+    for (uint32_t d = 0; d < 24; ++d) EXPECT_EQ(cache.get(0, 0, d, true), 0);
+  }
 }
 
 }  // namespace

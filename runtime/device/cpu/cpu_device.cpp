@@ -3,13 +3,15 @@
 
 #include <algorithm>
 
+#include "kernels/kv.h"
+
 namespace gptq::device {
 namespace {
 
 using kernels::Matrix;
 
 constexpr uint32_t tasks_per_thread = 4;   // so that a thread that is held up costs little
-constexpr uint32_t queries_per_task = 16;  // of one head group in prefill
+constexpr uint32_t rows_per_task = 16;     // of attention
 
 kernels::KvView view(const KvCache& kv, const Sequence& sequence, uint32_t layer) {
   return {kv.base + layer * kv.layer_stride,
@@ -19,7 +21,20 @@ kernels::KvView view(const KvCache& kv, const Sequence& sequence, uint32_t layer
           kv.page_tokens,
           kv.n_kv_heads,
           kv.head_dim,
-          kv.f32};
+          kv.kind};
+}
+
+uint32_t row_pieces(const Sequence& s) { return (s.n_rows + rows_per_task - 1) / rows_per_task; }
+
+// Attention's blocks that the rows of a sequence see something of.
+struct BlockRange {
+  uint32_t first, last;
+  uint32_t count() const { return last - first; }
+};
+
+BlockRange blocks_of(const Sequence& s, uint32_t window) {
+  constexpr uint32_t size = kernels::attention_block;
+  return {kernels::first_seen(s.first_position, window) / size, (s.first_position + s.n_rows - 1) / size + 1};
 }
 
 // Whether two matrices want their activations in the same form.
@@ -46,7 +61,9 @@ struct CpuDevice::Input {
   bool int8 = false;
 };
 
-CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena) : exact(limits.exact) {
+CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
+    : exact(limits.exact), n_records(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
+  records = arena.take<float>(n_records * limits.n_heads * (limits.head_dim + 2));
   const uint64_t elements = uint64_t(limits.rows) * limits.k_padded;
   if (exact) {
     gathered = arena.take<float>(elements);
@@ -151,18 +168,55 @@ void CpuDevice::store_kv(const KvCache& kv, std::span<const Sequence> sequences,
     });
 }
 
+// One task per sequence, piece of rows, key/value head and, where that makes too few, block of positions: then the blocks leave records,
+// which are merged afterwards. The result is the same either way.
 void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences, const float* q, float* out, const AttentionShape& shape) {
-  const uint64_t stride = uint64_t(shape.n_heads) * kv.head_dim;
-  uint64_t tasks = 0;  // one per sequence, piece of queries and key/value head
-  for (const Sequence& s : sequences) tasks += uint64_t((s.n_rows + queries_per_task - 1) / queries_per_task) * kv.n_kv_heads;
-  pool_.run(static_cast<uint32_t>(tasks), [&](uint32_t task) {
+  uint64_t whole_tasks = 0, n_records = 0;
+  for (const Sequence& s : sequences) {
+    whole_tasks += uint64_t(row_pieces(s)) * kv.n_kv_heads;
+    n_records += uint64_t(s.n_rows) * blocks_of(s, shape.window).count();
+  }
+  const bool whole = pool_.threads() == 1 || whole_tasks >= uint64_t(pool_.threads()) * tasks_per_thread || n_records > scratch_.n_records;
+  const uint64_t stride = uint64_t(shape.n_heads) * kv.head_dim, record_floats = uint64_t(shape.n_heads) * (kv.head_dim + 2);
+  const auto n_tasks = [&](const Sequence& s) {
+    return row_pieces(s) * kv.n_kv_heads * (whole ? 1 : blocks_of(s, shape.window).count());
+  };
+  uint32_t tasks = 0;
+  for (const Sequence& s : sequences) tasks += n_tasks(s);
+  pool_.run(tasks, [&](uint32_t task) {
     const Sequence* s = sequences.data();
-    for (uint32_t n; task >= (n = (s->n_rows + queries_per_task - 1) / queries_per_task * kv.n_kv_heads); ++s) task -= n;
-    const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads * queries_per_task;
+    float* records = scratch_.records;
+    for (uint32_t n; task >= (n = n_tasks(*s)); ++s) {
+      task -= n;
+      records += s->n_rows * blocks_of(*s, shape.window).count() * record_floats;
+    }
+    const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads % row_pieces(*s) * rows_per_task;
     const uint64_t row = (s->first_row + first) * stride;
-    kernels_.attention({q + row, out + row, std::min(queries_per_task, s->n_rows - first), s->first_position + first, shape.n_heads, head,
-                        head + 1, shape.scale, shape.window, view(kv, *s, shape.layer)});
+    kernels::AttentionArgs args{q + row, out + row, std::min(rows_per_task, s->n_rows - first), s->first_position + first, shape.n_heads, head,
+                                head + 1, shape.scale, shape.window, view(kv, *s, shape.layer)};
+    if (!whole) {
+      const uint32_t block = task / kv.n_kv_heads / row_pieces(*s);
+      args.block_stride = s->n_rows * record_floats;
+      args.records = records + block * args.block_stride + first * record_floats;
+      args.first_block = blocks_of(*s, shape.window).first + block;
+      args.last_block = args.first_block + 1;
+    }
+    kernels_.attention(args);
   });
+  if (!whole) merge_attention(sequences, out, shape, kv.head_dim);
+}
+
+void CpuDevice::merge_attention(std::span<const Sequence> sequences, float* out, const AttentionShape& shape, uint32_t head_dim) {
+  const float* records = scratch_.records;
+  for (const Sequence& s : sequences) {
+    const BlockRange blocks = blocks_of(s, shape.window);
+    const uint64_t stride = uint64_t(s.n_rows) * shape.n_heads * (head_dim + 2);
+    split(uint64_t(s.n_rows) * shape.n_heads, 1 + 65536 / (blocks.count() * head_dim), [&](uint64_t first, uint64_t last) {
+      kernels_.merge_attention({records, stride, blocks.first, out + uint64_t(s.first_row) * shape.n_heads * head_dim, s.first_position,
+                                shape.n_heads, head_dim, shape.window, static_cast<uint32_t>(first), static_cast<uint32_t>(last)});
+    });
+    records += blocks.count() * stride;
+  }
 }
 
 void CpuDevice::silu_mul(float* gate, const float* up, uint64_t count) {

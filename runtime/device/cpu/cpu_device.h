@@ -11,14 +11,17 @@ struct CpuLimits {
   uint32_t rows;          // most rows of one call
   uint32_t k_padded;      // most columns of any matrix
   bool exact;             // float32 activations
+  uint32_t n_heads, head_dim, ctx_tokens;
 };
 
-// Room for activations as the matrices want them.
+// Room for activations as the matrices want them, and for records of attention.
 struct CpuScratch {
   CpuScratch(const CpuLimits& limits, base::Arena& arena);
   bool exact;
   kernels::Int8Activations packed{};
   float* gathered = nullptr;  // [rows][k_padded]
+  float* records = nullptr;   // [n_records][n_heads][head_dim + 2]
+  uint64_t n_records;
 };
 
 class CpuDevice final : public Device {
@@ -37,6 +40,7 @@ class CpuDevice final : public Device {
  private:
   struct Input;  // activations in the form one kind of matrix wants them
   Input prepare(const kernels::Matrix& w, const float* x, uint32_t rows);
+  void merge_attention(std::span<const Sequence> sequences, float* out, const AttentionShape& shape, uint32_t head_dim);
   void multiply(std::span<const Product> products, const float* x, uint32_t rows, bool accumulate);
   // Calls part(first, last) over 0..total in pieces of at least `least`.
   template <class F>

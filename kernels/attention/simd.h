@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention for any vector width. Scores hold positions in their lanes, each summed over head_dim in order; outputs hold elements of
+// head_dim, summed over the positions of a block in order: what a query gets depends on nothing but its position.
+#pragma once
+#include "kernels/attention/ahead.h"
+#include "kernels/attention/merge.h"
+
+namespace gptq::kernels {
+namespace {
+
+constexpr uint32_t max_head_dim = 512;
+constexpr uint32_t group_queries = 8;      // share the rows they read, four at a time from registers
+constexpr uint32_t queries_together = 64;  // go through a block one group after another, so that all but the first find it in cache
+constexpr uint32_t value_bytes = 4096;     // of values are added at a time
+
+// Queries of a KV head, in order of position, in one block. begin, end: what each sees of it.
+struct Group {
+  uint32_t n, kv_head, block;
+  const float* q[group_queries];
+  uint32_t begin[group_queries], end[group_queries];
+  float max[group_queries], total[group_queries];
+  float* sums[group_queries];
+  alignas(64) float weights[group_queries][attention_block];
+  alignas(64) float sum_rows[group_queries * max_head_dim];
+  uint32_t position(uint32_t at) const { return block * attention_block + at; }
+};
+
+template <uint32_t n>
+struct Count {};
+
+// Calls f(first, Count<n>) for the queries of a group, n at a time.
+template <class F>
+GPTQ_INLINE void for_queries(uint32_t n, F f) {
+  uint32_t first = 0;
+  for (; first + 4 <= n; first += 4) f(first, Count<4>());
+  if (n - first == 3) f(first, Count<3>());
+  if (n - first == 2) f(first, Count<2>());
+  if (n - first == 1) f(first, Count<1>());
+}
+
+// Scores of 16 * tiles positions for T queries.
+template <KvKind kind, uint32_t T, uint32_t tiles>
+GPTQ_INLINE void score(const AttentionArgs& a, uint32_t at, uint32_t first, Group& g) {
+  constexpr uint32_t per_tile = 16 / lanes, parts = tiles * per_tile;
+  const std::byte* key[tiles];
+  const float* query[T];
+  for (uint32_t i = 0; i < tiles; ++i) key[i] = kv_key(a.kv, g.kv_head, g.position(at + i * 16));
+  for (uint32_t t = 0; t < T; ++t) query[t] = g.q[first + t];
+  Floats sums[T][parts];
+#pragma GCC unroll 4
+  for (uint32_t t = 0; t < T; ++t)
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < parts; ++i) sums[t][i] = all(0);
+  for (uint64_t d = 0; d < a.kv.head_dim; ++d) {
+    Floats k[parts];
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < parts; ++i) k[i] = load_kv<kind>(key[i / per_tile] + (d * 16 + i % per_tile * lanes) * kv_element_bytes(kind));
+#pragma GCC unroll 4
+    for (uint32_t t = 0; t < T; ++t) {
+      const Floats q = all(query[t][d]);
+#pragma GCC unroll 8
+      for (uint32_t i = 0; i < parts; ++i) sums[t][i] = fma(q, k[i], sums[t][i]);
+    }
+  }
+  for (uint32_t i = 0; i < parts; ++i) {
+    Floats factor = all(a.scale * 1.44269504f);
+    if (kind == KvKind::i8)
+      factor = multiply(factor, load(kv_key_scales(a.kv, g.kv_head, g.position(at + i / per_tile * 16)) + i % per_tile * lanes));
+    for (uint32_t t = 0; t < T; ++t) store(g.weights[first + t] + at + i * lanes, multiply(sums[t][i], factor));
+  }
+}
+
+// Of all positions some query of the group sees.
+template <KvKind kind>
+GPTQ_INLINE void score_all(const AttentionArgs& a, Ahead& ahead, Group& g) {
+  for (uint32_t at = g.begin[0] / 16 * 16; at < g.end[g.n - 1]; at += 32) {
+    const bool pair = at + 16 < g.end[g.n - 1];
+    for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
+      ahead.step(1, g.n, T);
+      if constexpr (T * 16 / lanes <= 4) {  // both tiles at once keep the multipliers busy
+        if (pair) ahead.step(1, g.n, T);
+        if (pair) return score<kind, T, 2>(a, at, first, g);
+      }
+      score<kind, T, 1>(a, at, first, g);
+      if (pair) ahead.step(1, g.n, T);
+      if (pair) score<kind, T, 1>(a, at + 16, first, g);
+    });
+  }
+}
+
+// Scores begin .. end - 1 into weights, and zeros around them up to whole tiles.
+template <KvKind kind>
+GPTQ_INLINE void weigh(const AttentionArgs& a, uint32_t query, Group& g) {
+  float* weights = g.weights[query];
+  const uint32_t begin = g.begin[query], end = g.end[query], from = begin / 16 * 16, to = (end + 15) / 16 * 16;
+  for (uint32_t j = from; j < begin; ++j) weights[j] = -__builtin_inff();
+  for (uint32_t j = end; j < to; ++j) weights[j] = -__builtin_inff();
+  Floats most = load(weights + from);
+  for (uint32_t j = from; j < to; j += lanes) most = larger(most, load(weights + j));
+  const float max = largest_of(most);
+  Floats sum = all(0);
+  for (uint32_t tile = from; tile < to; tile += 16) {
+    const float* scales = kind == KvKind::i8 ? kv_value_scales(a.kv, g.kv_head, g.position(tile)) : nullptr;
+    for (uint32_t j = 0; j < 16; j += lanes) {
+      const Floats weight = exp2_negative(subtract(load(weights + tile + j), all(max)));
+      sum = add(sum, weight);
+      store(weights + tile + j, kind == KvKind::i8 ? multiply(weight, load(scales + j)) : weight);
+    }
+  }
+  g.max[query] = max;
+  g.total[query] = sum_of(sum);
+}
+
+// sums[t] += weights[t] * values of `rows` rows, for parts * lanes elements.
+template <KvKind kind, uint32_t T, uint32_t parts>
+GPTQ_INLINE void add_columns(const std::byte* values, uint32_t row_bytes, uint32_t rows, const float* const (&weights)[T], float* const (&sums)[T],
+                             uint32_t d) {
+  Floats acc[T][parts];
+#pragma GCC unroll 4
+  for (uint32_t t = 0; t < T; ++t)
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < parts; ++i) acc[t][i] = load(sums[t] + d + i * lanes);
+  values += d * kv_element_bytes(kind);
+  for (uint64_t j = 0; j < rows; ++j, values += row_bytes) {
+    Floats v[parts];
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < parts; ++i) v[i] = load_kv<kind>(values + i * lanes * kv_element_bytes(kind));
+#pragma GCC unroll 4
+    for (uint32_t t = 0; t < T; ++t) {
+      const Floats weight = all(weights[t][j]);
+#pragma GCC unroll 8
+      for (uint32_t i = 0; i < parts; ++i) acc[t][i] = fma(weight, v[i], acc[t][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (uint32_t t = 0; t < T; ++t)
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < parts; ++i) store(sums[t] + d + i * lanes, acc[t][i]);
+}
+
+// Rows begin .. end - 1 of the block, which lie in one page.
+template <KvKind kind, uint32_t T>
+void add_values(const AttentionArgs& a, uint32_t begin, uint32_t end, uint32_t first, Group& g) {
+  constexpr uint32_t least = 16 / lanes, wide = T > 2 ? (least > 2 ? least : 2) : (least > 2 ? 2 * least : 4);
+  const uint32_t row = kv_row_elements(a.kv.head_dim), row_bytes = row * kv_element_bytes(kind);
+  const float* weights[T];
+  float* sums[T];
+  for (uint32_t t = 0; t < T; ++t) {
+    weights[t] = g.weights[first + t] + begin;
+    sums[t] = g.sums[first + t];
+  }
+  const std::byte* values = kv_value(a.kv, g.kv_head, g.position(begin));
+  uint32_t d = 0;
+  for (; d + wide * lanes <= row; d += wide * lanes) add_columns<kind, T, wide>(values, row_bytes, end - begin, weights, sums, d);
+  for (; d < row; d += 16) add_columns<kind, T, least>(values, row_bytes, end - begin, weights, sums, d);
+}
+
+constexpr uint32_t clamp(uint32_t x, uint32_t low, uint32_t high) { return x < low ? low : x < high ? x : high; }
+
+// What all T queries see is read once, what is before and behind for each query that sees it.
+template <KvKind kind, uint32_t T>
+GPTQ_INLINE void add_seen_values(const AttentionArgs& a, uint32_t from, uint32_t to, uint32_t first, Group& g) {
+  const uint32_t last = first + T - 1, begin = clamp(g.begin[last], from, to), end = clamp(g.end[first], from, to);
+  const bool common = begin < end;
+  for (uint32_t t = first; t <= last; ++t) {
+    const uint32_t own = clamp(g.begin[t], from, to), stop = common ? begin : clamp(g.end[t], from, to);
+    if (own < stop) add_values<kind, 1>(a, own, stop, t, g);
+  }
+  if (!common) return;
+  add_values<kind, T>(a, begin, end, first, g);
+  for (uint32_t t = first; t <= last; ++t) {
+    const uint32_t own = clamp(g.end[t], from, to);
+    if (end < own) add_values<kind, 1>(a, end, own, t, g);
+  }
+}
+
+template <KvKind kind>
+GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) {
+  const uint32_t row = kv_row_elements(a.kv.head_dim), rows = clamp(value_bytes / (row * kv_element_bytes(kind)) / 16 * 16, 16, attention_block);
+  for (uint32_t t = 0; t < g.n; ++t) g.sums[t] = g.sum_rows + t * row;
+  memset(g.sum_rows, 0, g.n * row * sizeof(float));
+  for (uint32_t from = g.begin[0] / 16 * 16, to; from < g.end[g.n - 1]; from = to) {
+    const uint32_t in_page = a.kv.page_tokens - g.position(from) % a.kv.page_tokens;
+    to = from + (in_page < rows ? in_page : rows);
+    for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
+      ahead.step((to - from) / 16, g.n, T);
+      add_seen_values<kind, T>(a, from, to, first, g);
+    });
+  }
+}
+
+// The group with what its queries have so far, or into records.
+template <KvKind kind>
+void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& g, Running* running) {
+  const uint32_t head_dim = a.kv.head_dim;
+  score_all<kind>(a, ahead, g);
+  for (uint32_t t = 0; t < g.n; ++t)
+    if (g.begin[t] < g.end[t]) weigh<kind>(a, t, g);
+  add_all_values<kind>(a, ahead, g);
+  for (uint32_t t = 0; t < g.n; ++t) {
+    if (g.begin[t] >= g.end[t]) continue;
+    if (!a.records) {
+      merge(a.out + query[t] * head_dim, running[t], g.sums[t], g.max[t], g.total[t], head_dim);
+      continue;
+    }
+    float* record = a.records + (g.block - a.first_block) * a.block_stride + query[t] * (head_dim + 2);
+    memcpy(record, g.sums[t], head_dim * sizeof(float));
+    record[head_dim] = g.max[t];
+    record[head_dim + 1] = g.total[t];
+  }
+}
+
+// Queries first .. last - 1 of a KV head, counted token by token, in blocks begin .. end - 1.
+template <KvKind kind>
+void attend_blocks(const AttentionArgs& a, uint32_t kv_head, uint64_t first, uint64_t last, uint32_t begin, uint32_t end, Running* running) {
+  const uint32_t heads_per_kv = a.n_heads / a.kv.n_kv_heads;
+  Ahead ahead(a, kv_head, begin, end, a.first_position + static_cast<uint32_t>((last - 1) / heads_per_kv)), none;
+  Group g;
+  g.kv_head = kv_head;
+  for (g.block = begin; g.block < end; ++g.block)
+    for (uint64_t index = first; index < last; index += g.n) {
+      uint64_t query[group_queries];
+      g.n = last - index < group_queries ? static_cast<uint32_t>(last - index) : group_queries;
+      for (uint32_t t = 0; t < g.n; ++t) {
+        const uint64_t i = (index + t) / heads_per_kv;
+        const uint32_t position = a.first_position + static_cast<uint32_t>(i), start = g.position(0);
+        query[t] = i * a.n_heads + kv_head * heads_per_kv + (index + t) % heads_per_kv;
+        g.q[t] = a.q + query[t] * a.kv.head_dim;
+        g.begin[t] = clamp(first_seen(position, a.window), start, start + attention_block) - start;
+        g.end[t] = clamp(position + 1, start, start + attention_block) - start;
+      }
+      if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running + (index - first));
+    }
+}
+
+template <KvKind kind>
+void attend_all(const AttentionArgs& a) {
+  const uint32_t heads_per_kv = a.n_heads / a.kv.n_kv_heads;
+  const uint64_t queries = uint64_t{a.m} * heads_per_kv;
+  for (uint32_t kv_head = a.first_kv_head; kv_head < a.last_kv_head; ++kv_head)
+    for (uint64_t first = 0, last; first < queries; first = last) {
+      last = queries - first < queries_together ? queries : first + queries_together;
+      if (a.records) {
+        attend_blocks<kind>(a, kv_head, first, last, a.first_block, a.last_block, nullptr);
+        continue;
+      }
+      const uint32_t first_position = a.first_position + static_cast<uint32_t>(first / heads_per_kv);
+      const uint32_t last_position = a.first_position + static_cast<uint32_t>((last - 1) / heads_per_kv);
+      const auto out_of = [&](uint64_t index) {
+        return a.out + (index / heads_per_kv * a.n_heads + kv_head * heads_per_kv + index % heads_per_kv) * a.kv.head_dim;
+      };
+      Running running[queries_together];
+      for (uint64_t index = first; index < last; ++index) memset(out_of(index), 0, a.kv.head_dim * sizeof(float));
+      attend_blocks<kind>(a, kv_head, first, last, first_seen(first_position, a.window) / attention_block, last_position / attention_block + 1, running);
+      for (uint64_t index = first; index < last; ++index) divide(out_of(index), running[index - first].total, a.kv.head_dim);
+    }
+}
+
+GPTQ_INLINE void attend_any(const AttentionArgs& a) {
+  switch (a.kv.kind) {
+    case KvKind::f16: return attend_all<KvKind::f16>(a);
+    case KvKind::f32: return attend_all<KvKind::f32>(a);
+    case KvKind::i8: return attend_all<KvKind::i8>(a);
+  }
+}
+
+}  // namespace
+}  // namespace gptq::kernels

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where things lie in a KV cache (KvView in kernels.h), and which positions a query sees.
+#pragma once
+#include "kernels/kernels.h"
+
+namespace gptq::kernels {
+
+// Rows of a page, counted over its heads, in front of a position's row.
+static inline uint64_t kv_rows_before(const KvView& kv, uint32_t head, uint32_t position) {
+  return uint64_t{head} * kv.page_tokens + position % kv.page_tokens;
+}
+static inline std::byte* kv_page(const KvView& kv, uint32_t position) {
+  return kv.base + kv.pages[position / kv.page_tokens] * kv.page_stride;
+}
+
+// The first element of a position's key; the next are 16 elements apart. Of a multiple of 16: the tile of 16 keys.
+static inline std::byte* kv_key(const KvView& kv, uint32_t head, uint32_t position) {
+  const uint64_t row = kv_rows_before(kv, head, position);
+  return kv_page(kv, position) + (row / 16 * 16 * kv_row_elements(kv.head_dim) + row % 16) * kv_element_bytes(kv.kind);
+}
+static inline std::byte* kv_value(const KvView& kv, uint32_t head, uint32_t position) {
+  const uint64_t row = kv_rows_before(kv, head, position);
+  return kv_page(kv, position) + kv.value_offset + row * kv_row_elements(kv.head_dim) * kv_element_bytes(kv.kind);
+}
+// The int8 scales of a position and those that follow in its page.
+static inline float* kv_key_scales(const KvView& kv, uint32_t head, uint32_t position) {
+  const uint64_t rows = uint64_t{kv.n_kv_heads} * kv.page_tokens;
+  return reinterpret_cast<float*>(kv_page(kv, position) + rows * kv_row_elements(kv.head_dim)) + kv_rows_before(kv, head, position);
+}
+static inline float* kv_value_scales(const KvView& kv, uint32_t head, uint32_t position) {
+  return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(kv_key_scales(kv, head, position)) + kv.value_offset);
+}
+
+static inline uint32_t first_seen(uint32_t position, uint32_t window) { return window && position >= window ? position - window + 1 : 0; }
+
+}  // namespace gptq::kernels
