@@ -140,8 +140,8 @@ struct StoreKvArgs {
   KvView kv;
 };
 
-// Attention goes by blocks of this many positions, which begin at its multiples. What a block gives a query is a record of head_dim + 2
-// floats: sum of 2^(s - max) v, max, total of 2^(s - max), where s = scale * log2(e) * q.k. Records are merged in order of position,
+// Attention goes by blocks of this many positions, which begin at its multiples. What a block gives a query is a partial result of head_dim + 2
+// floats: sum of 2^(s - max) v, max, total of 2^(s - max), where s = scale * log2(e) * q.k. Partial results are merged in order of position,
 // so that the result is the same whoever computed them.
 constexpr uint32_t attention_block = 256;
 
@@ -153,13 +153,13 @@ struct AttentionArgs {      // softmax(q K^T * scale) V for queries at first_pos
   float scale;
   uint32_t window;      // positions seen, the query's own included; 0 = all
   KvView kv;            // head_dim <= 512
-  float* records;       // NULL, or out stays untouched and blocks first_block .. last_block - 1 leave their records, those a query
+  float* partials;       // NULL, or out stays untouched and blocks first_block .. last_block - 1 leave their partials, those a query
   uint64_t block_stride;  // sees something of: [blocks, block_stride floats apart][m][n_heads][head_dim + 2]
   uint32_t first_block, last_block;
 };
 
-struct MergeAttentionArgs {  // out of the records of all blocks that a query sees
-  const float* records;  // of first_block
+struct MergeAttentionArgs {  // out of the partials of all blocks that a query sees
+  const float* partials;  // of first_block
   uint64_t block_stride;
   uint32_t first_block;
   float* out;            // [m][n_heads * head_dim]

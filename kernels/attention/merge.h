@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the records of attention's blocks are put together, for any vector width: one after another, in order of position.
+// How the partials of attention's blocks are put together, for any vector width: one after another, in order of position.
 #pragma once
 #include "kernels/kv.h"
 #include "kernels/vector.h"
@@ -29,15 +29,15 @@ GPTQ_INLINE void divide(float* out, float total, uint32_t head_dim) {
   for (uint32_t d = 0; d < head_dim; ++d) out[d] /= total;
 }
 
-GPTQ_INLINE void merge_records(const MergeAttentionArgs& a) {
-  const uint64_t record = a.head_dim + 2;
+GPTQ_INLINE void merge_partials(const MergeAttentionArgs& a) {
+  const uint64_t partial = a.head_dim + 2;
   for (uint64_t query = a.first_query; query < a.last_query; ++query) {
     const uint32_t position = a.first_position + static_cast<uint32_t>(query / a.n_heads);
     float* out = a.out + query * a.head_dim;
     Running r;
     memset(out, 0, a.head_dim * sizeof(float));
     for (uint32_t block = first_seen(position, a.window) / attention_block; block <= position / attention_block; ++block) {
-      const float* from = a.records + (block - a.first_block) * a.block_stride + query * record;
+      const float* from = a.partials + (block - a.first_block) * a.block_stride + query * partial;
       merge(out, r, from, from[a.head_dim], from[a.head_dim + 1], a.head_dim);
     }
     divide(out, r.total, a.head_dim);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint32_t max_head_dim = 512;
 
-struct Record {
+struct Partial {
   double sum[max_head_dim] = {}, max = -INFINITY, total = 0;
 };
 
@@ -29,8 +29,8 @@ double score(const AttentionArgs& a, const float* q, uint32_t kv_head, uint32_t 
 }
 
 // The positions first .. last.
-Record attend(const AttentionArgs& a, const float* q, uint32_t kv_head, uint32_t first, uint32_t last) {
-  Record r;
+Partial attend(const AttentionArgs& a, const float* q, uint32_t kv_head, uint32_t first, uint32_t last) {
+  Partial r;
   for (uint32_t position = first; position <= last; ++position) r.max = fmax(r.max, score(a, q, kv_head, position));
   for (uint32_t position = first; position <= last; ++position) {
     const double weight = exp2(score(a, q, kv_head, position) - r.max);
@@ -42,12 +42,12 @@ Record attend(const AttentionArgs& a, const float* q, uint32_t kv_head, uint32_t
   return r;
 }
 
-void record_blocks(const AttentionArgs& a, const float* q, uint64_t query, uint32_t kv_head, uint32_t first, uint32_t last) {
+void partials_of(const AttentionArgs& a, const float* q, uint64_t query, uint32_t kv_head, uint32_t first, uint32_t last) {
   for (uint32_t block = a.first_block; block < a.last_block; ++block) {
     const uint32_t begin = block * attention_block, end = begin + attention_block - 1;
     if (first > end || last < begin) continue;
-    const Record r = attend(a, q, kv_head, first > begin ? first : begin, last < end ? last : end);
-    float* to = a.records + (block - a.first_block) * a.block_stride + query * (a.kv.head_dim + 2);
+    const Partial r = attend(a, q, kv_head, first > begin ? first : begin, last < end ? last : end);
+    float* to = a.partials + (block - a.first_block) * a.block_stride + query * (a.kv.head_dim + 2);
     for (uint32_t d = 0; d < a.kv.head_dim; ++d) to[d] = static_cast<float>(r.sum[d]);
     to[a.kv.head_dim] = static_cast<float>(r.max);
     to[a.kv.head_dim + 1] = static_cast<float>(r.total);
@@ -63,11 +63,11 @@ void attention_ref(const AttentionArgs& a) {
       const uint64_t query = uint64_t{i} * a.n_heads + head;
       const float* q = a.q + query * a.kv.head_dim;
       const uint32_t last = a.first_position + i, first = first_seen(last, a.window);
-      if (a.records) {
-        record_blocks(a, q, query, head / heads_per_kv, first, last);
+      if (a.partials) {
+        partials_of(a, q, query, head / heads_per_kv, first, last);
         continue;
       }
-      const Record r = attend(a, q, head / heads_per_kv, first, last);
+      const Partial r = attend(a, q, head / heads_per_kv, first, last);
       for (uint32_t d = 0; d < a.kv.head_dim; ++d) a.out[query * a.kv.head_dim + d] = static_cast<float>(r.sum[d] / r.total);
     }
 }

@@ -189,7 +189,7 @@ GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) 
   }
 }
 
-// The group with what its queries have so far, or into records.
+// The group with what its queries have so far, or into partials.
 template <KvKind kind>
 void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& g, Running* running) {
   const uint32_t head_dim = a.kv.head_dim;
@@ -199,14 +199,14 @@ void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& 
   add_all_values<kind>(a, ahead, g);
   for (uint32_t t = 0; t < g.n; ++t) {
     if (g.begin[t] >= g.end[t]) continue;
-    if (!a.records) {
+    if (!a.partials) {
       merge(a.out + query[t] * head_dim, running[t], g.sums[t], g.max[t], g.total[t], head_dim);
       continue;
     }
-    float* record = a.records + (g.block - a.first_block) * a.block_stride + query[t] * (head_dim + 2);
-    memcpy(record, g.sums[t], head_dim * sizeof(float));
-    record[head_dim] = g.max[t];
-    record[head_dim + 1] = g.total[t];
+    float* partial = a.partials + (g.block - a.first_block) * a.block_stride + query[t] * (head_dim + 2);
+    memcpy(partial, g.sums[t], head_dim * sizeof(float));
+    partial[head_dim] = g.max[t];
+    partial[head_dim + 1] = g.total[t];
   }
 }
 
@@ -240,7 +240,7 @@ void attend_all(const AttentionArgs& a) {
   for (uint32_t kv_head = a.first_kv_head; kv_head < a.last_kv_head; ++kv_head)
     for (uint64_t first = 0, last; first < queries; first = last) {
       last = queries - first < queries_together ? queries : first + queries_together;
-      if (a.records) {
+      if (a.partials) {
         attend_blocks<kind>(a, kv_head, first, last, a.first_block, a.last_block, nullptr);
         continue;
       }

@@ -183,9 +183,9 @@ void bench_attention(benchmark::State& state, const Variant& variant, const Atte
 
 void bench_merge(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n_heads = 32, head_dim = 64, blocks = 8;
-  const std::vector<float> records = random_floats(size_t{blocks} * n_heads * (head_dim + 2));
+  const std::vector<float> partials = random_floats(size_t{blocks} * n_heads * (head_dim + 2));
   std::vector<float> out(n_heads * head_dim);
-  const MergeAttentionArgs args = {records.data(), n_heads * (head_dim + 2), 0, out.data(), blocks * attention_block - 1, n_heads, head_dim, 0, 0, n_heads};
+  const MergeAttentionArgs args = {partials.data(), n_heads * (head_dim + 2), 0, out.data(), blocks * attention_block - 1, n_heads, head_dim, 0, 0, n_heads};
   measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(const MergeAttentionArgs&)>(variant.function)(args); });
 }
 

@@ -53,15 +53,15 @@ std::vector<double> expected(TestCache& cache, const Case& c, const float* q, ui
   return out;
 }
 
-// In blocks whose records are merged, by the merge of the same level.
+// In blocks whose partials are merged, by the merge of the same level.
 void attend_in_blocks(const Variant& variant, AttentionArgs args, std::mt19937& random) {
   const uint32_t first = (args.window && args.first_position >= args.window ? args.first_position - args.window + 1 : 0) / attention_block;
-  const uint32_t last = (args.first_position + args.m - 1) / attention_block + 1, record = args.kv.head_dim + 2;
-  args.block_stride = uint64_t{args.m} * args.n_heads * record + 3;
-  std::vector<float> records((last - first) * args.block_stride, std::nanf(""));
+  const uint32_t last = (args.first_position + args.m - 1) / attention_block + 1, partial = args.kv.head_dim + 2;
+  args.block_stride = uint64_t{args.m} * args.n_heads * partial + 3;
+  std::vector<float> partials((last - first) * args.block_stride, std::nanf(""));
   for (uint32_t block = first, next; block < last; block = next) {
     next = block + 1 + static_cast<uint32_t>(random() % (last - block));
-    args.records = records.data() + (block - first) * args.block_stride;
+    args.partials = partials.data() + (block - first) * args.block_stride;
     args.first_block = block;
     args.last_block = next;
     reinterpret_cast<void (*)(const AttentionArgs&)>(variant.function)(args);
@@ -71,7 +71,7 @@ void attend_in_blocks(const Variant& variant, AttentionArgs args, std::mt19937& 
     for (const auto& [from, to] : {std::pair{0u, middle}, {middle, queries}})
       if (merge.level == variant.level)
         reinterpret_cast<void (*)(const MergeAttentionArgs&)>(merge.function)(
-            {records.data(), args.block_stride, first, args.out, args.first_position, args.n_heads, args.kv.head_dim, args.window, from, to});
+            {partials.data(), args.block_stride, first, args.out, args.first_position, args.n_heads, args.kv.head_dim, args.window, from, to});
 }
 
 void check(const Variant& variant, const Case& c, std::mt19937& random) {
@@ -110,7 +110,7 @@ void check(const Variant& variant, const Case& c, std::mt19937& random) {
   AttentionArgs blocks = args;
   blocks.out = merged.data();
   attend_in_blocks(variant, blocks, random);
-  // The reference rounds its records to float32.
+  // The reference rounds its partials to float32.
   for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], merged[i], variant.level == Level::ref ? 2e-6 : 0);
 }
 

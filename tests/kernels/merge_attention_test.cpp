@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// merge_attention against float64. Records of blocks that a query does not see are NaN.
+// merge_attention against float64. Partial results of blocks that a query does not see are NaN.
 #include "kernel_test.h"
 
 namespace gptq::kernels {
@@ -13,26 +13,26 @@ TEST_P(merge_attention, matches_float64) {
     const auto first_seen = [&](uint32_t position) { return window && position >= window ? position - window + 1 : 0; };
     const uint32_t first_block = first_seen(first_position) / attention_block, blocks = (first_position + m - 1) / attention_block - first_block + 1;
     const uint64_t stride = uint64_t{m} * n_heads * (head_dim + 2) + below(3);
-    std::vector<float> records(blocks * stride, std::nanf(""));
+    std::vector<float> partials(blocks * stride, std::nanf(""));
     std::vector<double> right;
     for (uint32_t query = 0; query < m * n_heads; ++query) {
       const uint32_t position = first_position + query / n_heads;
       std::vector<double> sum(head_dim);
       double total = 0;
       for (uint32_t b = first_seen(position) / attention_block - first_block; b <= position / attention_block - first_block; ++b) {
-        float* record = records.data() + b * stride + query * (head_dim + 2);
-        for (uint32_t d = 0; d < head_dim + 2; ++d) record[d] = uniform(-1, 1);
-        record[head_dim] = uniform(-30, 30);
-        record[head_dim + 1] = uniform(1, 256);
-        total += std::exp2(double{record[head_dim]}) * record[head_dim + 1];
-        for (uint32_t d = 0; d < head_dim; ++d) sum[d] += std::exp2(double{record[head_dim]}) * record[d];
+        float* partial = partials.data() + b * stride + query * (head_dim + 2);
+        for (uint32_t d = 0; d < head_dim + 2; ++d) partial[d] = uniform(-1, 1);
+        partial[head_dim] = uniform(-30, 30);
+        partial[head_dim + 1] = uniform(1, 256);
+        total += std::exp2(double{partial[head_dim]}) * partial[head_dim + 1];
+        for (uint32_t d = 0; d < head_dim; ++d) sum[d] += std::exp2(double{partial[head_dim]}) * partial[d];
       }
       for (const double s : sum) right.push_back(s / total);
     }
     Guarded<float> out(right.size());
     const uint32_t middle = below(m * n_heads);
-    run({records.data(), stride, first_block, out.data(), first_position, n_heads, head_dim, window, 0, middle});
-    run({records.data(), stride, first_block, out.data(), first_position, n_heads, head_dim, window, middle, m * n_heads});
+    run({partials.data(), stride, first_block, out.data(), first_position, n_heads, head_dim, window, 0, middle});
+    run({partials.data(), stride, first_block, out.data(), first_position, n_heads, head_dim, window, middle, m * n_heads});
     ASSERT_TRUE(out.intact());
     for (size_t i = 0; i < right.size(); ++i) ASSERT_NEAR(out[i], right[i], 2e-6);
   }

@@ -62,8 +62,8 @@ struct CpuDevice::Input {
 };
 
 CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
-    : exact(limits.exact), n_records(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
-  records = arena.take<float>(n_records * limits.n_heads * (limits.head_dim + 2));
+    : exact(limits.exact), n_partials(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
+  partials = arena.take<float>(n_partials * limits.n_heads * (limits.head_dim + 2));
   const uint64_t elements = uint64_t(limits.rows) * limits.k_padded;
   if (exact) {
     gathered = arena.take<float>(elements);
@@ -168,16 +168,16 @@ void CpuDevice::store_kv(const KvCache& kv, std::span<const Sequence> sequences,
     });
 }
 
-// One task per sequence, piece of rows, key/value head and, where that makes too few, block of positions: then the blocks leave records,
+// One task per sequence, piece of rows, key/value head and, where that makes too few, block of positions: then the blocks leave partials,
 // which are merged afterwards. The result is the same either way.
 void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences, const float* q, float* out, const AttentionShape& shape) {
-  uint64_t whole_tasks = 0, n_records = 0;
+  uint64_t whole_tasks = 0, n_partials = 0;
   for (const Sequence& s : sequences) {
     whole_tasks += uint64_t(row_pieces(s)) * kv.n_kv_heads;
-    n_records += uint64_t(s.n_rows) * blocks_of(s, shape.window).count();
+    n_partials += uint64_t(s.n_rows) * blocks_of(s, shape.window).count();
   }
-  const bool whole = pool_.threads() == 1 || whole_tasks >= uint64_t(pool_.threads()) * tasks_per_thread || n_records > scratch_.n_records;
-  const uint64_t stride = uint64_t(shape.n_heads) * kv.head_dim, record_floats = uint64_t(shape.n_heads) * (kv.head_dim + 2);
+  const bool whole = pool_.threads() == 1 || whole_tasks >= uint64_t(pool_.threads()) * tasks_per_thread || n_partials > scratch_.n_partials;
+  const uint64_t stride = uint64_t(shape.n_heads) * kv.head_dim, partial_floats = uint64_t(shape.n_heads) * (kv.head_dim + 2);
   const auto n_tasks = [&](const Sequence& s) {
     return row_pieces(s) * kv.n_kv_heads * (whole ? 1 : blocks_of(s, shape.window).count());
   };
@@ -185,10 +185,10 @@ void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences
   for (const Sequence& s : sequences) tasks += n_tasks(s);
   pool_.run(tasks, [&](uint32_t task) {
     const Sequence* s = sequences.data();
-    float* records = scratch_.records;
+    float* partials = scratch_.partials;
     for (uint32_t n; task >= (n = n_tasks(*s)); ++s) {
       task -= n;
-      records += s->n_rows * blocks_of(*s, shape.window).count() * record_floats;
+      partials += s->n_rows * blocks_of(*s, shape.window).count() * partial_floats;
     }
     const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads % row_pieces(*s) * rows_per_task;
     const uint64_t row = (s->first_row + first) * stride;
@@ -196,8 +196,8 @@ void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences
                                 head + 1, shape.scale, shape.window, view(kv, *s, shape.layer)};
     if (!whole) {
       const uint32_t block = task / kv.n_kv_heads / row_pieces(*s);
-      args.block_stride = s->n_rows * record_floats;
-      args.records = records + block * args.block_stride + first * record_floats;
+      args.block_stride = s->n_rows * partial_floats;
+      args.partials = partials + block * args.block_stride + first * partial_floats;
       args.first_block = blocks_of(*s, shape.window).first + block;
       args.last_block = args.first_block + 1;
     }
@@ -207,15 +207,15 @@ void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences
 }
 
 void CpuDevice::merge_attention(std::span<const Sequence> sequences, float* out, const AttentionShape& shape, uint32_t head_dim) {
-  const float* records = scratch_.records;
+  const float* partials = scratch_.partials;
   for (const Sequence& s : sequences) {
     const BlockRange blocks = blocks_of(s, shape.window);
     const uint64_t stride = uint64_t(s.n_rows) * shape.n_heads * (head_dim + 2);
     split(uint64_t(s.n_rows) * shape.n_heads, 1 + 65536 / (blocks.count() * head_dim), [&](uint64_t first, uint64_t last) {
-      kernels_.merge_attention({records, stride, blocks.first, out + uint64_t(s.first_row) * shape.n_heads * head_dim, s.first_position,
+      kernels_.merge_attention({partials, stride, blocks.first, out + uint64_t(s.first_row) * shape.n_heads * head_dim, s.first_position,
                                 shape.n_heads, head_dim, shape.window, static_cast<uint32_t>(first), static_cast<uint32_t>(last)});
     });
-    records += blocks.count() * stride;
+    partials += blocks.count() * stride;
   }
 }
 

@@ -14,14 +14,14 @@ struct CpuLimits {
   uint32_t n_heads, head_dim, ctx_tokens;
 };
 
-// Room for activations as the matrices want them, and for records of attention.
+// Room for activations as the matrices want them, and for partial results of attention.
 struct CpuScratch {
   CpuScratch(const CpuLimits& limits, base::Arena& arena);
   bool exact;
   kernels::Int8Activations packed{};
   float* gathered = nullptr;  // [rows][k_padded]
-  float* records = nullptr;   // [n_records][n_heads][head_dim + 2]
-  uint64_t n_records;
+  float* partials = nullptr;  // [n_partials][n_heads][head_dim + 2]
+  uint64_t n_partials;
 };
 
 class CpuDevice final : public Device {
