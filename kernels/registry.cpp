@@ -8,6 +8,8 @@
 #include "kernels/kernels.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace gptq::kernels {
@@ -57,6 +59,11 @@ bool cpu_has(Level level) {
     case Level::avx512vnni:
       return cpu_has(Level::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__)
+    case Level::neon: return true;
+#if defined(__linux__)
+    case Level::neon_dotprod: return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#endif
 #endif
     default: return false;
   }

@@ -3,33 +3,14 @@
 #pragma once
 #include <immintrin.h>
 
-#include "kernels/half.h"
-#include "kernels/kernels.h"
-
-#define GPTQ_INLINE static inline __attribute__((always_inline))
+#include "kernels/common.h"
 
 namespace gptq::kernels {
-
-GPTQ_INLINE void prefetch(const void* data) { _mm_prefetch(static_cast<const char*>(data), _MM_HINT_T0); }
-
-// Of consecutive parts of `bytes`, the one with this index.
-template <uint32_t bytes>
-GPTQ_INLINE void prefetch_part(const uint8_t* data, uint32_t index) {
-  for (uint32_t at = 0; at < bytes; at += 64) prefetch(data + index * bytes + at);
-}
 
 // ((v0+v1)+(v2+v3)) + ((v4+v5)+(v6+v7)) of four vectors.
 GPTQ_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
   const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
   return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
-}
-
-GPTQ_INLINE float sum_lanes(__m256 a) { return _mm_cvtss_f32(sum_lanes(a, a, a, a)); }
-
-GPTQ_INLINE float max_lanes(__m256 v) {
-  __m128 max = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  max = _mm_max_ps(max, _mm_movehl_ps(max, max));
-  return _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)));
 }
 
 // Eight elements as float32; index counts elements.
@@ -54,31 +35,6 @@ GPTQ_INLINE void store_some(float* to, __m256 v, uint32_t count) {
   float part[8];
   _mm256_storeu_ps(part, v);
   if (count) memcpy(to, part, count * sizeof *part);
-}
-
-// e^x, relative error below 2e-7; 0 below -87.3, infinity above 88.7, NaN stays.
-GPTQ_INLINE __m256 exp8(__m256 x) {
-  const __m256 low = _mm256_set1_ps(-87.33f), high = _mm256_set1_ps(88.72f);
-  const __m256 clamped = _mm256_max_ps(low, _mm256_min_ps(high, x));
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693145752f), clamped);
-  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(1.42860677e-6f), r);
-  __m256 p = _mm256_set1_ps(1.0f / 5040);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 720));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
-  p = _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
-  p = _mm256_add_ps(p, _mm256_set1_ps(1.0f));
-  // 2^n in two factors: n = 128 has no float of its own.
-  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
-  const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
-  const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
-  p = _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
-  p = _mm256_blendv_ps(p, _mm256_set1_ps(__builtin_inff()), _mm256_cmp_ps(x, high, _CMP_GT_OQ));
-  p = _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LT_OQ), p);
-  return _mm256_blendv_ps(p, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
 
 // The 16 scales of a group of rows.

@@ -13,7 +13,7 @@ void merge_attention_ref(const MergeAttentionArgs& a) {
     const uint32_t first = first_seen(position, a.window) / attention_block - a.first_block, last = position / attention_block - a.first_block;
     const float* from = a.partials + query * partial;
     double max = -INFINITY, total = 0;
-    for (uint64_t b = first; b <= last; ++b) max = fmax(max, from[b * a.block_stride + a.head_dim]);
+    for (uint64_t b = first; b <= last; ++b) max = from[b * a.block_stride + a.head_dim] > max ? from[b * a.block_stride + a.head_dim] : max;
     for (uint64_t b = first; b <= last; ++b) total += exp2(from[b * a.block_stride + a.head_dim] - max) * from[b * a.block_stride + a.head_dim + 1];
     for (uint32_t d = 0; d < a.head_dim; ++d) {
       double sum = 0;

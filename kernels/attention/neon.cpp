@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/attention/simd.h"
+
+namespace gptq::kernels {
+
+void attention_neon(const AttentionArgs& a) { attend_any(a); }
+
+}  // namespace gptq::kernels

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/rope/simd.h"
+
+namespace gptq::kernels {
+
+void rope_neon(const RopeArgs& a) { rotate_heads(a); }
+
+}  // namespace gptq::kernels

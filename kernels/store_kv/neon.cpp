@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/store_kv/simd.h"
+
+namespace gptq::kernels {
+
+void store_kv_neon(const StoreKvArgs& a) { store_rows(a); }
+
+}  // namespace gptq::kernels
