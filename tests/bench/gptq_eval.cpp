@@ -121,7 +121,8 @@ int main(int argc, char** argv) {
       "size, perplexity, divergence and top-1 agreement of several files of one model, as a Markdown table; all are held in memory");
   files.add_option("REFERENCE FILE... TEXT", o.files, "the file to compare with, the files to compare, and a text")
       ->required()
-      ->expected(3, -1);
+      ->expected(3, -1)
+      ->type_name("");
   add_window_options(files, o);
   CLI::App& ids = *app.add_subcommand("tokenize", "token ids of the text on stdin, one line");
   o.add_to(ids, false);
