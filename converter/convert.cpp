@@ -18,28 +18,13 @@ model::ModelSpec checked_spec(const fb::SpecT& spec) {
   return model::check_spec(*flatbuffers::GetRoot<fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
 }
 
-PackedTensor pack(const model::Slot& slot, Weight&& weight, base::Pool& pool) {
+PackedTensor pack(const model::Slot& slot, const Weight& weight, base::Pool& pool) {
   if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) {
     if (slot.is_vector) fail(GPTQ_E_FORMAT, "tensor '", std::string_view(slot.name), "' is a vector and cannot be quantized");
-    return pack_quantized(slot.name, *quantized, slot.n, slot.k, pool);
+    return model::pack_quantized(slot.name, *quantized, slot.n, slot.k, pool);
   }
-  DenseWeight& dense = std::get<DenseWeight>(weight);
-  return slot.is_vector ? pack_vector(slot.name, dense, slot.n) : pack_dense(slot.name, std::move(dense), slot.n, slot.k);
-}
-
-// Refuses what loading would refuse.
-void check_values(const model::Slot& slot, const PackedTensor& t) {
-  const kernels::Matrix w{t.kind,
-                          t.scales_f32,
-                          slot.n,
-                          slot.k,
-                          t.k_padded,
-                          t.group,
-                          t.codes.data(),
-                          t.scales.data(),
-                          t.zeros.empty() ? nullptr : t.zeros.data(),
-                          t.perm.empty() ? nullptr : t.perm.data()};
-  model::check_values(w, slot.name);
+  const DenseWeight& dense = std::get<DenseWeight>(weight);
+  return slot.is_vector ? pack_vector(slot.name, dense, slot.n) : pack_dense(slot.name, dense, slot.n, slot.k);
 }
 
 class Conversion {
@@ -103,9 +88,9 @@ class Conversion {
     }
     auto tensor = std::make_unique<fb::TensorT>();
     if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) tensor->group_size = quantized->group_size;
-    const PackedTensor packed = pack(slot, std::move(weight), pool_);
+    const PackedTensor packed = pack(slot, weight, pool_);
     weight = {};
-    check_values(slot, packed);
+    model::check_values(packed.matrix(slot.n, slot.k), slot.name);  // refuses what loading would refuse
     tensor->name = slot.name;
     tensor->kind = static_cast<uint8_t>(packed.kind);
     tensor->n = slot.n;
@@ -128,7 +113,7 @@ class Conversion {
   }
 
   template <class T>
-  fb::Part add(fb::Role role, const std::vector<T>& values, format::Compression compression) {
+  fb::Part add(fb::Role role, const T& values, format::Compression compression) {
     return writer_.add(role, std::as_bytes(std::span(values)), compression);
   }
 

@@ -12,6 +12,7 @@
 #include "converter/hf/export.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
+#include "converter/quantize_command.h"
 #include "converter/synth.h"
 
 namespace {
@@ -22,6 +23,7 @@ struct Arguments {
   std::string source, target, file, compress = "stored", zeros = "auto";
   bool force = false, as_json = false;
   convert::SynthOptions synth;
+  convert::QuantizeArguments quantize;
 };
 
 void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
@@ -99,6 +101,8 @@ void run_export(const Arguments& arguments) {
               static_cast<double>(result.bytes) / 1e6, result.n_files, result.n_files == 1 ? "" : "s", result.n_quantized);
 }
 
+void run_quantize(const Arguments& arguments) { convert::run_quantize(arguments.quantize); }
+
 // Runs one command; every failure is one line.
 int guarded(void (*command)(const Arguments&), const Arguments& arguments) {
   try {
@@ -147,6 +151,8 @@ int main(int argc, char** argv) {
   synth->add_option("--group-size", arguments.synth.group_size, "inputs that share a scale; -1 = all")->capture_default_str();
   synth->add_option("--head-bits", arguments.synth.head_bits, "of embedding and head: 4, 8 or 16")->capture_default_str();
   synth->add_flag("--force", arguments.force, "replace DST if it exists");
+  CLI::App* quantize = app.add_subcommand("quantize", "quantize a 16 or 32 bit model with calibration data");
+  convert::add_quantize_options(*quantize, arguments.quantize);
   app.require_subcommand(0, 1);
   try {
     app.parse(argc, argv);
@@ -156,6 +162,7 @@ int main(int argc, char** argv) {
   if (*inspect) return guarded(run_inspect, arguments);
   if (*verify) return guarded(run_verify, arguments);
   if (*out) return guarded(run_export, arguments);
+  if (*quantize) return guarded(run_quantize, arguments);
   if (*synth) return guarded(run_synth, arguments);
   if (arguments.source.empty() || arguments.target.empty()) {
     say("gptq-convert: SRC and DST are needed; --help says more");

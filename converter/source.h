@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "model/pack.h"
 #include "model/spec.h"
 
 namespace gptq::convert {
@@ -26,23 +27,13 @@ struct ModelDescription {
   std::shared_ptr<const TokenizerDescription> tokenizer;  // NULL: the model knows token ids only
 };
 
-// Weights as the checkpoint has them, with inputs and outputs in the runtime's order (rotary pairs j, j + dim/2). n and k are the slot's.
+// Weights as the checkpoint has them, in the runtime's order (model/pack.h).
 struct DenseWeight {
   kernels::Kind kind = kernels::Kind::f32;  // f32, f16, bf16
   std::vector<std::byte> bytes;             // [n][k] of kind
 };
 
-// w[row][input] = scale[row][g] * (code - zero[row][g]), g the group of the input.
-struct QuantizedWeight {
-  uint32_t bits = 0;              // 2, 3, 4, 8
-  int32_t group_size = 0;         // as stated; -1 = one group
-  uint32_t n_groups = 0;
-  std::vector<uint8_t> codes;     // [n][k], each below 2^bits
-  std::vector<float> scales;      // [n][n_groups]
-  std::vector<uint8_t> zeros;     // [n][n_groups], each at most 255; empty = 2^(bits-1) everywhere
-  std::vector<int32_t> g_idx;     // [k], each in 0..n_groups-1; empty = input / group_size
-};
-
+using model::PackedTensor, model::QuantizedWeight;
 using Weight = std::variant<std::monostate, DenseWeight, QuantizedWeight>;  // monostate: the checkpoint has none
 
 class ModelSource {

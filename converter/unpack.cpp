@@ -78,8 +78,9 @@ QuantizedWeight unpack_quantized(const Matrix& w, int32_t group_size, std::strin
   QuantizedWeight out;
   out.bits = kernels::bits_of(w.kind);
   out.group_size = group_size;
-  out.g_idx = groups_of_columns(columns, w.group);
-  out.n_groups = count_groups(out.g_idx, group_size);
+  const std::vector<int32_t> g_idx = groups_of_columns(columns, w.group);
+  out.g_idx.assign(g_idx.begin(), g_idx.end());
+  out.n_groups = count_groups(g_idx, group_size);
   out.codes.resize(base::to_size(base::mul(w.n, w.k)));
   out.scales.resize(base::to_size(base::mul(w.n, out.n_groups)));
   if (w.zeros) out.zeros.resize(out.scales.size(), static_cast<uint8_t>(1u << (out.bits - 1)));

@@ -167,10 +167,18 @@ struct MergeAttentionArgs {  // out of the partials of all blocks that a query s
   uint32_t first_query, last_query;  // the range to do, of m * n_heads
 };
 
+struct SubtractProductArgs {  // c -= a b, the quantizer's linear algebra
+  const double* a;      // [m][a_stride], k used
+  const double* b;      // [k][b_stride], n used
+  double* c;            // [m][c_stride], n used
+  uint64_t a_stride, b_stride, c_stride;
+  uint32_t m, n, k;
+};
+
 #define GPTQ_KERNEL_OPS(X) \
   X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
   X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
-  X(merge_attention, MergeAttentionArgs)
+  X(merge_attention, MergeAttentionArgs) X(subtract_product, SubtractProductArgs)
 
 struct Kernels {
 #define X(op, Args) void (*op)(const Args&);

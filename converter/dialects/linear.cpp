@@ -129,7 +129,9 @@ class LinearReader {
     if (choice.damaged_words)
       warn("zero points of " + std::to_string(choice.damaged_words) +
            " words were damaged by the program that wrote them; answers may be poor");
-    if (!choice.symmetric) out_.zeros = unpack_zeros(words, n_, out_.n_groups, out_.bits, choice.dialect);
+    if (choice.symmetric) return;
+    const std::vector<uint8_t> zeros = unpack_zeros(words, n_, out_.n_groups, out_.bits, choice.dialect);
+    out_.zeros.assign(zeros.begin(), zeros.end());
   }
 
   void read_codes() {

@@ -122,15 +122,6 @@ QuantOverrides read_overrides(const JsonObject& object) {
   return out;
 }
 
-void read_rules(const JsonObject& dynamic, ModuleRules& rules) {
-  for (const auto field : dynamic.fields()) {
-    simdjson::dom::object overrides;
-    const bool given = !field.value.get_object().get(overrides);
-    if (!given && !field.value.is_null()) dynamic.refuse(field.key, "must hold an object");
-    rules.add(field.key, given ? read_overrides(JsonObject(dynamic.where() + ": " + std::string(field.key), overrides)) : QuantOverrides{});
-  }
-}
-
 QuantConfig read(const JsonObject& object) {
   QuantConfig out;
   out.file = object.where();
@@ -147,6 +138,15 @@ QuantConfig read(const JsonObject& object) {
 
 QuantSettings QuantOverrides::over(const QuantSettings& settings) const {
   return {bits.value_or(settings.bits), group_size.value_or(settings.group_size), symmetric.value_or(settings.symmetric)};
+}
+
+void read_rules(const JsonObject& dynamic, ModuleRules& rules) {
+  for (const auto field : dynamic.fields()) {
+    simdjson::dom::object overrides;
+    const bool given = !field.value.get_object().get(overrides);
+    if (!given && !field.value.is_null()) dynamic.refuse(field.key, "must hold an object");
+    rules.add(field.key, given ? read_overrides(JsonObject(dynamic.where() + ": " + std::string(field.key), overrides)) : QuantOverrides{});
+  }
 }
 
 std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config) {

@@ -53,6 +53,9 @@ struct QuantConfig {
   ModuleRules rules;
 };
 
+// The rules of a "dynamic" object.
+void read_rules(const JsonObject& dynamic, ModuleRules& rules);
+
 // From quantize_config.json, quant_config.json or config.json; none where the model is not quantized. Fails with UNSUPPORTED for formats
 // that are not GPTQ's, naming them.
 std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config);

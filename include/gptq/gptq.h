@@ -146,7 +146,7 @@ typedef struct gptq_source {                    /* exactly one of path, data, io
   uint64_t offset; uint64_t size;               /* a sub-range (a pak file); size 0 = to the end */
 } gptq_source;
 
-enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2 };
+enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_PHASE_QUANTIZE = 4 };
 
 typedef struct gptq_model_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
@@ -328,6 +328,73 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
 /* Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this session ends; on_text (may be NULL)
  * gets the text as it comes. result may be NULL. Errors: those of the calls it is made of; the session's own error if it ended by one. */
 GPTQ_API gptq_status GPTQ_CALL gptq_generate(gptq_session *s, const char *text, size_t size, const gptq_generate_params *params, gptq_text_fn on_text, void *user, gptq_session_info *result, gptq_error *err);
+
+/* ---- G. quantize ---- */
+
+/* Which columns of a matrix are rounded first. GROUP_AWARE: the most important of a group, group after group; costs inference nothing.
+ * ACT: the most important of all, groups formed along the way (desc_act); inference gathers its inputs. */
+enum { GPTQ_ORDER_GROUP_AWARE = 0, GPTQ_ORDER_NATURAL = 1, GPTQ_ORDER_ACT = 2 };
+enum {
+  GPTQ_QUANT_KEEP = 1,                       /* leave the matrix as it is */
+  GPTQ_QUANT_ASYMMETRIC = 2,                 /* zero points */
+  GPTQ_QUANT_STATIC_GROUPS = 4               /* with ORDER_ACT: groups as the columns stand */
+};
+typedef struct gptq_quantize_module {        /* how to quantize one matrix */
+  uint32_t struct_size; uint32_t flags;      /* GPTQ_QUANT_* */
+  const char *name; size_t name_size;        /* in: "layers.0.q|k|v|o|gate|up|down" */
+  uint32_t n; uint32_t k;                    /* in: outputs, inputs */
+  uint32_t bits; int32_t group_size;         /* 2, 3, 4, 8 (0 = 4); inputs that share a scale (0 = 128, -1 = all) */
+  int32_t order; uint32_t reserved;          /* GPTQ_ORDER_* */
+  double damp;                               /* of the mean of the Hessian's diagonal; 0 = 0.01 */
+} gptq_quantize_module;
+typedef struct gptq_quantize_report {        /* what became of one matrix */
+  uint32_t struct_size; uint32_t rounded;    /* rounded: to nearest, because no damping made the Hessian positive definite */
+  const char *name; size_t name_size;
+  uint32_t n; uint32_t k; uint32_t bits; int32_t group_size;
+  uint64_t n_tokens;                         /* its Hessian was made from */
+  uint32_t dead_inputs; uint32_t reserved;   /* inputs that were 0 for every token */
+  double error;                              /* squared error of its output over the calibration tokens, as a part of the squared output */
+  double damp; double seconds;               /* damp: what it took */
+} gptq_quantize_report;
+/* Changes *module, which holds the job's settings; called once a matrix before anything is computed. Non-zero cancels. */
+typedef int32_t(GPTQ_CALL *gptq_quantize_module_fn)(void *user, gptq_quantize_module *module);
+typedef void   (GPTQ_CALL *gptq_quantize_report_fn)(void *user, const gptq_quantize_report *report);
+/* Writes one row of calibration tokens and returns how many, 0 = there are no more, negative = cancel. */
+typedef int64_t(GPTQ_CALL *gptq_calibration_fn)(void *user, uint32_t row, gptq_token *out, size_t cap);
+
+enum {
+  GPTQ_QUANTIZE_REFERENCE = 1,               /* the algorithm as published, nothing more: for comparisons */
+  GPTQ_QUANTIZE_REPLACE = 2                  /* replace an existing file */
+};
+typedef struct gptq_quantize_params {        /* all-zero = 4 bits, group_size 128, symmetric, text sampled from the model */
+  uint32_t struct_size; uint32_t flags; const gptq_ext *next;
+  gptq_quantize_module defaults;             /* of every matrix of the layers; struct_size, name, n and k are not read */
+  uint32_t head_bits; int32_t head_group_size;              /* of the head (a tied embedding serves as one): 0 = as it is; 4 or 8 */
+  /* Calibration data: text, tokens or a callback; text and tokens are cut into rows. None: the model samples its own text. */
+  const char *text; size_t text_size;
+  const gptq_token *tokens; size_t n_tokens;
+  gptq_calibration_fn calibration; void *calibration_user;
+  uint32_t rows; uint32_t row_tokens;        /* most rows, tokens of a row; 0 = 128 and 2048, or less if the model's context is shorter */
+  gptq_quantize_module_fn module; void *module_user;        /* may be NULL, like all callbacks */
+  gptq_quantize_report_fn report; void *report_user;
+  gptq_progress_fn progress; void *progress_user;           /* phases SAMPLE and QUANTIZE */
+  double first_token_weight;                 /* how many tokens the first of a row counts for: attention leans on it; 0 = 32 */
+} gptq_quantize_params;
+typedef struct gptq_quantize_estimate {
+  uint32_t struct_size; uint32_t n_modules;
+  uint64_t file_bytes; uint64_t work_bytes;  /* of the result; of the folder beside it while the job runs */
+  uint64_t host_bytes; double seconds;       /* most memory held; time on this machine, both about */
+} gptq_quantize_estimate;
+
+/* Makes a .gptq file with 2, 3, 4 or 8 bit weights from one with 16 or 32 bit weights: GPTQ (Frantar et al. 2022), one layer in memory
+ * at a time. Blocks for minutes to hours. The file at path appears whole or not at all. What is done lies in the folder "<path>.work"
+ * until then: after a cancel, a failure or a crash the same call goes on from there, and the result is the same byte for byte.
+ * host_bytes_max of the runtime is kept to: activations go to a file in that folder if they must. Callbacks run on the calling thread.
+ * Errors: INVALID_ARGUMENT, IO, FORMAT, CHECKSUM, UNSUPPORTED (a matrix is quantized already), INVALID_STATE (another process works on the
+ * same path), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED, CANCELLED. */
+GPTQ_API gptq_status GPTQ_CALL gptq_quantize(gptq_runtime *rt, const gptq_source *src, const char *path, size_t path_size, const gptq_quantize_params *params, gptq_error *err);
+/* What that call would take. Of calibration data only rows and row_tokens count. */
+GPTQ_API gptq_status GPTQ_CALL gptq_quantize_estimate_get(gptq_runtime *rt, const gptq_source *src, const gptq_quantize_params *params, gptq_quantize_estimate *out, gptq_error *err);
 
 #ifdef __cplusplus
 }

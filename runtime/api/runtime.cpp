@@ -8,10 +8,6 @@
 using namespace gptq;
 using namespace gptq::api;
 
-#define GPTQ_TEXT_OF(x) GPTQ_TEXT_OF_(x)
-#define GPTQ_TEXT_OF_(x) #x
-#define GPTQ_VERSION_TEXT GPTQ_TEXT_OF(GPTQ_VERSION_MAJOR) "." GPTQ_TEXT_OF(GPTQ_VERSION_MINOR) "." GPTQ_TEXT_OF(GPTQ_VERSION_PATCH)
-
 uint32_t GPTQ_CALL gptq_version(void) { return GPTQ_VERSION_MAJOR << 16 | GPTQ_VERSION_MINOR << 8 | GPTQ_VERSION_PATCH; }
 
 const char* GPTQ_CALL gptq_build_info(void) {

@@ -106,7 +106,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
           model.spec.head_dim,
           shape.kv_kind},
       device_(kernels, pool, scratch_.device),
-      forward_(model, device_, kv_, scratch_.workspace, shape.ctx_tokens),
+      forward_(model.spec, device_, kv_, scratch_.workspace, shape.ctx_tokens),
       sessions_(shape.max_sessions, memory) {}
 
 Session* Engine::create_session() {

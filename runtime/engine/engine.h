@@ -10,6 +10,7 @@
 #include "engine/forward.h"
 #include "engine/kv_pages.h"
 #include "engine/session.h"
+#include "model/model.h"
 #include "text/tokenizer.h"
 
 namespace gptq::engine {

@@ -37,64 +37,79 @@ Workspace::Workspace(const model::ModelSpec& spec, uint32_t max_rows, uint32_t m
   logits = arena.take<float>(uint64_t(max_logits) * spec.n_vocab);
 }
 
-Forward::Forward(const model::Model& model, device::Device& device, const device::KvCache& kv, const Workspace& workspace, uint32_t n_ctx)
-    : model_(model), device_(device), kv_(kv), ws_(workspace) {
-  rope_frequencies(model.spec.rope, n_ctx, ws_.inv_freq);
+Forward::Forward(const model::ModelSpec& spec, device::Device& device, const device::KvCache& kv, const Workspace& workspace, uint32_t n_ctx)
+    : spec_(spec), device_(device), kv_(kv), ws_(workspace) {
+  rope_frequencies(spec.rope, n_ctx, ws_.inv_freq);
 }
 
-void Forward::begin(const Batch& batch) {
-  device_.embed(model_.embed.w, batch.tokens, ws_.x);
-  const uint32_t n = model_.spec.rope.dim / 2;
-  const float scale = model_.spec.rope.scale;
-  for (const device::Sequence& s : batch.sequences)
+void Forward::begin(const Batch& batch, const model::Linear& embed) {
+  device_.embed(embed.w, batch.tokens, ws_.x);
+  rotate(batch.sequences);
+}
+
+void Forward::rotate(std::span<const device::Sequence> sequences) {
+  const uint32_t n = spec_.rope.dim / 2;
+  for (const device::Sequence& s : sequences)
     for (uint32_t i = 0; i < s.n_rows; ++i)
       for (uint32_t j = 0; j < n; ++j) {
         // The product is rounded to float32 as in the models' own code; at far positions that is part of their result.
         const float angle = static_cast<float>(s.first_position + i) * ws_.inv_freq[j];
         const size_t at = size_t(s.first_row + i) * n + j;
-        ws_.cos[at] = static_cast<float>(std::cos(double(angle))) * scale;
-        ws_.sin[at] = static_cast<float>(std::sin(double(angle))) * scale;
+        ws_.cos[at] = static_cast<float>(std::cos(double(angle))) * spec_.rope.scale;
+        ws_.sin[at] = static_cast<float>(std::sin(double(angle))) * spec_.rope.scale;
       }
 }
 
-void Forward::layer(const Batch& batch, uint32_t index) {
-  const model::Layer& layer = model_.layers[index];
-  attention(batch, layer, index);
-  mlp(static_cast<uint32_t>(batch.tokens.size()), layer);
+void Forward::layer(const Batch& batch, const model::Layer& layer, uint32_t index) {
+  const auto rows = static_cast<uint32_t>(batch.tokens.size());
+  attention_input(rows, layer);
+  attend(batch.sequences, rows, layer, index);
+  attention_output(rows, layer);
+  mlp_input(rows, layer);
+  activate(rows, layer);
+  mlp_output(rows, layer);
 }
 
-void Forward::attention(const Batch& batch, const model::Layer& layer, uint32_t index) {
-  const model::ModelSpec& spec = model_.spec;
-  const auto rows = static_cast<uint32_t>(batch.tokens.size());
-  device_.rms_norm(ws_.x, layer.attn_norm, ws_.h, rows, spec.n_embd, spec.norm_eps);
+void Forward::attention_input(uint32_t rows, const model::Layer& layer) {
+  device_.rms_norm(ws_.x, layer.attn_norm, ws_.h, rows, spec_.n_embd, spec_.norm_eps);
+}
+
+void Forward::attend(std::span<const device::Sequence> sequences, uint32_t rows, const model::Layer& layer, uint32_t index) {
   const device::Product qkv[] = {{&layer.q.w, layer.q.bias, ws_.q}, {&layer.k.w, layer.k.bias, ws_.k}, {&layer.v.w, layer.v.bias, ws_.v}};
   device_.matmul(qkv, ws_.h, rows);
-  if (spec.qk_norm) {
-    device_.rms_norm(ws_.q, layer.q_norm, ws_.q, rows * spec.n_heads, spec.head_dim, spec.norm_eps);
-    device_.rms_norm(ws_.k, layer.k_norm, ws_.k, rows * spec.n_kv_heads, spec.head_dim, spec.norm_eps);
+  if (spec_.qk_norm) {
+    device_.rms_norm(ws_.q, layer.q_norm, ws_.q, rows * spec_.n_heads, spec_.head_dim, spec_.norm_eps);
+    device_.rms_norm(ws_.k, layer.k_norm, ws_.k, rows * spec_.n_kv_heads, spec_.head_dim, spec_.norm_eps);
   }
-  device_.rope(ws_.q, ws_.cos, ws_.sin, rows, spec.n_heads, spec.head_dim, spec.rope.dim);
-  device_.rope(ws_.k, ws_.cos, ws_.sin, rows, spec.n_kv_heads, spec.head_dim, spec.rope.dim);
-  device_.store_kv(kv_, batch.sequences, ws_.k, ws_.v, index);
-  device_.attention(kv_, batch.sequences, ws_.q, ws_.attended, {spec.n_heads, index, spec.windows[index], spec.attention_scale});
+  device_.rope(ws_.q, ws_.cos, ws_.sin, rows, spec_.n_heads, spec_.head_dim, spec_.rope.dim);
+  device_.rope(ws_.k, ws_.cos, ws_.sin, rows, spec_.n_kv_heads, spec_.head_dim, spec_.rope.dim);
+  device_.store_kv(kv_, sequences, ws_.k, ws_.v, index);
+  device_.attention(kv_, sequences, ws_.q, ws_.attended, {spec_.n_heads, index, spec_.windows[index], spec_.attention_scale});
+}
+
+void Forward::attention_output(uint32_t rows, const model::Layer& layer) {
   device_.matmul_add({&layer.o.w, layer.o.bias, ws_.x}, ws_.attended, rows);
 }
 
-void Forward::mlp(uint32_t rows, const model::Layer& layer) {
-  const model::ModelSpec& spec = model_.spec;
-  device_.rms_norm(ws_.x, layer.mlp_norm, ws_.h, rows, spec.n_embd, spec.norm_eps);
+void Forward::mlp_input(uint32_t rows, const model::Layer& layer) {
+  device_.rms_norm(ws_.x, layer.mlp_norm, ws_.h, rows, spec_.n_embd, spec_.norm_eps);
+}
+
+void Forward::activate(uint32_t rows, const model::Layer& layer) {
   const device::Product gate_up[] = {{&layer.gate.w, layer.gate.bias, ws_.gate}, {&layer.up.w, layer.up.bias, ws_.up}};
   device_.matmul(gate_up, ws_.h, rows);
-  device_.silu_mul(ws_.gate, ws_.up, uint64_t(rows) * spec.n_ff);
+  device_.silu_mul(ws_.gate, ws_.up, uint64_t(rows) * spec_.n_ff);
+}
+
+void Forward::mlp_output(uint32_t rows, const model::Layer& layer) {
   device_.matmul_add({&layer.down.w, layer.down.bias, ws_.x}, ws_.gate, rows);
 }
 
-const float* Forward::logits(const Batch& batch, uint32_t first, uint32_t count) {
-  const model::ModelSpec& spec = model_.spec;
+const float* Forward::logits(const Batch& batch, uint32_t first, uint32_t count, const float* final_norm, const model::Linear& head) {
   for (uint32_t i = 0; i < count; ++i)
-    device_.rms_norm(ws_.x + size_t(batch.logit_rows[first + i]) * spec.n_embd, model_.final_norm, ws_.h + size_t(i) * spec.n_embd, 1,
-                     spec.n_embd, spec.norm_eps);
-  const device::Product product{&model_.head.w, model_.head.bias, ws_.logits};
+    device_.rms_norm(ws_.x + size_t(batch.logit_rows[first + i]) * spec_.n_embd, final_norm, ws_.h + size_t(i) * spec_.n_embd, 1,
+                     spec_.n_embd, spec_.norm_eps);
+  const device::Product product{&head.w, head.bias, ws_.logits};
   device_.matmul({&product, 1}, ws_.h, count);
   return ws_.logits;
 }

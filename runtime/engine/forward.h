@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 #include "device/device.h"
-#include "model/model.h"
+#include "model/weights.h"
 
 namespace gptq::engine {
 
@@ -33,21 +33,27 @@ struct Workspace {
   float* logits;    // [max_logits][n_vocab]
 };
 
+// A layer is six steps; the quantizer stops between them. Every step leaves its result in the workspace.
 class Forward {
  public:
   // n_ctx: the engine's context length.
-  Forward(const model::Model& model, device::Device& device, const device::KvCache& kv, const Workspace& workspace, uint32_t n_ctx);
+  Forward(const model::ModelSpec& spec, device::Device& device, const device::KvCache& kv, const Workspace& workspace, uint32_t n_ctx);
 
-  void begin(const Batch& batch);
-  void layer(const Batch& batch, uint32_t index);
+  void begin(const Batch& batch, const model::Linear& embed);
+  void layer(const Batch& batch, const model::Layer& layer, uint32_t index);
   // Logits of logit_rows[first .. first + count - 1]: [count][n_vocab]. count <= max_logits.
-  const float* logits(const Batch& batch, uint32_t first, uint32_t count);
+  const float* logits(const Batch& batch, uint32_t first, uint32_t count, const float* final_norm, const model::Linear& head);
+
+  void rotate(std::span<const device::Sequence> sequences);                   // cos, sin of the rows' positions
+  void attention_input(uint32_t rows, const model::Layer& layer);             // x -> h
+  void attend(std::span<const device::Sequence> sequences, uint32_t rows, const model::Layer& layer, uint32_t index);  // h -> attended
+  void attention_output(uint32_t rows, const model::Layer& layer);            // attended -> x
+  void mlp_input(uint32_t rows, const model::Layer& layer);                   // x -> h
+  void activate(uint32_t rows, const model::Layer& layer);                    // h -> gate
+  void mlp_output(uint32_t rows, const model::Layer& layer);                  // gate -> x
 
  private:
-  void attention(const Batch& batch, const model::Layer& layer, uint32_t index);
-  void mlp(uint32_t rows, const model::Layer& layer);
-
-  const model::Model& model_;
+  const model::ModelSpec& spec_;
   device::Device& device_;
   const device::KvCache kv_;
   const Workspace ws_;

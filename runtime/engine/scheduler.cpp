@@ -119,12 +119,13 @@ double Engine::next_quantum() const {
 void Engine::run_quantum(gptq_step_info& info) {
   const Clock::time_point begin = Clock::now();
   if (next_layer_ < model_.spec.n_layers) {
-    if (next_layer_ == 0) forward_.begin(batch());
-    forward_.layer(batch(), next_layer_++);
+    if (next_layer_ == 0) forward_.begin(batch(), model_.embed);
+    forward_.layer(batch(), model_.layers[next_layer_], next_layer_);
+    ++next_layer_;
     layer_costs_.note(n_rows_, us_since(begin));
   } else if (next_logit_ < n_logit_rows_) {
     const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_);
-    take_logits(next_logit_, count, forward_.logits(batch(), next_logit_, count));
+    take_logits(next_logit_, count, forward_.logits(batch(), next_logit_, count, model_.final_norm, model_.head));
     next_logit_ += count;
     logit_costs_.note(count, us_since(begin));
   }

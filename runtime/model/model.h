@@ -2,28 +2,13 @@
 // A loaded model: its spec, all weights in one block of memory, tokenizer and metadata. Constant once made.
 #pragma once
 #include <optional>
-#include <span>
 #include <string_view>
 #include <utility>
 
 #include "base/io.h"
-#include "base/threads.h"
-#include "model/spec.h"
+#include "model/weights.h"
 
 namespace gptq::model {
-
-struct Linear {
-  kernels::Matrix w{};
-  const float* bias = nullptr;  // [w.n]
-};
-
-struct Layer {
-  const float* attn_norm = nullptr;  // [n_embd]
-  const float* mlp_norm = nullptr;   // [n_embd]
-  const float* q_norm = nullptr;     // [head_dim] or NULL
-  const float* k_norm = nullptr;
-  Linear q, k, v, o, gate, up, down;
-};
 
 // What the model's makers recommend for generating; 0 = nothing said.
 struct Generation {
@@ -31,14 +16,6 @@ struct Generation {
   float temperature = 0, top_p = 0, min_p = 0, repeat_penalty = 0;
   int32_t top_k = 0, bos = -1, eos = -1, pad = -1;
   std::pmr::vector<int32_t> end_tokens;
-};
-
-// Called on the loading thread with 0..1000; returning true cancels.
-using Progress = bool (*)(void* user, uint32_t permille);
-
-struct LoadOptions {
-  Progress progress = nullptr;
-  void* progress_user = nullptr;
 };
 
 class Model {

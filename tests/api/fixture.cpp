@@ -12,6 +12,7 @@
 #include "converter/json.h"
 #include "converter/safetensors/file.h"
 #include "converter/tokenizer/description.h"
+#include "converter/synth.h"
 #include "tests/unit/tiny_model.h"
 
 namespace gptq::test {
@@ -67,11 +68,13 @@ convert::TokenizerDescription small_tokenizer() {
   return t;
 }
 
+std::string own_mistral() { return own_checkpoints() + "/random-mistral-window-w4-g64"; }
+
 // The random Mistral with a tokenizer, and a layer without its window; sick: a huge norm weight meets an input that only the sick token has.
 class FixtureSource final : public convert::ModelSource {
  public:
-  explicit FixtureSource(bool sick)
-      : inner_(convert::open_source(own_checkpoints() + "/random-mistral-window-w4-g64", {})),
+  FixtureSource(std::unique_ptr<convert::ModelSource> inner, bool sick)
+      : inner_(std::move(inner)),
         description_(inner_->description()),
         sick_(sick) {
     description_.spec.windowed_layers = {1, 0, 1};
@@ -104,9 +107,9 @@ class FixtureSource final : public convert::ModelSource {
   bool sick_;
 };
 
-std::string convert_fixture(const std::string& name, bool sick) {
+std::string convert_fixture(const std::string& name, std::unique_ptr<convert::ModelSource> inner, bool sick = false) {
   const std::string path = scratch().file(name);
-  FixtureSource source(sick);
+  FixtureSource source(std::move(inner), sick);
   convert::convert(source, path, {});
   return path;
 }
@@ -143,11 +146,15 @@ const std::string& converted(const std::string& folder) {
 }
 
 const std::string& text_model() {
-  static const std::string path = convert_fixture("text.gptq", false);
+  static const std::string path = convert_fixture("text.gptq", convert::open_source(own_mistral(), {}));
+  return path;
+}
+const std::string& dense_model() {
+  static const std::string path = convert_fixture("dense.gptq", convert::make_synth(own_mistral() + "/config.json", {.bits = 16}));
   return path;
 }
 const std::string& sick_model() {
-  static const std::string path = convert_fixture("sick.gptq", true);
+  static const std::string path = convert_fixture("sick.gptq", convert::open_source(own_mistral(), {}), true);
   return path;
 }
 const std::string& tiny_model() {

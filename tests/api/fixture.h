@@ -33,6 +33,8 @@ const std::string& text_model();
 // The same, but token 7 in the input leads to NaN.
 const std::string& sick_model();
 constexpr gptq_token sick_token = 7;
+// The layers of text_model with random float16 weights, the same tokenizer.
+const std::string& dense_model();
 // A few kilobytes.
 const std::string& tiny_model();
 Bytes read_bytes(const std::string& path);

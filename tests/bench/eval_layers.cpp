@@ -24,8 +24,8 @@ uint32_t columns_max(const model::Model& model) {
 class Stream {
  public:
   Stream(const model::Model& model, base::Pool& pool, bool exact, uint32_t ctx)
-      : model_(model), memory_(std::pmr::get_default_resource(), measure(model, exact)), arena_(memory_.data()),
-        workspace_(model.spec, rows_max, 1, arena_), scratch_({rows_max, columns_max(model), exact}, arena_),
+      : model_(model), memory_(std::pmr::get_default_resource(), measure(model, exact, ctx)), arena_(memory_.data()),
+        workspace_(model.spec, rows_max, 1, arena_), scratch_(limits(model, exact, ctx), arena_),
         device_(kernels::select_kernels(0), pool, scratch_) {
     const model::ModelSpec& spec = model.spec;
     const uint64_t half = uint64_t{spec.n_kv_heads} * spec.head_dim * page_tokens * (exact ? 4 : 2);
@@ -33,25 +33,29 @@ class Stream {
     const uint32_t n_pages = (ctx + page_tokens - 1) / page_tokens;
     for (uint32_t p = 0; p < n_pages; ++p) pages_.push_back(p);
     kv_memory_ = base::Buffer(std::pmr::get_default_resource(), page * n_pages);
-    const device::KvCache kv{kv_memory_.data(), page, 2 * half, half, page_tokens, spec.n_kv_heads, spec.head_dim, exact};
-    forward_.emplace(model_, device_, kv, workspace_, ctx);
+    const device::KvCache kv{kv_memory_.data(), page, 2 * half, half, page_tokens, spec.n_kv_heads, spec.head_dim,
+                             exact ? kernels::KvKind::f32 : kernels::KvKind::f16};
+    forward_.emplace(model_.spec, device_, kv, workspace_, ctx);
   }
   Stream(const Stream&) = delete;
 
   void begin(std::span<const gptq_token> tokens, uint32_t position) {
     sequence_ = {0, static_cast<uint32_t>(tokens.size()), position, pages_.data()};
     batch_ = {tokens, {&sequence_, 1}, {}};
-    forward_->begin(batch_);
+    forward_->begin(batch_, model_.embed);
   }
-  void layer(uint32_t index) { forward_->layer(batch_, index); }
+  void layer(uint32_t index) { forward_->layer(batch_, model_.layers[index], index); }
   // The residual stream, [rows][n_embd].
   std::span<float> x() { return {workspace_.x, size_t{sequence_.n_rows} * model_.spec.n_embd}; }
 
  private:
-  static size_t measure(const model::Model& model, bool exact) {
+  static device::CpuLimits limits(const model::Model& model, bool exact, uint32_t ctx) {
+    return {rows_max, columns_max(model), exact, model.spec.n_heads, model.spec.head_dim, ctx};
+  }
+  static size_t measure(const model::Model& model, bool exact, uint32_t ctx) {
     base::Arena arena;
     engine::Workspace(model.spec, rows_max, 1, arena);
-    device::CpuScratch({rows_max, columns_max(model), exact}, arena);
+    device::CpuScratch(limits(model, exact, ctx), arena);
     return arena.used();
   }
 

@@ -37,7 +37,7 @@ TEST(registry, masks_choose_levels) {
   char text[512];
   describe_kernels(GPTQ_CPU_REFERENCE, text, sizeof text);
   EXPECT_STREQ(text, "pack_int8=ref matmul_int8=ref matmul_float=ref dequantize_row=ref rms_norm=ref rope=ref silu_mul=ref store_kv=ref "
-                     "attention=ref merge_attention=ref");
+                     "attention=ref merge_attention=ref subtract_product=ref");
   const Kernels reference = select_kernels(GPTQ_CPU_REFERENCE);
   EXPECT_EQ(reinterpret_cast<void (*)()>(reference.attention), variants_of("attention")[0].function);
   describe_kernels(GPTQ_CPU_AVX2, text, sizeof text);

@@ -11,6 +11,7 @@ namespace gptq::test {
 namespace {
 
 using namespace convert;
+using model::pack_quantized;
 
 struct Shape {
   uint32_t n, k, bits;
@@ -46,21 +47,8 @@ base::Pool& pool() {
   return one;
 }
 
-kernels::Matrix matrix_of(const PackedTensor& t, uint32_t n, uint32_t k) {
-  return {t.kind,
-          t.scales_f32,
-          n,
-          k,
-          t.k_padded,
-          t.group,
-          t.codes.data(),
-          t.scales.data(),
-          t.zeros.empty() ? nullptr : t.zeros.data(),
-          t.perm.empty() ? nullptr : t.perm.data()};
-}
-
 void expect_same_values(const QuantizedWeight& w, const PackedTensor& packed, uint32_t n, uint32_t k) {
-  const kernels::Matrix matrix = matrix_of(packed, n, k);
+  const kernels::Matrix matrix = packed.matrix(n, k);
   const auto dequantize = kernels::select_kernels(GPTQ_CPU_REFERENCE).dequantize_row;
   std::vector<float> row(k);
   for (uint32_t r = 0; r < n; ++r) {
@@ -75,13 +63,13 @@ void expect_same_values(const QuantizedWeight& w, const PackedTensor& packed, ui
 
 // Unpacking gives the weight that was packed, with what it left unsaid.
 void expect_unpacked_same(const QuantizedWeight& w, const PackedTensor& packed, uint32_t n, uint32_t k) {
-  const QuantizedWeight again = unpack_quantized(matrix_of(packed, n, k), w.group_size, "t", pool());
+  const QuantizedWeight again = unpack_quantized(packed.matrix(n, k), w.group_size, "t", pool());
   EXPECT_EQ(again.bits, w.bits);
   EXPECT_EQ(again.n_groups, w.n_groups);
   EXPECT_EQ(again.codes, w.codes);
   EXPECT_EQ(again.scales, w.scales);
-  const std::vector<uint8_t> middle(w.zeros.size(), static_cast<uint8_t>(1u << (w.bits - 1)));
-  EXPECT_EQ(again.zeros, w.zeros == middle ? std::vector<uint8_t>() : w.zeros);
+  const std::pmr::vector<uint8_t> middle(w.zeros.size(), static_cast<uint8_t>(1u << (w.bits - 1)));
+  EXPECT_EQ(again.zeros, w.zeros == middle ? std::pmr::vector<uint8_t>() : w.zeros);
   ASSERT_EQ(again.g_idx.size(), k);
   for (uint32_t i = 0; i < k; ++i) ASSERT_EQ(static_cast<uint32_t>(again.g_idx[i]), group_of(w, i, k)) << i;
 }
@@ -167,8 +155,8 @@ TEST(Pack, RefusesUnevenGroups) {
 
 TEST(Pack, Dense) {
   DenseWeight half{kernels::Kind::f16, std::vector<std::byte>(12)};
-  EXPECT_EQ(pack_dense("t", DenseWeight(half), 2, 3).codes.size(), 12u);
-  EXPECT_REFUSED(pack_dense("t", DenseWeight(half), 2, 4), "do not fit");
+  EXPECT_EQ(pack_dense("t", half, 2, 3).codes.size(), 12u);
+  EXPECT_REFUSED(pack_dense("t", half, 2, 4), "do not fit");
   const uint16_t bf16[] = {0x3F80, 0xC000};
   DenseWeight vector{kernels::Kind::bf16, {}};
   vector.bytes.resize(4);

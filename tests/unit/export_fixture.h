@@ -47,7 +47,7 @@ inline void quantize(std::map<std::string, RawTensor>& tensors, const std::strin
   tensors[module + ".qweight"] = tensor("I32", {packed.qweight.size() / n, n}, packed.qweight);
   tensors[module + ".qzeros"] = tensor("I32", {w.n_groups, packed.qzeros.size() / w.n_groups}, packed.qzeros);
   tensors[module + ".scales"] = tensor("F16", {w.n_groups, n}, packed.scales);
-  tensors[module + ".g_idx"] = tensor("I32", {k}, w.g_idx);
+  tensors[module + ".g_idx"] = tensor("I32", {k}, std::vector<int32_t>(w.g_idx.begin(), w.g_idx.end()));
 }
 
 // Two layers of 64/96 with four heads, unquantized, float16 all through.

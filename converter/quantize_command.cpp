@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "converter/quantize_command.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "base/failure.h"
+#include "converter/calibration.h"
+#include "converter/convert.h"
+#include "converter/dialects/quant_config.h"
+#include "converter/interrupt.h"
+#include "converter/quantize_report.h"
+
+namespace gptq::convert {
+namespace {
+
+using base::fail;
+using Clock = std::chrono::steady_clock;
+
+// Of the C API, as failures.
+template <class F>
+void call(F&& f) {
+  gptq_error error{};
+  error.struct_size = sizeof error;
+  if (f(&error) < 0) throw base::Failure{error};
+}
+
+// A 16-bit .gptq of a checkpoint of another format, for as long as the job runs.
+class ConvertedSource {
+ public:
+  explicit ConvertedSource(const QuantizeArguments& a) : path_(a.source) {
+    if (!std::filesystem::is_directory(a.source) && !a.source.ends_with(".gguf")) return;
+    path_ = a.target + ".source";
+    Options options;
+    options.warn = [](std::string_view text) { std::fprintf(stderr, "gptq-convert: warning: %.*s\n", static_cast<int>(text.size()), text.data()); };
+    ConvertOptions how;
+    how.replace = temporary_ = true;
+    const auto source = open_source(a.source, options);
+    convert(*source, path_, how);
+  }
+  ~ConvertedSource() {
+    if (temporary_) unlink(path_.c_str());
+  }
+  ConvertedSource(const ConvertedSource&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  bool temporary_ = false;
+};
+
+uint64_t bytes_of(const std::string& text) {
+  if (text.empty()) return 0;
+  size_t end = 0;
+  const double value = std::stod(text, &end);
+  const std::string unit = text.substr(end);
+  const double factor = unit.empty() ? 1 : unit == "M" || unit == "MB" ? 1e6 : unit == "G" || unit == "GB" ? 1e9 : 0;
+  if (!(value * factor >= 1 && value * factor < 1e18)) fail(GPTQ_E_INVALID_ARGUMENT, "--memory '", text, "': bytes, or a number with M or G");
+  return static_cast<uint64_t>(value * factor);
+}
+
+// --dynamic and --keep, whose patterns are over the module names of Hugging Face checkpoints.
+class Rules {
+ public:
+  explicit Rules(const QuantizeArguments& a) {
+    if (!a.dynamic.empty()) read_rules(JsonDocument::read(a.dynamic, a.dynamic, 1 << 20).root(), rules_);
+    for (const std::string& pattern : a.keep) rules_.add("-:" + pattern, {});
+  }
+
+  void apply(gptq_quantize_module& m) const {
+    const QuantSettings before{m.bits, m.group_size, !(m.flags & GPTQ_QUANT_ASYMMETRIC)};
+    const auto settings = rules_.apply(published_name({m.name, m.name_size}), before);
+    if (!settings) {
+      m.flags |= GPTQ_QUANT_KEEP;
+      return;
+    }
+    m.bits = settings->bits;
+    m.group_size = settings->group_size;
+    m.flags = settings->symmetric ? m.flags & ~uint32_t(GPTQ_QUANT_ASYMMETRIC) : m.flags | GPTQ_QUANT_ASYMMETRIC;
+  }
+
+ private:
+  // "layers.0.q" -> "model.layers.0.self_attn.q_proj"
+  static std::string published_name(std::string_view slot) {
+    const size_t dot = slot.rfind('.');
+    const std::string_view matrix = slot.substr(dot + 1);
+    const bool mlp = matrix == "gate" || matrix == "up" || matrix == "down";
+    return "model." + std::string(slot.substr(0, dot)) + (mlp ? ".mlp." : ".self_attn.") + std::string(matrix) + "_proj";
+  }
+  ModuleRules rules_;
+};
+
+// What the callbacks share.
+struct Job {
+  explicit Job(const QuantizeArguments& a) : rules(a) {}
+  Rules rules;
+  QuantizeReport report;
+  StopOnSignal signal;  // what is done stays
+  uint32_t phase = 0;
+  Clock::time_point phase_began{};
+
+  int32_t progress(uint32_t now, uint32_t permille) {
+    if (now != phase) phase = now, phase_began = Clock::now();
+    const double seconds = std::chrono::duration<double>(Clock::now() - phase_began).count();
+    if (isatty(STDERR_FILENO)) {
+      const char* what = phase == GPTQ_PHASE_SAMPLE ? "sampling calibration text" : "quantizing";
+      const double left = permille ? seconds / permille * (1000 - permille) : 0;
+      std::fprintf(stderr, "\r\x1b[K%s %5.1f %%, %.0f s left", what, permille / 10.0, left);
+    }
+    return signal.stopped();
+  }
+};
+
+gptq_quantize_params params_of(const QuantizeArguments& a, Job& job) {
+  gptq_quantize_params p{};
+  p.struct_size = sizeof p;
+  if (a.mode == "reference") p.flags |= GPTQ_QUANTIZE_REFERENCE;
+  if (a.force) p.flags |= GPTQ_QUANTIZE_REPLACE;
+  p.defaults.bits = a.bits;
+  p.defaults.group_size = a.group_size;
+  p.defaults.damp = a.damp;
+  if (a.asymmetric) p.defaults.flags |= GPTQ_QUANT_ASYMMETRIC;
+  if (a.static_groups) p.defaults.flags |= GPTQ_QUANT_STATIC_GROUPS;
+  const bool natural = a.mode == "reference" || a.order == "natural";
+  p.defaults.order = a.desc_act ? GPTQ_ORDER_ACT : natural ? GPTQ_ORDER_NATURAL : GPTQ_ORDER_GROUP_AWARE;
+  p.head_bits = a.head_bits == 16 ? 0 : a.head_bits;
+  p.rows = a.rows;
+  p.row_tokens = a.row_tokens;
+  p.first_token_weight = a.first_token_weight;
+  p.module = [](void* user, gptq_quantize_module* module) {
+    static_cast<Job*>(user)->rules.apply(*module);
+    return int32_t{0};
+  };
+  p.report = [](void* user, const gptq_quantize_report* report) { static_cast<Job*>(user)->report.add(*report); };
+  p.progress = [](void* user, uint32_t phase, uint32_t permille) { return static_cast<Job*>(user)->progress(phase, permille); };
+  p.module_user = p.report_user = p.progress_user = &job;
+  return p;
+}
+
+void log_line(void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "gptq-convert: %.*s\n", static_cast<int>(size), text); }
+
+class Runtime {
+ public:
+  explicit Runtime(const QuantizeArguments& a) {
+    gptq_runtime_desc desc{};
+    desc.struct_size = sizeof desc;
+    desc.threads = a.threads;
+    desc.log = log_line;
+    desc.host_bytes_max = bytes_of(a.memory_max);
+    call([&](gptq_error* error) { return gptq_runtime_create(&desc, &handle_, error); });
+  }
+  ~Runtime() { gptq_runtime_release(handle_); }
+  Runtime(const Runtime&) = delete;
+  gptq_runtime* get() const { return handle_; }
+
+ private:
+  gptq_runtime* handle_ = nullptr;
+};
+
+CalibrationTokens calibration_of(const QuantizeArguments& a, const std::string& model) {
+  const base::FileSource file(model);
+  return read_calibration(a.calibration, file, uint64_t{a.rows} * (a.row_tokens ? a.row_tokens : 2048));
+}
+
+void show_estimate(gptq_runtime* runtime, const gptq_source& source, const gptq_quantize_params& params) {
+  gptq_quantize_estimate e{};
+  e.struct_size = sizeof e;
+  call([&](gptq_error* error) { return gptq_quantize_estimate_get(runtime, &source, &params, &e, error); });
+  std::printf("%u matrices; file %.1f MB, work folder %.1f MB, memory about %.0f MB, time about %.0f s\n", e.n_modules, e.file_bytes / 1e6,
+              e.work_bytes / 1e6, e.host_bytes / 1e6, e.seconds);
+}
+
+}  // namespace
+
+void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
+  c.add_option("SRC", a.source, "16 or 32 bit model: a .gptq file, a Hugging Face folder, or a .gguf file")->required();
+  c.add_option("DST", a.target, "file to write")->required();
+  c.add_option("--bits", a.bits, "of the layers' matrices")->check(CLI::IsMember({2, 3, 4, 8}))->capture_default_str();
+  c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all")->capture_default_str();
+  c.add_flag("--asym", a.asymmetric, "with zero points");
+  c.add_option("--head-bits", a.head_bits, "of head and tied embedding")->check(CLI::IsMember({4, 8, 16}))->capture_default_str();
+  c.add_option("--calibration", a.calibration,
+               "text, .jsonl (\"text\" or \"messages\") or .ids (token ids); repeatable. Without it the model samples its own text");
+  c.add_option("--rows", a.rows, "rows of calibration tokens, cut one after another")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  c.add_option("--row-tokens", a.row_tokens, "tokens of a row (default: 2048, or the model's context if that is less)")->check(CLI::Range(1, 1 << 20));
+  c.add_option("--order", a.order, "columns that are rounded first")->check(CLI::IsMember({"group-aware", "natural"}))->capture_default_str();
+  c.add_flag("--desc-act", a.desc_act, "act-order: groups along the order of importance; slower to run");
+  c.add_flag("--static-groups", a.static_groups, "with --desc-act: groups as the columns stand");
+  c.add_option("--damp", a.damp, "of the mean of the Hessian's diagonal")->check(CLI::Range(1e-6, 1.0))->capture_default_str();
+  c.add_option("--first-token-weight", a.first_token_weight, "how many tokens the first of a row counts for (default: 32)");
+  c.add_option("--mode", a.mode, "reference: the published algorithm alone")->check(CLI::IsMember({"default", "reference"}))->capture_default_str();
+  c.add_option("--dynamic", a.dynamic, "JSON file of overrides: {\"regex over module names\": {\"bits\": 8, \"group_size\": 64}, \"-:regex\": {}}");
+  c.add_option("--keep", a.keep, "regex over module names to leave as they are; repeatable");
+  c.add_option("--report", a.report, "CSV file with a line for every matrix");
+  c.add_option("--memory", a.memory_max, "most memory to hold, such as 4G; beyond it activations go to a file");
+  c.add_option("-t,--threads", a.threads, "threads that compute (default: one per core)");
+  c.add_flag("--dry-run", a.dry_run, "say what it would take, and stop");
+  c.add_flag("--force", a.force, "replace DST if it exists");
+  c.footer("An interrupted job goes on where it stopped when the same command is given again.");
+}
+
+void run_quantize(const QuantizeArguments& a) {
+  if (!a.force && access(a.target.c_str(), F_OK) == 0) fail(GPTQ_E_IO, "'", a.target, "' exists already; --force replaces it");
+  const Clock::time_point begin = Clock::now();
+  const ConvertedSource converted(a);
+  const Runtime runtime(a);
+  Job job(a);
+  gptq_quantize_params params = params_of(a, job);
+  gptq_source source{};
+  source.struct_size = sizeof source;
+  source.path = converted.path().c_str();
+  source.path_size = GPTQ_NTS;
+  if (a.dry_run) return show_estimate(runtime.get(), source, params);
+  CalibrationTokens tokens;
+  if (!a.calibration.empty()) {
+    tokens = calibration_of(a, converted.path());
+    params.tokens = tokens.data();
+    params.n_tokens = tokens.size();
+  }
+  try {
+    call([&](gptq_error* error) { return gptq_quantize(runtime.get(), &source, a.target.c_str(), GPTQ_NTS, &params, error); });
+  } catch (const base::Failure& failure) {
+    if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
+    if (failure.detail.status != GPTQ_E_CANCELLED) throw;
+    fail(GPTQ_E_CANCELLED, "interrupted; what is done is kept in '", a.target, ".work', and the same command goes on from there");
+  }
+  if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
+  if (!a.report.empty()) job.report.write_csv(a.report);
+  job.report.print();
+  std::printf("%s: %.1f MB, %.0f s\n", a.target.c_str(), static_cast<double>(std::filesystem::file_size(a.target)) / 1e6,
+              std::chrono::duration<double>(Clock::now() - begin).count());
+}
+
+}  // namespace gptq::convert

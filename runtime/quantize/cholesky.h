@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// The triangular factor the solver works with.
+#pragma once
+#include "base/threads.h"
+#include "kernels/kernels.h"
+
+namespace gptq::quantize {
+
+// h [k][k] symmetric becomes R, upper triangular with zeros below, h = R R^T. False where h is not positive definite; h is lost then.
+bool factor_upper(double* h, uint32_t k, double* scratch, const kernels::Kernels& kernels, base::Pool& pool);
+// Doubles of scratch.
+constexpr uint64_t factor_scratch(uint32_t k) { return uint64_t{k} * 64; }
+
+}  // namespace gptq::quantize

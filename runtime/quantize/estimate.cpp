@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a job takes, from the manifest alone.
+#include <algorithm>
+#include <chrono>
+
+#include "base/checked.h"
+#include "model/weights.h"
+#include "quantize/quantize.h"
+#include "quantize/replay.h"
+
+namespace gptq::quantize {
+namespace {
+
+// Bytes of a quantized matrix in the file.
+uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options) {
+  const uint64_t group = options.group_size < 0 ? k : std::min<uint64_t>(k, static_cast<uint64_t>(options.group_size));
+  const uint64_t rows = base::round_up(n, 16), groups = base::divide_up(k, group);
+  return base::mul(rows, base::round_up(k, 64), options.bits) / 8 + base::mul(rows, groups, options.symmetric ? 2 : 3);
+}
+
+ModuleOptions options_of(const model::Slot& slot, const model::ModelSpec& spec, const Options& options) {
+  ModuleOptions chosen = options.module;
+  if (slot.name == (spec.tied_head ? "embed" : "head")) chosen = options.head;
+  else if (slot.is_vector || !slot.name.starts_with("layers.")) chosen.bits = 0;
+  else if (options.choose) options.choose(slot.name, slot.n, slot.k, chosen);
+  return chosen;
+}
+
+// Floating-point operations a second, of what most of the time goes to.
+double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
+  constexpr uint32_t size = 192, depth = 512, rounds = 8;
+  const uint32_t tasks = pool.threads() * rounds;
+  std::pmr::vector<float> values(size_t{size} * depth, 1.0f, memory), out(size_t{size} * size * tasks, memory);
+  const kernels::Matrix w{kernels::Kind::f32, false, size, depth, depth, 0, values.data(), nullptr, nullptr, nullptr};
+  const auto begin = std::chrono::steady_clock::now();
+  pool.run(tasks, [&](uint32_t task) {
+    kernels::MatmulArgs args{};
+    args.w = &w;
+    args.x = values.data();
+    args.y = out.data() + size_t{task} * size * size;
+    args.m = args.y_stride = size;
+    args.last_block = kernels::n_blocks(size);
+    kernels.matmul_float(args);
+  });
+  return 2.0 * size * size * depth * tasks / std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+bool keeps_on_disk(uint64_t store_bytes, const Options& options) { return options.memory_max && store_bytes > options.memory_max / 2; }
+
+gptq_quantize_estimate estimate(const format::Reader& reader, uint64_t rows, uint32_t row_tokens, const Options& options,
+                                const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
+  const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+  const double tokens = static_cast<double>(rows) * row_tokens;
+  gptq_quantize_estimate out{};
+  uint64_t weights = 0, others = 0, widest = 0;
+  double operations = 0;
+  for (const model::Slot& slot : model::weight_slots(spec, memory)) {
+    const format::fb::Tensor* tensor = reader.find(slot.name);
+    if (!tensor) continue;
+    const bool of_layer = slot.name.starts_with("layers.");
+    const uint64_t bytes = model::placed_bytes(*tensor);
+    if (of_layer) weights += bytes + uint64_t{slot.n} * slot.k * (sizeof(float) + 1);  // read, computed with, codes
+    else others = std::max(others, bytes);
+    const ModuleOptions chosen = options_of(slot, spec, options);
+    const uint64_t made = chosen.bits ? packed_bytes(slot.n, slot.k, chosen) : bytes;
+    out.file_bytes = base::add(out.file_bytes, made);
+    if (!chosen.bits) continue;
+    const double n = slot.n, k = slot.k;
+    ++out.n_modules;
+    out.work_bytes += made;
+    operations += 2 * tokens * n * k + tokens * k * k + 16 * n * k * k;
+    widest = std::max<uint64_t>(widest, slot.k);
+  }
+  const uint64_t stores = Replay::store_bytes(spec, base::mul(rows, row_tokens));
+  const uint64_t squares = base::mul(widest, widest, 3 * sizeof(double));
+  const uint64_t work = Replay::scratch_bytes(spec, row_tokens) + std::max(weights / spec.n_layers + squares, others);
+  out.host_bytes = base::add(work, keeps_on_disk(stores, options) ? 0 : stores);
+  if (keeps_on_disk(stores, options)) out.work_bytes += stores;
+  out.seconds = operations / measure_rate(kernels, pool, memory);
+  return out;
+}
+
+}  // namespace gptq::quantize

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quantize/gram.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "base/checked.h"
+
+namespace gptq::quantize {
+namespace {
+
+constexpr uint32_t run_rows = 512;   // tokens summed in float32
+constexpr uint32_t tile_size = 192;  // of the result; a multiple of 16
+
+}  // namespace
+
+Gram::Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
+    : k_(k), kernels_(kernels), pool_(pool), sums_(memory, base::to_size(base::mul(k, k, sizeof(double)))),
+      left_(memory, size_t{k} * run_rows * sizeof(float)), right_(memory, size_t{k} * run_rows * sizeof(float)),
+      tiles_(memory, size_t{tile_size} * tile_size * sizeof(float) * pool.threads() * 4) {
+  std::memset(sums_.data(), 0, sums_.size());
+}
+
+void Gram::add(const float* x, const float* weights, uint32_t rows) {
+  for (uint32_t first = 0; first < rows; first += run_rows)
+    add_run(x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
+}
+
+void Gram::add_run(const float* x, const float* weights, uint32_t rows) {
+  transpose(x, weights, rows, reinterpret_cast<float*>(right_.data()));
+  transpose(x, nullptr, rows, reinterpret_cast<float*>(left_.data()));
+  const uint32_t across = (k_ + tile_size - 1) / tile_size, tiles = across * across;
+  // As many at a time as there is room for.
+  const uint32_t slots = static_cast<uint32_t>(tiles_.size() / (size_t{tile_size} * tile_size * sizeof(float)));
+  std::atomic<uint32_t> next{0};
+  pool_.run(std::min(slots, tiles), [&](uint32_t slot) {
+    float* out = reinterpret_cast<float*>(tiles_.data()) + size_t{slot} * tile_size * tile_size;
+    for (uint32_t tile; (tile = next.fetch_add(1, std::memory_order_relaxed)) < tiles;)
+      if (tile % across <= tile / across) add_tile(tile / across * tile_size, tile % across * tile_size, rows, out);
+  });
+}
+
+// out [k][rows] = x [rows][k], each row by its weight.
+void Gram::transpose(const float* x, const float* weights, uint32_t rows, float* out) {
+  pool_.run((k_ + 63) / 64, [&](uint32_t task) {
+    const uint32_t first = task * 64, last = std::min(first + 64, k_);
+    for (uint32_t row = 0; row < rows; ++row) {
+      const float weight = weights ? weights[row] : 1.0f;
+      for (uint32_t c = first; c < last; ++c) out[size_t{c} * rows + row] = weight * x[size_t{row} * k_ + c];
+    }
+  });
+}
+
+void Gram::add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
+  const uint32_t m = std::min(tile_size, k_ - i0), n = std::min(tile_size, k_ - j0);
+  kernels::Matrix w{};
+  w.kind = kernels::Kind::f32;
+  w.n = n;
+  w.k = w.k_padded = rows;
+  w.codes = reinterpret_cast<const float*>(right_.data()) + size_t{j0} * rows;
+  kernels::MatmulArgs args{};
+  args.w = &w;
+  args.x = reinterpret_cast<const float*>(left_.data()) + size_t{i0} * rows;
+  args.y = out;
+  args.m = m;
+  args.y_stride = n;
+  args.last_block = kernels::n_blocks(n);
+  kernels_.matmul_float(args);
+  for (uint32_t i = 0; i < m; ++i) {
+    double* sums = data() + size_t{i0 + i} * k_ + j0;
+    for (uint32_t j = 0; j < n; ++j) sums[j] += static_cast<double>(out[size_t{i} * n + j]);
+  }
+}
+
+void Gram::finish() {
+  pool_.run(k_, [&](uint32_t i) {
+    for (uint32_t j = 0; j < i; ++j) data()[size_t{j} * k_ + i] = data()[size_t{i} * k_ + j];
+  });
+}
+
+}  // namespace gptq::quantize

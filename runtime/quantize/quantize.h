@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// A 16-bit model file -> a quantized one, layer by layer (true sequential: every matrix sees the inputs that the quantized ones before
+// it give).
+#pragma once
+#include <functional>
+#include <span>
+
+#include "base/threads.h"
+#include "format/container.h"
+#include "kernels/kernels.h"
+#include "quantize/options.h"
+
+namespace gptq::quantize {
+
+struct Calibration {
+  std::span<const int32_t> tokens;
+  std::span<const uint32_t> row_tokens;  // lengths of the rows that the tokens are cut into
+};
+
+struct Options {
+  ModuleOptions module;              // of every matrix of the layers, unless choose says otherwise
+  ModuleOptions head{.bits = 0};     // of the head, or of the embedding that serves as one
+  bool reference = false;            // the published algorithm, nothing more
+  double first_token_weight = 32;    // how many tokens the first of a row counts for
+  bool replace = false;              // an existing target
+  uint64_t memory_max = 0;           // beyond it activations go to a file; 0 = no limit
+  std::function<void(std::string_view name, uint32_t n, uint32_t k, ModuleOptions&)> choose;
+  std::function<void(const ModuleReport&)> report;
+  std::function<void(uint32_t permille)> progress;  // throws to cancel
+};
+
+// What a job over rows of row_tokens tokens takes.
+gptq_quantize_estimate estimate(const format::Reader& reader, uint64_t rows, uint32_t row_tokens, const Options& options,
+                                const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+
+// Whether the activations go to a file.
+bool keeps_on_disk(uint64_t store_bytes, const Options& options);
+
+// Fails where the target could not be written at the end of the job.
+void check_target(std::string_view target, bool replace);
+
+// The target appears whole or not at all. What is done lies in "<target>.work" until then; the same call goes on from there.
+void quantize(const base::Source& source, std::string_view target, const Calibration& calibration, const Options& options,
+              const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+
+}  // namespace gptq::quantize

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The calibration tokens on their way through the model, one layer at a time, some rows at a time. A row is a sequence of its own.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "device/cpu/cpu_device.h"
+#include "engine/forward.h"
+#include "quantize/token_store.h"
+
+namespace gptq::quantize {
+
+// Whole rows that are computed together.
+struct Chunk {
+  Chunk(uint64_t first_token, std::pmr::memory_resource* memory) : first_token(first_token), sequences(memory) {}
+  uint64_t first_token;
+  uint32_t n_tokens = 0, n_pages = 0;
+  std::pmr::vector<device::Sequence> sequences;
+};
+
+class Plan {
+ public:
+  // Chunks of about 2048 tokens.
+  Plan(std::span<const uint32_t> row_tokens, std::pmr::memory_resource* memory);
+  std::pmr::vector<Chunk> chunks;
+  uint64_t n_tokens = 0;
+  uint32_t chunk_tokens = 0, chunk_pages = 0, row_tokens = 0;  // the most of any
+
+ private:
+  std::pmr::vector<uint32_t> pages_;  // 0, 1, 2, ...: what the sequences point into
+};
+
+class Replay {
+ public:
+  // folder: where the activations are kept; empty = in memory.
+  Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
+         std::pmr::memory_resource* memory);
+  static uint64_t scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens);
+  static uint64_t store_bytes(const model::ModelSpec& spec, uint64_t n_tokens);
+
+  // Each step is taken with every chunk before the next one is. Those of a layer, in order; all but the last return what the
+  // matrices named read, [n_tokens][k].
+  void embed(const Chunk& chunk, std::span<const int32_t> tokens, const kernels::Matrix& table);
+  const float* attention_input(const Chunk& chunk, const model::Layer& layer);         // q, k, v
+  const float* attend(const Chunk& chunk, const model::Layer& layer, uint32_t index);  // o
+  const float* mlp_input(const Chunk& chunk, const model::Layer& layer);               // gate, up
+  const float* activate(const Chunk& chunk, const model::Layer& layer);                // down
+  void finish(const Chunk& chunk, const model::Layer& layer);
+  const float* head_input(const Chunk& chunk, const float* final_norm);
+
+ private:
+  struct Scratch {
+    Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena);
+    engine::Workspace workspace;
+    device::CpuScratch device;
+    float* kv;  // one layer's
+  };
+  device::KvCache kv_cache() const;
+  void load(const Chunk& chunk);
+  void store(const Chunk& chunk);
+  uint64_t attended_floats(const Chunk& chunk) const;
+
+  const model::ModelSpec& spec_;
+  base::Buffer memory_;
+  Scratch scratch_;
+  device::CpuDevice device_;
+  engine::Forward forward_;
+  TokenStore x_, inner_;  // the residual stream; what o or down reads
+};
+
+}  // namespace gptq::quantize

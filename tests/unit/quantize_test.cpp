@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// The quantizer's linear algebra against its definitions, and its codes against GPTQ as published, written out column by column.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "quantize/cholesky.h"
+#include "quantize/grid.h"
+#include "quantize/solver.h"
+#include "quantize/token_store.h"
+
+namespace gptq::test {
+namespace {
+
+using namespace quantize;
+using Square = std::vector<double>;  // [k][k]
+
+auto* const memory = std::pmr::get_default_resource();
+
+struct Lab {
+  base::Pool pool{2, nullptr, nullptr, memory};
+  kernels::Kernels kernels = kernels::select_kernels(0);
+  std::mt19937 random{7};
+  std::vector<float> floats(size_t n) {
+    std::normal_distribution<float> normal;
+    std::vector<float> out(n);
+    for (float& f : out) f = normal(random);
+    return out;
+  }
+};
+
+// Inputs whose columns are unequal and depend on each other.
+std::vector<float> inputs(Lab& lab, uint32_t tokens, uint32_t k) {
+  std::vector<float> x = lab.floats(size_t{tokens} * k);
+  for (uint32_t t = 0; t < tokens; ++t)
+    for (uint32_t i = 1; i < k; ++i) x[size_t{t} * k + i] = (x[size_t{t} * k + i] + 0.7f * x[size_t{t} * k + i - 1]) * (0.2f + static_cast<float>(i * 7 % 11) / 4);
+  return x;
+}
+
+Gram gram_of(Lab& lab, const std::vector<float>& x, uint32_t k, const float* weights = nullptr) {
+  Gram gram(k, lab.kernels, lab.pool, memory);
+  gram.add(x.data(), weights, static_cast<uint32_t>(x.size() / k));
+  gram.finish();
+  return gram;
+}
+
+kernels::Matrix dense(const std::vector<float>& w, uint32_t n, uint32_t k) {
+  return {kernels::Kind::f32, false, n, k, k, 0, w.data(), nullptr, nullptr, nullptr};
+}
+
+Solution solve_with(Lab& lab, const std::vector<float>& w, uint32_t n, const Problem& problem) {
+  return solve(dense(w, n, problem.k), problem, lab.kernels, lab.pool, memory, [](uint32_t) {});
+}
+
+TEST(Quantize, GramIsTheWeightedSumOfOuterProducts) {
+  Lab lab;
+  for (const uint32_t k : {1u, 7u, 64u, 200u, 401u}) {
+    const uint32_t tokens = 600;  // more than one run
+    const std::vector<float> x = lab.floats(size_t{tokens} * k);
+    std::vector<float> weights(tokens, 1.0f);
+    weights[3] = 32;
+    const Gram gram = gram_of(lab, x, k, weights.data());
+    double worst = 0;
+    for (uint32_t i = 0; i < k; ++i)
+      for (uint32_t j = 0; j < k; j += 3) {
+        double sum = 0;
+        for (uint32_t t = 0; t < tokens; ++t) sum += double{weights[t]} * x[size_t{t} * k + i] * x[size_t{t} * k + j];
+        worst = std::max(worst, std::fabs(sum - gram.data()[size_t{i} * k + j]));
+      }
+    EXPECT_LT(worst, 2e-3) << k;
+  }
+}
+
+TEST(Quantize, FactorTimesItselfIsTheMatrix) {
+  Lab lab;
+  for (const uint32_t k : {1u, 2u, 63u, 64u, 65u, 200u}) {
+    const Gram gram = gram_of(lab, inputs(lab, 2 * k + 8, k), k);
+    Square r(gram.data(), gram.data() + size_t{k} * k), scratch(factor_scratch(k));
+    ASSERT_TRUE(factor_upper(r.data(), k, scratch.data(), lab.kernels, lab.pool));
+    for (uint32_t i = 0; i < k; ++i)
+      for (uint32_t j = 0; j < k; ++j) {
+        double sum = 0;
+        for (uint32_t m = 0; m < k; ++m) sum += r[size_t{i} * k + m] * r[size_t{j} * k + m];
+        EXPECT_NEAR(sum, gram.data()[size_t{i} * k + j], 1e-9 * gram.data()[0] * k);
+        if (j < i) {
+          EXPECT_EQ(r[size_t{i} * k + j], 0);
+        }
+      }
+  }
+  Square singular = {1, 1, 1, 1}, scratch(factor_scratch(2));
+  singular[3] = 0.5;
+  EXPECT_FALSE(factor_upper(singular.data(), 2, scratch.data(), lab.kernels, lab.pool));
+}
+
+// GPTQ (Frantar et al. 2022) with the inverse of H and its Cholesky factor, one column at a time.
+struct Published {
+  uint32_t n, k;
+  ModuleOptions options;
+  std::vector<double> w;
+  Square h;
+  std::vector<uint8_t> codes;
+  std::vector<Grid> grids;
+
+  uint32_t group() const { return options.group_size < 0 ? k : static_cast<uint32_t>(options.group_size); }
+
+  Square upper_factor_of_inverse() const {
+    Square l(h), inverse(size_t{k} * k), u(size_t{k} * k);
+    for (uint32_t j = 0; j < k; ++j)
+      for (uint32_t i = j; i < k; ++i) {
+        double sum = l[size_t{i} * k + j];
+        for (uint32_t m = 0; m < j; ++m) sum -= l[size_t{i} * k + m] * l[size_t{j} * k + m];
+        l[size_t{i} * k + j] = i == j ? std::sqrt(sum) : sum / l[size_t{j} * k + j];
+      }
+    for (uint32_t c = 0; c < k; ++c) {  // L L^T x = e_c
+      std::vector<double> x(k);
+      for (uint32_t i = 0; i < k; ++i) {
+        double sum = i == c;
+        for (uint32_t m = 0; m < i; ++m) sum -= l[size_t{i} * k + m] * x[m];
+        x[i] = sum / l[size_t{i} * k + i];
+      }
+      for (uint32_t i = k; i-- > 0;) {
+        double sum = x[i];
+        for (uint32_t m = i + 1; m < k; ++m) sum -= l[size_t{m} * k + i] * x[m];
+        x[i] = sum / l[size_t{i} * k + i];
+        inverse[size_t{i} * k + c] = x[i];
+      }
+    }
+    for (uint32_t i = 0; i < k; ++i)  // inverse = U^T U
+      for (uint32_t j = i; j < k; ++j) {
+        double sum = inverse[size_t{i} * k + j];
+        for (uint32_t m = 0; m < i; ++m) sum -= u[size_t{m} * k + i] * u[size_t{m} * k + j];
+        u[size_t{i} * k + j] = i == j ? std::sqrt(sum) : sum / u[size_t{i} * k + i];
+      }
+    return u;
+  }
+
+  void run() {
+    std::vector<uint32_t> order(k);
+    std::iota(order.begin(), order.end(), 0u);
+    if (options.order == Order::act_order)
+      std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return h[size_t{a} * k + a] > h[size_t{b} * k + b]; });
+    const uint32_t groups = (k + group() - 1) / group();
+    grids.resize(size_t{n} * groups);
+    codes.resize(size_t{n} * k);
+    const std::vector<double> original = w;
+    Square sorted(h.size());
+    std::vector<double> ordered(w.size());
+    double mean = 0;
+    for (uint32_t i = 0; i < k; ++i) mean += h[size_t{i} * k + i] / k;
+    for (uint32_t i = 0; i < k; ++i) {
+      for (uint32_t j = 0; j < k; ++j) sorted[size_t{i} * k + j] = h[size_t{order[i]} * k + order[j]];
+      sorted[size_t{i} * k + i] += options.damp * mean;
+      for (uint32_t row = 0; row < n; ++row) ordered[size_t{row} * k + i] = w[size_t{row} * k + order[i]];
+    }
+    h = sorted;
+    const Square u = upper_factor_of_inverse();
+    for (uint32_t row = 0; row < n; ++row) {
+      double* x = ordered.data() + size_t{row} * k;
+      if (options.static_groups)
+        for (uint32_t g = 0; g < groups; ++g)
+          grids[row * groups + g] = published_grid(original.data() + size_t{row} * k + g * group(), std::min(group(), k - g * group()), options.bits, options.symmetric);
+      for (uint32_t i = 0; i < k; ++i) {
+        const uint32_t g = (options.static_groups ? order[i] : i) / group();
+        Grid& grid = grids[row * groups + g];
+        if (!options.static_groups && i % group() == 0) grid = published_grid(x + i, std::min(group(), k - i), options.bits, options.symmetric);
+        const int32_t code = code_of(x[i], grid, (1 << options.bits) - 1);
+        codes[size_t{row} * k + order[i]] = static_cast<uint8_t>(code);
+        const double error = (x[i] - grid.scale * (code - grid.zero)) / u[size_t{i} * k + i];
+        for (uint32_t j = i; j < k; ++j) x[j] -= error * u[size_t{i} * k + j];
+      }
+    }
+  }
+};
+
+std::vector<ModuleOptions> settings() {
+  std::vector<ModuleOptions> all;
+  for (const uint32_t bits : {2u, 3u, 4u, 8u})
+    for (const int32_t group : {16, 24, 128, -1})
+      for (const bool symmetric : {true, false})
+        for (const int order : {0, 1, 2}) {
+          ModuleOptions o;
+          o.bits = bits;
+          o.group_size = group;
+          o.symmetric = symmetric;
+          o.order = order ? Order::act_order : Order::natural;
+          o.static_groups = order == 2;
+          all.push_back(o);
+        }
+  return all;
+}
+
+TEST(Quantize, ReferenceModeIsGptqAsPublished) {
+  Lab lab;
+  const uint32_t n = 19, k = 150;
+  const std::vector<float> w = lab.floats(size_t{n} * k);
+  const Gram gram = gram_of(lab, inputs(lab, 400, k), k);
+  for (const ModuleOptions& options : settings()) {
+    const Problem problem(gram, options, true, lab.kernels, lab.pool, memory);
+    const Solution solution = solve_with(lab, w, n, problem);
+    Published published{n, k, options, {w.begin(), w.end()}, {gram.data(), gram.data() + size_t{k} * k}, {}, {}};
+    published.run();
+    size_t differ = 0;
+    for (size_t i = 0; i < published.codes.size(); ++i) differ += solution.weight.codes[i] != published.codes[i];
+    // A symmetric grid puts the largest weight of a group halfway between two codes: such a tie may fall either way, and its row with it.
+    ASSERT_LE(differ, published.codes.size() / 100) << options.bits << " bits, group " << options.group_size << " symmetric " << options.symmetric << " order "
+                          << static_cast<int>(options.order) << " static " << options.static_groups;
+    for (size_t i = 0; i < solution.weight.scales.size(); ++i)
+      EXPECT_FLOAT_EQ(solution.weight.scales[i], static_cast<float>(stored_scale(published.grids[i].scale)));
+  }
+}
+
+TEST(Quantize, DefaultModeErrsLess) {
+  Lab lab;
+  const uint32_t n = 32, k = 192;
+  const std::vector<float> w = lab.floats(size_t{n} * k);
+  const Gram gram = gram_of(lab, inputs(lab, 1000, k), k);
+  for (ModuleOptions options : settings()) {
+    const double published = solve_with(lab, w, n, Problem(gram, options, true, lab.kernels, lab.pool, memory)).error;
+    const double ours = solve_with(lab, w, n, Problem(gram, options, false, lab.kernels, lab.pool, memory)).error;
+    EXPECT_LT(ours, published * (options.bits == 8 ? 1.05 : 1)) << options.bits << " bits, group " << options.group_size << " symmetric " << options.symmetric;
+    if (options.order != Order::natural) continue;
+    options.order = Order::group_aware;
+    EXPECT_LT(solve_with(lab, w, n, Problem(gram, options, false, lab.kernels, lab.pool, memory)).error, published * (options.bits == 8 ? 1.05 : 1));
+  }
+}
+
+TEST(Quantize, HopelessInputs) {
+  Lab lab;
+  const uint32_t n = 4, k = 48;
+  const std::vector<float> w = lab.floats(size_t{n} * k);
+  std::vector<float> x(size_t{2} * k);  // two tokens, a third of the columns always 0
+  for (uint32_t i = 0; i < k; ++i) x[i] = x[k + i] = i % 3 ? 1.0f : 0.0f;
+  for (const bool reference : {true, false}) {
+    const Problem problem(gram_of(lab, x, k), {}, reference, lab.kernels, lab.pool, memory);
+    EXPECT_EQ(std::count(problem.dead.begin(), problem.dead.end(), true), 16);
+    EXPECT_TRUE(problem.solvable);
+    EXPECT_TRUE(std::isfinite(solve_with(lab, w, n, problem).error));
+  }
+  x[0] = std::nanf("");
+  const Problem rounded(gram_of(lab, x, k), {}, false, lab.kernels, lab.pool, memory);
+  EXPECT_FALSE(rounded.solvable);
+  const Solution solution = solve_with(lab, w, n, rounded);
+  for (uint32_t i = 0; i < n * k; ++i) {
+    const double value = solution.weight.scales[i / k] * (solution.weight.codes[i] - 8);
+    EXPECT_NEAR(value, w[i], 0.8);
+  }
+}
+
+TEST(Quantize, TokenStoreOnDiskIsTheSame) {
+  Lab lab;
+  const std::vector<float> data = lab.floats(100 * 24);
+  TokenStore disk(200, 24, std::filesystem::temp_directory_path().string(), memory), host(200, 24, "", memory);
+  for (TokenStore* store : {&disk, &host}) {
+    std::vector<float> back(data.size());
+    store->write(70, data.size(), data.data());
+    store->read(70, back.size(), back.data());
+    EXPECT_EQ(back, data);
+  }
+}
+
+}  // namespace
+}  // namespace gptq::test
