@@ -3,6 +3,6 @@
 
 namespace gptq::kernels {
 
-void merge_attention_neon(const MergeAttentionArgs& a) { merge_records(a); }
+void merge_attention_neon(const MergeAttentionArgs& a) { merge_partials(a); }
 
 }  // namespace gptq::kernels
