@@ -204,13 +204,20 @@ TEST(Quantize, ReferenceModeIsGptqAsPublished) {
     const Solution solution = solve_with(lab, w, n, problem);
     Published published{n, k, options, {w.begin(), w.end()}, {gram.data(), gram.data() + size_t{k} * k}, {}, {}};
     published.run();
-    size_t differ = 0;
-    for (size_t i = 0; i < published.codes.size(); ++i) differ += solution.weight.codes[i] != published.codes[i];
     // A symmetric grid puts the largest weight of a group halfway between two codes: such a tie may fall either way, and its row with it.
-    ASSERT_LE(differ, published.codes.size() / 100) << options.bits << " bits, group " << options.group_size << " symmetric " << options.symmetric << " order "
-                          << static_cast<int>(options.order) << " static " << options.static_groups;
-    for (size_t i = 0; i < solution.weight.scales.size(); ++i)
-      EXPECT_FLOAT_EQ(solution.weight.scales[i], static_cast<float>(stored_scale(published.grids[i].scale)));
+    const size_t groups = solution.weight.scales.size() / n;
+    uint32_t other_rows = 0;
+    for (uint32_t row = 0; row < n; ++row) {
+      const auto first = published.codes.begin() + row * k;
+      if (!std::equal(first, first + k, solution.weight.codes.begin() + row * k)) {
+        ++other_rows;
+        continue;
+      }
+      for (size_t i = row * groups; i < (row + 1) * groups; ++i)
+        EXPECT_EQ(solution.weight.scales[i], static_cast<float>(stored_scale(published.grids[i].scale))) << row;
+    }
+    EXPECT_LE(other_rows, n / 4) << options.bits << " bits, group " << options.group_size << " symmetric " << options.symmetric << " order "
+                              << static_cast<int>(options.order) << " static " << options.static_groups;
   }
 }
 
