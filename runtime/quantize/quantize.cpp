@@ -263,7 +263,7 @@ class Job {
     for (uint32_t place = 0; place <= spec_.n_layers; ++place) {
       std::optional<base::FileSource> file;
       std::optional<format::Reader> made;
-      if (work_.is_sound(place, memory_)) made.emplace(file.emplace(work_.path_of(place)), memory_);
+      if (place < spec_.n_layers || options_.head.bits) made.emplace(file.emplace(work_.path_of(place)), memory_);
       for (const model::Slot& slot : slots_of(place)) {
         const fb::Tensor* tensor = made ? made->find(slot.name) : nullptr;
         if (tensor) manifest.tensors.push_back(copy(*made, *tensor, writer));
