@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/threads.h"
 #include "converter/pack.h"
+#include "converter/round.h"
 #include "converter/tokenizer/description.h"
 
 namespace gptq::convert {
@@ -86,6 +87,7 @@ class Conversion {
         fail(GPTQ_E_FORMAT, "the checkpoint has no weights for '", std::string_view(slot.name), "' (", slot.n, " x ", slot.k, ")");
       return;
     }
+    round_head(slot, weight);
     auto tensor = std::make_unique<fb::TensorT>();
     if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) tensor->group_size = quantized->group_size;
     const PackedTensor packed = pack(slot, weight, pool_);
@@ -102,6 +104,13 @@ class Conversion {
     manifest_.tensors.push_back(std::move(tensor));
     ++result_.n_tensors;
     result_.n_weights += uint64_t{slot.n} * slot.k;
+  }
+
+  void round_head(const model::Slot& slot, Weight& weight) {
+    const bool is_head = slot.name == "head" || (slot.name == "embed" && source_.description().spec.tied_head);
+    if (options_.head_bits == 16 || !is_head) return;
+    if (const auto* dense = std::get_if<DenseWeight>(&weight))
+      weight = round_to_nearest(slot.name, *dense, slot.n, slot.k, options_.head_bits, pool_);
   }
 
   void add_parts(const PackedTensor& packed, fb::TensorT& tensor) {

@@ -12,6 +12,7 @@ namespace gptq::convert {
 struct ConvertOptions {
   bool replace = false;
   format::Compression codes = format::Compression::stored;  // quantized codes; what comes with them is small and always zstd
+  uint32_t head_bits = 16;  // a floating head, and a tied embedding, rounded to 8 or 4
   std::function<void(uint64_t done, uint64_t total)> progress = [](uint64_t, uint64_t) {};  // in weights
 };
 

@@ -21,6 +21,7 @@ using namespace gptq;
 
 struct Arguments {
   std::string source, target, file, compress = "stored", zeros = "auto";
+  uint32_t head_bits = 16;
   bool force = false, as_json = false;
   convert::SynthOptions synth;
   convert::QuantizeArguments quantize;
@@ -51,6 +52,7 @@ void refuse_existing(const Arguments& arguments) {
 void write_model(convert::ModelSource& source, const Arguments& arguments) {
   convert::ConvertOptions how;
   how.replace = arguments.force;
+  how.head_bits = arguments.head_bits;
   how.codes = arguments.compress == "zstd" ? format::Compression::zstd : format::Compression::stored;
   if (on_terminal()) how.progress = show_progress;
   const convert::RemoveOnSignal guard(base::AtomicFile::temporary_path(arguments.target));
@@ -133,6 +135,8 @@ int main(int argc, char** argv) {
   app.add_flag("--force", arguments.force, "replace DST if it exists");
   app.add_option("--compress", arguments.compress, "how quantized codes are kept: zstd is smaller, stored loads faster")
       ->check(CLI::IsMember({"stored", "zstd"}))->capture_default_str();
+  app.add_option("--head-bits", arguments.head_bits, "of the output head (and the embedding where they are one): 8 and 4 are faster than 16")
+      ->check(CLI::IsMember({4, 8, 16}))->capture_default_str();
   CLI::App* inspect = app.add_subcommand("inspect", "say what a .gptq file holds");
   inspect->add_option("FILE", arguments.file, ".gptq file")->required();
   inspect->add_flag("--json", arguments.as_json, "as JSON");

@@ -43,6 +43,8 @@ constexpr uint32_t n_blocks(uint32_t n) { return (n + 15) / 16; }
 constexpr uint32_t n_groups(const Matrix& w) { return (w.k_padded + w.group - 1) / w.group; }
 // Place of a column within its 64-byte line.
 constexpr uint32_t line_byte(uint32_t column) { return (column % 16) / 4 * 16 + column / 16 * 4 + column % 4; }
+// Place of a column within its tile's 64 float32 activations: what comes of a line unpacked byte by byte of its 32-bit lanes.
+constexpr uint32_t float_place(uint32_t column) { return column % 4 * 16 + column % 16 / 4 * 4 + column % 64 / 16; }
 
 // Activations as int8: x = scale * multiplier * q with one scale a token and a whole multiplier for every 16 columns. 128 columns (two
 // tiles; the second of the last may be missing: zeros) of a token are a record: q of both tiles in line order, then the multipliers of
@@ -74,7 +76,7 @@ struct PackInt8Args {
 struct MatmulArgs {
   const Matrix* w;
   Int8Activations x8;   // matmul_int8: packed for this matrix's k_padded, group and perm; m <= x8.rows
-  const float* x;       // matmul_float: [m][k_padded], columns already in the matrix's order (perm applied, padding 0)
+  const float* x;       // matmul_float: [m][k_padded], columns already in the matrix's order (perm applied, padding 0); quantized: by float_place
   float* y;             // [m][y_stride]
   uint32_t m, y_stride;
   uint32_t first_block, last_block;

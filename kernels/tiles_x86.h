@@ -65,19 +65,61 @@ GPTQ_INLINE void expand_row(__m256i first, __m256i second, const TileScales& s, 
   }
 }
 
-// All 16 rows of a tile, out[row * stride + column].
-template <Kind kind>
-GPTQ_INLINE void expand_tile(const uint8_t* codes, const TileScales& s, float* out, uint32_t stride) {
-  if constexpr (kind == Kind::q8) {
-    for (uint32_t row = 0; row < 16; ++row)
-      expand_row(load_half(codes + 64 * row, 0), load_half(codes + 64 * row, 1), s, row, out + row * stride);
-  } else {
-    for (uint32_t line = 0; line < 8; ++line) {
-      const Nibbles first = load_nibbles<kind>(codes, line, 0), second = load_nibbles<kind>(codes, line, 1);
-      expand_row(first.low, second.low, s, line, out + line * stride);
-      expand_row(first.high, second.high, s, line + 8, out + (line + 8) * stride);
-    }
+// The scales of a tile as unpack_tile wants them: by row and piece. offset is scale * zero; float16 scales leave it and scale * code exact.
+struct RowScales {
+  alignas(32) float scale[16][4];
+  alignas(32) float offset[16][4];
+};
+
+GPTQ_INLINE void load_row_scales(const Matrix& w, uint32_t block, uint32_t tile, RowScales& out) {
+  __m256 scale[2][4], offset[2][4];
+  for (uint32_t c = 0; c < 4; ++c) {
+    const uint64_t group = uint64_t{block} * n_groups(w) + (tile * 64 + c * 16) / w.group;
+    load_scales(w, group, scale[0][c], scale[1][c]);
+    load_zeros(w, group, offset[0][c], offset[1][c]);
+    for (int half = 0; half < 2; ++half) offset[half][c] = _mm256_mul_ps(offset[half][c], scale[half][c]);
   }
+  for (int half = 0; half < 2; ++half) {
+    store_transposed(scale[half], out.scale[half * 8]);
+    store_transposed(offset[half], out.offset[half * 8]);
+  }
+}
+
+// Scales of one row, for every lane that a line's codes go to.
+struct LaneScales {
+  __m256 scale, offset;
+};
+
+GPTQ_INLINE LaneScales lane_scales(const RowScales& s, uint32_t row) {
+  return {_mm256_broadcast_ps(reinterpret_cast<const __m128*>(s.scale[row])), _mm256_broadcast_ps(reinterpret_cast<const __m128*>(s.offset[row]))};
+}
+
+// Byte i of the lanes of half a line to scale * code - offset: the columns at places 16i and on, of the second half 16i + 8 and on.
+GPTQ_INLINE __m256 unpack_bytes(__m256i codes, const LaneScales& s, int i) {
+  const __m256i byte = _mm256_add_epi32(_mm256_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12), _mm256_set1_epi32(static_cast<int>(0x80808000u) + i));
+  return _mm256_fmsub_ps(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(codes, byte)), s.scale, s.offset);
+}
+
+GPTQ_INLINE void unpack_half(__m256i codes, const LaneScales& s, uint32_t half, float* out) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) _mm256_storeu_ps(out + i * 16 + half * 8, unpack_bytes(codes, s, i));
+}
+
+// All 16 rows of a tile, out[row * stride + float_place].
+template <Kind kind>
+GPTQ_INLINE void unpack_tile(const uint8_t* codes, const RowScales& s, float* out, uint32_t stride) {
+#pragma GCC unroll 1
+  for (uint32_t line = 0; line < (kind == Kind::q8 ? 16 : 8); ++line)
+#pragma GCC unroll 2
+    for (uint32_t half = 0; half < 2; ++half) {
+      if constexpr (kind == Kind::q8) {
+        unpack_half(load_half(codes + 64 * line, half), lane_scales(s, line), half, out + line * stride);
+      } else {
+        const Nibbles rows = load_nibbles<kind>(codes, line, half);
+        unpack_half(rows.low, lane_scales(s, line), half, out + line * stride);
+        unpack_half(rows.high, lane_scales(s, line + 8), half, out + (line + 8) * stride);
+      }
+    }
 }
 
 }  // namespace gptq::kernels

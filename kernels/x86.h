@@ -52,6 +52,18 @@ GPTQ_INLINE void load_zeros(const Matrix& w, uint64_t group, __m256& low, __m256
   high = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)));
 }
 
+// Four vectors of eight rows -> [row][4].
+GPTQ_INLINE void store_transposed(const __m256 (&pieces)[4], float* out) {
+  const __m256 low[2] = {_mm256_unpacklo_ps(pieces[0], pieces[1]), _mm256_unpacklo_ps(pieces[2], pieces[3])};
+  const __m256 high[2] = {_mm256_unpackhi_ps(pieces[0], pieces[1]), _mm256_unpackhi_ps(pieces[2], pieces[3])};
+  const __m256 rows[4] = {_mm256_shuffle_ps(low[0], low[1], 0x44), _mm256_shuffle_ps(low[0], low[1], 0xee),
+                          _mm256_shuffle_ps(high[0], high[1], 0x44), _mm256_shuffle_ps(high[0], high[1], 0xee)};
+  for (int r = 0; r < 4; ++r) {
+    _mm_store_ps(out + r * 4, _mm256_castps256_ps128(rows[r]));
+    _mm_store_ps(out + (r + 4) * 4, _mm256_extractf128_ps(rows[r], 1));
+  }
+}
+
 // Calls f(block, chunk, first_token, last_token) with the chunks of a block in order. Many tokens go in parts whose chunk of
 // activations stays in L2; with few tokens a block of rows is finished at once, so that the weights are read in order.
 template <class F>

@@ -7,6 +7,30 @@ namespace {
 
 struct Avx2 {
   static constexpr int tokens = 3;
+  static constexpr bool adds_tiles = true;
+
+  // A tile times one token's columns, added in the order of dot().
+  template <Kind kind>
+  GPTQ_INLINE void add_tile(const uint8_t* codes, const RowScales& s, const float* x, float (&sums)[16][8]) {
+#pragma GCC unroll 1
+    for (uint32_t line = 0; line < (kind == Kind::q8 ? 16 : 8); ++line) {
+      const auto load = [&](uint32_t half) __attribute__((always_inline)) {
+        return kind == Kind::q8 ? Nibbles{load_half(codes + 64 * line, half), {}} : load_nibbles<kind>(codes, line, half);
+      };
+      const Nibbles rows[2] = {load(0), load(1)};
+      const uint32_t other = kind == Kind::q8 ? line : line + 8;
+      const LaneScales low = lane_scales(s, line), high = lane_scales(s, other);
+      __m256 low_sum = _mm256_load_ps(sums[line]), high_sum = _mm256_load_ps(sums[other]);
+#pragma GCC unroll 8
+      for (int at = 0; at < 8; ++at) {
+        const __m256 columns = _mm256_loadu_ps(x + at * 8);
+        low_sum = _mm256_fmadd_ps(unpack_bytes(rows[at % 2].low, low, at / 2), columns, low_sum);
+        if (kind != Kind::q8) high_sum = _mm256_fmadd_ps(unpack_bytes(rows[at % 2].high, high, at / 2), columns, high_sum);
+      }
+      if (kind != Kind::q8) _mm256_store_ps(sums[other], high_sum);
+      _mm256_store_ps(sums[line], low_sum);
+    }
+  }
 
   // 4 rows x T tokens.
   template <Kind kind, int T>

@@ -22,6 +22,7 @@ GPTQ_INLINE __m256 fold(__m512 v) {
 
 struct Avx512 {
   static constexpr int tokens = 6;
+  static constexpr bool adds_tiles = false;
 
   // 4 rows x T tokens.
   template <Kind kind, int T>

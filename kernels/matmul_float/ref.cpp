@@ -10,7 +10,10 @@ void matmul_float_ref(const MatmulArgs& a) {
     for (uint32_t i = 0; i < a.m; ++i) {
       const float* x = a.x + uint64_t{i} * a.w->k_padded;
       double sum = 0;
-      for (uint32_t column = 0; column < a.w->k_padded; ++column) sum += static_cast<double>(weight_at(*a.w, row, column)) * x[column];
+      for (uint32_t column = 0; column < a.w->k_padded; ++column) {
+        const uint32_t place = is_quantized(a.w->kind) ? column / 64 * 64 + float_place(column) : column;
+        sum += static_cast<double>(weight_at(*a.w, row, column)) * x[place];
+      }
       float& y = a.y[uint64_t{i} * a.y_stride + row];
       y = static_cast<float>(sum + (a.bias ? a.bias[row] : 0.0f) + (a.accumulate ? y : 0.0f));
     }

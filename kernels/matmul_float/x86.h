@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // matmul_float around the dot products of an instruction set: 16 rows x 256 columns at a time become float32 in L1, then every output is
-// a dot product with columns in increasing order. A single token takes floating weights straight from memory, in the same order.
+// a dot product with columns in the order of the panel. A single token does without the panel, in the same order.
 #pragma once
 #include "kernels/tiles_x86.h"
 
@@ -30,17 +30,27 @@ __attribute__((noinline)) void multiply(const MatmulArgs& a, const Rows& w, uint
   for (uint32_t t = 0; t < T; ++t) add_rows(a, token + t, block, first_column == 0, part[t]);
 }
 
+// Calls f(codes, scales, first column within the chunk) for the tiles of a chunk.
+template <Kind kind, class F>
+GPTQ_INLINE void for_each_tile(const Matrix& w, uint32_t block, uint32_t first_column, uint32_t columns, F f) {
+  RowScales scales;
+  for (uint32_t column = 0; column < columns; column += 64) {
+    const uint32_t tile = (first_column + column) / 64;
+    const auto* codes = static_cast<const uint8_t*>(w.codes) + (uint64_t{block} * (w.k_padded / 64) + tile) * tile_bytes(kind);
+    prefetch_part<tile_bytes(kind)>(codes + 4096, 0);
+    const bool same_group = column && w.group % 64 == 0 && tile * 64 % w.group;
+    if (!same_group) load_row_scales(w, block, tile, scales);
+    f(codes, scales, column);
+  }
+}
+
 // The chunk as float32; rows past n stay as they are.
 template <Kind kind>
 void fill_panel(const Matrix& w, uint32_t block, uint32_t first_column, uint32_t columns, float* panel) {
   if constexpr (is_quantized(kind)) {
-    for (uint32_t column = 0; column < columns; column += 64) {
-      const uint32_t tile = (first_column + column) / 64;
-      TileScales scales;
-      load_tile_scales(w, block, tile, scales);
-      const uint64_t at = (uint64_t{block} * (w.k_padded / 64) + tile) * tile_bytes(kind);
-      expand_tile<kind>(static_cast<const uint8_t*>(w.codes) + at, scales, panel + column, chunk_columns);
-    }
+    for_each_tile<kind>(w, block, first_column, columns, [&](const uint8_t* codes, const RowScales& scales, uint32_t column) {
+      unpack_tile<kind>(codes, scales, panel + column, chunk_columns);
+    });
   } else {
     for (uint32_t row = 0; row < 16 && block * 16 + row < w.n; ++row) {
       const uint64_t from = (uint64_t{block} * 16 + row) * w.k + first_column;
@@ -51,6 +61,20 @@ void fill_panel(const Matrix& w, uint32_t block, uint32_t first_column, uint32_t
   }
 }
 
+// One token times quantized weights, which are multiplied as they are unpacked.
+template <class Isa, Kind kind>
+void multiply_tiles(const MatmulArgs& a, uint32_t block, uint32_t first_column, uint32_t columns, uint32_t token) {
+  const float* x = a.x + uint64_t{token} * a.w->k_padded + first_column;
+  alignas(32) float sums[16][8] = {};
+  for_each_tile<kind>(*a.w, block, first_column, columns, [&](const uint8_t* codes, const RowScales& scales, uint32_t column) {
+    Isa::template add_tile<kind>(codes, scales, x + column, sums);
+  });
+  alignas(32) float part[16];
+  for (uint32_t r = 0; r < 16; r += 4)
+    _mm_store_ps(part + r, sum_lanes(_mm256_load_ps(sums[r]), _mm256_load_ps(sums[r + 1]), _mm256_load_ps(sums[r + 2]), _mm256_load_ps(sums[r + 3])));
+  add_rows(a, token, block, first_column == 0, part);
+}
+
 template <class Isa, Kind kind>
 void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_t token, uint32_t last_token) {
   const uint32_t first = chunk * chunk_columns, rest = a.w->k_padded - first, columns = rest < chunk_columns ? rest : chunk_columns;
@@ -59,6 +83,9 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_
       const auto* data = static_cast<const char*>(a.w->codes) + (uint64_t{block} * 16 * a.w->k + first) * (bits_of(kind) / 8);
       return multiply<Isa, kind, 1>(a, {data, a.w->k, uint64_t{a.w->k} * 16, columns}, block, first, token);
     }
+  }
+  if constexpr (is_quantized(kind) && Isa::adds_tiles) {
+    if (last_token - token == 1) return multiply_tiles<Isa, kind>(a, block, first, columns, token);
   }
   alignas(64) float panel[16 * chunk_columns];
   if (block * 16 + 16 > a.w->n) memset(panel, 0, sizeof panel);

@@ -15,7 +15,7 @@ struct RowPair {
 };
 
 struct Avx2 {
-  static constexpr uint32_t tokens = 16, lanes = 8;  // so that the sums stay in L1
+  static constexpr uint32_t tokens = 32, lanes = 8;  // so that the sums stay in L1
 
   template <Kind kind, Step step, uint32_t tiles>
   GPTQ_INLINE RowPair<tiles> load_rows(const uint8_t* codes, const float* scale, uint32_t line) {

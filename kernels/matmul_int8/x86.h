@@ -27,6 +27,7 @@ struct ChunkScales {
 
 template <Step step>
 void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_record, uint32_t n_sums, ChunkScales<step>& chunk) {
+  __m256 pieces[2][4];
   for (uint32_t s = 0; s < n_sums; ++s) {
     const uint64_t group = uint64_t{block} * n_groups(w) + (first_record * record_columns + s * sum_columns<step>) / w.group;
     __m256 scale[2], zero[2];
@@ -34,13 +35,12 @@ void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_record, u
     load_zeros(w, group, zero[0], zero[1]);
     for (int half = 0; half < 2; ++half) {
       _mm256_store_ps(chunk.zero + s * 16 + half * 8, _mm256_mul_ps(scale[half], zero[half]));
-      if constexpr (step != Step::pieces) _mm256_store_ps(chunk.scale + s * 16 + half * 8, scale[half]);
-    }
-    if constexpr (step == Step::pieces) {
-      float rows[16];
-      _mm256_storeu_ps(rows, scale[0]);
-      _mm256_storeu_ps(rows + 8, scale[1]);
-      for (int row = 0; row < 16; ++row) chunk.scale[s / 4 * 64 + row * 4 + s % 4] = rows[row];
+      if constexpr (step == Step::pieces) {
+        pieces[half][s % 4] = scale[half];
+        if (s % 4 == 3) store_transposed(pieces[half], chunk.scale + s / 4 * 64 + half * 32);
+      } else {
+        _mm256_store_ps(chunk.scale + s * 16 + half * 8, scale[half]);
+      }
     }
   }
 }

@@ -1,18 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/memory.h"
 
+#include <algorithm>
 #include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "base/failure.h"
 
 namespace gptq::base {
 namespace {
 
+// Weights are read from end to end for every token: with 2 MiB pages, where the OS has them, that costs fewer page walks.
+constexpr size_t huge_page = size_t{2} << 20;
+bool wants_huge_pages(size_t size) { return size >= 4 * huge_page; }
+std::align_val_t alignment(size_t size, size_t align) { return std::align_val_t(wants_huge_pages(size) ? std::max(align, huge_page) : align); }
+
 void* GPTQ_CALL default_alloc(void*, size_t size, size_t align, uint32_t, uint32_t) {
-  return ::operator new(size, std::align_val_t(align), std::nothrow);
+  void* p = ::operator new(size, alignment(size, align), std::nothrow);
+#if defined(__linux__)
+  if (p && wants_huge_pages(size)) madvise(p, size, MADV_HUGEPAGE);  // advice: whether it is taken does not matter
+#endif
+  return p;
 }
-void GPTQ_CALL default_free(void*, void* p, size_t, size_t align, uint32_t, uint32_t) {
-  ::operator delete(p, std::align_val_t(align), std::nothrow);
+void GPTQ_CALL default_free(void*, void* p, size_t size, size_t align, uint32_t, uint32_t) {
+  ::operator delete(p, alignment(size, align), std::nothrow);
 }
 
 }  // namespace

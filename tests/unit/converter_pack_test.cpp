@@ -4,6 +4,7 @@
 #include <random>
 
 #include "converter/pack.h"
+#include "converter/round.h"
 #include "converter/unpack.h"
 #include "converter_fixture.h"
 
@@ -168,6 +169,44 @@ TEST(Pack, Dense) {
   EXPECT_EQ(values[0], 1);
   EXPECT_EQ(values[1], -2);
   EXPECT_REFUSED(pack_vector("t", vector, 3), "do not fit");
+}
+
+DenseWeight dense_of(const std::vector<float>& values) {
+  DenseWeight weight{kernels::Kind::f32, std::vector<std::byte>(values.size() * sizeof(float))};
+  std::memcpy(weight.bytes.data(), values.data(), weight.bytes.size());
+  return weight;
+}
+
+TEST(Pack, RoundsToNearest) {
+  constexpr uint32_t n = 5, k = 100;
+  std::mt19937 random(3);
+  std::normal_distribution<float> number;
+  for (const uint32_t bits : {4u, 8u})
+    for (const float size : {1e-9f, 1.0f, 1e6f}) {
+      std::vector<float> values(n * k);
+      for (float& v : values) v = size * number(random);
+      const QuantizedWeight w = round_to_nearest("head", dense_of(values), n, k, bits, pool());
+      double error = 0, power = 0;
+      for (uint32_t i = 0; i < n * k; ++i) {
+        const float scale = w.scales[i / k * w.n_groups + i % k / static_cast<uint32_t>(w.group_size)];
+        const int code = w.codes[i] - (1 << (bits - 1));
+        const double difference = values[i] - static_cast<double>(scale) * code;
+        const bool cut = w.codes[i] == 0 || w.codes[i] == (1 << bits) - 1;
+        if (!cut) {
+          EXPECT_LE(std::fabs(difference), std::fabs(scale) * 0.50001);
+        }
+        error += difference * difference;
+        power += static_cast<double>(values[i]) * values[i];
+      }
+      EXPECT_LT(error / power, bits == 4 ? 0.008 : 0.00004) << bits << " bits, size " << size;
+      EXPECT_NO_THROW(pack_quantized("head", w, n, k, pool()));
+    }
+}
+
+TEST(Pack, RoundingRefusesNan) {
+  std::vector<float> values(64, 1.0f);
+  values[63] = NAN;
+  EXPECT_THROW(round_to_nearest("head", dense_of(values), 1, 64, 8, pool()), base::Failure);
 }
 
 }  // namespace

@@ -45,11 +45,11 @@ bool same_input(const Matrix& a, const Matrix& b, bool exact) {
   return exact || kernels::activation_sum_block(a.group) == kernels::activation_sum_block(b.group);
 }
 
-// One row in the matrix's column order.
+// One row as matmul_float wants it for a quantized matrix.
 void gather(const Matrix& w, const float* x, float* out) {
   for (uint32_t c = 0; c < w.k_padded; ++c) {
     const uint32_t from = w.perm ? static_cast<uint32_t>(w.perm[c]) : c;  // -1 is above every input
-    out[c] = from < w.k ? x[from] : 0.0f;
+    out[c / 64 * 64 + kernels::float_place(c)] = from < w.k ? x[from] : 0.0f;
   }
 }
 
@@ -100,7 +100,6 @@ CpuDevice::Input CpuDevice::prepare(const Matrix& w, const float* x, uint32_t ro
   input.x = x;
   if (!kernels::is_quantized(w.kind)) return input;
   if (scratch_.exact) {
-    if (!w.perm && w.k_padded == w.k) return input;
     split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
       for (uint64_t i = first; i < last; ++i) gather(w, x + i * w.k, scratch_.gathered + i * w.k_padded);
     });
