@@ -188,7 +188,7 @@ struct Kernels {
 #undef X
 };
 
-enum class Level : uint8_t { ref, avx2, avx512vnni, neon, neon_dotprod };
+enum class Level : uint8_t { ref, avx2, avx512vnni, neon, neon_dotprod, neon_i8mm };
 
 // What this CPU has (GPTQ_CPU_* bits, GPTQ_CPU_REFERENCE always set).
 uint32_t detect_cpu();

@@ -28,7 +28,7 @@ namespace {
 const Variant table[] = {GPTQ_KERNEL_VARIANTS(VARIANT)};
 #undef VARIANT
 
-constexpr Level levels[] = {Level::ref, Level::avx2, Level::avx512vnni, Level::neon, Level::neon_dotprod};
+constexpr Level levels[] = {Level::ref, Level::avx2, Level::avx512vnni, Level::neon, Level::neon_dotprod, Level::neon_i8mm};
 
 // The GPTQ_CPU_* bit; the reference's is apart from the rest.
 constexpr uint32_t level_bit(Level level) { return level == Level::ref ? 0x40000000u : 1u << (static_cast<uint32_t>(level) - 1); }
@@ -63,6 +63,7 @@ bool cpu_has(Level level) {
     case Level::neon: return true;
 #if defined(__linux__)
     case Level::neon_dotprod: return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    case Level::neon_i8mm: return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
 #endif
 #endif
     default: return false;
@@ -109,6 +110,7 @@ const char* level_name(Level level) {
     case Level::avx512vnni: return "avx512vnni";
     case Level::neon: return "neon";
     case Level::neon_dotprod: return "neon_dotprod";
+    case Level::neon_i8mm: return "neon_i8mm";
   }
   return "unknown";
 }

@@ -101,7 +101,7 @@ typedef int32_t(GPTQ_CALL *gptq_text_fn)(void *user, const char *text, size_t si
 
 /* ---- A. library and runtime ---- */
 
-enum { GPTQ_CPU_AVX2 = 1, GPTQ_CPU_AVX512_VNNI = 2, GPTQ_CPU_NEON = 4, GPTQ_CPU_NEON_DOTPROD = 8, GPTQ_CPU_REFERENCE = 0x40000000 };
+enum { GPTQ_CPU_AVX2 = 1, GPTQ_CPU_AVX512_VNNI = 2, GPTQ_CPU_NEON = 4, GPTQ_CPU_NEON_DOTPROD = 8, GPTQ_CPU_NEON_I8MM = 16, GPTQ_CPU_REFERENCE = 0x40000000 };
 
 typedef struct gptq_runtime_desc {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;

@@ -1,67 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_int8 with NEON, and with dot products where the file is compiled for them. The codes of two rows stay in registers while the
-// tokens pass by; every row and token has a vector of sums, a lane for each 16-column piece of the tiles, so that groups of any size go
-// the same way. Zero points come off through the sums of the activations. 8-bit codes are two 4-bit halves.
+// matmul_int8 with NEON, around what the file is compiled for: products of pairs of rows and tokens (i8mm), dot products, or neither. The
+// codes of two rows stay in registers while the tokens pass by. Zero points come off through the sums of the activations. 8-bit codes
+// are two 4-bit halves. A tile's scales go by 16-column pieces, so that groups of any size go the same way.
 #pragma once
-#include "kernels/tiles_neon.h"
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include "kernels/matmul_int8/neon_pairs.h"
+#else
+#include "kernels/matmul_int8/neon_dots.h"
+#endif
 
 namespace gptq::kernels {
 namespace {
-
-constexpr uint32_t tokens_together = 16;  // so that their sums stay in L1
-
-struct Sums {
-  float rows[16][tokens_together][4];
-};
-
-// Sums of four products in a row.
-GPTQ_INLINE int32x4_t add_dots(int32x4_t sums, uint8x16_t codes, int8x16_t q) {
-  const int8x16_t w = vreinterpretq_s8_u8(codes);
-#if defined(__ARM_FEATURE_DOTPROD)
-  return vdotq_s32(sums, w, q);
-#else
-  return vpadalq_s16(sums, vpaddq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(q)), vmull_high_s8(w, q)));
-#endif
-}
-
-// One token's part of a tile: its two half lines of q, and the multipliers of blocks 0..3 and 4..7.
-struct Columns {
-  int8x16_t q[2][2];
-  int32x4_t multiplier[2];
-};
-
-GPTQ_INLINE Columns load_columns(const Record& x, uint32_t tile) {
-  const int8_t* q = x.q + 64 * tile;
-  const int16x8_t multiplier = vld2q_s16(reinterpret_cast<const int16_t*>(x.multiplier)).val[0];
-  return {{{vld1q_s8(q), vld1q_s8(q + 16)}, {vld1q_s8(q + 32), vld1q_s8(q + 48)}}, {vmovl_s16(vget_low_s16(multiplier)), vmovl_high_s16(multiplier)}};
-}
-
-// A row of a tile: the sums of codes * multiplier * q, which fit int32: 16 * 15 * 127 * 32767 < 2^31.
-GPTQ_INLINE float32x4_t multiply_row(const Half& first, const Half& second, const Columns& x) {
-  int32x4_t sums[2];
-#pragma GCC unroll 2
-  for (int j = 0; j < 2; ++j) sums[j] = add_dots(add_dots(vdupq_n_s32(0), first.val[j], x.q[0][j]), second.val[j], x.q[1][j]);
-  return vcvtq_f32_s32(vmlaq_s32(vmulq_s32(sums[0], x.multiplier[0]), sums[1], x.multiplier[1]));
-}
-
-GPTQ_INLINE void add_to(float* sums, float32x4_t products, float32x4_t scale) { store(sums, fma(products, scale, load(sums))); }
-
-// All 16 rows of a tile for n tokens.
-template <Kind kind>
-GPTQ_INLINE void add_tile(const uint8_t* codes, const RowScales& scales, const Record* x, uint32_t tile, uint32_t n, Sums& sums) {
-  constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8;
-  for (uint32_t line = 0; line < lines; ++line) {
-    prefetch_part<tile_bytes(kind) / lines>(codes + 4096, line);
-    const Nibbles first = load_nibbles<kind>(codes, line, 0), second = load_nibbles<kind>(codes, line, 1);
-    const uint32_t other = kind == Kind::q8 ? line : line + 8;
-    const float32x4_t low = load(scales.scale[line]), high = multiply(load(scales.scale[other]), all(kind == Kind::q8 ? 16 : 1));
-    for (uint32_t t = 0; t < n; ++t) {
-      const Columns columns = load_columns(x[t], tile);
-      add_to(sums.rows[line][t], multiply_row(first.low, second.low, columns), low);
-      add_to(sums.rows[other][t], multiply_row(first.high, second.high, columns), high);
-    }
-  }
-}
 
 // What the zero points add to one token.
 void sum_zeros(const MatmulArgs& a, uint32_t block, uint32_t token, float* zeros) {
@@ -91,7 +40,7 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_
     float* y = a.y + uint64_t{token + t} * a.y_stride + block * 16;
     for (uint32_t r = 0; r < rows; ++r) {
       const float base = (a.accumulate ? y[r] : 0) + (a.bias ? a.bias[block * 16 + r] : 0);
-      y[r] = (sum_of(load(sums.rows[r][t])) - zeros[r]) * a.x8.scale[token + t] + base;
+      y[r] = (total<kind>(sums, r, t) - zeros[r]) * a.x8.scale[token + t] + base;
     }
   }
 }

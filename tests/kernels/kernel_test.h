@@ -19,6 +19,7 @@ inline const char* missing(Level level) {
     case Level::avx512vnni: return "AVX-512 VNNI";
     case Level::neon: return "NEON";
     case Level::neon_dotprod: return "NEON dot products";
+    case Level::neon_i8mm: return "NEON int8 matrix products";
     default: return "such level";
   }
 }

@@ -55,6 +55,7 @@ TEST(registry, bits_are_those_of_the_public_header) {
   EXPECT_EQ((cpu & GPTQ_CPU_AVX512_VNNI) != 0, cpu_has(Level::avx512vnni));
   EXPECT_EQ((cpu & GPTQ_CPU_NEON) != 0, cpu_has(Level::neon));
   EXPECT_EQ((cpu & GPTQ_CPU_NEON_DOTPROD) != 0, cpu_has(Level::neon_dotprod));
+  EXPECT_EQ((cpu & GPTQ_CPU_NEON_I8MM) != 0, cpu_has(Level::neon_i8mm));
 }
 
 }  // namespace
