@@ -177,10 +177,21 @@ struct SubtractProductArgs {  // c -= a b, the quantizer's linear algebra
   uint32_t m, n, k;
 };
 
+// c += a b in float32 for many rows: the quantizer's inputs and Hessians.
+constexpr uint32_t panel_columns = 48;
+struct AddProductArgs {
+  const float* a;       // element (i, l) at a[i * a_row + l * a_step]
+  const float* b;       // panels [n / 48 up][k][48]
+  float* c;             // [m][c_stride], n used
+  uint64_t a_row, a_step, c_stride;
+  uint32_t m, n, k;
+};
+
 #define GPTQ_KERNEL_OPS(X) \
   X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
   X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
-  X(merge_attention, MergeAttentionArgs) X(subtract_product, SubtractProductArgs)
+  X(merge_attention, MergeAttentionArgs) X(subtract_product, SubtractProductArgs) \
+  X(add_product, AddProductArgs)
 
 struct Kernels {
 #define X(op, Args) void (*op)(const Args&);

@@ -31,16 +31,9 @@ double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr:
   constexpr uint32_t size = 192, depth = 512, rounds = 8;
   const uint32_t tasks = pool.threads() * rounds;
   std::pmr::vector<float> values(size_t{size} * depth, 1.0f, memory), out(size_t{size} * size * tasks, memory);
-  const kernels::Matrix w{kernels::Kind::f32, false, size, depth, depth, 0, values.data(), nullptr, nullptr, nullptr};
   const auto begin = std::chrono::steady_clock::now();
   pool.run(tasks, [&](uint32_t task) {
-    kernels::MatmulArgs args{};
-    args.w = &w;
-    args.x = values.data();
-    args.y = out.data() + size_t{task} * size * size;
-    args.m = args.y_stride = size;
-    args.last_block = kernels::n_blocks(size);
-    kernels.matmul_float(args);
+    kernels.add_product({values.data(), values.data(), out.data() + size_t{task} * size * size, depth, 1, size, size, size, depth});
   });
   return 2.0 * size * size * depth * tasks / std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "base/checked.h"
@@ -10,14 +11,15 @@
 namespace gptq::quantize {
 namespace {
 
+using kernels::panel_columns;
 constexpr uint32_t run_rows = 512;   // tokens summed in float32
-constexpr uint32_t tile_size = 192;  // of the result; a multiple of 16
+constexpr uint32_t tile_size = 4 * panel_columns;  // of the result
 
 }  // namespace
 
 Gram::Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
     : k_(k), kernels_(kernels), pool_(pool), sums_(memory, base::to_size(base::mul(k, k, sizeof(double)))),
-      left_(memory, size_t{k} * run_rows * sizeof(float)), right_(memory, size_t{k} * run_rows * sizeof(float)),
+      panels_(memory, (size_t{k} + panel_columns) * run_rows * sizeof(float)),
       tiles_(memory, size_t{tile_size} * tile_size * sizeof(float) * pool.threads() * 4) {
   std::memset(sums_.data(), 0, sums_.size());
 }
@@ -28,8 +30,7 @@ void Gram::add(const float* x, const float* weights, uint32_t rows) {
 }
 
 void Gram::add_run(const float* x, const float* weights, uint32_t rows) {
-  transpose(x, weights, rows, reinterpret_cast<float*>(right_.data()));
-  transpose(x, nullptr, rows, reinterpret_cast<float*>(left_.data()));
+  fill_panels(x, weights, rows);
   const uint32_t across = (k_ + tile_size - 1) / tile_size, tiles = across * across;
   // As many at a time as there is room for.
   const uint32_t slots = static_cast<uint32_t>(tiles_.size() / (size_t{tile_size} * tile_size * sizeof(float)));
@@ -41,32 +42,26 @@ void Gram::add_run(const float* x, const float* weights, uint32_t rows) {
   });
 }
 
-// out [k][rows] = x [rows][k], each row by its weight.
-void Gram::transpose(const float* x, const float* weights, uint32_t rows, float* out) {
-  pool_.run((k_ + 63) / 64, [&](uint32_t task) {
-    const uint32_t first = task * 64, last = std::min(first + 64, k_);
-    for (uint32_t row = 0; row < rows; ++row) {
-      const float weight = weights ? weights[row] : 1.0f;
-      for (uint32_t c = first; c < last; ++c) out[size_t{c} * rows + row] = weight * x[size_t{row} * k_ + c];
+// [k / 48 up][rows][48], each row by the root of its weight.
+void Gram::fill_panels(const float* x, const float* weights, uint32_t rows) {
+  pool_.run((k_ + panel_columns - 1) / panel_columns, [&](uint32_t task) {
+    const uint32_t first = task * panel_columns, n = std::min(panel_columns, k_ - first);
+    float* out = reinterpret_cast<float*>(panels_.data()) + size_t{first} * rows;
+    for (uint32_t row = 0; row < rows; ++row, out += panel_columns) {
+      const float factor = weights ? std::sqrt(weights[row]) : 1.0f;
+      for (uint32_t c = 0; c < n; ++c) out[c] = factor * x[size_t{row} * k_ + first + c];
+      std::fill(out + n, out + panel_columns, 0.0f);
     }
   });
 }
 
 void Gram::add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
   const uint32_t m = std::min(tile_size, k_ - i0), n = std::min(tile_size, k_ - j0);
-  kernels::Matrix w{};
-  w.kind = kernels::Kind::f32;
-  w.n = n;
-  w.k = w.k_padded = rows;
-  w.codes = reinterpret_cast<const float*>(right_.data()) + size_t{j0} * rows;
-  kernels::MatmulArgs args{};
-  args.w = &w;
-  args.x = reinterpret_cast<const float*>(left_.data()) + size_t{i0} * rows;
-  args.y = out;
-  args.m = m;
-  args.y_stride = n;
-  args.last_block = kernels::n_blocks(n);
-  kernels_.matmul_float(args);
+  const auto* panels = reinterpret_cast<const float*>(panels_.data());
+  std::fill_n(out, size_t{m} * n, 0.0f);
+  for (uint32_t i = 0; i < m; i += panel_columns)
+    kernels_.add_product({panels + size_t{i0 + i} * rows, panels + size_t{j0} * rows, out + size_t{i} * n, 1, panel_columns, n,
+                          std::min(panel_columns, m - i), n, rows});
   for (uint32_t i = 0; i < m; ++i) {
     double* sums = data() + size_t{i0 + i} * k_ + j0;
     for (uint32_t j = 0; j < n; ++j) sums[j] += static_cast<double>(out[size_t{i} * n + j]);

@@ -19,13 +19,13 @@ class Gram {
 
  private:
   void add_run(const float* x, const float* weights, uint32_t rows);
-  void transpose(const float* x, const float* weights, uint32_t rows, float* out);
+  void fill_panels(const float* x, const float* weights, uint32_t rows);
   void add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out);
 
   const uint32_t k_;
   const kernels::Kernels& kernels_;
   base::Pool& pool_;
-  base::Buffer sums_, left_, right_, tiles_;
+  base::Buffer sums_, panels_, tiles_;
 };
 
 }  // namespace gptq::quantize

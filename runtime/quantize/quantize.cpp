@@ -86,7 +86,7 @@ class Job {
 
   // What was made for a place of the model, or as it was: the layers, and after them the head.
   void begin(uint32_t place) {
-    dense_.clear();
+    replay_.drop_all();
     packed_.clear();
     reports_.clear();
     done_ = work_.is_sound(place, memory_);
@@ -162,7 +162,7 @@ class Job {
     const std::pair<const char*, model::Linear*> all[] = {{"q", &layer_.q},       {"k", &layer_.k},   {"v", &layer_.v},      {"o", &layer_.o},
                                                           {"gate", &layer_.gate}, {"up", &layer_.up}, {"down", &layer_.down}};
     for (const auto& [name, linear] : all)
-      if (const kernels::Matrix* w = weights.find(prefix, name)) use(*w, *linear);
+      if (const kernels::Matrix* w = weights.find(prefix, name)) linear->w = replay_.hold(*w);
   }
 
   // Matrices alone, none required.
@@ -201,17 +201,9 @@ class Job {
     const double work = solve_work(module.linear->w) / slot.n;
     Solution solution = solve(module.linear->w, *problem_, kernels_, pool_, memory_, [&](uint32_t rows) { work_done(work * rows); });
     PackedModule packed{module.name, slot.n, slot.k, options.group_size, model::pack_quantized(module.name, solution.weight, slot.n, slot.k, pool_, memory_)};
-    use(packed.tensor.matrix(slot.n, slot.k), *module.linear);
+    module.linear->w = replay_.hold(packed.tensor.matrix(slot.n, slot.k));
     packed_.push_back(std::move(packed));
     note(module, *problem_, solution, std::chrono::duration<double>(Clock::now() - begin).count());
-  }
-
-  // The quantized matrix as the model will compute with it, in float32.
-  void use(const kernels::Matrix& w, model::Linear& linear) {
-    dense_.emplace_back(memory_, base::to_size(base::mul(w.n, w.k, sizeof(float))));
-    auto* values = reinterpret_cast<float*>(dense_.back().data());
-    pool_.run(w.n, [&](uint32_t row) { kernels_.dequantize_row({&w, row, values + size_t{row} * w.k}); });
-    linear.w = kernels::Matrix{kernels::Kind::f32, false, w.n, w.k, w.k, 0, values, nullptr, nullptr, nullptr};
   }
 
   void note(const Module& module, const Problem& problem, const Solution& solution, double seconds) {
@@ -309,7 +301,6 @@ class Job {
   // The layer at hand.
   bool done_ = false;
   model::Layer layer_;
-  std::vector<base::Buffer> dense_;
   std::vector<PackedModule> packed_;
   std::vector<ModuleReport> reports_;
   std::optional<Problem> problem_;

@@ -56,7 +56,7 @@ Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view 
         base::Arena arena(memory_.data());
         return Scratch(spec, plan, arena);
       }()),
-      device_(kernels, pool, scratch_.device),
+      device_(kernels, pool, scratch_.device, memory),
       forward_(spec, device_, kv_cache(), scratch_.workspace, plan.row_tokens),
       x_(plan.n_tokens, spec.n_embd, folder, memory),
       inner_(plan.n_tokens, inner_width(spec), folder, memory) {}

@@ -4,8 +4,8 @@
 #include <span>
 #include <vector>
 
-#include "device/cpu/cpu_device.h"
 #include "engine/forward.h"
+#include "quantize/panels.h"
 #include "quantize/token_store.h"
 
 namespace gptq::quantize {
@@ -38,6 +38,10 @@ class Replay {
   static uint64_t scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens);
   static uint64_t store_bytes(const model::ModelSpec& spec, uint64_t n_tokens);
 
+  // What stands for a quantized matrix in the layer's steps from now on, until drop_all().
+  kernels::Matrix hold(const kernels::Matrix& w) { return device_.hold(w); }
+  void drop_all() { device_.drop_all(); }
+
   // Each step is taken with every chunk before the next one is. Those of a layer, in order; all but the last return what the
   // matrices named read, [n_tokens][k].
   void embed(const Chunk& chunk, std::span<const int32_t> tokens, const kernels::Matrix& table);
@@ -63,7 +67,7 @@ class Replay {
   const model::ModelSpec& spec_;
   base::Buffer memory_;
   Scratch scratch_;
-  device::CpuDevice device_;
+  PanelDevice device_;
   engine::Forward forward_;
   TokenStore x_, inner_;  // the residual stream; what o or down reads
 };

@@ -189,6 +189,25 @@ void bench_merge(benchmark::State& state, const Variant& variant) {
   measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(const MergeAttentionArgs&)>(variant.function)(args); });
 }
 
+// The quantizer's products.
+struct ProductShape {
+  uint32_t m, n, k;
+};
+
+void bench_add_product(benchmark::State& state, const Variant& variant, const ProductShape& s) {
+  const std::vector<float> a = random_floats(size_t{s.m} * s.k), b = random_floats(size_t{s.k} * (s.n + panel_columns));
+  std::vector<float> c(size_t{s.m} * s.n);
+  const AddProductArgs args = {a.data(), b.data(), c.data(), s.k, 1, s.n, s.m, s.n, s.k};
+  measure(state, 0, 2.0 * s.m * s.n * s.k, roofs.float_ops, [&] { reinterpret_cast<void (*)(const AddProductArgs&)>(variant.function)(args); });
+}
+
+void bench_subtract_product(benchmark::State& state, const Variant& variant, const ProductShape& s) {
+  const std::vector<double> a(size_t{s.m} * s.k), b(size_t{s.k} * s.n);
+  std::vector<double> c(size_t{s.m} * s.n);
+  const SubtractProductArgs args = {a.data(), b.data(), c.data(), s.k, s.n, s.n, s.m, s.n, s.k};
+  measure(state, 0, 2.0 * s.m * s.n * s.k, roofs.float_ops / 2, [&] { reinterpret_cast<void (*)(const SubtractProductArgs&)>(variant.function)(args); });
+}
+
 void bench_small(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n = 2048;
   std::vector<float> x = random_floats(n), y(n), weight = random_floats(n);
@@ -261,6 +280,12 @@ void add_matmuls(const Variant& variant, bool int8) {
       if (shape.n < 10000 || m == 1) add_matmul(variant, shape, m);
 }
 
+void add_products(const Variant& variant, const std::vector<ProductShape>& shapes, void (*bench)(benchmark::State&, const Variant&, const ProductShape&)) {
+  for (const ProductShape& s : shapes)
+    add(name_of(variant) + "/m:" + std::to_string(s.m) + "/n:" + std::to_string(s.n) + "/k:" + std::to_string(s.k),
+        [=](benchmark::State& state) { bench(state, variant, s); });
+}
+
 void add_all() {
   size_t count;
   const Variant* all = variants(&count);
@@ -274,6 +299,10 @@ void add_all() {
       add_attentions(variant);
     } else if (op == "merge_attention") {
       add(name_of(variant) + "/heads:32/dim:64/blocks:8", [=](benchmark::State& state) { bench_merge(state, variant); });
+    } else if (op == "add_product") {
+      add_products(variant, {{192, 192, 512}, {1024, 1536, 576}, {1024, 576, 1536}, {1024, 192, 576}}, bench_add_product);
+    } else if (op == "subtract_product") {
+      add_products(variant, {{32, 576, 576}, {32, 1536, 1536}}, bench_subtract_product);
     } else {
       add(name_of(variant) + "/2048", [=](benchmark::State& state) { bench_small(state, variant); });
     }

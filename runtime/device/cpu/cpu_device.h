@@ -24,7 +24,7 @@ struct CpuScratch {
   uint64_t n_partials;
 };
 
-class CpuDevice final : public Device {
+class CpuDevice : public Device {
  public:
   CpuDevice(const kernels::Kernels& kernels, base::Pool& pool, const CpuScratch& scratch);
 
