@@ -15,7 +15,6 @@ namespace {
 
 using base::fail;
 constexpr uint64_t file_bytes_max = uint64_t{1} << 30;
-constexpr size_t piece_bytes = 1 << 20;  // text is tokenized until there are tokens enough
 
 class Collector {
  public:
@@ -36,23 +35,12 @@ class Collector {
     const std::string bytes = read_text(path, file_bytes_max);
     if (path.ends_with(".ids")) return ids(path, bytes);
     if (!tokenizer_) fail(GPTQ_E_TEXT, "the model has no tokenizer: give calibration data as token ids (a file named *.ids)");
-    path.ends_with(".jsonl") ? lines(path, bytes) : text(bytes);
+    path.ends_with(".jsonl") ? lines(path, bytes) : text::encode_enough(*tokenizer_, bytes, wanted_, tokens);
   }
 
   CalibrationTokens tokens;
 
  private:
-  // In pieces that end behind a line where there is one.
-  void text(std::string_view bytes) {
-    while (!bytes.empty() && !full()) {
-      size_t n = std::min(bytes.size(), piece_bytes);
-      if (n < bytes.size())
-        if (const size_t line = bytes.rfind('\n', n - 1); line != bytes.npos) n = line + 1;
-      tokenizer_->encode(bytes.substr(0, n), {}, tokens);
-      bytes.remove_prefix(n);
-    }
-  }
-
   void ids(const std::string& path, std::string_view bytes) {
     const char *at = bytes.data(), *end = at + bytes.size();
     while (at < end && !full()) {

@@ -40,12 +40,12 @@ class Conversion {
     add_weights(spec);
     if (description.tokenizer) {
       const std::vector<uint8_t> bytes = compile_tokenizer(*description.tokenizer);
-      manifest_.tokenizer = std::make_unique<fb::Part>(add(fb::Role::codes, bytes, format::Compression::zstd));
+      manifest_.tokenizer = std::make_unique<fb::Part>(writer_.add(fb::Role::codes, std::as_bytes(std::span(bytes)), format::Compression::zstd));
     }
     manifest_.spec = std::make_unique<fb::SpecT>(clone(description.spec));
     manifest_.generation = std::make_unique<fb::GenerationT>(description.generation);
-    for (const auto& [key, value] : description.meta) add_meta(key, value);
-    add_meta("converter", "gptq-convert " GPTQ_VERSION_TEXT);
+    for (const auto& [key, value] : description.meta) format::add_meta(manifest_, key, value);
+    format::add_meta(manifest_, "converter", "gptq-convert " GPTQ_VERSION_TEXT);
     writer_.finish(manifest_);
     result_.bytes = writer_.size();
     return result_;
@@ -59,13 +59,6 @@ class Conversion {
     fb::SpecT out;
     flatbuffers::GetRoot<fb::Spec>(builder.GetBufferPointer())->UnPackTo(&out);
     return out;
-  }
-
-  void add_meta(const std::string& key, const std::string& value) {
-    auto meta = std::make_unique<fb::MetaT>();
-    meta->key = key;
-    meta->value = value;
-    manifest_.meta.push_back(std::move(meta));
   }
 
   void add_weights(const model::ModelSpec& spec) {
@@ -88,20 +81,13 @@ class Conversion {
       return;
     }
     round_head(slot, weight);
-    auto tensor = std::make_unique<fb::TensorT>();
-    if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) tensor->group_size = quantized->group_size;
+    int32_t group_size = 0;
+    if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) group_size = quantized->group_size;
     const PackedTensor packed = pack(slot, weight, pool_);
     weight = {};
     model::check_values(packed.matrix(slot.n, slot.k), slot.name);  // refuses what loading would refuse
-    tensor->name = slot.name;
-    tensor->kind = static_cast<uint8_t>(packed.kind);
-    tensor->n = slot.n;
-    tensor->k = slot.k;
-    tensor->k_padded = packed.k_padded;
-    tensor->group = packed.group;
-    tensor->scales_f32 = packed.scales_f32;
-    add_parts(packed, *tensor);
-    manifest_.tensors.push_back(std::move(tensor));
+    const format::Compression codes = kernels::is_quantized(packed.kind) ? options_.codes : format::Compression::stored;
+    manifest_.tensors.push_back(model::write_tensor(writer_, slot.name, slot.n, slot.k, group_size, packed, codes));
     ++result_.n_tensors;
     result_.n_weights += uint64_t{slot.n} * slot.k;
   }
@@ -111,19 +97,6 @@ class Conversion {
     if (options_.head_bits == 16 || !is_head) return;
     if (const auto* dense = std::get_if<DenseWeight>(&weight))
       weight = round_to_nearest(slot.name, *dense, slot.n, slot.k, options_.head_bits, pool_);
-  }
-
-  void add_parts(const PackedTensor& packed, fb::TensorT& tensor) {
-    const bool quantized = kernels::is_quantized(packed.kind);
-    tensor.parts.push_back(add(fb::Role::codes, packed.codes, quantized ? options_.codes : format::Compression::stored));
-    if (!packed.scales.empty()) tensor.parts.push_back(add(fb::Role::scales, packed.scales, format::Compression::zstd));
-    if (!packed.zeros.empty()) tensor.parts.push_back(add(fb::Role::zeros, packed.zeros, format::Compression::zstd));
-    if (!packed.perm.empty()) tensor.parts.push_back(add(fb::Role::perm, packed.perm, format::Compression::zstd));
-  }
-
-  template <class T>
-  fb::Part add(fb::Role role, const T& values, format::Compression compression) {
-    return writer_.add(role, std::as_bytes(std::span(values)), compression);
   }
 
   ModelSource& source_;

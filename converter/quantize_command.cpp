@@ -53,16 +53,6 @@ class ConvertedSource {
   bool temporary_ = false;
 };
 
-uint64_t bytes_of(const std::string& text) {
-  if (text.empty()) return 0;
-  size_t end = 0;
-  const double value = std::stod(text, &end);
-  const std::string unit = text.substr(end);
-  const double factor = unit.empty() ? 1 : unit == "M" || unit == "MB" ? 1e6 : unit == "G" || unit == "GB" ? 1e9 : 0;
-  if (!(value * factor >= 1 && value * factor < 1e18)) fail(GPTQ_E_INVALID_ARGUMENT, "--memory '", text, "': bytes, or a number with M or G");
-  return static_cast<uint64_t>(value * factor);
-}
-
 // --dynamic and --keep, whose patterns are over the module names of Hugging Face checkpoints.
 class Rules {
  public:
@@ -150,7 +140,7 @@ class Runtime {
     desc.struct_size = sizeof desc;
     desc.threads = a.threads;
     desc.log = log_line;
-    desc.host_bytes_max = bytes_of(a.memory_max);
+    desc.host_bytes_max = a.memory_max;
     call([&](gptq_error* error) { return gptq_runtime_create(&desc, &handle_, error); });
   }
   ~Runtime() { gptq_runtime_release(handle_); }
@@ -196,7 +186,7 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   c.add_option("--dynamic", a.dynamic, "JSON file of overrides: {\"regex over module names\": {\"bits\": 8, \"group_size\": 64}, \"-:regex\": {}}");
   c.add_option("--keep", a.keep, "regex over module names to leave as they are; repeatable");
   c.add_option("--report", a.report, "CSV file with a line for every matrix");
-  c.add_option("--memory", a.memory_max, "most memory to hold, such as 4G; beyond it activations go to a file");
+  c.add_option("--memory", a.memory_max, "most memory to hold, such as 4G; beyond it activations go to a file")->transform(CLI::AsSizeValue(true));
   c.add_option("-t,--threads", a.threads, "threads that compute (default: one per core)");
   c.add_flag("--dry-run", a.dry_run, "say what it would take, and stop");
   c.add_flag("--force", a.force, "replace DST if it exists");

@@ -14,7 +14,7 @@ struct QuantizeArguments {
   int32_t group_size = 128;
   double damp = 0.01, first_token_weight = 0;
   bool asymmetric = false, desc_act = false, static_groups = false, force = false, dry_run = false;
-  std::string memory_max;
+  uint64_t memory_max = 0;  // bytes; 0 = no limit
 };
 
 void add_quantize_options(CLI::App& command, QuantizeArguments& arguments);

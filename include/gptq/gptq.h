@@ -69,7 +69,7 @@ enum {
   GPTQ_E_CANCELLED = -14, GPTQ_E_NOT_FOUND = -16,
   GPTQ_E_TEMPLATE = -21,               /* the chat template is missing, outside the subset, or raised an error */
   GPTQ_E_TEXT = -23,                   /* text that the tokenizer cannot express, or no tokenizer in the model */
-  GPTQ_E_NUMERIC = -24,                /* NaN or infinity in the logits */
+  GPTQ_E_NUMERIC = -24,                /* NaN or infinity in what a model computes */
   GPTQ_E_INTERNAL = -99
 };
 
@@ -391,7 +391,7 @@ typedef struct gptq_quantize_estimate {
  * until then: after a cancel, a failure or a crash the same call goes on from there, and the result is the same byte for byte.
  * host_bytes_max of the runtime is kept to: activations go to a file in that folder if they must. Callbacks run on the calling thread.
  * Errors: INVALID_ARGUMENT, IO, FORMAT, CHECKSUM, UNSUPPORTED (a matrix is quantized already), INVALID_STATE (another process works on the
- * same path), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED, CANCELLED. */
+ * same path), TEXT (no tokenizer), NUMERIC (NaN or infinity on the way through the model), OUT_OF_MEMORY, BUDGET_EXCEEDED, CANCELLED. */
 GPTQ_API gptq_status GPTQ_CALL gptq_quantize(gptq_runtime *rt, const gptq_source *src, const char *path, size_t path_size, const gptq_quantize_params *params, gptq_error *err);
 /* What that call would take. Of calibration data only rows and row_tokens count. */
 GPTQ_API gptq_status GPTQ_CALL gptq_quantize_estimate_get(gptq_runtime *rt, const gptq_source *src, const gptq_quantize_params *params, gptq_quantize_estimate *out, gptq_error *err);

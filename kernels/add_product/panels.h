@@ -8,7 +8,7 @@ namespace gptq::kernels {
 namespace {
 
 constexpr uint32_t part_columns = lanes == 16 ? panel_columns : panel_columns / 2, part_vectors = part_columns / lanes;
-constexpr uint32_t depth = lanes == 16 ? 128 : 256;  // of a piece
+constexpr uint32_t depth = 128;  // of a piece
 
 // R rows x part_columns from row i and column j on, over k columns of a from l on.
 template <int R>

@@ -57,4 +57,6 @@ class Writer {
   std::vector<fb::Chunk> chunks_;
 };
 
+void add_meta(fb::ManifestT& manifest, std::string key, std::string value);
+
 }  // namespace gptq::format

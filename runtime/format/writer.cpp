@@ -69,4 +69,11 @@ void Writer::finish(fb::ManifestT& manifest) {
   file_.commit();
 }
 
+void add_meta(fb::ManifestT& manifest, std::string key, std::string value) {
+  auto meta = std::make_unique<fb::MetaT>();
+  meta->key = std::move(key);
+  meta->value = std::move(value);
+  manifest.meta.push_back(std::move(meta));
+}
+
 }  // namespace gptq::format

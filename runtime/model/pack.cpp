@@ -145,4 +145,26 @@ PackedTensor pack_quantized(std::string_view name, const QuantizedWeight& w, uin
   return out;
 }
 
+std::unique_ptr<format::fb::TensorT> write_tensor(format::Writer& writer, std::string_view name, uint32_t n, uint32_t k, int32_t group_size,
+                                                  const PackedTensor& packed, format::Compression codes) {
+  namespace fb = format::fb;
+  auto tensor = std::make_unique<fb::TensorT>();
+  tensor->name = name;
+  tensor->kind = static_cast<uint8_t>(packed.kind);
+  tensor->n = n;
+  tensor->k = k;
+  tensor->k_padded = packed.k_padded;
+  tensor->group = packed.group;
+  tensor->scales_f32 = packed.scales_f32;
+  tensor->group_size = group_size;
+  const auto add = [&](fb::Role role, const auto& values, format::Compression compression) {
+    if (!values.empty()) tensor->parts.push_back(writer.add(role, std::as_bytes(std::span(values)), compression));
+  };
+  add(fb::Role::codes, packed.codes, codes);
+  add(fb::Role::scales, packed.scales, format::Compression::zstd);
+  add(fb::Role::zeros, packed.zeros, format::Compression::zstd);
+  add(fb::Role::perm, packed.perm, format::Compression::zstd);
+  return tensor;
+}
+
 }  // namespace gptq::model

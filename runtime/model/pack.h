@@ -2,11 +2,13 @@
 // Weights as importers and the quantizer give them -> the bytes of the parts of one tensor of the file.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <memory_resource>
 #include <string_view>
 #include <vector>
 
 #include "base/threads.h"
+#include "format/container.h"
 #include "kernels/kernels.h"
 
 namespace gptq::model {
@@ -40,5 +42,10 @@ struct PackedTensor {
 // name is for messages. The weight's sizes are checked against n and k.
 PackedTensor pack_quantized(std::string_view name, const QuantizedWeight& weight, uint32_t n, uint32_t k, base::Pool& pool,
                             std::pmr::memory_resource* memory = std::pmr::get_default_resource());
+
+// Appends the parts to the file and gives the manifest's entry. codes: how codes are stored; what comes with them is small and always
+// compressed. group_size: as stated; 0 where nothing is quantized.
+std::unique_ptr<format::fb::TensorT> write_tensor(format::Writer& writer, std::string_view name, uint32_t n, uint32_t k, int32_t group_size,
+                                                  const PackedTensor& packed, format::Compression codes);
 
 }  // namespace gptq::model

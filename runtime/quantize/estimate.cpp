@@ -18,14 +18,6 @@ uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options) {
   return base::mul(rows, base::round_up(k, 64), options.bits) / 8 + base::mul(rows, groups, options.symmetric ? 2 : 3);
 }
 
-ModuleOptions options_of(const model::Slot& slot, const model::ModelSpec& spec, const Options& options) {
-  ModuleOptions chosen = options.module;
-  if (slot.name == (spec.tied_head ? "embed" : "head")) chosen = options.head;
-  else if (slot.is_vector || !slot.name.starts_with("layers.")) chosen.bits = 0;
-  else if (options.choose) options.choose(slot.name, slot.n, slot.k, chosen);
-  return chosen;
-}
-
 // Floating-point operations a second, of what most of the time goes to.
 double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
   constexpr uint32_t size = 192, depth = 512, rounds = 8;
@@ -40,26 +32,42 @@ double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr:
 
 }  // namespace
 
-bool keeps_on_disk(uint64_t store_bytes, const Options& options) { return options.memory_max && store_bytes > options.memory_max / 2; }
+std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, const Options& options, std::pmr::memory_resource* memory) {
+  const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+  const std::string_view head = spec.tied_head ? "embed" : "head";
+  std::pmr::vector<ModuleOptions> out(memory);
+  for (const model::Slot& slot : model::weight_slots(spec, memory)) {
+    ModuleOptions& chosen = out.emplace_back(ModuleOptions{.bits = 0});
+    if (slot.is_vector || !reader.find(slot.name)) continue;
+    if (std::string_view(slot.name) == head) chosen = options.head;
+    if (!slot.name.starts_with("layers.")) continue;
+    chosen = options.module;
+    if (options.choose) options.choose(slot.name, slot.n, slot.k, chosen);
+  }
+  return out;
+}
 
-gptq_quantize_estimate estimate(const format::Reader& reader, uint64_t rows, uint32_t row_tokens, const Options& options,
-                                const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
+bool keeps_on_disk(uint64_t store_bytes, uint64_t memory_max) { return memory_max && store_bytes > memory_max / 2; }
+
+gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const ModuleOptions> chosen, uint64_t rows, uint32_t row_tokens,
+                                uint64_t memory_max, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
   const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
   const double tokens = static_cast<double>(rows) * row_tokens;
   gptq_quantize_estimate out{};
   uint64_t weights = 0, others = 0, widest = 0;
   double operations = 0;
+  const ModuleOptions* next = chosen.data();
   for (const model::Slot& slot : model::weight_slots(spec, memory)) {
+    const ModuleOptions& wanted = *next++;
     const format::fb::Tensor* tensor = reader.find(slot.name);
     if (!tensor) continue;
     const bool of_layer = slot.name.starts_with("layers.");
     const uint64_t bytes = model::placed_bytes(*tensor);
     if (of_layer) weights += bytes + uint64_t{slot.n} * slot.k * (sizeof(float) + 1);  // read, computed with, codes
     else others = std::max(others, bytes);
-    const ModuleOptions chosen = options_of(slot, spec, options);
-    const uint64_t made = chosen.bits ? packed_bytes(slot.n, slot.k, chosen) : bytes;
+    const uint64_t made = wanted.bits ? packed_bytes(slot.n, slot.k, wanted) : bytes;
     out.file_bytes = base::add(out.file_bytes, made);
-    if (!chosen.bits) continue;
+    if (!wanted.bits) continue;
     const double n = slot.n, k = slot.k;
     ++out.n_modules;
     out.work_bytes += made;
@@ -69,8 +77,8 @@ gptq_quantize_estimate estimate(const format::Reader& reader, uint64_t rows, uin
   const uint64_t stores = Replay::store_bytes(spec, base::mul(rows, row_tokens));
   const uint64_t squares = base::mul(widest, widest, 3 * sizeof(double));
   const uint64_t work = Replay::scratch_bytes(spec, row_tokens) + std::max(weights / spec.n_layers + squares, others);
-  out.host_bytes = base::add(work, keeps_on_disk(stores, options) ? 0 : stores);
-  if (keeps_on_disk(stores, options)) out.work_bytes += stores;
+  out.host_bytes = base::add(work, keeps_on_disk(stores, memory_max) ? 0 : stores);
+  if (keeps_on_disk(stores, memory_max)) out.work_bytes += stores;
   out.seconds = operations / measure_rate(kernels, pool, memory);
   return out;
 }

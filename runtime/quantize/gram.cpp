@@ -25,6 +25,7 @@ Gram::Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::p
 }
 
 void Gram::add(const float* x, const float* weights, uint32_t rows) {
+  rows_ += rows;
   for (uint32_t first = 0; first < rows; first += run_rows)
     add_run(x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
 }
@@ -72,6 +73,12 @@ void Gram::finish() {
   pool_.run(k_, [&](uint32_t i) {
     for (uint32_t j = 0; j < i; ++j) data()[size_t{j} * k_ + i] = data()[size_t{i} * k_ + j];
   });
+}
+
+bool Gram::is_finite() const {
+  for (uint32_t i = 0; i < k_; ++i)
+    if (!std::isfinite(data()[size_t{i} * (k_ + 1)])) return false;
+  return true;
 }
 
 }  // namespace gptq::quantize

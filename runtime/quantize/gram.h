@@ -14,7 +14,9 @@ class Gram {
   // x [rows][k]; weights [rows] or NULL = 1 each
   void add(const float* x, const float* weights, uint32_t rows);
   void finish();  // fills the upper triangle
+  bool is_finite() const;
   uint32_t k() const { return k_; }
+  uint64_t rows() const { return rows_; }  // added
   double* data() const { return reinterpret_cast<double*>(sums_.data()); }
 
  private:
@@ -23,6 +25,7 @@ class Gram {
   void add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out);
 
   const uint32_t k_;
+  uint64_t rows_ = 0;
   const kernels::Kernels& kernels_;
   base::Pool& pool_;
   base::Buffer sums_, panels_, tiles_;

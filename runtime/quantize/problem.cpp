@@ -16,13 +16,19 @@ Problem::Problem(const Gram& gram, const ModuleOptions& options, bool reference,
     : k(gram.k()), group_size(options.group_size < 0 ? k : std::min(k, static_cast<uint32_t>(options.group_size))),
       n_groups((k + group_size - 1) / group_size), options(options), reference(reference), order(k, memory), group(k, memory), runs(memory),
       dead(k, false, memory), h_(memory, base::to_size(base::mul(k, k, sizeof(double)))), factor_(memory, h_.size()), pivots_(k, 1.0, memory) {
-  choose_order(gram.data());
-  permute(gram.data());
+  choose_order(gram);
+  permute(gram);
   factor(kernels, pool, memory);
 }
 
-void Problem::choose_order(const double* h) {
-  const auto importance = [&](uint32_t input) { return h[size_t{input} * k + input]; };
+// As published an input that was always 0 counts as 1, where H is 2/rows times the sum.
+double Problem::published_for_dead(const Gram& gram) { return static_cast<double>(gram.rows()) / 2; }
+
+void Problem::choose_order(const Gram& gram) {
+  const auto importance = [&](uint32_t input) {
+    const double h = gram.data()[size_t{input} * k + input];
+    return reference && h == 0 ? published_for_dead(gram) : h;
+  };
   const auto by_importance = [&](uint32_t a, uint32_t b) { return importance(a) > importance(b); };
   std::iota(order.begin(), order.end(), 0u);
   if (options.order == Order::act_order) std::stable_sort(order.begin(), order.end(), by_importance);
@@ -42,15 +48,21 @@ void Problem::choose_order(const double* h) {
     else runs.back().last = i + 1;
 }
 
-void Problem::permute(const double* from) {
+void Problem::permute(const Gram& gram) {
   auto* to = reinterpret_cast<double*>(h_.data());
+  const double* from = gram.data();
+  double sum = 0;
+  uint32_t living = 0;
   for (uint32_t i = 0; i < k; ++i)
     for (uint32_t j = 0; j < k; ++j) to[size_t{i} * k + j] = from[size_t{order[i]} * k + order[j]];
+  for (uint32_t i = 0; i < k; ++i) {
+    sum += to[size_t{i} * k + i];
+    if (to[size_t{i} * k + i] == 0) dead[i] = true;
+    else ++living;
+  }
+  const double instead = reference ? published_for_dead(gram) : living ? sum / living : 1;  // so that damping is the others' affair
   for (uint32_t i = 0; i < k; ++i)
-    if (to[size_t{i} * k + i] == 0) {
-      dead[i] = true;
-      to[size_t{i} * k + i] = 1;
-    }
+    if (dead[i]) to[size_t{i} * k + i] = instead;
 }
 
 // More damping until it succeeds; then a floor under the diagonal; then without a factor, which rounds to nearest.

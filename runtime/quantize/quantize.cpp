@@ -38,9 +38,10 @@ std::span<const model::Slot> layer_slots(std::span<const model::Slot> slots, uin
 
 class Job {
  public:
+  // chosen: by choose_options.
   Job(const base::Source& source, std::string_view target, const Calibration& calibration, const Options& options,
-      const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
-      : options_(options), calibration_(calibration), kernels_(kernels), pool_(pool), memory_(memory), target_(target),
+      std::span<const ModuleOptions> chosen, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
+      : options_(options), chosen_(chosen), calibration_(calibration), kernels_(kernels), pool_(pool), memory_(memory), target_(target),
         reader_(source, memory), spec_(model::check_spec(*reader_.manifest().spec(), memory)), slots_(model::weight_slots(spec_, memory)),
         plan_(calibration.row_tokens, memory), work_(target, key()),
         replay_(spec_, plan_, store_folder(), kernels, pool, memory) {
@@ -59,15 +60,8 @@ class Job {
  private:
   std::string store_folder() const {
     const uint64_t stores = Replay::store_bytes(spec_, plan_.n_tokens);
-    return keeps_on_disk(stores, options_) ? work_.path() : std::string();
+    return keeps_on_disk(stores, options_.memory_max) ? work_.path() : std::string();
   }
-
-  ModuleOptions options_of(const model::Slot& slot) const {
-    ModuleOptions chosen = options_.module;
-    if (options_.choose) options_.choose(slot.name, slot.n, slot.k, chosen);
-    return chosen;
-  }
-  static bool is_linear(const model::Slot& slot) { return !slot.is_vector && slot.name.starts_with("layers."); }
 
   // Everything the result depends on.
   uint64_t key() const {
@@ -76,9 +70,7 @@ class Job {
     const auto add_options = [&](const ModuleOptions& o) { add(o.bits), add(o.group_size), add(o.symmetric), add(o.static_groups), add(o.order), add(o.damp); };
     add(reader_.manifest_hash());
     add(options_.reference), add(options_.first_token_weight);
-    for (const model::Slot& slot : slots_)
-      if (is_linear(slot)) add_options(options_of(slot));
-    add_options(options_.head);
+    for (const ModuleOptions& chosen : chosen_) add_options(chosen);
     add(format::hash_bytes(std::as_bytes(calibration_.tokens)));
     add(format::hash_bytes(std::as_bytes(calibration_.row_tokens)));
     return format::hash_bytes(std::as_bytes(std::span(text)));
@@ -119,6 +111,8 @@ class Job {
       return;
     }
     gram->finish();
+    if (!gram->is_finite())
+      base::fail(GPTQ_E_NUMERIC, "the inputs of '", modules.begin()->name, "' are not finite: is there NaN or infinity in the model's norms or weights?");
     problem_.reset();
     for (const Module& module : modules) solve_module(module, *gram);
   }
@@ -191,7 +185,7 @@ class Job {
 
   void solve_module(const Module& module, const Gram& gram) {
     const model::Slot& slot = slot_of(module.name);
-    const ModuleOptions options = is_linear(slot) ? options_of(slot) : options_.head;
+    const ModuleOptions& options = chosen_[static_cast<size_t>(&slot - slots_.data())];
     if (!options.bits) return work_done(solve_work(module.linear->w));
     if (kernels::is_quantized(module.linear->w.kind))
       base::fail(GPTQ_E_UNSUPPORTED, "'", module.name, "' is quantized to ", kernels::bits_of(module.linear->w.kind),
@@ -236,7 +230,7 @@ class Job {
 
   void count_work() {
     for (const model::Slot& slot : slots_)
-      if (is_linear(slot)) work_total_ += pass_work({.n = slot.n, .k = slot.k}) + solve_work({.n = slot.n, .k = slot.k});
+      if (!slot.is_vector && slot.name.starts_with("layers.")) work_total_ += pass_work({.n = slot.n, .k = slot.k}) + solve_work({.n = slot.n, .k = slot.k});
   }
   // Floating-point operations, about: of the tokens' way through a matrix and its Hessian, and of finding the codes.
   double pass_work(const kernels::Matrix& w) const { return static_cast<double>(plan_.n_tokens) * w.k * (2.0 * w.n + w.k); }
@@ -264,8 +258,8 @@ class Job {
     }
     if (const fb::Part* part = reader_.manifest().tokenizer()) manifest.tokenizer = std::make_unique<fb::Part>(copy(reader_, *part, writer, format::Compression::zstd));
     std::erase_if(manifest.meta, [](const auto& meta) { return meta->key == "quantization"; });
-    manifest.meta.push_back(make_meta("quantization", "libgptq " GPTQ_VERSION_TEXT ", " + std::to_string(options_.module.bits) + " bits, group_size " +
-                                                          std::to_string(options_.module.group_size)));
+    format::add_meta(manifest, "quantization", "libgptq " GPTQ_VERSION_TEXT ", " + std::to_string(options_.module.bits) + " bits, group_size " +
+                                                   std::to_string(options_.module.group_size));
     writer.finish(manifest);
   }
 
@@ -284,6 +278,7 @@ class Job {
   }
 
   const Options& options_;
+  const std::span<const ModuleOptions> chosen_;
   const Calibration& calibration_;
   const kernels::Kernels& kernels_;
   base::Pool& pool_;
@@ -338,14 +333,17 @@ void check_target(std::string_view target, bool replace) {
 
 void quantize(const base::Source& source, std::string_view target, const Calibration& calibration, const Options& options,
               const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
+  std::pmr::vector<ModuleOptions> chosen(memory);
   {
     const format::Reader reader(source, memory);
     model::check_features(reader.manifest());
     check(calibration, model::check_spec(*reader.manifest().spec(), memory));
     check_target(target, options.replace);
-    check_space(target, estimate(reader, 1, 1, options, kernels, pool, memory));
+    chosen = choose_options(reader, options, memory);
+    const auto rows = static_cast<uint64_t>(calibration.row_tokens.size());
+    check_space(target, estimate(reader, chosen, rows, calibration.row_tokens[0], options.memory_max, kernels, pool, memory));
   }
-  Job(source, target, calibration, options, kernels, pool, memory).run();
+  Job(source, target, calibration, options, chosen, kernels, pool, memory).run();
 }
 
 }  // namespace gptq::quantize

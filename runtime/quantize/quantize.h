@@ -29,12 +29,15 @@ struct Options {
   std::function<void(uint32_t permille)> progress;  // throws to cancel
 };
 
+// What every slot of the model (weight_slots) is to become, choose asked once for each matrix; bits 0 = it stays as it is.
+std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, const Options& options, std::pmr::memory_resource* memory);
+
 // What a job over rows of row_tokens tokens takes.
-gptq_quantize_estimate estimate(const format::Reader& reader, uint64_t rows, uint32_t row_tokens, const Options& options,
-                                const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const ModuleOptions> chosen, uint64_t rows, uint32_t row_tokens,
+                                uint64_t memory_max, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
 
 // Whether the activations go to a file.
-bool keeps_on_disk(uint64_t store_bytes, const Options& options);
+bool keeps_on_disk(uint64_t store_bytes, uint64_t memory_max);
 
 // Fails where the target could not be written at the end of the job.
 void check_target(std::string_view target, bool replace);

@@ -12,7 +12,9 @@ namespace {
 constexpr uint32_t page_tokens = 64, wanted_tokens = 2048;
 
 uint32_t inner_width(const model::ModelSpec& spec) { return std::max(spec.n_ff, spec.n_heads * spec.head_dim); }
-uint64_t page_floats(const model::ModelSpec& spec) { return uint64_t{2} * page_tokens * spec.n_kv_heads * spec.head_dim; }
+uint64_t page_bytes(const model::ModelSpec& spec) {
+  return uint64_t{2} * page_tokens * spec.n_kv_heads * kernels::kv_row_bytes(kernels::KvKind::f32, spec.head_dim);
+}
 
 }  // namespace
 
@@ -42,7 +44,7 @@ Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory) : 
 Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena)
     : workspace(spec, plan.chunk_tokens, 0, arena),
       device({plan.chunk_tokens, 0, true, spec.n_heads, spec.head_dim, plan.row_tokens}, arena),  // dense matrices gather nothing
-      kv(arena.take<float>(base::mul(plan.chunk_pages, page_floats(spec)))) {}
+      kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))) {}
 
 Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
                std::pmr::memory_resource* memory)
@@ -73,8 +75,8 @@ uint64_t Replay::store_bytes(const model::ModelSpec& spec, uint64_t n_tokens) {
 }
 
 device::KvCache Replay::kv_cache() const {
-  const uint64_t page = page_floats(spec_) * sizeof(float);
-  return {reinterpret_cast<std::byte*>(scratch_.kv), page, 0, page / 2, page_tokens, spec_.n_kv_heads, spec_.head_dim,
+  const uint64_t page = page_bytes(spec_);
+  return {scratch_.kv, page, 0, page / 2, page_tokens, spec_.n_kv_heads, spec_.head_dim,
           kernels::KvKind::f32};
 }
 

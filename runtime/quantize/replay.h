@@ -57,7 +57,7 @@ class Replay {
     Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena);
     engine::Workspace workspace;
     device::CpuScratch device;
-    float* kv;  // one layer's
+    std::byte* kv;  // one layer's
   };
   device::KvCache kv_cache() const;
   void load(const Chunk& chunk);

@@ -40,8 +40,9 @@ class Problem {
   double pivot(uint32_t column) const { return pivots_[column]; }                            // R_kk^2
 
  private:
-  void choose_order(const double* h);
-  void permute(const double* h);
+  static double published_for_dead(const Gram& gram);
+  void choose_order(const Gram& gram);
+  void permute(const Gram& gram);
   void factor(const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
   base::Buffer h_, factor_;
   std::pmr::vector<double> pivots_;

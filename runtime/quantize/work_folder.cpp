@@ -70,34 +70,6 @@ void read_reports(const format::Reader& reader, const std::function<void(const M
   }
 }
 
-std::unique_ptr<fb::MetaT> make_meta(std::string key, std::string value) {
-  auto meta = std::make_unique<fb::MetaT>();
-  meta->key = std::move(key);
-  meta->value = std::move(value);
-  return meta;
-}
-
-std::unique_ptr<fb::TensorT> write_module(format::Writer& writer, const PackedModule& module) {
-  const model::PackedTensor& t = module.tensor;
-  auto tensor = std::make_unique<fb::TensorT>();
-  tensor->name = module.name;
-  tensor->kind = static_cast<uint8_t>(t.kind);
-  tensor->n = module.n;
-  tensor->k = module.k;
-  tensor->k_padded = t.k_padded;
-  tensor->group = t.group;
-  tensor->scales_f32 = t.scales_f32;
-  tensor->group_size = module.group_size;
-  const auto add = [&](fb::Role role, const auto& values, format::Compression compression) {
-    if (!values.empty()) tensor->parts.push_back(writer.add(role, std::as_bytes(std::span(values)), compression));
-  };
-  add(fb::Role::codes, t.codes, format::Compression::stored);
-  add(fb::Role::scales, t.scales, format::Compression::zstd);
-  add(fb::Role::zeros, t.zeros, format::Compression::zstd);
-  add(fb::Role::perm, t.perm, format::Compression::zstd);
-  return tensor;
-}
-
 WorkFolder::WorkFolder(std::string_view target, uint64_t key) : path_(std::string(target) + ".work") {
   if (mkdir(path_.c_str(), 0777) != 0 && errno != EEXIST) base::fail_os(GPTQ_E_IO, errno, "cannot create", path_);
   lock_ = open_locked(path_ + "/job");
@@ -142,10 +114,11 @@ bool WorkFolder::is_sound(uint32_t place, std::pmr::memory_resource* memory) con
 void WorkFolder::save(uint32_t place, const std::vector<PackedModule>& modules, const std::vector<ModuleReport>& reports, const fb::Spec& spec) {
   format::Writer writer(path_of(place), base::AtomicFile::IfExists::replace);
   fb::ManifestT manifest;
-  for (const PackedModule& module : modules) manifest.tensors.push_back(write_module(writer, module));
+  for (const PackedModule& m : modules)
+    manifest.tensors.push_back(model::write_tensor(writer, m.name, m.n, m.k, m.group_size, m.tensor, format::Compression::stored));
   manifest.spec = std::make_unique<fb::SpecT>();
   spec.UnPackTo(manifest.spec.get());
-  for (const ModuleReport& report : reports) manifest.meta.push_back(make_meta(report.name, numbers_of(report)));
+  for (const ModuleReport& report : reports) format::add_meta(manifest, report.name, numbers_of(report));
   writer.finish(manifest);
   empty_ = false;
 }

@@ -19,10 +19,6 @@ struct PackedModule {
   model::PackedTensor tensor;
 };
 
-// Adds a module's parts to a file that is being written; what comes with codes is small and always compressed.
-std::unique_ptr<format::fb::TensorT> write_module(format::Writer& writer, const PackedModule& module);
-std::unique_ptr<format::fb::MetaT> make_meta(std::string key, std::string value);
-
 // The reports that save() wrote into a file.
 void read_reports(const format::Reader& reader, const std::function<void(const ModuleReport&)>& tell);
 

@@ -201,4 +201,15 @@ bool Tokenizer::strips_leading_space() const { return impl_->facts.strips_leadin
 int32_t Tokenizer::bos() const { return impl_->facts.bos(); }
 int32_t Tokenizer::eos() const { return impl_->facts.eos(); }
 
+void encode_enough(const Tokenizer& tokenizer, std::string_view text, size_t wanted, std::pmr::vector<int32_t>& out) {
+  constexpr size_t piece = 1 << 20;
+  while (!text.empty() && out.size() < wanted) {
+    size_t n = std::min(text.size(), piece);
+    if (n < text.size())
+      if (const size_t line = text.rfind('\n', n - 1); line != text.npos) n = line + 1;
+    tokenizer.encode(text.substr(0, n), {}, out);
+    text.remove_prefix(n);
+  }
+}
+
 }  // namespace gptq::text

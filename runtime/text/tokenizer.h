@@ -44,4 +44,7 @@ class Tokenizer {
   Impl* impl_;
 };
 
+// Appends tokens of a long text until there are `wanted` or more: in pieces that end behind a line where there is one.
+void encode_enough(const Tokenizer& tokenizer, std::string_view text, size_t wanted, std::pmr::vector<int32_t>& out);
+
 }  // namespace gptq::text

@@ -70,13 +70,13 @@ convert::TokenizerDescription small_tokenizer() {
 
 std::string own_mistral() { return own_checkpoints() + "/random-mistral-window-w4-g64"; }
 
-// The random Mistral with a tokenizer, and a layer without its window; sick: a huge norm weight meets an input that only the sick token has.
+using Change = void (*)(const model::Slot& slot, convert::Weight& weight);
+
+// The random Mistral with a tokenizer, a layer without its window, and changed weights.
 class FixtureSource final : public convert::ModelSource {
  public:
-  FixtureSource(std::unique_ptr<convert::ModelSource> inner, bool sick)
-      : inner_(std::move(inner)),
-        description_(inner_->description()),
-        sick_(sick) {
+  FixtureSource(std::unique_ptr<convert::ModelSource> inner, Change change)
+      : inner_(std::move(inner)), description_(inner_->description()), change_(change) {
     description_.spec.windowed_layers = {1, 0, 1};
     description_.tokenizer = std::make_shared<convert::TokenizerDescription>(small_tokenizer());
     description_.meta.emplace_back(
@@ -86,32 +86,48 @@ class FixtureSource final : public convert::ModelSource {
   const convert::ModelDescription& description() const override { return description_; }
   convert::Weight load(const model::Slot& slot) override {
     convert::Weight weight = inner_->load(slot);
-    if (sick_ && slot.name == "embed") {
-      constexpr uint16_t hundred = 0x5640;  // as float16; the first column of all other rows becomes 0
-      for (gptq_token row = 0; row < 512; ++row) {
-        const uint16_t value = row == sick_token ? hundred : 0;
-        std::memcpy(std::get<convert::DenseWeight>(weight).bytes.data() + static_cast<size_t>(row) * slot.k * 2, &value, 2);
-      }
-    } else if (sick_ && slot.name == "layers.0.attn_norm") {
-      std::vector<float> norm(slot.n, 1.0f);
-      norm[0] = 3e38f;
-      const auto bytes = std::as_bytes(std::span(norm));
-      weight = convert::DenseWeight{kernels::Kind::f32, {bytes.begin(), bytes.end()}};
-    }
+    if (change_) change_(slot, weight);
     return weight;
   }
 
  private:
   std::unique_ptr<convert::ModelSource> inner_;
   convert::ModelDescription description_;
-  bool sick_;
+  Change change_;
 };
 
-std::string convert_fixture(const std::string& name, std::unique_ptr<convert::ModelSource> inner, bool sick = false) {
+convert::Weight vector_of(uint32_t n, float first) {
+  std::vector<float> values(n, 1.0f);
+  values[0] = first;
+  const auto bytes = std::as_bytes(std::span(values));
+  return convert::DenseWeight{kernels::Kind::f32, {bytes.begin(), bytes.end()}};
+}
+
+// A huge norm weight meets an input that only the sick token has.
+void make_sick(const model::Slot& slot, convert::Weight& weight) {
+  if (slot.name == "layers.0.attn_norm") weight = vector_of(slot.n, 3e38f);
+  if (slot.name != "embed") return;
+  constexpr uint16_t hundred = 0x5640;  // as float16; the first column of all other rows becomes 0
+  for (gptq_token row = 0; row < 512; ++row) {
+    const uint16_t value = row == sick_token ? hundred : 0;
+    std::memcpy(std::get<convert::DenseWeight>(weight).bytes.data() + static_cast<size_t>(row) * slot.k * 2, &value, 2);
+  }
+}
+
+// Finite itself, but not what it leads to.
+void overflow_norm(const model::Slot& slot, convert::Weight& weight) {
+  if (slot.name == "layers.1.mlp_norm") weight = vector_of(slot.n, 3e38f);
+}
+
+std::string convert_fixture(const std::string& name, std::unique_ptr<convert::ModelSource> inner, Change change = nullptr) {
   const std::string path = scratch().file(name);
-  FixtureSource source(std::move(inner), sick);
+  FixtureSource source(std::move(inner), change);
   convert::convert(source, path, {});
   return path;
+}
+
+std::string dense_fixture(const std::string& name, Change change = nullptr) {
+  return convert_fixture(name, convert::make_synth(own_mistral() + "/config.json", {.bits = 16}), change);
 }
 
 Tokens tokens_of(const convert::JsonObject& object, std::string_view key) {
@@ -150,11 +166,15 @@ const std::string& text_model() {
   return path;
 }
 const std::string& dense_model() {
-  static const std::string path = convert_fixture("dense.gptq", convert::make_synth(own_mistral() + "/config.json", {.bits = 16}));
+  static const std::string path = dense_fixture("dense.gptq");
+  return path;
+}
+const std::string& overflowing_model() {
+  static const std::string path = dense_fixture("overflow.gptq", overflow_norm);
   return path;
 }
 const std::string& sick_model() {
-  static const std::string path = convert_fixture("sick.gptq", convert::open_source(own_mistral(), {}), true);
+  static const std::string path = convert_fixture("sick.gptq", convert::open_source(own_mistral(), {}), make_sick);
   return path;
 }
 const std::string& tiny_model() {

@@ -35,6 +35,8 @@ const std::string& sick_model();
 constexpr gptq_token sick_token = 7;
 // The layers of text_model with random float16 weights, the same tokenizer.
 const std::string& dense_model();
+// The same with a norm in layer 1 so large that what it gives is infinite.
+const std::string& overflowing_model();
 // A few kilobytes.
 const std::string& tiny_model();
 Bytes read_bytes(const std::string& path);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq_quantize: what comes out loads and is right, the same whatever happens on the way; what cannot be done leaves nothing behind.
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -287,6 +288,67 @@ TEST(Quantize, RefusalsLeaveNothing) {
   refused(GPTQ_E_INVALID_ARGUMENT, dense_model(), [](Job& job) { job.params.defaults.damp = -1; }, "damp");
   refused(GPTQ_E_INVALID_ARGUMENT, dense_model(), [](Job& job) { job.params.text = "x"; }, "one of");
   refused(GPTQ_E_CANCELLED, dense_model(), [](Job& job) { job.on_progress = [](uint32_t) { return 1; }; }, "cancelled");
+}
+
+// The disk is full once a file reaches a size: of a layer's, and of the result alone.
+TEST(Quantize, GoesOnWhenThereIsRoomAgain) {
+  const size_t whole = expected().size();
+  const Target target;
+  for (const size_t room : {size_t{4096}, whole - 512}) {
+    const pid_t child = fork();
+    if (child == 0) {
+      signal(SIGXFSZ, SIG_IGN);
+      const rlimit limit{room, room};
+      setrlimit(RLIMIT_FSIZE, &limit);
+      std::string message;
+      Job job;
+      const bool refused = job.run(dense_model(), target.path(), 1, 0, &message) == GPTQ_E_IO;
+      _exit(refused && message.find("cannot write") != message.npos ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << room;
+    EXPECT_FALSE(fs::exists(target.path()));
+  }
+  Job job;
+  ASSERT_EQ(job.run(dense_model(), target.path()), GPTQ_OK);
+  EXPECT_TRUE(read_bytes(target.path()) == expected());
+  EXPECT_EQ(target.entries(), 1u);
+}
+
+TEST(Quantize, NamesWhatIsNotFinite) {
+  const Target target;
+  Job job;
+  std::string message;
+  EXPECT_EQ(job.run(overflowing_model(), target.path(), 1, 0, &message), GPTQ_E_NUMERIC);
+  EXPECT_NE(message.find("layers.1.gate"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(target.path()));
+}
+
+TEST(Quantize, WarnsOfLittleText) {
+  std::string log;
+  auto desc = with_threads(1);
+  desc.log = [](void* user, int32_t level, const char* text, size_t size) {
+    if (level == GPTQ_LOG_WARN) static_cast<std::string*>(user)->append(text, size);
+  };
+  desc.log_user = &log;
+  const Runtime runtime(desc);
+  auto from = make<gptq_source>();
+  from.path = dense_model().c_str();
+  from.path_size = GPTQ_NTS;
+  const Tokens tokens(2100, 9);
+  for (const size_t n : {size_t{100}, tokens.size()}) {
+    log.clear();
+    const Target target;
+    Job job;
+    job.params.module = nullptr;
+    job.params.report = nullptr;
+    job.params.progress = nullptr;
+    job.params.tokens = tokens.data();
+    job.params.n_tokens = n;
+    ASSERT_EQ(gptq_quantize(runtime.get(), &from, target.path().c_str(), GPTQ_NTS, &job.params, nullptr), GPTQ_OK);
+    EXPECT_EQ(log.find("only 60 calibration tokens") == 0, n == 100) << log;
+  }
 }
 
 TEST(Quantize, TargetsThatCannotBeWritten) {

@@ -79,11 +79,13 @@ void Divergence::add(const Row& model, const Row& reference) {
 std::vector<std::vector<gptq_token>> windows_of(const Model& model, const Options& o) {
   const auto ids = model.tokenize(read_file(o.text), GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL);
   if (o.window < 2) throw Error(GPTQ_E_INVALID_ARGUMENT, "--ctx must be at least 2");
-  const size_t size = std::min<size_t>(o.window, ids.size()), all = size ? ids.size() / size : 0;
+  if (o.stride > o.window) throw Error(GPTQ_E_INVALID_ARGUMENT, "--stride must be at most --ctx");
+  const size_t size = std::min<size_t>(o.window, ids.size()), step = o.stride ? o.stride : size;
   if (size < 2) throw Error(GPTQ_E_INVALID_ARGUMENT, "'" + o.text + "' has fewer than 2 tokens");
+  const size_t all = (ids.size() - size) / step + 1;
   std::vector<std::vector<gptq_token>> windows;
   for (size_t i = 0; i < (o.windows ? std::min<size_t>(all, o.windows) : all); ++i)
-    windows.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(i * size), ids.begin() + static_cast<std::ptrdiff_t>((i + 1) * size));
+    windows.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(i * step), ids.begin() + static_cast<std::ptrdiff_t>(i * step + size));
   return windows;
 }
 

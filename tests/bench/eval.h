@@ -12,7 +12,7 @@ namespace gptq::eval {
 struct Options : tool::EngineOptions {
   std::string ids, output, text, reference;
   std::vector<std::string> files;  // table: reference, candidates, text
-  uint32_t window = 2048, windows = 0;
+  uint32_t window = 2048, windows = 0, stride = 0;
   bool json = false, bos = false;
 };
 
@@ -61,7 +61,7 @@ struct Divergence {
   double top1() const { return static_cast<double>(same_top) / static_cast<double>(n); }
 };
 
-// The first windows of the text that do not overlap, each of o.window tokens; a text shorter than one window is one.
+// The first windows of the text, each of o.window tokens, o.stride apart (0: they do not overlap); a text shorter than one window is one.
 std::vector<std::vector<gptq_token>> windows_of(const Model& model, const Options& o);
 void show_progress(size_t done, size_t all, const char* name, double value);
 

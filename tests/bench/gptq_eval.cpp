@@ -37,7 +37,11 @@ void perplexity(const Options& o) {
   Likelihood likelihood;
   for (size_t w = 0; w < windows.size(); ++w) {
     stream.start(windows[w]);
-    for (size_t position = 1; position < windows[w].size(); ++position) likelihood.add(Row(stream.row()), windows[w][position]);
+    const size_t first = w && o.stride ? windows[w].size() - o.stride : 1;  // what no window before has counted
+    for (size_t position = 1; position < windows[w].size(); ++position) {
+      const std::span<const float> row = stream.row();
+      if (position >= first) likelihood.add(Row(row), windows[w][position]);
+    }
     show_progress(w + 1, windows.size(), "perplexity", likelihood.perplexity());
   }
   std::printf(o.json ? "{\"perplexity\": %.6f, \"nll\": %.8f, \"tokens\": %zu, \"windows\": %zu, \"ctx\": %zu}\n"
@@ -98,7 +102,7 @@ void add_comparison(CLI::App& app, Options& o, bool with_reference) {
 int main(int argc, char** argv) {
   Options o;
   CLI::App app("Measures what a .gptq model computes.", "gptq-eval");
-  app.footer("Texts are cut into windows that do not overlap; every token but a window's first counts.\n"
+  app.footer("Texts are cut into windows that do not overlap (but see perplexity --stride); every token but a window's first counts.\n"
              "Examples:\n  gptq-eval perplexity model.gptq wiki.test.raw --windows 16\n"
              "  gptq-eval table model-fp16.gptq model-q8.gptq model-q4.gptq wiki.test.raw --windows 4");
   app.require_subcommand(1);
@@ -108,6 +112,7 @@ int main(int argc, char** argv) {
   logits.add_option("-o,--output", o.output, "the file to write")->required();
   CLI::App& ppl = *app.add_subcommand("perplexity", "how well MODEL foretells TEXT");
   add_comparison(ppl, o, false);
+  ppl.add_option("--stride", o.stride, "from one window to the next, where only what is new counts (default: --ctx, no overlap)");
   CLI::App& kl =
       *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, and how often both put the same token first");
   add_comparison(kl, o, true);
