@@ -60,9 +60,11 @@ void Gram::add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
   const uint32_t m = std::min(tile_size, k_ - i0), n = std::min(tile_size, k_ - j0);
   const auto* panels = reinterpret_cast<const float*>(panels_.data());
   std::fill_n(out, size_t{m} * n, 0.0f);
-  for (uint32_t i = 0; i < m; i += panel_columns)
+  for (uint32_t i = 0; i < m; i += panel_columns) {
+    const uint32_t columns = i0 == j0 ? std::min(n, i + panel_columns) : n;  // the upper triangle comes at the end
     kernels_.add_product({panels + size_t{i0 + i} * rows, panels + size_t{j0} * rows, out + size_t{i} * n, 1, panel_columns, n,
-                          std::min(panel_columns, m - i), n, rows});
+                          std::min(panel_columns, m - i), columns, rows});
+  }
   for (uint32_t i = 0; i < m; ++i) {
     double* sums = data() + size_t{i0 + i} * k_ + j0;
     for (uint32_t j = 0; j < n; ++j) sums[j] += static_cast<double>(out[size_t{i} * n + j]);
