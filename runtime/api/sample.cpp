@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <memory>
 
+#include "api/handles.h"
 #include "base/failure.h"
 
 namespace gptq::api {
 namespace {
 
-constexpr uint32_t rows_at_once = 16;
+constexpr uint32_t rows_at_once_max = 32;
 
 // Our own API, its errors as failures.
 template <class F>
@@ -38,11 +39,20 @@ Engine make_engine(gptq_model* model, uint32_t sessions, uint32_t row_tokens) {
   return {engine, gptq_engine_destroy};
 }
 
-gptq_token first_token(const gptq_model* model) {
+gptq_model_info info_of(const gptq_model* model) {
   gptq_model_info info{};
   info.struct_size = sizeof info;
   call([&](gptq_error*) { return gptq_model_info_get(model, &info); });
-  return info.bos >= 0 ? info.bos : std::max(info.eos, 0);
+  return info;
+}
+
+// So many that their KV cache takes half of what the weights do, or 256 MB, but at most half of what the host still allows. A row is
+// the same in whatever company.
+uint32_t rows_at_once(const gptq_runtime& rt, const gptq_model_info& info, uint32_t row_tokens) {
+  uint64_t room = std::max(info.host_bytes / 2, uint64_t{256} << 20);
+  if (rt.memory.limit()) room = std::min(room, (rt.memory.limit() - std::min(rt.memory.limit(), rt.memory.bytes())) / 2);
+  const uint64_t row_bytes = std::max<uint64_t>(1, info.kv_bytes_per_token * row_tokens);
+  return static_cast<uint32_t>(std::clamp<uint64_t>(room / row_bytes, 1, rows_at_once_max));
 }
 
 gptq_session* start(gptq_engine* engine, gptq_token first, uint32_t row_tokens, uint64_t seed) {
@@ -68,14 +78,16 @@ std::pmr::vector<int32_t> sample_rows(gptq_runtime& rt, const gptq_source& sourc
                                       gptq_progress_fn progress, void* user, std::pmr::memory_resource* memory) {
   if (row_tokens < 2) base::fail(GPTQ_E_INVALID_ARGUMENT, "row_tokens must be at least 2 where the model samples its own text");
   const Model model = load(rt, source);
-  const Engine engine = make_engine(model.get(), std::min(rows, rows_at_once), row_tokens);
-  const gptq_token first = first_token(model.get());
+  const gptq_model_info info = info_of(model.get());
+  const uint32_t at_once = std::min(rows, rows_at_once(rt, info, row_tokens));
+  const Engine engine = make_engine(model.get(), at_once, row_tokens);
+  const gptq_token first = info.bos >= 0 ? info.bos : std::max(info.eos, 0);
   std::pmr::vector<int32_t> tokens(memory);
-  gptq_session* sessions[rows_at_once];
+  gptq_session* sessions[rows_at_once_max];
   for (uint32_t row = 0; row < rows;) {
-    const uint32_t n = std::min(rows - row, rows_at_once);
+    const uint32_t n = std::min(rows - row, at_once);
     for (uint32_t i = 0; i < n; ++i) sessions[i] = start(engine.get(), first, row_tokens, row + i + 1);
-    for (gptq_step_info info{sizeof info}; gptq_engine_step(engine.get(), 100000, &info) == GPTQ_MORE;) {
+    for (gptq_step_info step{sizeof step}; gptq_engine_step(engine.get(), 100000, &step) == GPTQ_MORE;) {
       gptq_session_info state{};
       state.struct_size = sizeof state;
       gptq_session_info_get(sessions[0], &state);

@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <span>
+#include <vector>
 
-#include "tool.h"
+#include "engine_options.h"
 
 namespace gptq::eval {
 

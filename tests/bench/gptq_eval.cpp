@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "eval.h"
+#include "tool.h"
 
 namespace {
 
