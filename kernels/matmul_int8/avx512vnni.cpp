@@ -87,16 +87,16 @@ struct Avx512Vnni {
   }
 
   // All 16 rows of a record, or of its first tile.
-  template <Kind kind, Step step, uint32_t tiles, uint32_t room>
+  template <Kind kind, Step step, uint32_t tiles, uint32_t T>
   GPTQ_INLINE void add_record(const uint8_t* codes, const float* scale, const Record* x, uint32_t n, float* sums) {
-    constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8, stride = room * lanes;
+    constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8, stride = (T ? T : tokens) * lanes;
 #pragma GCC unroll 1
     for (uint32_t line = 0; line < lines; ++line) {
       prefetch_part<tiles * tile_bytes(kind) / lines>(codes + prefetch_bytes, line);
       const Rows<tiles> w = load<kind, step, tiles>(codes, scale, line);
       float* to = sums + line * stride;
 #pragma GCC unroll 1
-      for (uint32_t t = 0; t < (room == 1 ? 1 : n); ++t) add_token<kind, step, tiles>(w, x[t], to + t * lanes, to + 8 * stride + t * lanes);
+      for (uint32_t t = 0; t < (T ? T : n); ++t) add_token<kind, step, tiles>(w, x[t], to + t * lanes, to + 8 * stride + t * lanes);
     }
   }
 

@@ -68,11 +68,12 @@ void add_zeros(const MatmulArgs& a, const ChunkScales<step>& chunk, uint32_t fir
   }
 }
 
-// For up to `room` tokens.
-template <class Isa, Kind kind, Step step, uint32_t room>
+// T: the number of tokens where it is known, else 0.
+template <class Isa, Kind kind, Step step, uint32_t T>
 __attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_t tokens) {
+  constexpr uint32_t stride = T ? T : Isa::tokens;
   Accumulators<Isa> acc;
-  memset(acc.sums, 0, 16 * room * Isa::lanes * sizeof(float));
+  for (uint32_t row = 0; row < 16; ++row) memset(acc.sums + row * stride * Isa::lanes, 0, tokens * Isa::lanes * sizeof(float));
   memset(acc.zeros, 0, tokens * sizeof acc.zeros[0]);
   const uint32_t n_tiles = a.w->k_padded / 64;
   const uint8_t* codes = static_cast<const uint8_t*>(a.w->codes) + uint64_t{block} * n_tiles * tile_bytes(kind);
@@ -85,16 +86,16 @@ __attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t bloc
     const float* scale = chunk.scale;
     uint32_t tile = 0;
     for (; tile + 2 <= tiles; tile += 2, x += a.x8.rows, codes += 2 * tile_bytes(kind)) {
-      Isa::template add_record<kind, step, 2, room>(codes, scale, x, tokens, acc.sums);
+      Isa::template add_record<kind, step, 2, T>(codes, scale, x, tokens, acc.sums);
       scale += 2048 / sum_columns<step>;
     }
-    if (tile < tiles) Isa::template add_record<kind, step, 1, room>(codes, scale, x, tokens, acc.sums);
+    if (tile < tiles) Isa::template add_record<kind, step, 1, T>(codes, scale, x, tokens, acc.sums);
     add_zeros<Isa>(a, chunk, first * (record_columns / sum_columns<step>), n_sums, token, tokens, acc);
   }
   for (uint32_t t = 0; t < tokens; ++t) {
     const __m256 scale = _mm256_broadcast_ss(a.x8.scale + token + t);
     alignas(32) float part[16];
-    for (uint32_t r = 0; r < 16; r += 4) _mm_store_ps(part + r, Isa::sum_rows(acc.sums + (r * room + t) * Isa::lanes, room * Isa::lanes));
+    for (uint32_t r = 0; r < 16; r += 4) _mm_store_ps(part + r, Isa::sum_rows(acc.sums + (r * stride + t) * Isa::lanes, stride * Isa::lanes));
     for (uint32_t r = 0; r < 16; r += 8)
       _mm256_store_ps(part + r, _mm256_mul_ps(_mm256_sub_ps(_mm256_load_ps(part + r), _mm256_load_ps(acc.zeros[t] + r)), scale));
     add_rows(a, token + t, block, true, part);
@@ -103,13 +104,11 @@ __attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t bloc
 
 template <class Isa, Kind kind, Step step>
 void multiply_all(const MatmulArgs& a) {
-  constexpr uint32_t few = 8;
   for (uint32_t token = 0; token < a.m; token += Isa::tokens) {
     const uint32_t tokens = a.m - token < Isa::tokens ? a.m - token : Isa::tokens;
     for (uint32_t block = a.first_block; block < a.last_block; ++block) {
       if (tokens == 1) multiply_block<Isa, kind, step, 1>(a, block, token, tokens);
-      else if (tokens <= few) multiply_block<Isa, kind, step, few>(a, block, token, tokens);
-      else multiply_block<Isa, kind, step, Isa::tokens>(a, block, token, tokens);
+      else multiply_block<Isa, kind, step, 0>(a, block, token, tokens);
     }
   }
 }
