@@ -298,5 +298,15 @@ TEST(Checkpoints, HostileBytes) {
   EXPECT_GT(accepted, 0u);
 }
 
+TEST(Checkpoints, WeightsThatAreNotFinite) {
+  for (const float bad : {NAN, INFINITY}) {
+    SmallCheckpoint c;
+    std::vector<float> values(64, 1);
+    values[63] = bad;
+    c.tensors["model.layers.0.self_attn.v_proj.weight"] = tensor("F32", {8, 8}, values);
+    EXPECT_REFUSED(c.run(), "tensor 'layers.0.v': it holds NaN or infinity");
+  }
+}
+
 }  // namespace
 }  // namespace gptq::test
