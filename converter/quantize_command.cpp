@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "base/failure.h"
+#include "base/call.h"
 #include "converter/calibration.h"
 #include "converter/convert.h"
 #include "converter/dialects/quant_config.h"
@@ -18,16 +18,9 @@
 namespace gptq::convert {
 namespace {
 
+using base::call;
 using base::fail;
 using Clock = std::chrono::steady_clock;
-
-// Of the C API, as failures.
-template <class F>
-void call(F&& f) {
-  gptq_error error{};
-  error.struct_size = sizeof error;
-  if (f(&error) < 0) throw base::Failure{error};
-}
 
 // A 16-bit .gptq of a checkpoint of another format, for as long as the job runs.
 class ConvertedSource {

@@ -175,7 +175,7 @@ class RowSource {
   uint32_t rows_, row_tokens_;
 };
 
-// A Hessian of k inputs has full rank from k tokens on; SmolLM2's divergence halves from 3 times as many to 10 times, and hardly falls after.
+// A Hessian of k inputs has full rank from k tokens on; SmolLM2's divergence falls by a third from 3 times as many to 10, and little after.
 void warn_of_little(const gptq_runtime& rt, const Rows& rows, const format::Reader& reader) {
   const uint64_t wanted = 8 * uint64_t{std::max(reader.manifest().spec()->n_embd(), reader.manifest().spec()->n_ff())};
   if (rows.tokens.size() >= wanted) return;

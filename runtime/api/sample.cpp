@@ -5,20 +5,13 @@
 #include <memory>
 
 #include "api/handles.h"
-#include "base/failure.h"
+#include "base/call.h"
 
 namespace gptq::api {
 namespace {
 
+using base::call;
 constexpr uint32_t rows_at_once_max = 32;
-
-// Our own API, its errors as failures.
-template <class F>
-void call(F&& f) {
-  gptq_error error{};
-  error.struct_size = sizeof error;
-  if (f(&error) < 0) throw base::Failure{error};
-}
 
 using Model = std::unique_ptr<gptq_model, decltype(&gptq_model_release)>;
 using Engine = std::unique_ptr<gptq_engine, decltype(&gptq_engine_destroy)>;
