@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the CUDA backend computes: one argument struct per operation. Every pointer is to the device's memory unless it says otherwise.
+// An operation puts its kernels into the stream and returns; nothing here allocates, waits or throws.
+#pragma once
+#include "kernels/kernels.h"
+
+namespace gptq::cuda {
+
+class Stream;  // stream.h: where kernels are put
+
+// Memory for what passes between the kernels of one operation; what is in it does not outlive the operation.
+struct Workspace {
+  uint8_t* data;
+  uint64_t bytes;
+};
+
+// What products read: x, or its RMS norm, or silu(x) * up; columns in the inputs' order, whatever a matrix's perm says.
+struct Input {
+  const float* x;         // [rows][k]
+  const float* norm;      // [k] or NULL: x / sqrt(mean(x^2) + eps) * norm
+  const float* up;        // [rows][k] or NULL: silu(x) * up
+  float eps;
+};
+
+// y [rows][w.n] (+)= W input + bias
+struct Product {
+  kernels::Matrix w;
+  const float* bias;      // [w.n] or NULL
+  float* y;
+};
+
+constexpr uint32_t products_max = 4;
+
+// Products of one input. Their matrices may differ in kind, group and perm.
+struct MatmulArgs {
+  Product products[products_max];
+  uint32_t n_products, rows;
+  Input input;
+  bool accumulate;        // add to y
+  bool exact;             // activations as pairs of float16 (22 bits) for any number of rows; without it for up to 8
+  Workspace workspace;    // of matmul_workspace() bytes at least
+};
+
+// The rows of a batch and the sequences they belong to, written once a batch.
+struct Row {
+  uint32_t position;
+  uint32_t first_page;    // of its sequence in pages
+};
+// Attention works on (query, head) pairs of one KV head, 16 at a time: pair p of a sequence is its row p / group, head p % group of the
+// group = n_heads / n_kv_heads heads that share the KV head.
+constexpr uint32_t tile_pairs = 16;
+struct Tile {
+  uint32_t first_row, n_rows;  // of its sequence
+  uint32_t first_pair;         // of it in the sequence; pairs from n_rows * group on are none
+};
+struct Batch {
+  const int32_t* tokens;  // [rows]
+  const Row* rows;        // [rows]
+  const float* cos;       // [rows][dim/2]
+  const float* sin;
+  const Tile* tiles;      // [n_tiles]
+  const uint32_t* pages;  // page numbers, a run for every sequence
+  uint32_t n_rows, n_tiles;
+  uint32_t n_positions;   // no row's position is as large
+};
+
+// The KV cache, float16. Page p of a layer begins at base + p * page_stride + layer * layer_stride; in it lie
+//   keys   [n_kv_heads][page_tokens][kv_dims(head_dim)]
+//   values [n_kv_heads][page_tokens/16][kv_dims(head_dim)][16]: 16 positions of a dimension side by side; from value_offset bytes on
+// Elements past head_dim are zero; whatever a position never stored is finite (the arena is cleared once).
+struct KvCache {
+  uint8_t* base;
+  uint64_t page_stride, layer_stride, value_offset;
+  uint32_t page_tokens, n_kv_heads, head_dim;
+};
+constexpr uint32_t kv_dims(uint32_t head_dim) { return (head_dim + 31) / 32 * 32; }
+constexpr uint32_t head_dim_max = 256;
+
+struct EmbedArgs {        // x [rows][table.k] = the tokens' rows
+  kernels::Matrix table;
+  Batch batch;
+  float* x;
+};
+
+struct AppendKvArgs {     // rotates q and k in place, after RMS norm of every head where norms are given, and stores k and v
+  Batch batch;
+  KvCache kv;
+  float* q;               // [rows][n_heads][head_dim]
+  float* k;               // [rows][n_kv_heads][head_dim]
+  const float* v;
+  const float* q_norm;    // [head_dim] or NULL
+  const float* k_norm;
+  float eps;
+  uint32_t n_heads, rope_dim, layer;
+};
+
+struct AttentionArgs {    // softmax(q K^T * scale) V, over positions up to the row's own
+  Batch batch;
+  KvCache kv;
+  const float* q;         // [rows][n_heads][head_dim]
+  float* out;             // the same
+  uint32_t n_heads, layer;
+  uint32_t window;        // positions seen, the row's own included; 0 = all
+  float scale;
+  Workspace workspace;    // of attention_workspace() bytes at least
+};
+
+struct SelectRowsArgs {   // out [count][n] = rows of x
+  const float* x;         // [rows][n]
+  const uint32_t* rows;   // [count]
+  float* out;
+  uint32_t count, n;
+};
+
+struct BestTokenArgs {    // greedy sampling: the first of the largest logits; -1 where one is not finite
+  const float* logits;    // [rows][n]
+  int32_t* token;         // [rows]
+  uint32_t rows, n;
+};
+
+#define GPTQ_CUDA_OPS(X) \
+  X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(select_rows, SelectRowsArgs) \
+  X(best_token, BestTokenArgs)
+
+#define X(op, Args) void op(const Args& args, Stream& stream);
+GPTQ_CUDA_OPS(X)
+#undef X
+
+struct Shape {            // the largest a model and an engine bring
+  uint32_t rows, k, n;    // of any matrix; n: outputs of the products of one input together
+  uint32_t n_heads, n_kv_heads, head_dim, positions;
+  bool exact;
+};
+uint64_t matmul_workspace(const Shape& shape, uint32_t n_processors);
+uint64_t attention_workspace(const Shape& shape, uint32_t n_processors);
+
+}  // namespace gptq::cuda
