@@ -61,12 +61,14 @@ enum {
   GPTQ_MORE = 1,                       /* work is left: step again */
   GPTQ_IDLE = 2,                       /* nothing to do until a session is started or its output read */
   GPTQ_E_INVALID_ARGUMENT = -1, GPTQ_E_INVALID_STATE = -2, GPTQ_E_STRUCT_VERSION = -3,
-  GPTQ_E_BUFFER_TOO_SMALL = -4, GPTQ_E_OUT_OF_MEMORY = -5,
-  GPTQ_E_BUDGET_EXCEEDED = -7,         /* host_bytes_max would be passed */
+  GPTQ_E_BUFFER_TOO_SMALL = -4, GPTQ_E_OUT_OF_MEMORY = -5, GPTQ_E_OUT_OF_DEVICE_MEMORY = -6,
+  GPTQ_E_BUDGET_EXCEEDED = -7,         /* host_bytes_max or device_bytes_max would be passed */
   GPTQ_E_KV_FULL = -8,                 /* no free page in the KV arena */
   GPTQ_E_CONTEXT_FULL = -9,            /* the session has ctx_tokens tokens */
   GPTQ_E_IO = -10, GPTQ_E_FORMAT = -11, GPTQ_E_CHECKSUM = -12, GPTQ_E_UNSUPPORTED = -13,
   GPTQ_E_CANCELLED = -14, GPTQ_E_NOT_FOUND = -16,
+  GPTQ_E_BACKEND = -17,                /* no backend is loaded, it does not fit, or the device refused a call */
+  GPTQ_E_DEVICE_LOST = -18,            /* the GPU failed for good: what is on it fails from now on, what is on the CPU works */
   GPTQ_E_TEMPLATE = -21,               /* the chat template is missing, outside the subset, or raised an error */
   GPTQ_E_TEXT = -23,                   /* text that the tokenizer cannot express, or no tokenizer in the model */
   GPTQ_E_NUMERIC = -24,                /* NaN or infinity in what a model computes */
@@ -81,8 +83,10 @@ typedef struct gptq_error {
   char     message[240];               /* UTF-8, NUL-terminated, English */
 } gptq_error;
 
-/* Chained platform extras; none is known yet, so `next` must be NULL. */
+/* Chained platform extras: a struct named below begins with a gptq_ext and goes where its comment says; others are refused. */
 typedef struct gptq_ext { uint32_t type; uint32_t struct_size; const struct gptq_ext *next; } gptq_ext;
+enum { GPTQ_EXT_CUDA_STREAM = 1 };
+typedef struct gptq_ext_cuda_stream { gptq_ext ext; void *stream; } gptq_ext_cuda_stream;  /* gptq_engine_params: a CUstream to work in, not the default one */
 
 enum { GPTQ_MEM_HOST = 0 };
 enum { GPTQ_LOG_ERROR = 1, GPTQ_LOG_WARN = 2, GPTQ_LOG_INFO = 3, GPTQ_LOG_DEBUG = 4 };
@@ -129,6 +133,20 @@ GPTQ_API void        GPTQ_CALL gptq_runtime_release(gptq_runtime *rt);
 /* The kernel levels in use, as "matmul_int8=avx2 ..."; static text. */
 GPTQ_API const char *GPTQ_CALL gptq_runtime_kernels(const gptq_runtime *rt);
 
+enum { GPTQ_DEVICE_CPU = 1, GPTQ_DEVICE_CUDA = 2 };
+typedef struct gptq_device_info {
+  uint32_t struct_size; int32_t kind; int32_t ordinal;
+  uint32_t capability;                          /* CUDA: 90 for compute capability 9.0; 75 is the least */
+  uint64_t bytes_total; uint64_t bytes_free;
+  uint8_t  luid[8]; uint8_t uuid[16]; char name[104];
+} gptq_device_info;
+
+/* Loads the CUDA backend, a shared object of its own; path NULL: libgptq_cuda.so where the system's loader, or this library's folder, has
+ * it. It stays loaded. A runtime without it works on the CPU. Errors: BACKEND, INVALID_STATE (this runtime has one). */
+GPTQ_API gptq_status GPTQ_CALL gptq_runtime_load_backend(gptq_runtime *rt, const char *path, size_t path_size, gptq_error *err);
+/* The GPU with this ordinal. Errors: NOT_FOUND past the last or without a driver, BACKEND when none is loaded. */
+GPTQ_API gptq_status GPTQ_CALL gptq_runtime_device(gptq_runtime *rt, uint32_t ordinal, gptq_device_info *out, gptq_error *err);
+
 /* ---- B. model ---- */
 
 /* Reading through the host. read_at returns the bytes read (short only at the end) or a negative errno; size returns the length. */
@@ -151,6 +169,9 @@ enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_P
 typedef struct gptq_model_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   gptq_progress_fn progress; void *progress_user;
+  int32_t  device_kind; int32_t device_ordinal;               /* GPTQ_DEVICE_*; 0 = CPU */
+  uint32_t device_layers; uint32_t reserved;                  /* the last so many, and the head, go to the GPU: 0 = all that fit, 0xFFFFFFFF = none */
+  uint64_t device_bytes_max;                                  /* hold no more there, engines included; 0 = what is free */
 } gptq_model_params;
 
 typedef struct gptq_model_info {
@@ -161,21 +182,25 @@ typedef struct gptq_model_info {
   gptq_token bos; gptq_token eos; gptq_token pad;                            /* -1 = none; further end tokens also stop */
   uint64_t n_params; uint64_t host_bytes; uint64_t kv_bytes_per_token;       /* kv: with GPTQ_KV_F16 */
   uint64_t fingerprint;                                                      /* hash of the manifest: same for the same file */
+  uint64_t device_bytes; uint32_t device_layers; int32_t device_kind;        /* weights and layers on the GPU; where the head is computed */
 } gptq_model_info;
 
 typedef struct gptq_engine_params gptq_engine_params;
 typedef struct gptq_memory_estimate {
-  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already */
+  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already, and within the GPU's budget */
   uint64_t host_weights; uint64_t host_kv; uint64_t host_scratch; uint64_t host_load_peak;
+  uint64_t device_weights; uint64_t device_kv; uint64_t device_scratch;
+  uint32_t device_layers; uint32_t reserved;
 } gptq_memory_estimate;
 
 /* Loads a .gptq file. Every byte is verified before it is used. Blocks; reads and unpacks on the runtime's threads. params may be
- * NULL. Errors: IO, FORMAT, CHECKSUM, UNSUPPORTED, OUT_OF_MEMORY, BUDGET_EXCEEDED, CANCELLED. Release once. */
+ * NULL. Errors: IO, FORMAT, CHECKSUM, UNSUPPORTED, OUT_OF_MEMORY, BUDGET_EXCEEDED, CANCELLED; with a GPU BACKEND, NOT_FOUND,
+ * OUT_OF_DEVICE_MEMORY, DEVICE_LOST. Release once. */
 GPTQ_API gptq_status GPTQ_CALL gptq_model_load(gptq_runtime *rt, const char *path, size_t path_size, const gptq_model_params *params, gptq_model **out, gptq_error *err);
 /* The same from memory, from host IO or from a part of a file. */
 GPTQ_API gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime *rt, const gptq_source *src, const gptq_model_params *params, gptq_model **out, gptq_error *err);
-/* What load and one engine with these parameters would hold, from the manifest and the tokenizer. engine may be NULL: no engine. */
-GPTQ_API gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime *rt, const gptq_source *src, const gptq_engine_params *engine, gptq_memory_estimate *out, gptq_error *err);
+/* What load and one engine with these parameters would hold, from the manifest and the tokenizer. params may be NULL; engine too: no engine. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime *rt, const gptq_source *src, const gptq_model_params *params, const gptq_engine_params *engine, gptq_memory_estimate *out, gptq_error *err);
 GPTQ_API gptq_model *GPTQ_CALL gptq_model_retain(gptq_model *m);
 GPTQ_API void        GPTQ_CALL gptq_model_release(gptq_model *m);
 GPTQ_API gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model *m, gptq_model_info *out);
@@ -229,7 +254,7 @@ struct gptq_engine_params {
   uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16 */
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
-  int32_t  kv_type;                           /* GPTQ_KV_* */
+  int32_t  kv_type;                           /* GPTQ_KV_*; F16 where layers are on a GPU */
 };
 typedef struct gptq_step_info {
   uint32_t struct_size; uint32_t flags;
@@ -242,14 +267,17 @@ typedef struct gptq_memory_info {
   uint32_t struct_size; uint32_t page_tokens;
   uint64_t kv_pages_total; uint64_t kv_pages_used;
   uint64_t host_bytes; uint64_t host_peak;    /* held by the runtime and all that was made with it */
+  uint64_t device_bytes; uint64_t device_peak;  /* held on the GPU by the model and its engines */
 } gptq_memory_info;
 
 /* Reserves everything that generating will need: KV arena, workspace, session slots. params may be NULL.
- * Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, BUDGET_EXCEEDED, UNSUPPORTED. */
+ * Errors: INVALID_ARGUMENT, OUT_OF_MEMORY, OUT_OF_DEVICE_MEMORY, BUDGET_EXCEEDED, UNSUPPORTED, BACKEND, DEVICE_LOST. */
 GPTQ_API gptq_status GPTQ_CALL gptq_engine_create(gptq_model *m, const gptq_engine_params *params, gptq_engine **out, gptq_error *err);
 GPTQ_API void        GPTQ_CALL gptq_engine_destroy(gptq_engine *e);
 /* Computes for about budget_us microseconds on all started sessions together, then returns: MORE while work is left, IDLE when none.
  * Work is cut at layer boundaries; a cut is started only if it fits the budget by what it cost before (the first always runs).
+ * A GPU is given its work and looked at until the budget is over, never longer: what it has not finished the next step takes up.
+ * DEVICE_LOST and BACKEND end every running session with that status.
  * Allocates nothing. An error of one session (NUMERIC, KV_FULL, ...) ends that session alone and shows in its info. info may be NULL. */
 GPTQ_API gptq_status GPTQ_CALL gptq_engine_step(gptq_engine *e, uint32_t budget_us, gptq_step_info *info);
 /* A session with something unread, each at most once a step; NULL when there is no other. The pointer is borrowed. */

@@ -8,15 +8,27 @@
 using namespace gptq;
 using namespace gptq::api;
 
+namespace {
+
+// The one extension of gptq_engine_params.
+void* cuda_stream_of(const gptq_ext* next) {
+  if (!next) return nullptr;
+  require(next->type == GPTQ_EXT_CUDA_STREAM && !next->next, "unknown extension struct in `next`", GPTQ_E_UNSUPPORTED);
+  require(next->struct_size == sizeof(gptq_ext_cuda_stream), "gptq_ext_cuda_stream: set struct_size to its size", GPTQ_E_STRUCT_VERSION);
+  return reinterpret_cast<const gptq_ext_cuda_stream*>(next)->stream;
+}
+
+}  // namespace
+
 gptq_status GPTQ_CALL gptq_engine_create(gptq_model* m, const gptq_engine_params* params, gptq_engine** out, gptq_error* err) {
   return guard(err, [&] {
     require(m && out, "m and out must not be NULL");
     const gptq_engine_params p = read_struct_or_default(params, "gptq_engine_params");
-    refuse_extensions(p.next);
-    const engine::EngineShape shape = engine::make_shape(p, m->model.spec);
-    if (shape.ctx_tokens > m->model.spec.n_ctx_train && m->model.spec.rope.dynamic_factor == 0)
+    void* const host_stream = cuda_stream_of(p.next);
+    const engine::EngineShape shape = engine::make_shape(p, m->model->spec, m->model->first_device_layer);
+    if (shape.ctx_tokens > m->model->spec.n_ctx_train && m->model->spec.rope.dynamic_factor == 0)
       m->runtime.log(GPTQ_LOG_WARN, "ctx_tokens is above what the model was trained with: quality falls beyond that");
-    *out = create<gptq_engine>(m->runtime.memory, *m, shape);
+    *out = create<gptq_engine>(m->runtime.memory, *m, shape, host_stream);
     retain(m);
     return GPTQ_OK;
   });
@@ -34,24 +46,26 @@ gptq_status GPTQ_CALL gptq_engine_step(gptq_engine* e, uint32_t budget_us, gptq_
     require(e, "e is NULL");
     if (info) check_version(info, "gptq_step_info");
     gptq_step_info result{};
-    const gptq_status status = e->engine.step(budget_us, false, result);
+    const gptq_status status = e->engine->step(budget_us, false, result);
     if (info) write_struct(info, result);
     return status;
   });
 }
 
-gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) { return e ? handle_of(e->engine.next_readable()) : nullptr; }
+gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) { return e ? handle_of(e->engine->next_readable()) : nullptr; }
 
 gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine* e, gptq_memory_info* out) {
   return guard(nullptr, [&] {
     require(e && out, "e and out must not be NULL");
     check_version(out, "gptq_memory_info");
     gptq_memory_info info{};
-    info.page_tokens = e->engine.shape().page_tokens;
-    info.kv_pages_total = e->engine.pages().n_pages();
-    info.kv_pages_used = info.kv_pages_total - e->engine.pages().n_free();
+    info.page_tokens = e->engine->shape().page_tokens;
+    info.kv_pages_total = e->engine->pages().n_pages();
+    info.kv_pages_used = info.kv_pages_total - e->engine->pages().n_free();
     info.host_bytes = e->model.runtime.memory.bytes();
     info.host_peak = e->model.runtime.memory.peak();
+    info.device_bytes = e->model.device_account.bytes;
+    info.device_peak = e->model.device_account.peak;
     write_struct(out, info);
     return GPTQ_OK;
   });

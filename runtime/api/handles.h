@@ -2,9 +2,12 @@
 // What stands behind the opaque handles, and their reference counts.
 #pragma once
 #include <atomic>
+#include <mutex>
 #include <optional>
 #include <string_view>
 
+#include "api/gpu_placer.h"
+#include "base/failure.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "engine/engine.h"
@@ -22,34 +25,65 @@ struct gptq_runtime {
     if (desc.log && level <= desc.log_level) desc.log(desc.log_user, level, text.data(), text.size());
   }
 
+  // Fails with BACKEND.
+  const gptq::cuda::Backend& cuda_table() {
+    const std::lock_guard lock(backend_guard);
+    if (!backend) gptq::base::fail(GPTQ_E_BACKEND, "no CUDA backend is loaded: call gptq_runtime_load_backend first");
+    return backend->table();
+  }
+
   std::atomic<uint32_t> references{1};
   const gptq_runtime_desc desc;
   mutable gptq::base::HostMemory memory;
   gptq::base::Pool pool;
   const gptq::kernels::Kernels kernels;
   char kernel_text[512];
+  std::mutex backend_guard;
+  std::optional<gptq::device::Library> backend;
+};
+
+// Where a model's layers go; table NULL: all stay on the host.
+struct gptq_gpu_request {
+  const gptq::cuda::Backend* table = nullptr;
+  uint32_t ordinal = 0, layers = 0;
+  uint64_t bytes_max = 0;  // what may be used
+  uint64_t limit = 0;      // what the host set; 0 = nothing
 };
 
 struct gptq_model {
-  gptq_model(gptq_runtime& rt, const gptq::base::Source& source, const gptq::model::LoadOptions& options)
-      : runtime(rt), model(source, options, rt.pool, &rt.memory) {
-    if (model.tokenizer.size()) tokenizer.emplace(model.tokenizer.bytes(), model.spec.n_vocab, &rt.memory);
+  gptq_model(gptq_runtime& rt, const gptq::base::Source& source, gptq::model::LoadOptions options, const gptq_gpu_request& request)
+      : runtime(rt), gpu_request(request) {
+    if (request.table) {
+      device_account.limit = request.limit;
+      options.placer = &placer.emplace(gpu.emplace(*request.table, request.ordinal, device_account), request.layers, request.bytes_max, &rt.memory);
+    }
+    model.emplace(source, options, rt.pool, &rt.memory);
+    if (model->tokenizer.size()) tokenizer.emplace(model->tokenizer.bytes(), model->spec.n_vocab, &rt.memory);
   }
   const gptq::text::Tokenizer* text() const { return tokenizer ? &*tokenizer : nullptr; }
+  uint64_t weights_on_gpu() const { return placer ? placer->bytes() : 0; }
+  bool on_gpu() const { return model->first_device_layer < model->spec.n_layers; }
 
   std::atomic<uint32_t> references{1};
   gptq_runtime& runtime;
-  gptq::model::Model model;
+  const gptq_gpu_request gpu_request;
+  gptq::device::Account device_account;
+  std::optional<gptq::device::Gpu> gpu;  // for the weights; an engine has its own
+  std::optional<gptq::api::GpuPlacer> placer;
+  std::optional<gptq::model::Model> model;
   std::optional<gptq::text::Tokenizer> tokenizer;
 };
 
 struct gptq_engine {
-  gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape)
-      : model(m), engine(m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, &m.runtime.memory) {}
+  gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape, void* host_stream) : model(m) {
+    if (m.on_gpu()) gpu.emplace(*m.gpu_request.table, m.gpu_request.ordinal, m.device_account, host_stream);
+    engine.emplace(*m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, gpu ? &*gpu : nullptr, &m.runtime.memory);
+  }
 
   std::atomic<uint32_t> references{1};
   gptq_model& model;
-  gptq::engine::Engine engine;
+  std::optional<gptq::device::Gpu> gpu;
+  std::optional<gptq::engine::Engine> engine;
 };
 
 namespace gptq::api {

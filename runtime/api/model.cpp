@@ -12,10 +12,29 @@ using namespace gptq::api;
 
 namespace {
 
-gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_params* params, gptq_model** out) {
+gptq_model_params read_params(const gptq_model_params* params) {
   const gptq_model_params p = read_struct_or_default(params, "gptq_model_params");
   refuse_extensions(p.next);
-  require(!p.flags, "unknown flags in gptq_model_params");
+  require(!p.flags && !p.reserved, "unknown flags in gptq_model_params");
+  require(p.device_kind == 0 || p.device_kind == GPTQ_DEVICE_CPU || p.device_kind == GPTQ_DEVICE_CUDA, "unknown device_kind");
+  require(p.device_ordinal >= 0, "device_ordinal is negative");
+  return p;
+}
+
+gptq_gpu_request request_of(gptq_runtime& rt, const gptq_model_params& p) {
+  gptq_gpu_request request;
+  if (p.device_kind != GPTQ_DEVICE_CUDA || p.device_layers == UINT32_MAX) return request;
+  request.table = &rt.cuda_table();
+  request.ordinal = static_cast<uint32_t>(p.device_ordinal);
+  request.layers = p.device_layers;
+  request.limit = p.device_bytes_max;
+  const uint64_t bytes_free = device::describe_gpu(*request.table, request.ordinal).bytes_free;
+  request.bytes_max = p.device_bytes_max ? std::min(p.device_bytes_max, bytes_free) : bytes_free;
+  return request;
+}
+
+gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_params* params, gptq_model** out) {
+  const gptq_model_params p = read_params(params);
   model::LoadOptions options;
   options.progress = p.progress ? [](void* user, uint32_t permille) {
     const auto& params = *static_cast<const gptq_model_params*>(user);
@@ -23,8 +42,10 @@ gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_p
   } : model::Progress(nullptr);
   options.progress_user = const_cast<gptq_model_params*>(&p);
   const OpenedSource opened(source);
-  *out = create<gptq_model>(rt->memory, *rt, *opened, options);
+  *out = create<gptq_model>(rt->memory, *rt, *opened, options, request_of(*rt, p));
   retain(rt);
+  if (p.device_kind == GPTQ_DEVICE_CUDA && p.device_layers != UINT32_MAX && !(*out)->on_gpu())
+    rt->log(GPTQ_LOG_WARN, "no layer fits the GPU's free memory: the model is on the CPU");
   return GPTQ_OK;
 }
 
@@ -39,13 +60,20 @@ uint64_t tokenizer_bytes(const format::Reader& reader, uint32_t n_vocab, base::H
   return memory.bytes() - before;
 }
 
+uint64_t largest(const std::pmr::vector<uint64_t>& bytes) { return *std::max_element(bytes.begin(), bytes.end()); }
+
 void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpec& spec, const gptq_engine_params& params,
-                     gptq_memory_estimate& estimate) {
-  const engine::EngineShape shape = engine::make_shape(params, spec);
+                     const gptq_gpu_request& gpu, uint32_t first_device_layer, gptq_memory_estimate& estimate) {
+  const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer);
   uint32_t columns = 0;
   for (const auto* tensor : *manifest.tensors()) columns = std::max(columns, tensor->k_padded());
-  estimate.host_kv = base::mul(engine::kv_page_bytes(shape, spec), shape.n_pages);
+  estimate.host_kv = base::mul(engine::host_page_bytes(shape, spec), shape.n_pages);
   estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, columns);
+  if (first_device_layer == spec.n_layers) return;
+  estimate.device_kv = base::mul(engine::GpuPart::kv_page_bytes(shape, spec, spec.n_layers - first_device_layer), shape.n_pages);
+  device::Account account;
+  const device::Gpu opened(*gpu.table, gpu.ordinal, account);
+  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, columns, *gpu.table, opened.n_processors());
 }
 
 }  // namespace
@@ -69,7 +97,7 @@ gptq_status GPTQ_CALL gptq_model_load(gptq_runtime* rt, const char* path, size_t
   });
 }
 
-gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_engine_params* engine,
+gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* src, const gptq_model_params* params, const gptq_engine_params* engine,
                                           gptq_memory_estimate* out, gptq_error* err) {
   return guard(err, [&] {
     require(rt && src && out, "rt, src and out must not be NULL");
@@ -80,15 +108,22 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     const format::Reader reader(*opened, &memory);
     const uint64_t manifest_bytes = memory.bytes();
     const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
+    const gptq_gpu_request gpu = request_of(*rt, read_params(params));
+    const model::WeightBytes weights = model::weight_bytes(reader, spec, &memory);
+    const uint32_t first = gpu.table ? first_device_layer(spec, weights, gpu.layers, gpu.bytes_max) : spec.n_layers;
     gptq_memory_estimate estimate{};
+    estimate.device_layers = spec.n_layers - first;
+    estimate.device_weights = model::device_bytes(spec, weights, first);
     estimate.host_weights =
-        sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
-    estimate.host_load_peak =
-        base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
-    if (engine) estimate_engine(reader.manifest(), spec, read_struct(engine, "gptq_engine_params"), estimate);
+        sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, first, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
+    estimate.host_load_peak = base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
+    // What goes to the device is on the host for a moment, a layer or the head at a time.
+    if (gpu.table) estimate.host_load_peak = base::add(estimate.host_load_peak, std::max(weights.embed + weights.head, largest(weights.layers)));
+    if (engine) estimate_engine(reader.manifest(), spec, read_struct(engine, "gptq_engine_params"), gpu, first, estimate);
     const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
     const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));
-    estimate.fits = !rt->memory.limit() || wanted <= rt->memory.limit();
+    const uint64_t on_device = base::add(estimate.device_weights, base::add(estimate.device_kv, estimate.device_scratch));
+    estimate.fits = (!rt->memory.limit() || wanted <= rt->memory.limit()) && (!gpu.table || on_device <= gpu.bytes_max);
     write_struct(out, estimate);
     return GPTQ_OK;
   });
@@ -107,7 +142,7 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
   return guard(nullptr, [&] {
     require(m && out, "m and out must not be NULL");
     check_version(out, "gptq_model_info");
-    const model::ModelSpec& spec = m->model.spec;
+    const model::ModelSpec& spec = m->model->spec;
     gptq_model_info info{};
     info.n_vocab = spec.n_vocab;
     info.n_layers = spec.n_layers;
@@ -116,15 +151,18 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.n_heads = spec.n_heads;
     info.n_kv_heads = spec.n_kv_heads;
     info.head_dim = spec.head_dim;
-    info.bits = kernels::bits_of(m->model.layers[spec.n_layers / 2].gate.w.kind);
-    info.group_size = m->model.group_size;
-    info.bos = m->model.generation.bos;
-    info.eos = m->model.generation.eos;
-    info.pad = m->model.generation.pad;
-    info.n_params = m->model.n_params;
-    info.host_bytes = m->model.weight_bytes + m->model.tokenizer.size();
+    info.bits = kernels::bits_of(m->model->layers[spec.n_layers / 2].gate.w.kind);
+    info.group_size = m->model->group_size;
+    info.bos = m->model->generation.bos;
+    info.eos = m->model->generation.eos;
+    info.pad = m->model->generation.pad;
+    info.n_params = m->model->n_params;
+    info.host_bytes = m->model->weight_bytes + m->model->tokenizer.size();
     info.kv_bytes_per_token = uint64_t(4) * spec.n_layers * spec.n_kv_heads * spec.head_dim;
-    info.fingerprint = m->model.fingerprint;
+    info.fingerprint = m->model->fingerprint;
+    info.device_bytes = m->weights_on_gpu();
+    info.device_layers = spec.n_layers - m->model->first_device_layer;
+    info.device_kind = m->on_gpu() ? GPTQ_DEVICE_CUDA : GPTQ_DEVICE_CPU;
     write_struct(out, info);
     return GPTQ_OK;
   });
@@ -133,7 +171,7 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
 gptq_status GPTQ_CALL gptq_model_meta(const gptq_model* m, const char* key, size_t key_size, char* buf, size_t cap, size_t* needed) {
   return guard(nullptr, [&] {
     require(m && key, "m and key must not be NULL");
-    const std::pmr::string* value = m->model.find_meta(text_of(key, key_size, "key"));
+    const std::pmr::string* value = m->model->find_meta(text_of(key, key_size, "key"));
     return value ? copy_out(value->c_str(), value->size() + 1, buf, cap, needed) : GPTQ_E_NOT_FOUND;
   });
 }

@@ -38,6 +38,7 @@ const char* GPTQ_CALL gptq_status_name(gptq_status status) {
     GPTQ_NAME(GPTQ_E_STRUCT_VERSION)
     GPTQ_NAME(GPTQ_E_BUFFER_TOO_SMALL)
     GPTQ_NAME(GPTQ_E_OUT_OF_MEMORY)
+    GPTQ_NAME(GPTQ_E_OUT_OF_DEVICE_MEMORY)
     GPTQ_NAME(GPTQ_E_BUDGET_EXCEEDED)
     GPTQ_NAME(GPTQ_E_KV_FULL)
     GPTQ_NAME(GPTQ_E_CONTEXT_FULL)
@@ -47,6 +48,8 @@ const char* GPTQ_CALL gptq_status_name(gptq_status status) {
     GPTQ_NAME(GPTQ_E_UNSUPPORTED)
     GPTQ_NAME(GPTQ_E_CANCELLED)
     GPTQ_NAME(GPTQ_E_NOT_FOUND)
+    GPTQ_NAME(GPTQ_E_BACKEND)
+    GPTQ_NAME(GPTQ_E_DEVICE_LOST)
     GPTQ_NAME(GPTQ_E_TEMPLATE)
     GPTQ_NAME(GPTQ_E_TEXT)
     GPTQ_NAME(GPTQ_E_NUMERIC)
@@ -79,3 +82,34 @@ void GPTQ_CALL gptq_runtime_release(gptq_runtime* rt) {
 }
 
 const char* GPTQ_CALL gptq_runtime_kernels(const gptq_runtime* rt) { return rt ? rt->kernel_text : ""; }
+
+gptq_status GPTQ_CALL gptq_runtime_load_backend(gptq_runtime* rt, const char* path, size_t path_size, gptq_error* err) {
+  return guard(err, [&] {
+    require(rt, "rt is NULL");
+    const std::lock_guard lock(rt->backend_guard);
+    require(!rt->backend, "this runtime has a backend already", GPTQ_E_INVALID_STATE);
+    const std::string_view name = path ? text_of(path, path_size, "path") : "libgptq_cuda.so";
+    require(name.find('\0') == name.npos, "path has a NUL in it");
+    rt->backend.emplace(name);
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_runtime_device(gptq_runtime* rt, uint32_t ordinal, gptq_device_info* out, gptq_error* err) {
+  return guard(err, [&] {
+    require(rt && out, "rt and out must not be NULL");
+    check_version(out, "gptq_device_info");
+    const cuda::Processor gpu = device::describe_gpu(rt->cuda_table(), ordinal);
+    gptq_device_info info{};
+    info.kind = GPTQ_DEVICE_CUDA;
+    info.ordinal = static_cast<int32_t>(ordinal);
+    info.capability = gpu.capability;
+    info.bytes_total = gpu.bytes_total;
+    info.bytes_free = gpu.bytes_free;
+    std::copy_n(gpu.luid, sizeof info.luid, info.luid);
+    std::copy_n(gpu.uuid, sizeof info.uuid, info.uuid);
+    std::copy_n(gpu.name, sizeof info.name, info.name);
+    write_struct(out, info);
+    return GPTQ_OK;
+  });
+}

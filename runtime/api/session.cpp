@@ -122,9 +122,9 @@ void drain(engine::Session& s, gptq_text_fn on_text, void* user) {
 gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gptq_error* err) {
   return guard(err, [&] {
     require(e && out, "e and out must not be NULL");
-    engine::Session* s = e->engine.create_session();
+    engine::Session* s = e->engine->create_session();
     if (!s)
-      base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e->engine.shape().max_sessions,
+      base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e->engine->shape().max_sessions,
                  " sessions; raise max_sessions or destroy one");
     s->owner = retain(e);
     *out = handle_of(s);
@@ -135,7 +135,7 @@ gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gp
 void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
   if (!s) return;
   gptq_engine& e = engine_of(session_of(s));
-  e.engine.destroy_session(session_of(s));
+  e.engine->destroy_session(session_of(s));
   gptq_engine_destroy(&e);
 }
 

@@ -42,7 +42,7 @@ static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const gptq_
   }
   std::string_view source = text_of(c.template_override, c.template_override_size, "template_override");
   if (source.empty()) {
-    const std::pmr::string* own = m.model.find_meta("chat_template");
+    const std::pmr::string* own = m.model->find_meta("chat_template");
     if (!own) base::fail(GPTQ_E_TEMPLATE, "the model has no chat template; give one as template_override");
     source = *own;
   }
@@ -94,12 +94,12 @@ gptq_status GPTQ_CALL gptq_detokenize(const gptq_model* m, const gptq_token* tok
 gptq_status GPTQ_CALL gptq_token_bytes(const gptq_model* m, gptq_token token, const char** bytes, size_t* size, uint32_t* attr) {
   return guard(nullptr, [&] {
     require(m && bytes && size, "m, bytes and size must not be NULL");
-    require(token >= 0 && static_cast<uint32_t>(token) < m->model.spec.n_vocab, "the token is outside the vocabulary");
+    require(token >= 0 && static_cast<uint32_t>(token) < m->model->spec.n_vocab, "the token is outside the vocabulary");
     const text::Tokenizer& tokenizer = tokenizer_of(*m);
     const std::string_view text = tokenizer.token_bytes(token);
     *bytes = text.data();
     *size = text.size();
-    const auto& ends = m->model.generation.end_tokens;
+    const auto& ends = m->model->generation.end_tokens;
     const bool is_end = std::find(ends.begin(), ends.end(), token) != ends.end();
     if (attr) *attr = tokenizer.attributes(token) | (is_end ? GPTQ_TOKEN_END : 0);
     return GPTQ_OK;

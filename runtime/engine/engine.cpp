@@ -9,14 +9,6 @@
 namespace gptq::engine {
 namespace {
 
-constexpr uint32_t default_ctx = 4096, default_batch = 256, default_page = 64;
-constexpr uint32_t ctx_max = 1u << 24, sessions_max = 4096, batch_max = 8192, logits_rows_max = 8192;
-
-uint32_t in_range(uint32_t value, uint32_t fallback, uint32_t most, std::string_view name) {
-  if (value > most) base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", value, " is above ", most);
-  return value ? value : fallback;
-}
-
 uint32_t columns_max(const model::Model& model) {
   uint32_t most = std::max(model.embed.w.k_padded, model.head.w.k_padded);
   for (const model::Layer& l : model.layers)
@@ -24,9 +16,7 @@ uint32_t columns_max(const model::Model& model) {
   return most;
 }
 
-uint64_t kv_layer_half(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::mul(spec.n_kv_heads, shape.page_tokens, kernels::kv_row_bytes(shape.kv_kind, spec.head_dim));
-}
+uint32_t rows_on_host(const EngineShape& shape) { return shape.first_device_layer ? shape.batch_tokens : 0; }
 
 template <class Scratch>
 base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, std::pmr::memory_resource* memory) {
@@ -37,38 +27,10 @@ base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, uin
 
 }  // namespace
 
-uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({logits_rows, batch_tokens, 32u})); }
-
-EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec) {
-  EngineShape shape{};
-  shape.max_sessions = in_range(params.max_sessions, 1, sessions_max, "max_sessions");
-  shape.ctx_tokens = in_range(params.ctx_tokens, std::min(default_ctx, spec.n_ctx_train), ctx_max, "ctx_tokens");
-  shape.page_tokens = in_range(params.page_tokens, default_page, 256, "page_tokens");
-  if (shape.page_tokens % 16) base::fail(GPTQ_E_INVALID_ARGUMENT, "page_tokens = ", shape.page_tokens, " is not a multiple of 16");
-  shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
-  shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
-  shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
-  if (params.kv_type < GPTQ_KV_F16 || params.kv_type > GPTQ_KV_I8)
-    base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
-  if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
-  shape.exact = params.flags & GPTQ_ENGINE_EXACT;
-  shape.kv_kind = shape.exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
-  const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
-  const uint64_t pages = params.kv_bytes ? std::min(all, params.kv_bytes / kv_page_bytes(shape, spec)) : all;
-  if (pages == 0 || pages > UINT32_MAX)
-    base::fail(GPTQ_E_INVALID_ARGUMENT, "the KV arena would have ", pages, " pages of ", kv_page_bytes(shape, spec),
-               " bytes: choose another kv_bytes or ctx_tokens");
-  shape.n_pages = static_cast<uint32_t>(pages);
-  return shape;
-}
-
-uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::round_up(base::mul(2 * kv_layer_half(shape, spec), spec.n_layers), base::Buffer::align);
-}
-
 Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena)
-    : workspace(spec, shape.batch_tokens, shape.max_logits(), arena),
-      device({shape.batch_tokens, k_padded, shape.exact, spec.n_heads, spec.head_dim, shape.ctx_tokens}, arena),
+    : rotation(spec, shape.ctx_tokens, shape.batch_tokens, arena),
+      workspace(spec, rows_on_host(shape), shape.first_device_layer == spec.n_layers ? shape.max_logits() : 0, arena),
+      device({rows_on_host(shape), k_padded, shape.exact, spec.n_embd, spec.n_heads, spec.head_dim, shape.ctx_tokens}, arena),
       pages(shape.n_pages, arena),
       members(arena.take<Member>(shape.max_sessions)),
       sequences(arena.take<device::Sequence>(shape.max_sessions)),
@@ -86,28 +48,34 @@ uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& 
 }
 
 Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
-               base::Pool& pool, std::pmr::memory_resource* memory)
+               base::Pool& pool, const device::Gpu* gpu, std::pmr::memory_resource* memory)
     : model_(model),
       tokenizer_(tokenizer),
       shape_(shape),
       pool_(pool),
       memory_(reserve<Scratch>(model.spec, shape, columns_max(model), memory)),
-      kv_memory_(memory, base::to_size(base::mul(kv_page_bytes(shape, model.spec), shape.n_pages))),
+      kv_memory_(memory, base::to_size(base::mul(host_page_bytes(shape, model.spec), shape.n_pages))),
       scratch_([&] {
         base::Arena arena(memory_.data());
         return Scratch(model.spec, shape, columns_max(model), arena);
       }()),
-      kv_{kv_memory_.data(),
-          kv_page_bytes(shape, model.spec),
-          2 * kv_layer_half(shape, model.spec),
-          kv_layer_half(shape, model.spec),
-          shape.page_tokens,
-          model.spec.n_kv_heads,
-          model.spec.head_dim,
-          shape.kv_kind},
-      device_(kernels, pool, scratch_.device),
-      forward_(model.spec, device_, kv_, scratch_.workspace, shape.ctx_tokens),
-      sessions_(shape.max_sessions, memory) {}
+      cpu_(kernels, pool, scratch_.device),
+      stages_(memory),
+      sessions_(shape.max_sessions, memory) {
+  const model::ModelSpec& spec = model.spec;
+  const uint64_t half = host_half_bytes(shape, spec);
+  stages_.reserve(2);
+  if (shape.first_device_layer > 0) {
+    const device::KvCache kv{kv_memory_.data(),  host_page_bytes(shape, spec), 2 * half,        half,
+                             shape.page_tokens, spec.n_kv_heads,              spec.head_dim, shape.kv_kind};
+    stages_.push_back({cpu_, Forward(spec, cpu_, kv, scratch_.workspace), 0, shape.first_device_layer, 1});
+  }
+  if (shape.first_device_layer == spec.n_layers) return;
+  gpu_.emplace(shape, model, columns_max(model), *gpu, memory);
+  stages_.push_back({gpu_->device(), Forward(spec, gpu_->device(), gpu_->kv(), gpu_->workspace(), shape.first_device_layer), shape.first_device_layer,
+                     spec.n_layers, gpu_layers_at_once});
+  gpu_->record(stages_.back().forward, model, shape);
+}
 
 Session* Engine::create_session() {
   for (size_t i = 0; i < sessions_.size(); ++i) {

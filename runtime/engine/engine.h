@@ -8,32 +8,29 @@
 #include "base/threads.h"
 #include "device/cpu/cpu_device.h"
 #include "engine/forward.h"
+#include "engine/gpu_part.h"
 #include "engine/kv_pages.h"
 #include "engine/session.h"
+#include "engine/shape.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
 namespace gptq::engine {
 
-// gptq_engine_params with every default filled in.
-struct EngineShape {
-  uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, n_pages;
-  bool exact;
-  kernels::KvKind kv_kind;
-
-  uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
-  uint32_t max_logits() const;  // rows of logits computed at a time
+// Layers that are on one device.
+struct Stage {
+  device::Device& device;
+  Forward forward;
+  uint32_t first_layer, end_layer;
+  uint32_t layers_at_once;  // a quantum
 };
-// Fails with INVALID_ARGUMENT.
-EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec);
-uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec);
 
 class Engine {
  public:
-  // tokenizer may be NULL.
+  // tokenizer may be NULL; gpu is there where the model has layers on one.
   Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
-         base::Pool& pool, std::pmr::memory_resource* memory);
-  // What it takes besides the KV arena. k_padded: the most columns of any matrix.
+         base::Pool& pool, const device::Gpu* gpu, std::pmr::memory_resource* memory);
+  // What it takes on the host besides the KV arena. k_padded: the most columns of any matrix.
   static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded);
 
   const model::Model& model() const { return model_; }
@@ -62,6 +59,7 @@ class Engine {
   };
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena);
+    Rotation rotation;
     Workspace workspace;
     device::CpuScratch device;
     KvPages pages;
@@ -83,13 +81,20 @@ class Engine {
   };
 
   // scheduler.cpp: what is computed next
+  void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
   uint32_t rows_wanted(const Session& session) const;
   bool join(Session& session, uint32_t n_rows);
   bool reserve_pages(Session& session, uint32_t n_tokens);
   double next_quantum() const;
-  void run_quantum(gptq_step_info& info);
-  void take_logits(uint32_t first, uint32_t count, const float* logits);
+  void run_quantum();
+  void begin_stage(Stage& stage);
+  void run_layers(Stage& stage);
+  void run_logits(Stage& stage);
+  bool only_best_tokens() const;
+  bool settle(uint32_t wait_us, gptq_step_info& info);
+  void take_logits();
+  void end_all(gptq_status status);
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
@@ -97,7 +102,7 @@ class Engine {
   void leave_batch(const Session& session);
   bool is_end_token(int32_t token) const;
   void report(gptq_step_info& info) const;
-  Batch batch() const;
+  device::Batch batch() const;
 
   const model::Model& model_;
   const text::Tokenizer* tokenizer_;
@@ -105,15 +110,25 @@ class Engine {
   base::Pool& pool_;
   base::Buffer memory_, kv_memory_;
   Scratch scratch_;
-  const device::KvCache kv_;
-  device::CpuDevice device_;
-  Forward forward_;
+  device::CpuDevice cpu_;
+  std::optional<GpuPart> gpu_;
+  std::pmr::vector<Stage> stages_;  // in the order of their layers
   std::pmr::vector<Session> sessions_;
 
   // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
   uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0;
   uint32_t next_layer_ = 0, next_logit_ = 0;
   double batch_us_ = 0;
+  // A device's work that the batch cannot go on without, and where its results will be.
+  struct Awaited {
+    bool any = false;
+    uint32_t n_logits = 0;
+    const float* logits = nullptr;
+    const int32_t* tokens = nullptr;  // instead of logits
+  } awaited_;
+  double queued_us_ = 0;       // what a device was given in this step, by what it should take
+  uint32_t queued_ = 0;        // quanta of it
+  Clock::time_point queued_at_;
   Costs layer_costs_, logit_costs_;
   uint32_t turn_ = 0;  // the session that is asked first for the next batch
 };

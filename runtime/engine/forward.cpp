@@ -21,9 +21,26 @@ void rope_frequencies(const model::Rope& rope, uint32_t n_ctx, float* inv_freq) 
 
 }  // namespace
 
+Rotation::Rotation(const model::ModelSpec& spec, uint32_t n_ctx, uint32_t max_rows, base::Arena& arena)
+    : n(spec.rope.dim / 2), scale(spec.rope.scale), inv_freq(arena.take<float>(n)), cos(arena.take<float>(uint64_t{max_rows} * n)),
+      sin(arena.take<float>(uint64_t{max_rows} * n)) {
+  if (inv_freq) rope_frequencies(spec.rope, n_ctx, inv_freq);
+}
+
+void Rotation::turn_to(std::span<const device::Sequence> sequences) {
+  for (const device::Sequence& s : sequences)
+    for (uint32_t i = 0; i < s.n_rows; ++i)
+      for (uint32_t j = 0; j < n; ++j) {
+        // The product is rounded to float32 as in the models' own code; at far positions that is part of their result.
+        const float angle = static_cast<float>(s.first_position + i) * inv_freq[j];
+        const size_t at = size_t(s.first_row + i) * n + j;
+        cos[at] = static_cast<float>(std::cos(double(angle))) * scale;
+        sin[at] = static_cast<float>(std::sin(double(angle))) * scale;
+      }
+}
+
 Workspace::Workspace(const model::ModelSpec& spec, uint32_t max_rows, uint32_t max_logits, base::Arena& arena) {
   const uint64_t rows = max_rows, q_size = uint64_t(spec.n_heads) * spec.head_dim, kv_size = uint64_t(spec.n_kv_heads) * spec.head_dim;
-  inv_freq = arena.take<float>(spec.rope.dim / 2);
   x = arena.take<float>(rows * spec.n_embd);
   h = arena.take<float>(rows * spec.n_embd);
   q = arena.take<float>(rows * q_size);
@@ -32,86 +49,42 @@ Workspace::Workspace(const model::ModelSpec& spec, uint32_t max_rows, uint32_t m
   attended = arena.take<float>(rows * q_size);
   gate = arena.take<float>(rows * spec.n_ff);
   up = arena.take<float>(rows * spec.n_ff);
-  cos = arena.take<float>(rows * (spec.rope.dim / 2));
-  sin = arena.take<float>(rows * (spec.rope.dim / 2));
   logits = arena.take<float>(uint64_t(max_logits) * spec.n_vocab);
 }
 
-Forward::Forward(const model::ModelSpec& spec, device::Device& device, const device::KvCache& kv, const Workspace& workspace, uint32_t n_ctx)
-    : spec_(spec), device_(device), kv_(kv), ws_(workspace) {
-  rope_frequencies(spec.rope, n_ctx, ws_.inv_freq);
-}
-
-void Forward::begin(const Batch& batch, const model::Linear& embed) {
-  device_.embed(embed.w, batch.tokens, ws_.x);
-  rotate(batch.sequences);
-}
-
-void Forward::rotate(std::span<const device::Sequence> sequences) {
-  const uint32_t n = spec_.rope.dim / 2;
-  for (const device::Sequence& s : sequences)
-    for (uint32_t i = 0; i < s.n_rows; ++i)
-      for (uint32_t j = 0; j < n; ++j) {
-        // The product is rounded to float32 as in the models' own code; at far positions that is part of their result.
-        const float angle = static_cast<float>(s.first_position + i) * ws_.inv_freq[j];
-        const size_t at = size_t(s.first_row + i) * n + j;
-        ws_.cos[at] = static_cast<float>(std::cos(double(angle))) * spec_.rope.scale;
-        ws_.sin[at] = static_cast<float>(std::sin(double(angle))) * spec_.rope.scale;
-      }
-}
-
-void Forward::layer(const Batch& batch, const model::Layer& layer, uint32_t index) {
-  const auto rows = static_cast<uint32_t>(batch.tokens.size());
-  attention_input(rows, layer);
-  attend(batch.sequences, rows, layer, index);
+void Forward::layer(uint32_t rows, const model::Layer& layer, uint32_t index) {
+  attend(rows, layer, index, {ws_.x, layer.attn_norm, spec_.norm_eps});
   attention_output(rows, layer);
-  mlp_input(rows, layer);
-  activate(rows, layer);
-  mlp_output(rows, layer);
+  gate_up(rows, layer, {ws_.x, layer.mlp_norm, spec_.norm_eps});
+  mlp_output(rows, layer, {.x = ws_.gate, .up = ws_.up});
 }
 
-void Forward::attention_input(uint32_t rows, const model::Layer& layer) {
-  device_.rms_norm(ws_.x, layer.attn_norm, ws_.h, rows, spec_.n_embd, spec_.norm_eps);
-}
-
-void Forward::attend(std::span<const device::Sequence> sequences, uint32_t rows, const model::Layer& layer, uint32_t index) {
+void Forward::attend(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input) {
   const device::Product qkv[] = {{&layer.q.w, layer.q.bias, ws_.q}, {&layer.k.w, layer.k.bias, ws_.k}, {&layer.v.w, layer.v.bias, ws_.v}};
-  device_.matmul(qkv, ws_.h, rows);
-  if (spec_.qk_norm) {
-    device_.rms_norm(ws_.q, layer.q_norm, ws_.q, rows * spec_.n_heads, spec_.head_dim, spec_.norm_eps);
-    device_.rms_norm(ws_.k, layer.k_norm, ws_.k, rows * spec_.n_kv_heads, spec_.head_dim, spec_.norm_eps);
-  }
-  device_.rope(ws_.q, ws_.cos, ws_.sin, rows, spec_.n_heads, spec_.head_dim, spec_.rope.dim);
-  device_.rope(ws_.k, ws_.cos, ws_.sin, rows, spec_.n_kv_heads, spec_.head_dim, spec_.rope.dim);
-  device_.store_kv(kv_, sequences, ws_.k, ws_.v, index);
-  device_.attention(kv_, sequences, ws_.q, ws_.attended, {spec_.n_heads, index, spec_.windows[index], spec_.attention_scale});
+  device_.matmul(qkv, input, rows, false);
+  device_.append_kv(kv_, {ws_.q, ws_.k, ws_.v, layer.q_norm, layer.k_norm, spec_.norm_eps, spec_.n_heads, spec_.rope.dim}, index - first_layer_);
+  device_.attention(kv_, ws_.q, ws_.attended, {spec_.n_heads, index - first_layer_, spec_.windows[index], spec_.attention_scale});
 }
 
 void Forward::attention_output(uint32_t rows, const model::Layer& layer) {
-  device_.matmul_add({&layer.o.w, layer.o.bias, ws_.x}, ws_.attended, rows);
+  const device::Product product{&layer.o.w, layer.o.bias, ws_.x};
+  device_.matmul({&product, 1}, {ws_.attended}, rows, true);
 }
 
-void Forward::mlp_input(uint32_t rows, const model::Layer& layer) {
-  device_.rms_norm(ws_.x, layer.mlp_norm, ws_.h, rows, spec_.n_embd, spec_.norm_eps);
+void Forward::gate_up(uint32_t rows, const model::Layer& layer, const device::Input& input) {
+  const device::Product products[] = {{&layer.gate.w, layer.gate.bias, ws_.gate}, {&layer.up.w, layer.up.bias, ws_.up}};
+  device_.matmul(products, input, rows, false);
 }
 
-void Forward::activate(uint32_t rows, const model::Layer& layer) {
-  const device::Product gate_up[] = {{&layer.gate.w, layer.gate.bias, ws_.gate}, {&layer.up.w, layer.up.bias, ws_.up}};
-  device_.matmul(gate_up, ws_.h, rows);
-  device_.silu_mul(ws_.gate, ws_.up, uint64_t(rows) * spec_.n_ff);
+void Forward::mlp_output(uint32_t rows, const model::Layer& layer, const device::Input& input) {
+  const device::Product product{&layer.down.w, layer.down.bias, ws_.x};
+  device_.matmul({&product, 1}, input, rows, true);
 }
 
-void Forward::mlp_output(uint32_t rows, const model::Layer& layer) {
-  device_.matmul_add({&layer.down.w, layer.down.bias, ws_.x}, ws_.gate, rows);
-}
-
-const float* Forward::logits(const Batch& batch, uint32_t first, uint32_t count, const float* final_norm, const model::Linear& head) {
-  for (uint32_t i = 0; i < count; ++i)
-    device_.rms_norm(ws_.x + size_t(batch.logit_rows[first + i]) * spec_.n_embd, final_norm, ws_.h + size_t(i) * spec_.n_embd, 1,
-                     spec_.n_embd, spec_.norm_eps);
+void Forward::logits(uint32_t first, uint32_t count, const float* final_norm, const model::Linear& head) {
+  device_.select_rows(ws_.x, spec_.n_embd, first, count, ws_.h);
   const device::Product product{&head.w, head.bias, ws_.logits};
-  device_.matmul({&product, 1}, ws_.h, count);
-  return ws_.logits;
+  device_.matmul({&product, 1}, {ws_.h, final_norm, spec_.norm_eps}, count, false);
 }
 
 }  // namespace gptq::engine

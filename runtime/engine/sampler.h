@@ -10,6 +10,9 @@ struct Sampling {
   float temperature = 0, top_p = 0, min_p = 0, repeat_penalty = 0;  // 0 = greedy / off
   int32_t top_k = 0;
   uint32_t penalty_window = 0;  // 0 = all
+
+  // The token of the largest logit, without looking at others.
+  bool is_greedy() const { return temperature == 0 && (repeat_penalty == 0 || repeat_penalty == 1); }
 };
 
 struct Candidate {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/failure.h"
 #include "engine/engine.h"
 
 namespace gptq::engine {
@@ -39,25 +40,42 @@ uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
   return rows * 2 > most && estimate(most) <= budget_us ? most : rows;
 }
 
-Batch Engine::batch() const {
-  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}};
+device::Batch Engine::batch() const {
+  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.cos, scratch_.rotation.sin};
 }
 
 gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& info) {
   const base::Pool::Active active(pool_);
   const Clock::time_point begin = Clock::now();
   for (Session& session : sessions_) session.offered = false;
-  for (double used = 0; budget_us != GPTQ_BUDGET_POLL; used = us_since(begin)) {
-    end_cancelled();
-    if (!n_members_ && !form_batch(budget_us)) break;
-    const bool fits = budget_us == GPTQ_BUDGET_UNLIMITED || info.quanta == 0 || next_quantum() <= budget_us - used;
-    if (!fits) break;
-    run_quantum(info);
-    if (one_batch && !n_members_) break;
+  try {
+    if (budget_us != GPTQ_BUDGET_POLL) work(begin, budget_us, one_batch, info);
+  } catch (const base::Failure& failure) {
+    end_all(failure.detail.status);
+    throw;
   }
   report(info);
   info.used_us = static_cast<uint32_t>(us_since(begin));
   return std::any_of(sessions_.begin(), sessions_.end(), [&](const Session& s) { return rows_wanted(s) > 0; }) ? GPTQ_MORE : GPTQ_IDLE;
+}
+
+void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info) {
+  const bool unlimited = budget_us == GPTQ_BUDGET_UNLIMITED;
+  queued_us_ = 0;
+  queued_ = 0;
+  for (;;) {
+    end_cancelled();
+    const double used = us_since(begin), left = unlimited ? 1e18 : budget_us - std::max(used, queued_us_);
+    if (awaited_.any) {
+      if (!settle(unlimited ? UINT32_MAX : static_cast<uint32_t>(std::max(0.0, budget_us - used)), info)) return;
+      if (one_batch && !n_members_) return;
+      continue;
+    }
+    if (!n_members_ && !form_batch(budget_us)) return;
+    if (info.quanta > 0 && next_quantum() > left) return;
+    run_quantum();
+    ++info.quanta;
+  }
 }
 
 void Engine::report(gptq_step_info& info) const {
@@ -116,27 +134,82 @@ double Engine::next_quantum() const {
   return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
 }
 
-void Engine::run_quantum(gptq_step_info& info) {
+void Engine::run_quantum() {
   const Clock::time_point begin = Clock::now();
-  if (next_layer_ < model_.spec.n_layers) {
-    if (next_layer_ == 0) forward_.begin(batch(), model_.embed);
-    forward_.layer(batch(), model_.layers[next_layer_], next_layer_);
-    ++next_layer_;
-    layer_costs_.note(n_rows_, us_since(begin));
-  } else if (next_logit_ < n_logit_rows_) {
-    const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_);
-    take_logits(next_logit_, count, forward_.logits(batch(), next_logit_, count, model_.final_norm, model_.head));
-    next_logit_ += count;
-    logit_costs_.note(count, us_since(begin));
+  if (queued_ == 0) queued_at_ = begin;
+  const double expected = next_quantum();
+  const bool layers = next_layer_ < model_.spec.n_layers;
+  Stage& stage = layers && next_layer_ < stages_.front().end_layer ? stages_.front() : stages_.back();
+  if (layers) run_layers(stage);
+  else if (next_logit_ < n_logit_rows_) run_logits(stage);
+  awaited_.any = next_layer_ == model_.spec.n_layers && (awaited_.n_logits || n_logit_rows_ == 0);
+  const double us = us_since(begin);
+  batch_us_ += us;
+  if (stage.device.finish(0) && queued_ == 0) {
+    layers ? layer_costs_.note(n_rows_, us) : logit_costs_.note(std::max(1u, awaited_.n_logits), us);
+  } else {
+    queued_us_ += expected;
+    ++queued_;
   }
-  batch_us_ += us_since(begin);
-  ++info.quanta;
-  if (next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_) commit(info);
 }
 
-// Gives rows first .. first + count - 1 of the batch's logits to the sessions they belong to.
-void Engine::take_logits(uint32_t first, uint32_t count, const float* logits) {
-  const uint32_t n_vocab = model_.spec.n_vocab;
+void Engine::begin_stage(Stage& stage) {
+  if (stage.first_layer == 0) scratch_.rotation.turn_to(batch().sequences);
+  stage.device.begin(batch());
+  if (stage.first_layer == 0) stage.forward.embed(model_.embed);
+  else stage.device.upload(scratch_.workspace.x, uint64_t{n_rows_} * model_.spec.n_embd, stage.forward.workspace().x);
+}
+
+void Engine::run_layers(Stage& stage) {
+  if (next_layer_ == stage.first_layer) begin_stage(stage);
+  const uint32_t end = std::min(stage.end_layer, next_layer_ + stage.layers_at_once);
+  const bool one_row_each = n_rows_ == n_members_;
+  if (!one_row_each || !stage.device.replay(GpuPart::key_of_layers(n_rows_, next_layer_)))
+    for (uint32_t i = next_layer_; i < end; ++i) stage.forward.layer(n_rows_, model_.layers[i], i);
+  next_layer_ = end;
+}
+
+void Engine::run_logits(Stage& stage) {
+  const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), n_vocab = model_.spec.n_vocab;
+  const bool one_row_each = n_rows_ == n_members_ && count == n_rows_;
+  if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_.final_norm, model_.head);
+  const float* logits = stage.forward.workspace().logits;
+  awaited_.n_logits = count;
+  if (only_best_tokens()) awaited_.tokens = stage.device.best_tokens(logits, count, n_vocab);
+  if (!awaited_.tokens) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
+}
+
+// Whether nobody in the batch needs more of the logits than the largest.
+bool Engine::only_best_tokens() const {
+  return std::all_of(scratch_.members, scratch_.members + n_members_,
+                     [](const Member& m) { return !m.session->wants_logits() && m.session->sampling.is_greedy(); });
+}
+
+// Whether what the batch waits for is done, after at most so long; then goes on with it.
+bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
+  const Clock::time_point begin = Clock::now();
+  if (!stages_.back().device.finish(wait_us)) {
+    batch_us_ += us_since(begin);
+    return false;
+  }
+  // Quanta of a device are told apart by their number alone.
+  if (queued_ && n_members_) {
+    layer_costs_.note(n_rows_, us_since(queued_at_) / queued_);
+    if (awaited_.n_logits) logit_costs_.note(awaited_.n_logits, us_since(queued_at_) / queued_);
+  }
+  queued_ = 0;
+  take_logits();
+  next_logit_ += awaited_.n_logits;
+  awaited_ = {};
+  batch_us_ += us_since(begin);
+  if (n_members_ && next_logit_ == n_logit_rows_) commit(info);
+  return true;
+}
+
+// Gives the rows of logits that were waited for to the sessions they belong to.
+void Engine::take_logits() {
+  const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = awaited_.n_logits;
+  const float* logits = awaited_.logits;
   for (uint32_t m = 0; m < n_members_; ++m) {
     Member& member = scratch_.members[m];
     const Session& session = *member.session;
@@ -147,7 +220,9 @@ void Engine::take_logits(uint32_t first, uint32_t count, const float* logits) {
       std::memcpy(session.logits + size_t(slot) * n_vocab, logits + size_t(i - first) * n_vocab, n_vocab * sizeof(float));
     }
     const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-    if (samples && end == member.first_logit + member.n_logits)
+    if (!samples || end != member.first_logit + member.n_logits) continue;
+    if (awaited_.tokens) member.sampled = awaited_.tokens[end - 1 - first];
+    else
       member.sampled = sample({logits + size_t(end - 1 - first) * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling,
                               member.random, scratch_.candidates);
   }
@@ -199,6 +274,14 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
   session.status = status;
   session.end_unseen = true;
   session.text.finish();
+}
+
+// What goes wrong with a device ends everybody's generation; what they had before stays.
+void Engine::end_all(gptq_status status) {
+  n_members_ = 0;
+  awaited_ = {};
+  for (Session& session : sessions_)
+    if (session.running) end(session, GPTQ_STOP_ERROR, status);
 }
 
 void Engine::end_cancelled() {

@@ -30,17 +30,88 @@ void read_generation(const format::fb::Generation& from, uint32_t n_vocab, Gener
       base::fail(GPTQ_E_FORMAT, "a recommended sampling value is out of range: ", static_cast<double>(value));
 }
 
+uint64_t slots_bytes(const format::Reader& reader, std::span<const Slot> slots) {
+  uint64_t bytes = 0;
+  for (const Slot& slot : slots)
+    if (const format::fb::Tensor* tensor = reader.find(slot.name)) bytes = base::add(bytes, placed_bytes(*tensor));
+  return bytes;
+}
+
+// Pointers into a block that has been copied elsewhere.
+class Move {
+ public:
+  Move(const base::Buffer& from, std::byte* to) : from_(from.data()), to_(to) {}
+  void operator()(Linear& linear) const {
+    (*this)(linear.w.codes);
+    (*this)(linear.w.scales);
+    (*this)(linear.w.zeros);
+    (*this)(linear.w.perm);
+    (*this)(linear.bias);
+  }
+  template <class T>
+  void operator()(const T*& p) const {
+    if (p) p = reinterpret_cast<const T*>(to_ + (reinterpret_cast<const std::byte*>(p) - from_));
+  }
+
+ private:
+  const std::byte* from_;
+  std::byte* to_;
+};
+
+void move_layer(Layer& layer, const Move& move) {
+  for (const float** vector : {&layer.attn_norm, &layer.mlp_norm, &layer.q_norm, &layer.k_norm}) move(*vector);
+  for (Linear* linear : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) move(*linear);
+}
+
+// Part of a longer job's progress.
+struct PartProgress {
+  const LoadOptions& whole;
+  uint64_t done, part, total;
+  LoadOptions options() {
+    LoadOptions o;
+    if (!whole.progress) return o;
+    o.progress = [](void* user, uint32_t permille) {
+      const auto& p = *static_cast<const PartProgress*>(user);
+      return p.whole.progress(p.whole.progress_user, static_cast<uint32_t>((p.done * 1000 + p.part * permille) / std::max<uint64_t>(p.total, 1)));
+    };
+    o.progress_user = this;
+    return o;
+  }
+};
+
 }  // namespace
 
-uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory) {
+uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, uint32_t first_device_layer, std::pmr::memory_resource* memory) {
   const format::fb::Manifest& manifest = reader.manifest();
   uint64_t bytes = spec.n_layers * (sizeof(Layer) + sizeof(uint32_t)) + spec.rope.dim * sizeof(float);
   if (manifest.tokenizer()) bytes = base::add(bytes, manifest.tokenizer()->bytes());
   if (manifest.generation() && manifest.generation()->end_tokens()) bytes += manifest.generation()->end_tokens()->size() * sizeof(int32_t);
   if (manifest.meta())
     for (const auto* entry : *manifest.meta()) bytes += 2 * sizeof(std::pmr::string) + entry->key()->size() + entry->value()->size() + 2;
-  for (const Slot& slot : weight_slots(spec, memory))
-    if (const format::fb::Tensor* tensor = reader.find(slot.name)) bytes = base::add(bytes, placed_bytes(*tensor));
+  if (first_device_layer == spec.n_layers) return base::add(bytes, slots_bytes(reader, weight_slots(spec, memory)));
+  const WeightBytes weights = weight_bytes(reader, spec, memory);
+  if (first_device_layer > 0) bytes = base::add(bytes, weights.embed);
+  for (uint32_t i = 0; i < first_device_layer; ++i) bytes = base::add(bytes, weights.layers[i]);
+  return bytes;
+}
+
+uint64_t device_bytes(const ModelSpec& spec, const WeightBytes& weights, uint32_t first_device_layer) {
+  if (first_device_layer == spec.n_layers) return 0;
+  uint64_t bytes = base::add(weights.head, first_device_layer == 0 && !spec.tied_head ? weights.embed : 0);
+  for (uint32_t i = first_device_layer; i < spec.n_layers; ++i) bytes = base::add(bytes, weights.layers[i]);
+  return bytes;
+}
+
+WeightBytes weight_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory) {
+  WeightBytes bytes(memory);
+  const auto slots = weight_slots(spec, memory);
+  const auto of = [&](std::string_view name) {
+    const auto at = std::find_if(slots.begin(), slots.end(), [&](const Slot& slot) { return slot.name == name; });
+    return at == slots.end() ? 0 : slots_bytes(reader, {&*at, 1});
+  };
+  bytes.embed = of("embed");
+  bytes.head = base::add(of(spec.tied_head ? "embed" : "head"), base::add(of("head.bias"), of("final_norm")));
+  for (uint32_t i = 0; i < spec.n_layers; ++i) bytes.layers.push_back(slots_bytes(reader, layer_slots(spec, i, memory)));
   return bytes;
 }
 
@@ -60,15 +131,8 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
   spec = check_spec(*manifest.spec(), memory);
   fingerprint = reader.manifest_hash();
 
-  Weights weights(reader, weight_slots(spec, memory), options, pool, memory);
-  weight_bytes = weights.bytes();
-  n_params = weights.n_params();
-  embed = weights.linear("", "embed");
-  head = spec.tied_head ? embed : weights.linear("", "head");
-  final_norm = weights.vector("", "final_norm");
-  layers.reserve(spec.n_layers);
-  for (uint32_t i = 0; i < spec.n_layers; ++i) layers.push_back(weights.layer(i));
-  weights_ = weights.take_block();
+  first_device_layer = options.placer ? options.placer->first_layer(spec, model::weight_bytes(reader, spec, memory)) : spec.n_layers;
+  first_device_layer < spec.n_layers ? load_on_device(reader, options, pool, memory) : load_weights(reader, options, pool, memory);
   group_size = reader.find(layer_prefix(spec.n_layers / 2, memory) + "gate")->group_size();
 
   if (const format::fb::Part* part = manifest.tokenizer()) {
@@ -81,6 +145,64 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
     for (const auto* entry : *manifest.meta())
       meta.emplace_back(std::string_view(entry->key()->c_str(), entry->key()->size()),
                         std::string_view(entry->value()->c_str(), entry->value()->size()));
+}
+
+void Model::load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
+  Weights weights(reader, weight_slots(spec, memory), options, pool, memory);
+  weight_bytes = weights.bytes();
+  n_params = weights.n_params();
+  embed = weights.linear("", "embed");
+  head = spec.tied_head ? embed : weights.linear("", "head");
+  final_norm = weights.vector("", "final_norm");
+  layers.reserve(spec.n_layers);
+  for (uint32_t i = 0; i < spec.n_layers; ++i) layers.push_back(weights.layer(i));
+  weights_ = weights.take_block();
+}
+
+// The host's part first; then what goes to the device, in pieces of a layer, so that little of it is on the host at any time.
+void Model::load_on_device(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
+  const auto is_layer = [](const Slot& slot) { return slot.name.starts_with("layers."); };
+  std::pmr::vector<Slot> host(memory), ends(memory);  // ends: what the device has besides layers
+  for (Slot& slot : weight_slots(spec, memory)) {
+    if (is_layer(slot)) continue;
+    const bool is_embed = slot.name == "embed";
+    if (is_embed && first_device_layer > 0) host.push_back(slot);
+    if (!is_embed || spec.tied_head || first_device_layer == 0) ends.push_back(std::move(slot));
+  }
+  for (uint32_t i = 0; i < first_device_layer; ++i)
+    for (Slot& slot : layer_slots(spec, i, memory)) host.push_back(std::move(slot));
+  PartProgress progress{options, 0, 0, base::add(slots_bytes(reader, weight_slots(spec, memory)), 1)};
+  const auto read = [&](std::span<const Slot> slots) {
+    progress.done += progress.part;
+    progress.part = slots_bytes(reader, slots);
+    Weights weights(reader, slots, progress.options(), pool, memory);
+    n_params += weights.n_params();
+    return weights;
+  };
+
+  layers.reserve(spec.n_layers);
+  if (!host.empty()) {
+    Weights weights = read(host);
+    weight_bytes = weights.bytes();
+    embed = weights.linear("", "embed");
+    for (uint32_t i = 0; i < first_device_layer; ++i) layers.push_back(weights.layer(i));
+    weights_ = weights.take_block();
+    if (spec.tied_head) n_params -= uint64_t{embed.w.n} * embed.w.k;  // it comes again as the head
+  }
+  {
+    const Weights weights = read(ends);
+    const Move move(weights.block(), options.placer->place(weights.block().bytes()));
+    head = weights.linear("", spec.tied_head ? "embed" : "head");
+    final_norm = weights.vector("", "final_norm");
+    move(head);
+    move(final_norm);
+    if (first_device_layer == 0 && !spec.tied_head) move(embed = weights.linear("", "embed"));
+    if (first_device_layer == 0 && spec.tied_head) embed = head;
+  }
+  for (uint32_t i = first_device_layer; i < spec.n_layers; ++i) {
+    const Weights weights = read(layer_slots(spec, i, memory));
+    move_layer(layers.emplace_back(weights.layer(i)), Move(weights.block(), options.placer->place(weights.block().bytes())));
+  }
 }
 
 const std::pmr::string* Model::find_meta(std::string_view key) const {

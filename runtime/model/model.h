@@ -30,16 +30,20 @@ class Model {
   std::pmr::vector<std::pair<std::pmr::string, std::pmr::string>> meta;
   base::Buffer tokenizer;  // the section's bytes; empty = none
   int32_t group_size = 0;  // of the middle layer's MLP, as the checkpoint had it
-  uint64_t fingerprint, n_params = 0, weight_bytes = 0;
+  uint64_t fingerprint, n_params = 0, weight_bytes = 0;  // weight_bytes: on the host
+  uint32_t first_device_layer = 0;  // n_layers: everything is on the host. What is on the device: these layers, final_norm, head; with 0 embed
 
   const std::pmr::string* find_meta(std::string_view key) const;
 
  private:
+  void load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
+  void load_on_device(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
   base::Buffer weights_;
 };
 
-// Bytes that a Model of this file would allocate.
-uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory);
+// Bytes that a Model of this file would hold on the host, and on the device.
+uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, uint32_t first_device_layer, std::pmr::memory_resource* memory);
+uint64_t device_bytes(const ModelSpec& spec, const WeightBytes& weights, uint32_t first_device_layer);
 // Bytes needed besides while it is loaded, at most.
 uint64_t loading_bytes(const format::fb::Manifest& manifest, uint32_t threads);
 

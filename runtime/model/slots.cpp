@@ -35,30 +35,38 @@ class SlotList {
   std::pmr::string prefix_;
 };
 
+void add_layer(const ModelSpec& spec, uint32_t index, SlotList& list) {
+  const uint32_t q = spec.n_heads * spec.head_dim, kv = spec.n_kv_heads * spec.head_dim;
+  list.layer(index);
+  list.vector("attn_norm", spec.n_embd);
+  list.linear("q", q, spec.n_embd);
+  list.linear("k", kv, spec.n_embd);
+  list.linear("v", kv, spec.n_embd);
+  list.linear("o", spec.n_embd, q);
+  if (spec.qk_norm) {
+    list.vector("q_norm", spec.head_dim);
+    list.vector("k_norm", spec.head_dim);
+  }
+  list.vector("mlp_norm", spec.n_embd);
+  list.linear("gate", spec.n_ff, spec.n_embd);
+  list.linear("up", spec.n_ff, spec.n_embd);
+  list.linear("down", spec.n_embd, spec.n_ff);
+}
+
 }  // namespace
 
 std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory) {
-  const uint32_t q = spec.n_heads * spec.head_dim, kv = spec.n_kv_heads * spec.head_dim;
   SlotList list(memory);
   list.matrix("embed", spec.n_vocab, spec.n_embd);
   list.vector("final_norm", spec.n_embd);
   if (!spec.tied_head) list.linear("head", spec.n_vocab, spec.n_embd);
-  for (uint32_t i = 0; i < spec.n_layers; ++i) {
-    list.layer(i);
-    list.vector("attn_norm", spec.n_embd);
-    list.linear("q", q, spec.n_embd);
-    list.linear("k", kv, spec.n_embd);
-    list.linear("v", kv, spec.n_embd);
-    list.linear("o", spec.n_embd, q);
-    if (spec.qk_norm) {
-      list.vector("q_norm", spec.head_dim);
-      list.vector("k_norm", spec.head_dim);
-    }
-    list.vector("mlp_norm", spec.n_embd);
-    list.linear("gate", spec.n_ff, spec.n_embd);
-    list.linear("up", spec.n_ff, spec.n_embd);
-    list.linear("down", spec.n_embd, spec.n_ff);
-  }
+  for (uint32_t i = 0; i < spec.n_layers; ++i) add_layer(spec, i, list);
+  return std::move(list.slots);
+}
+
+std::pmr::vector<Slot> layer_slots(const ModelSpec& spec, uint32_t layer, std::pmr::memory_resource* memory) {
+  SlotList list(memory);
+  add_layer(spec, layer, list);
   return std::move(list.slots);
 }
 

@@ -44,6 +44,7 @@ struct Slot {
   bool required;
 };
 std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
+std::pmr::vector<Slot> layer_slots(const ModelSpec& spec, uint32_t layer, std::pmr::memory_resource* memory);
 
 // The tensor's description as a kernel argument, without its data; fails with FORMAT where shape, kind, group, part sizes or roles do not
 // fit the slot. Parts come in the order of their roles: codes, scales, zeros (where asymmetric), perm (where reordered). Floating kinds

@@ -7,7 +7,7 @@
 #include <unordered_map>
 
 #include "base/threads.h"
-#include "model/spec.h"
+#include "model/placer.h"
 
 namespace gptq::model {
 
@@ -30,6 +30,7 @@ using Progress = bool (*)(void* user, uint32_t permille);
 struct LoadOptions {
   Progress progress = nullptr;
   void* progress_user = nullptr;
+  Placer* placer = nullptr;  // NULL: everything stays on the host
 };
 
 class Weights {
@@ -46,6 +47,7 @@ class Weights {
   uint64_t n_params() const { return n_params_; }
   // What all the pointers point into, for who keeps them longer than this object.
   base::Buffer take_block() { return std::move(block_); }
+  const base::Buffer& block() const { return block_; }
 
  private:
   std::pmr::memory_resource* memory_;

@@ -42,8 +42,9 @@ Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory) : 
 }
 
 Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena)
-    : workspace(spec, plan.chunk_tokens, 0, arena),
-      device({plan.chunk_tokens, 0, true, spec.n_heads, spec.head_dim, plan.row_tokens}, arena),  // dense matrices gather nothing
+    : rotation(spec, plan.row_tokens, plan.chunk_tokens, arena),
+      workspace(spec, plan.chunk_tokens, 0, arena),
+      device({plan.chunk_tokens, 0, true, 0, spec.n_heads, spec.head_dim, plan.row_tokens}, arena),  // dense matrices gather nothing, nor is anything normed on the way
       kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))) {}
 
 Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
@@ -59,7 +60,7 @@ Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view 
         return Scratch(spec, plan, arena);
       }()),
       device_(kernels, pool, scratch_.device, memory),
-      forward_(spec, device_, kv_cache(), scratch_.workspace, plan.row_tokens),
+      forward_(spec, device_, kv_cache(), scratch_.workspace),
       x_(plan.n_tokens, spec.n_embd, folder, memory),
       inner_(plan.n_tokens, inner_width(spec), folder, memory) {}
 
@@ -89,16 +90,22 @@ void Replay::embed(const Chunk& chunk, std::span<const int32_t> tokens, const ke
   store(chunk);
 }
 
+const float* Replay::norm(const Chunk& chunk, const float* weight) {
+  const engine::Workspace& ws = scratch_.workspace;
+  device_.rms_norm(ws.x, weight, ws.h, chunk.n_tokens, spec_.n_embd, spec_.norm_eps);
+  return ws.h;
+}
+
 const float* Replay::attention_input(const Chunk& chunk, const model::Layer& layer) {
   load(chunk);
-  forward_.attention_input(chunk.n_tokens, layer);
-  return scratch_.workspace.h;
+  return norm(chunk, layer.attn_norm);
 }
 
 const float* Replay::attend(const Chunk& chunk, const model::Layer& layer, uint32_t index) {
   attention_input(chunk, layer);
-  forward_.rotate(chunk.sequences);
-  forward_.attend(chunk.sequences, chunk.n_tokens, layer, index);
+  scratch_.rotation.turn_to(chunk.sequences);
+  device_.begin({{}, chunk.sequences, {}, scratch_.rotation.cos, scratch_.rotation.sin});
+  forward_.attend(chunk.n_tokens, layer, index, {scratch_.workspace.h});
   inner_.write(chunk.first_token, attended_floats(chunk), scratch_.workspace.attended);
   return scratch_.workspace.attended;
 }
@@ -108,30 +115,29 @@ const float* Replay::mlp_input(const Chunk& chunk, const model::Layer& layer) {
   inner_.read(chunk.first_token, attended_floats(chunk), scratch_.workspace.attended);
   forward_.attention_output(chunk.n_tokens, layer);
   store(chunk);
-  forward_.mlp_input(chunk.n_tokens, layer);
-  return scratch_.workspace.h;
+  return norm(chunk, layer.mlp_norm);
 }
 
 const float* Replay::activate(const Chunk& chunk, const model::Layer& layer) {
   load(chunk);
-  forward_.mlp_input(chunk.n_tokens, layer);
-  forward_.activate(chunk.n_tokens, layer);
-  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_ff, scratch_.workspace.gate);
-  return scratch_.workspace.gate;
+  norm(chunk, layer.mlp_norm);
+  const engine::Workspace& ws = scratch_.workspace;
+  forward_.gate_up(chunk.n_tokens, layer, {ws.h});
+  device_.silu_mul(ws.gate, ws.up, chunk.n_tokens, spec_.n_ff);
+  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_ff, ws.gate);
+  return ws.gate;
 }
 
 void Replay::finish(const Chunk& chunk, const model::Layer& layer) {
   load(chunk);
   inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_ff, scratch_.workspace.gate);
-  forward_.mlp_output(chunk.n_tokens, layer);
+  forward_.mlp_output(chunk.n_tokens, layer, {scratch_.workspace.gate});
   store(chunk);
 }
 
 const float* Replay::head_input(const Chunk& chunk, const float* final_norm) {
   load(chunk);
-  const engine::Workspace& ws = scratch_.workspace;
-  device_.rms_norm(ws.x, final_norm, ws.h, chunk.n_tokens, spec_.n_embd, spec_.norm_eps);
-  return ws.h;
+  return norm(chunk, final_norm);
 }
 
 }  // namespace gptq::quantize

@@ -55,11 +55,13 @@ class Replay {
  private:
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena);
+    engine::Rotation rotation;
     engine::Workspace workspace;
     device::CpuScratch device;
     std::byte* kv;  // one layer's
   };
   device::KvCache kv_cache() const;
+  const float* norm(const Chunk& chunk, const float* weight);  // x -> h
   void load(const Chunk& chunk);
   void store(const Chunk& chunk);
   uint64_t attended_floats(const Chunk& chunk) const;

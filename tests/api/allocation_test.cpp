@@ -219,7 +219,7 @@ TEST(Memory, EstimateIsTrue) {
       auto source = make<gptq_source>();
       source.path = path.c_str(), source.path_size = GPTQ_NTS;
       auto estimate = make<gptq_memory_estimate>();
-      check(gptq_model_estimate(rt.get(), &source, &params, &estimate, nullptr));
+      check(gptq_model_estimate(rt.get(), &source, nullptr, &params, &estimate, nullptr));
       EXPECT_EQ(estimate.fits, 1u);
       const int64_t before = host.live;
       host.peak = before;

@@ -54,7 +54,7 @@ TEST_F(Misuse, NullIsRefusedOrIgnored) {
                                  gptq_model_load(rt, nullptr, 0, nullptr, &model, nullptr),
                                  gptq_model_load(rt, "x", 1, nullptr, nullptr, nullptr),
                                  gptq_model_load_from(rt, nullptr, nullptr, &model, nullptr),
-                                 gptq_model_estimate(rt, nullptr, nullptr, nullptr, nullptr),
+                                 gptq_model_estimate(rt, nullptr, nullptr, nullptr, nullptr, nullptr),
                                  gptq_model_info_get(m, nullptr),
                                  gptq_model_info_get(nullptr, nullptr),
                                  gptq_model_meta(m, nullptr, 0, nullptr, 0, &n),

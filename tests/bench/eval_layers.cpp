@@ -25,7 +25,7 @@ class Stream {
  public:
   Stream(const model::Model& model, base::Pool& pool, bool exact, uint32_t ctx)
       : model_(model), memory_(std::pmr::get_default_resource(), measure(model, exact, ctx)), arena_(memory_.data()),
-        workspace_(model.spec, rows_max, 1, arena_), scratch_(limits(model, exact, ctx), arena_),
+        rotation_(model.spec, ctx, rows_max, arena_), workspace_(model.spec, rows_max, 1, arena_), scratch_(limits(model, exact, ctx), arena_),
         device_(kernels::select_kernels(0), pool, scratch_) {
     const model::ModelSpec& spec = model.spec;
     const uint64_t half = uint64_t{spec.n_kv_heads} * spec.head_dim * page_tokens * (exact ? 4 : 2);
@@ -35,25 +35,27 @@ class Stream {
     kv_memory_ = base::Buffer(std::pmr::get_default_resource(), page * n_pages);
     const device::KvCache kv{kv_memory_.data(), page, 2 * half, half, page_tokens, spec.n_kv_heads, spec.head_dim,
                              exact ? kernels::KvKind::f32 : kernels::KvKind::f16};
-    forward_.emplace(model_.spec, device_, kv, workspace_, ctx);
+    forward_.emplace(model_.spec, device_, kv, workspace_);
   }
   Stream(const Stream&) = delete;
 
   void begin(std::span<const gptq_token> tokens, uint32_t position) {
     sequence_ = {0, static_cast<uint32_t>(tokens.size()), position, pages_.data()};
-    batch_ = {tokens, {&sequence_, 1}, {}};
-    forward_->begin(batch_, model_.embed);
+    rotation_.turn_to({&sequence_, 1});
+    device_.begin({tokens, {&sequence_, 1}, {}, rotation_.cos, rotation_.sin});
+    forward_->embed(model_.embed);
   }
-  void layer(uint32_t index) { forward_->layer(batch_, model_.layers[index], index); }
+  void layer(uint32_t index) { forward_->layer(sequence_.n_rows, model_.layers[index], index); }
   // The residual stream, [rows][n_embd].
   std::span<float> x() { return {workspace_.x, size_t{sequence_.n_rows} * model_.spec.n_embd}; }
 
  private:
   static device::CpuLimits limits(const model::Model& model, bool exact, uint32_t ctx) {
-    return {rows_max, columns_max(model), exact, model.spec.n_heads, model.spec.head_dim, ctx};
+    return {rows_max, columns_max(model), exact, model.spec.n_embd, model.spec.n_heads, model.spec.head_dim, ctx};
   }
   static size_t measure(const model::Model& model, bool exact, uint32_t ctx) {
     base::Arena arena;
+    engine::Rotation(model.spec, ctx, rows_max, arena);
     engine::Workspace(model.spec, rows_max, 1, arena);
     device::CpuScratch(limits(model, exact, ctx), arena);
     return arena.used();
@@ -62,13 +64,13 @@ class Stream {
   const model::Model& model_;
   base::Buffer memory_, kv_memory_;
   base::Arena arena_;
+  engine::Rotation rotation_;
   engine::Workspace workspace_;
   device::CpuScratch scratch_;
   device::CpuDevice device_;
   std::vector<uint32_t> pages_;
   std::optional<engine::Forward> forward_;
   device::Sequence sequence_{};
-  engine::Batch batch_;
 };
 
 // Lengths of differences against lengths of what should be there.

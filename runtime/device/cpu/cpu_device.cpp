@@ -55,7 +55,7 @@ void gather(const Matrix& w, const float* x, float* out) {
 
 }  // namespace
 
-struct CpuDevice::Input {
+struct CpuDevice::Packed {
   kernels::Int8Activations x8{};
   const float* x = nullptr;
   bool int8 = false;
@@ -64,6 +64,7 @@ struct CpuDevice::Input {
 CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
     : exact(limits.exact), n_partials(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
   partials = arena.take<float>(n_partials * limits.n_heads * (limits.head_dim + 2));
+  normed = arena.take<float>(uint64_t(limits.rows) * limits.n_embd);
   const uint64_t elements = uint64_t(limits.rows) * limits.k_padded;
   if (exact) {
     gathered = arena.take<float>(elements);
@@ -89,55 +90,79 @@ void CpuDevice::embed(const Matrix& table, std::span<const int32_t> tokens, floa
   });
 }
 
+void CpuDevice::embed(const Matrix& table, float* x) { embed(table, batch_.tokens, x); }
+void CpuDevice::upload(const float* host, uint64_t count, float* x) { std::copy_n(host, count, x); }
+
+void CpuDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {
+  for (uint32_t i = 0; i < count; ++i) std::copy_n(x + size_t(batch_.logit_rows[first + i]) * n, n, out + size_t(i) * n);
+}
+
 void CpuDevice::rms_norm(const float* x, const float* weight, float* y, uint32_t rows, uint32_t n, float eps) {
   split(rows, 1 + 8192 / n, [&](uint64_t first, uint64_t last) {
     kernels_.rms_norm({x + first * n, weight, y + first * n, static_cast<uint32_t>(last - first), n, eps});
   });
 }
 
-CpuDevice::Input CpuDevice::prepare(const Matrix& w, const float* x, uint32_t rows) {
-  Input input;
-  input.x = x;
-  if (!kernels::is_quantized(w.kind)) return input;
-  if (scratch_.exact) {
-    split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
-      for (uint64_t i = first; i < last; ++i) gather(w, x + i * w.k, scratch_.gathered + i * w.k_padded);
-    });
-    input.x = scratch_.gathered;
-    return input;
-  }
-  input.int8 = true;
-  input.x8 = scratch_.packed;
-  input.x8.rows = rows;
-  input.x8.k_padded = w.k_padded;
-  input.x8.sum_block = kernels::activation_sum_block(w.group);
-  split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
-    kernels::Int8Activations out = input.x8;
-    out.records += first;
-    out.scale += first;
-    out.sum += first;
-    kernels_.pack_int8({x + first * w.k, static_cast<uint32_t>(last - first), w.k, w.perm, out});
+void CpuDevice::silu_mul(float* gate, const float* up, uint32_t rows, uint32_t n) {
+  split(rows, 1 + 8192 / n, [&](uint64_t first, uint64_t last) {
+    kernels_.silu_mul({gate + first * n, up + first * n, gate + first * n, (last - first) * n});
   });
-  return input;
 }
 
-// Products that share their input run in one loop over the 16-row blocks of all of them.
-void CpuDevice::multiply(std::span<const Product> products, const float* x, uint32_t rows, bool accumulate) {
+// A row as the matrices read it, in true order.
+const float* CpuDevice::finish_input(const Input& input, uint32_t row, uint32_t k) {
+  float* x = input.x + uint64_t{row} * k;
+  if (input.up) kernels_.silu_mul({x, input.up + uint64_t{row} * k, x, k});
+  if (!input.norm) return x;
+  float* y = scratch_.normed + uint64_t{row} * k;
+  kernels_.rms_norm({x, input.norm, y, 1, k, input.eps});
+  return y;
+}
+
+CpuDevice::Packed CpuDevice::pack(const Matrix& w, const Input& input, uint32_t rows) {
+  Packed packed;
+  const bool quantized = kernels::is_quantized(w.kind);
+  packed.int8 = quantized && !scratch_.exact;
+  packed.x = quantized ? scratch_.gathered : input.norm ? scratch_.normed : input.x;
+  packed.x8 = scratch_.packed;
+  packed.x8.rows = rows;
+  packed.x8.k_padded = w.k_padded;
+  packed.x8.sum_block = kernels::activation_sum_block(w.group);
+  if (!quantized && !input.norm && !input.up) return packed;
+  split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
+    for (auto row = static_cast<uint32_t>(first); row < last; ++row) {
+      const float* x = finish_input(input, row, w.k);
+      if (quantized && scratch_.exact) gather(w, x, scratch_.gathered + uint64_t{row} * w.k_padded);
+      if (!packed.int8) continue;
+      kernels::Int8Activations out = packed.x8;
+      out.records += row;
+      out.scale += row;
+      out.sum += row;
+      kernels_.pack_int8({x, 1, w.k, w.perm, out});
+    }
+  });
+  return packed;
+}
+
+// Products that want their input in the same form run in one loop over the 16-row blocks of all of them.
+void CpuDevice::matmul(std::span<const Product> products, const Input& input, uint32_t rows, bool accumulate) {
+  Input rest = input;
   while (!products.empty()) {
     size_t n = 1;
     while (n < products.size() && same_input(*products[0].w, *products[n].w, scratch_.exact)) ++n;
     const std::span<const Product> group = products.first(n);
     products = products.subspan(n);
-    const Input input = prepare(*group[0].w, x, rows);
+    const Packed packed = pack(*group[0].w, rest, rows);
+    rest.up = nullptr;  // it is multiplied in now
     uint64_t total = 0;
     for (const Product& p : group) total += kernels::n_blocks(p.w->n);
     split(total, 2, [&](uint64_t first, uint64_t last) {
       for (const Product& p : group) {
         const uint64_t blocks = kernels::n_blocks(p.w->n);
         if (first < blocks && last > 0) {
-          const kernels::MatmulArgs args{p.w, input.x8, input.x, p.y, rows, p.w->n, static_cast<uint32_t>(first),
+          const kernels::MatmulArgs args{p.w, packed.x8, packed.x, p.y, rows, p.w->n, static_cast<uint32_t>(first),
                                          static_cast<uint32_t>(std::min(last, blocks)), p.bias, accumulate};
-          input.int8 ? kernels_.matmul_int8(args) : kernels_.matmul_float(args);
+          packed.int8 ? kernels_.matmul_int8(args) : kernels_.matmul_float(args);
         }
         first -= std::min(first, blocks);
         last -= std::min(last, blocks);
@@ -146,30 +171,29 @@ void CpuDevice::multiply(std::span<const Product> products, const float* x, uint
   }
 }
 
-void CpuDevice::matmul(std::span<const Product> products, const float* x, uint32_t rows) { multiply(products, x, rows, false); }
-void CpuDevice::matmul_add(const Product& product, const float* x, uint32_t rows) { multiply({&product, 1}, x, rows, true); }
-
-void CpuDevice::rope(float* x, const float* cos, const float* sin, uint32_t rows, uint32_t n_heads, uint32_t head_dim, uint32_t dim) {
-  const uint32_t stride = n_heads * head_dim;
-  split(rows, 1 + 8192 / stride, [&](uint64_t first, uint64_t last) {
-    kernels_.rope({x + first * stride, cos + first * (dim / 2), sin + first * (dim / 2), static_cast<uint32_t>(last - first), stride,
-                   n_heads, head_dim, dim});
-  });
+void CpuDevice::append_rows(const KvCache& kv, const Heads& h, uint32_t layer, const Sequence& s, uint32_t first, uint32_t n_rows) {
+  const uint32_t q_stride = h.n_heads * kv.head_dim, k_stride = kv.n_kv_heads * kv.head_dim;
+  const uint64_t row = s.first_row + first;
+  float *q = h.q + row * q_stride, *k = h.k + row * k_stride;
+  if (h.q_norm) kernels_.rms_norm({q, h.q_norm, q, n_rows * h.n_heads, kv.head_dim, h.eps});
+  if (h.k_norm) kernels_.rms_norm({k, h.k_norm, k, n_rows * kv.n_kv_heads, kv.head_dim, h.eps});
+  const float *cos = batch_.cos + row * (h.rope_dim / 2), *sin = batch_.sin + row * (h.rope_dim / 2);
+  kernels_.rope({q, cos, sin, n_rows, q_stride, h.n_heads, kv.head_dim, h.rope_dim});
+  kernels_.rope({k, cos, sin, n_rows, k_stride, kv.n_kv_heads, kv.head_dim, h.rope_dim});
+  kernels_.store_kv({k, h.v + row * k_stride, n_rows, k_stride, s.first_position + first, view(kv, s, layer)});
 }
 
-void CpuDevice::store_kv(const KvCache& kv, std::span<const Sequence> sequences, const float* k, const float* v, uint32_t layer) {
-  const uint32_t stride = kv.n_kv_heads * kv.head_dim;
-  for (const Sequence& s : sequences)
-    split(s.n_rows, 1 + 8192 / stride, [&](uint64_t first, uint64_t last) {
-      const uint64_t row = (s.first_row + first) * stride;
-      kernels_.store_kv({k + row, v + row, static_cast<uint32_t>(last - first), stride, s.first_position + static_cast<uint32_t>(first),
-                         view(kv, s, layer)});
+void CpuDevice::append_kv(const KvCache& kv, const Heads& heads, uint32_t layer) {
+  for (const Sequence& s : batch_.sequences)
+    split(s.n_rows, 1 + 8192 / (heads.n_heads * kv.head_dim), [&](uint64_t first, uint64_t last) {
+      append_rows(kv, heads, layer, s, static_cast<uint32_t>(first), static_cast<uint32_t>(last - first));
     });
 }
 
 // One task per sequence, piece of rows, key/value head and, where that makes too few, block of positions: then the blocks leave partials,
 // which are merged afterwards. The result is the same either way.
-void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences, const float* q, float* out, const AttentionShape& shape) {
+void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
+  const std::span<const Sequence> sequences = batch_.sequences;
   uint64_t whole_tasks = 0, n_partials = 0;
   for (const Sequence& s : sequences) {
     whole_tasks += uint64_t(row_pieces(s)) * kv.n_kv_heads;
@@ -202,12 +226,12 @@ void CpuDevice::attention(const KvCache& kv, std::span<const Sequence> sequences
     }
     kernels_.attention(args);
   });
-  if (!whole) merge_attention(sequences, out, shape, kv.head_dim);
+  if (!whole) merge_attention(out, shape, kv.head_dim);
 }
 
-void CpuDevice::merge_attention(std::span<const Sequence> sequences, float* out, const AttentionShape& shape, uint32_t head_dim) {
+void CpuDevice::merge_attention(float* out, const AttentionShape& shape, uint32_t head_dim) {
   const float* partials = scratch_.partials;
-  for (const Sequence& s : sequences) {
+  for (const Sequence& s : batch_.sequences) {
     const BlockRange blocks = blocks_of(s, shape.window);
     const uint64_t stride = uint64_t(s.n_rows) * shape.n_heads * (head_dim + 2);
     split(uint64_t(s.n_rows) * shape.n_heads, 1 + 65536 / (blocks.count() * head_dim), [&](uint64_t first, uint64_t last) {
@@ -216,13 +240,6 @@ void CpuDevice::merge_attention(std::span<const Sequence> sequences, float* out,
     });
     partials += blocks.count() * stride;
   }
-}
-
-void CpuDevice::silu_mul(float* gate, const float* up, uint64_t count) {
-  split(count / 16 + 1, 512, [&](uint64_t first, uint64_t last) {
-    const uint64_t from = first * 16, to = std::min(last * 16, count);
-    if (from < to) kernels_.silu_mul({gate + from, up + from, gate + from, to - from});
-  });
 }
 
 }  // namespace gptq::device

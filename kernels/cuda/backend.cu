@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backend's table over the CUDA runtime, which is linked in and finds the driver at run time.
+#include "kernels/cuda/backend.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <chrono>
+#include <new>
+
+#include "kernels/cuda/stream.h"
+
+namespace gptq::cuda {
+
+struct Graph {
+  cudaGraphExec_t exec;
+};
+
+namespace {
+
+struct Context : Stream {
+  int ordinal = 0;
+  bool own = false;
+  cudaEvent_t done = nullptr;
+};
+
+Context& context(Stream* stream) { return *static_cast<Context*>(stream); }
+
+// After these nothing on the device works any more.
+bool sticky(cudaError_t e) {
+  switch (e) {
+    case cudaErrorIllegalAddress: case cudaErrorLaunchFailure: case cudaErrorHardwareStackError: case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress: case cudaErrorInvalidAddressSpace: case cudaErrorInvalidPc: case cudaErrorECCUncorrectable:
+    case cudaErrorAssert: case cudaErrorLaunchTimeout: case cudaErrorContextIsDestroyed: case cudaErrorUnknown:
+      return true;
+    default: return false;
+  }
+}
+
+Result result_of(cudaError_t e, Failure* failure) {
+  if (e == cudaSuccess) return Result::ok;
+  cudaGetLastError();
+  failure->code = e;
+  snprintf(failure->text, sizeof failure->text, "%s: %s", cudaGetErrorName(e), cudaGetErrorString(e));
+  if (e == cudaErrorMemoryAllocation) return Result::out_of_memory;
+  if (e == cudaErrorNoDevice || e == cudaErrorInsufficientDriver || e == cudaErrorInvalidDevice || e == cudaErrorInitializationError)
+    return Result::no_device;
+  return sticky(e) ? Result::lost : Result::failed;
+}
+
+// The host's current device is put back.
+class OnDevice {
+ public:
+  explicit OnDevice(int ordinal) {
+    cudaGetDevice(&before_);
+    if (before_ != ordinal) cudaSetDevice(ordinal);
+    now_ = ordinal;
+  }
+  ~OnDevice() {
+    if (before_ != now_) cudaSetDevice(before_);
+  }
+
+ private:
+  int before_ = 0, now_;
+};
+
+Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
+  int count = 0;
+  if (const cudaError_t e = cudaGetDeviceCount(&count)) return result_of(e, failure);
+  if (ordinal >= static_cast<uint32_t>(count)) {
+    snprintf(failure->text, sizeof failure->text, "there are %d CUDA devices", count);
+    failure->code = 0;
+    return Result::no_device;
+  }
+  cudaDeviceProp properties;
+  if (const cudaError_t e = cudaGetDeviceProperties(&properties, static_cast<int>(ordinal))) return result_of(e, failure);
+  memset(out, 0, sizeof *out);
+  snprintf(out->name, sizeof out->name, "%s", properties.name);
+  memcpy(out->uuid, &properties.uuid, sizeof out->uuid);
+  memcpy(out->luid, properties.luid, sizeof out->luid);
+  out->capability = static_cast<uint32_t>(properties.major * 10 + properties.minor);
+  out->n_processors = static_cast<uint32_t>(properties.multiProcessorCount);
+  const OnDevice on(static_cast<int>(ordinal));
+  size_t bytes_free = 0, total = 0;
+  if (const cudaError_t e = cudaMemGetInfo(&bytes_free, &total)) return result_of(e, failure);
+  out->bytes_free = bytes_free;
+  out->bytes_total = total;
+  return Result::ok;
+}
+
+void close(Stream* stream) {
+  Context& c = context(stream);
+  const OnDevice on(c.ordinal);
+  if (c.handle) cudaStreamSynchronize(c.handle);
+  if (c.done) cudaEventDestroy(c.done);
+  if (c.own && c.handle) cudaStreamDestroy(c.handle);
+  delete &c;
+}
+
+cudaError_t make_stream(Context& c, void* host_stream, int32_t priority) {
+  if (host_stream) {
+    c.handle = static_cast<cudaStream_t>(host_stream);
+  } else {
+    int least = 0, greatest = 0;  // numerically: low priority is the larger number
+    cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    const cudaError_t e = cudaStreamCreateWithPriority(&c.handle, cudaStreamNonBlocking, priority > 0 ? greatest : least);
+    if (e != cudaSuccess) return e;
+    c.own = true;
+  }
+  return cudaEventCreateWithFlags(&c.done, cudaEventDisableTiming | cudaEventBlockingSync);
+}
+
+Result open(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out, Failure* failure) {
+  Processor processor;
+  if (const Result r = describe(ordinal, &processor, failure); r != Result::ok) return r;
+  if (processor.capability < 75) {
+    failure->code = 0;
+    snprintf(failure->text, sizeof failure->text, "%s has compute capability %u.%u; 7.5 is the least", processor.name, processor.capability / 10,
+             processor.capability % 10);
+    return Result::failed;
+  }
+  Context* c = new (std::nothrow) Context;
+  if (!c) return result_of(cudaErrorMemoryAllocation, failure);
+  c->ordinal = static_cast<int>(ordinal);
+  c->n_processors = processor.n_processors;
+  c->overlap = processor.capability >= 90;
+  const OnDevice on(c->ordinal);
+  int shared = 0;
+  cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->ordinal);
+  c->shared_bytes_max = static_cast<uint32_t>(shared);
+  if (const cudaError_t e = make_stream(*c, host_stream, priority)) {
+    close(c);
+    return result_of(e, failure);
+  }
+  *out = c;
+  return Result::ok;
+}
+
+uint32_t n_processors(const Stream* stream) { return stream->n_processors; }
+
+Result allocate(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure) {
+  const OnDevice on(context(stream).ordinal);
+  return result_of(cudaMalloc(out, bytes), failure);
+}
+void release(Stream* stream, uint8_t* data) {
+  const OnDevice on(context(stream).ordinal);
+  cudaFree(data);
+}
+Result allocate_host(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure) {
+  const OnDevice on(context(stream).ordinal);
+  return result_of(cudaMallocHost(out, bytes), failure);
+}
+void release_host(Stream* stream, uint8_t* data) {
+  const OnDevice on(context(stream).ordinal);
+  cudaFreeHost(data);
+}
+
+void copy_in(Stream* stream, void* to, const void* host, uint64_t bytes) {
+  const OnDevice on(context(stream).ordinal);
+  stream->note(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream->handle));
+}
+void copy_out(Stream* stream, void* host, const void* from, uint64_t bytes) {
+  const OnDevice on(context(stream).ordinal);
+  stream->note(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream->handle));
+}
+void clear(Stream* stream, void* data, uint64_t bytes) {
+  const OnDevice on(context(stream).ordinal);
+  stream->note(cudaMemsetAsync(data, 0, bytes, stream->handle));
+}
+
+Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
+  Context& c = context(stream);
+  const OnDevice on(c.ordinal);
+  const auto begin = std::chrono::steady_clock::now();
+  cudaError_t e = c.error;
+  if (e == cudaSuccess && wait_us == UINT32_MAX) {
+    e = cudaEventRecord(c.done, c.handle);
+    if (e == cudaSuccess) e = cudaEventSynchronize(c.done);
+  } else if (e == cudaSuccess) {
+    const auto limit = begin + std::chrono::microseconds(wait_us);
+    while ((e = cudaStreamQuery(c.handle)) == cudaErrorNotReady && std::chrono::steady_clock::now() < limit) continue;
+  }
+  if (e == cudaErrorNotReady) return Result::busy;
+  const Result result = result_of(e, failure);
+  if (result != Result::lost) c.error = cudaSuccess;
+  return result;
+}
+
+void record_begin(Stream* stream) { stream->note(cudaStreamBeginCapture(stream->handle, cudaStreamCaptureModeThreadLocal)); }
+
+Result record_end(Stream* stream, Graph** out, Failure* failure) {
+  Context& c = context(stream);
+  const OnDevice on(c.ordinal);
+  cudaGraph_t graph = nullptr;
+  cudaError_t e = cudaStreamEndCapture(c.handle, &graph);
+  cudaGraphExec_t exec = nullptr;
+  if (e == cudaSuccess) e = cudaGraphInstantiate(&exec, graph, 0);
+  if (graph) cudaGraphDestroy(graph);
+  if (e == cudaSuccess) e = cudaGraphUpload(exec, c.handle);
+  if (e == cudaSuccess) e = c.error;
+  c.error = cudaSuccess;
+  Graph* recorded = e == cudaSuccess ? new (std::nothrow) Graph{exec} : nullptr;
+  if (!recorded) {
+    if (exec) cudaGraphExecDestroy(exec);
+    return result_of(e == cudaSuccess ? cudaErrorMemoryAllocation : e, failure);
+  }
+  *out = recorded;
+  return Result::ok;
+}
+
+void replay(Stream* stream, Graph* graph) {
+  const OnDevice on(context(stream).ordinal);
+  stream->note(cudaGraphLaunch(graph->exec, stream->handle));
+}
+void release_graph(Graph* graph) {
+  cudaGraphExecDestroy(graph->exec);
+  delete graph;
+}
+
+// The operations' launches happen on the stream's device.
+template <class Args, void (*op)(const Args&, Stream&)>
+void on_device(const Args& args, Stream& stream) {
+  const OnDevice on(static_cast<Context&>(stream).ordinal);
+  op(args, stream);
+}
+
+}  // namespace
+}  // namespace gptq::cuda
+
+extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
+  using namespace gptq::cuda;
+  static const Backend table = {
+      backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
+      record_begin, record_end, replay, release_graph, matmul_workspace, attention_workspace,
+#define X(op, Args) on_device<Args, op>,
+      GPTQ_CUDA_OPS(X)
+#undef X
+  };
+  return &table;
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the library finds in the CUDA backend's shared object: one table of functions. Both are built from the same sources; the version says so.
+#pragma once
+#include "kernels/cuda/ops.h"
+
+namespace gptq::cuda {
+
+constexpr uint32_t backend_version = 1;  // of this file and ops.h
+
+enum class Result : int32_t { ok, busy, no_device, out_of_memory, lost, failed };
+
+struct Failure {
+  int32_t code;           // CUDA's
+  char text[200];
+};
+
+struct Processor {        // a GPU
+  char name[104];
+  uint64_t bytes_total, bytes_free;
+  uint32_t capability;    // 90 for 9.0
+  uint32_t n_processors;  // multiprocessors
+  uint8_t uuid[16], luid[8];
+};
+
+struct Graph;             // a recorded run of operations
+
+// Every function may be called from any thread, one at a time for a stream. Those without a result leave what goes wrong to finish().
+struct Backend {
+  uint32_t version;
+  Result (*describe)(uint32_t ordinal, Processor* out, Failure* failure);  // no_device: there are fewer, or no driver
+  // host_stream: a CUstream of the host's, or NULL for a stream of its own. priority: -1 low, 0 normal, 1 high.
+  Result (*open)(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out, Failure* failure);
+  void (*close)(Stream* stream);
+  uint32_t (*n_processors)(const Stream* stream);
+  Result (*allocate)(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure);
+  void (*release)(Stream* stream, uint8_t* data);
+  Result (*allocate_host)(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure);  // memory of the host that is copied at full speed
+  void (*release_host)(Stream* stream, uint8_t* data);
+  // In the stream's order; host memory must stay until they are finished.
+  void (*copy_in)(Stream* stream, void* to, const void* host, uint64_t bytes);
+  void (*copy_out)(Stream* stream, void* host, const void* from, uint64_t bytes);
+  void (*clear)(Stream* stream, void* data, uint64_t bytes);
+  // Waits at most so long for all that was put into the stream: ok, busy, or what went wrong. UINT32_MAX: until it is done.
+  Result (*finish)(Stream* stream, uint32_t wait_us, Failure* failure);
+  // Operations between the two are recorded, not done.
+  void (*record_begin)(Stream* stream);
+  Result (*record_end)(Stream* stream, Graph** out, Failure* failure);
+  void (*replay)(Stream* stream, Graph* graph);
+  void (*release_graph)(Graph* graph);
+  uint64_t (*matmul_workspace)(const Shape& shape, uint32_t n_processors);
+  uint64_t (*attention_workspace)(const Shape& shape, uint32_t n_processors);
+#define X(op, Args) void (*op)(const Args& args, Stream& stream);
+  GPTQ_CUDA_OPS(X)
+#undef X
+};
+
+// The shared object's one symbol.
+constexpr char backend_symbol[] = "gptq_cuda_backend";
+using BackendFunction = const Backend* (*)();
+
+}  // namespace gptq::cuda

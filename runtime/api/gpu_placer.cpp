@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/gpu_placer.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+
+namespace gptq::api {
+namespace {
+
+constexpr uint32_t kv_tokens = 4096;
+constexpr uint64_t room_bytes = 256u << 20;  // activations and what CUDA itself takes
+
+}  // namespace
+
+uint32_t first_device_layer(const model::ModelSpec& spec, const model::WeightBytes& bytes, uint32_t device_layers, uint64_t bytes_max) {
+  if (device_layers == UINT32_MAX) return spec.n_layers;
+  if (device_layers) return spec.n_layers - std::min(device_layers, spec.n_layers);
+  const uint64_t kv = base::mul(uint64_t{std::min(kv_tokens, spec.n_ctx_train)} * spec.n_kv_heads, 4 * cuda::kv_dims(spec.head_dim));
+  const uint64_t fixed = base::add(room_bytes, bytes.head);
+  uint64_t left = bytes_max > fixed ? bytes_max - fixed : 0;
+  uint32_t first = spec.n_layers;
+  while (first > 0) {
+    const uint64_t needed = bytes.layers[first - 1] + kv + (first == 1 && !spec.tied_head ? bytes.embed : 0);
+    if (needed > left) break;
+    left -= needed;
+    --first;
+  }
+  return first;
+}
+
+std::byte* GpuPlacer::place(std::span<const std::byte> block) {
+  const device::GpuMemory& copy = blocks_.emplace_back(gpu_, block.size());
+  gpu_.table().copy_in(&gpu_.stream(), copy.data(), block.data(), block.size());
+  gpu_.finish(UINT32_MAX);
+  bytes_ += block.size();
+  return copy.data();
+}
+
+}  // namespace gptq::api

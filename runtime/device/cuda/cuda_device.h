@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// A GPU as a device: keeps a batch's numbers where the kernels read them, and puts the operations into the stream.
+#pragma once
+#include <functional>
+#include <memory_resource>
+#include <unordered_map>
+
+#include "base/memory.h"
+#include "device/cuda/gpu.h"
+#include "device/device.h"
+
+namespace gptq::device {
+
+struct CudaLimits {
+  cuda::Shape shape;
+  uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab, rope_dim;
+};
+
+// The arrays that say what a batch is, at the same places of two blocks: one the host writes, one the kernels read.
+struct CudaBatch {
+  CudaBatch(const CudaLimits& limits, base::Arena& arena);
+  int32_t* tokens;       // [rows]
+  cuda::Row* rows;       // [rows]
+  cuda::Tile* tiles;     // [tiles_of]
+  uint32_t* logit_rows;  // [rows]
+  float* cos;            // [rows][rope_dim/2]
+  float* sin;
+  uint32_t* pages;       // [max_sessions][pages_per_session]
+};
+
+class CudaDevice final : public Device {
+ public:
+  // What it takes on the device besides what is given to its operations.
+  static uint64_t device_bytes(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits);
+  CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memory_resource* memory);
+  ~CudaDevice() override;
+
+  void begin(const Batch& batch) override;
+  void embed(const kernels::Matrix& table, float* x) override;
+  void upload(const float* host, uint64_t count, float* x) override;
+  void matmul(std::span<const Product> products, const Input& input, uint32_t rows, bool accumulate) override;
+  void append_kv(const KvCache& kv, const Heads& heads, uint32_t layer) override;
+  void attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) override;
+  void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
+  const float* download(const float* y, uint64_t count) override;
+  const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n) override;
+  bool finish(uint32_t wait_us) override;
+  bool replay(uint32_t key) override;
+
+  // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence.
+  void record(uint32_t key, uint32_t n_rows, const std::function<void()>& work);
+
+ private:
+  void write_rows(const Batch& batch);
+  template <class T>
+  void copy_in(T* CudaBatch::* array, uint64_t count);
+
+  const Gpu& gpu_;
+  const cuda::Backend& table_;
+  cuda::Stream& stream_;
+  const CudaLimits limits_;
+  GpuMemory memory_, host_memory_;
+  const CudaBatch batch_, host_batch_;
+  cuda::Batch view_{};
+  cuda::Workspace workspace_;
+  int32_t *best_, *host_best_;  // [max_logits]
+  float* host_logits_;          // [max_logits][n_vocab]
+  bool written_ = false;        // the host's block may still be on its way
+  std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
+};
+
+}  // namespace gptq::device

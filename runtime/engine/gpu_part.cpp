@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/gpu_part.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+
+namespace gptq::engine {
+namespace {
+
+constexpr uint32_t recorded_rows_max = 8;
+
+uint64_t kv_half(const EngineShape& shape, const model::ModelSpec& spec) {
+  return base::mul(uint64_t{spec.n_kv_heads} * shape.page_tokens, cuda::kv_dims(spec.head_dim), sizeof(uint16_t));
+}
+
+device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns) {
+  const uint32_t widest = std::max({2 * spec.n_ff, (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim, spec.n_vocab, spec.n_embd});
+  return {{shape.batch_tokens, columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens, shape.exact},
+          shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab, spec.rope.dim};
+}
+
+uint64_t workspace_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
+  base::Arena measure;
+  Workspace(spec, shape.batch_tokens, shape.max_logits(), measure);
+  return measure.used();
+}
+
+}  // namespace
+
+uint64_t GpuPart::kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t n_layers) {
+  return base::mul(2 * kv_half(shape, spec), n_layers);
+}
+
+uint64_t GpuPart::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const cuda::Backend& table,
+                                uint32_t n_processors) {
+  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(table, n_processors, limits_of(shape, spec, columns)));
+}
+
+GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, uint32_t columns, const device::Gpu& gpu, std::pmr::memory_resource* memory)
+    : memory_(gpu, workspace_bytes(shape, model.spec)),
+      kv_memory_(gpu, base::mul(kv_page_bytes(shape, model.spec, model.spec.n_layers - shape.first_device_layer), shape.n_pages)),
+      workspace_([&] {
+        base::Arena arena(memory_.data());
+        return Workspace(model.spec, shape.batch_tokens, shape.max_logits(), arena);
+      }()),
+      kv_{kv_memory_.data(),
+          kv_page_bytes(shape, model.spec, model.spec.n_layers - shape.first_device_layer),
+          2 * kv_half(shape, model.spec),
+          kv_half(shape, model.spec),
+          shape.page_tokens,
+          model.spec.n_kv_heads,
+          model.spec.head_dim,
+          kernels::KvKind::f16},
+      device_(gpu, limits_of(shape, model.spec, columns), memory) {
+  gpu.table().clear(&gpu.stream(), kv_memory_.data(), kv_memory_.bytes());
+}
+
+void GpuPart::record(Forward& forward, const model::Model& model, const EngineShape& shape) {
+  const uint32_t n_layers = model.spec.n_layers;
+  for (uint32_t rows = 1; rows <= std::min(recorded_rows_max, shape.max_sessions); ++rows) {
+    for (uint32_t first = shape.first_device_layer; first < n_layers; first += gpu_layers_at_once)
+      device_.record(key_of_layers(rows, first), rows, [&] {
+        for (uint32_t i = first; i < std::min(n_layers, first + gpu_layers_at_once); ++i) forward.layer(rows, model.layers[i], i);
+      });
+    device_.record(key_of_logits(rows), rows, [&] { forward.logits(0, rows, model.final_norm, model.head); });
+  }
+}
+
+}  // namespace gptq::engine

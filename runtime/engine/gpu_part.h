@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an engine has on a GPU: the KV cache of the layers there, their activations, and the recorded runs of decoding.
+#pragma once
+#include "device/cuda/cuda_device.h"
+#include "engine/forward.h"
+#include "engine/shape.h"
+#include "model/model.h"
+
+namespace gptq::engine {
+
+constexpr uint32_t gpu_layers_at_once = 4;  // a quantum of a step with a budget, and a CUDA graph
+
+class GpuPart {
+ public:
+  // n_layers: on the GPU. columns: the most of any matrix.
+  static uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t n_layers);
+  static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const cuda::Backend& table,
+                                uint32_t n_processors);
+  GpuPart(const EngineShape& shape, const model::Model& model, uint32_t columns, const device::Gpu& gpu, std::pmr::memory_resource* memory);
+
+  device::CudaDevice& device() { return device_; }
+  const device::KvCache& kv() const { return kv_; }
+  const Workspace& workspace() const { return workspace_; }
+  // Records decoding for 1 up to 8 sessions.
+  void record(Forward& forward, const model::Model& model, const EngineShape& shape);
+  static uint32_t key_of_layers(uint32_t n_rows, uint32_t first_layer) { return n_rows << 16 | first_layer; }
+  static uint32_t key_of_logits(uint32_t n_rows) { return n_rows << 16 | 0xFFFF; }
+
+ private:
+  device::GpuMemory memory_, kv_memory_;
+  const Workspace workspace_;
+  const device::KvCache kv_;
+  device::CudaDevice device_;
+};
+
+}  // namespace gptq::engine

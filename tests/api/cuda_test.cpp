@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// The promises of the C API with layers on a GPU: the emulated one, which runs the CUDA kernels on the CPU.
+#include <dlfcn.h>
+
+#include <cmath>
+#include <cstdlib>
+
+#include "fixture.h"
+#include "tests/cuda/emulated_backend.h"
+
+namespace gptq::test {
+namespace {
+
+const char* backend() { return std::getenv("GPTQ_EMULATED_CUDA"); }
+
+template <class F>
+F* symbol(const char* name) {
+  void* object = dlopen(backend(), RTLD_NOW | RTLD_LOCAL);
+  return object ? reinterpret_cast<F*>(dlsym(object, name)) : nullptr;
+}
+void set_fault(EmulatedFault fault) { symbol<void(const EmulatedFault*)>("gptq_emulated_fault")(&fault); }
+EmulatedState state() {
+  EmulatedState state{};
+  symbol<void(EmulatedState*)>("gptq_emulated_state")(&state);
+  return state;
+}
+
+gptq_model_params on_gpu(uint32_t layers = 1000, uint64_t bytes_max = 0) {
+  auto params = make<gptq_model_params>();
+  params.device_kind = GPTQ_DEVICE_CUDA;
+  params.device_layers = layers;
+  params.device_bytes_max = bytes_max;
+  return params;
+}
+
+class Cuda : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!backend()) GTEST_SKIP() << "GPTQ_EMULATED_CUDA names the emulated backend";
+    set_fault({});
+    check(gptq_runtime_load_backend(runtime.get(), backend(), GPTQ_NTS, nullptr));
+  }
+  void TearDown() override {
+    if (backend()) set_fault({});
+  }
+  Runtime runtime{with_threads(1)};
+};
+
+std::vector<float> logits_of(const Runtime& runtime, const std::string& path, const gptq_model_params& params, uint32_t flags, const Tokens& ids) {
+  const Model model(runtime, path, params);
+  auto p = engine_of(flags);
+  p.logits_rows = 4;
+  const Engine engine(model, p);
+  Session session(engine);
+  return all_logits(model, engine, session, ids);
+}
+
+// The largest difference, as a part of the range of what should be there.
+double worst(const std::vector<float>& is, const std::vector<float>& should) {
+  EXPECT_EQ(is.size(), should.size());
+  double range = 0, most = 0;
+  for (size_t i = 0; i < should.size(); ++i) {
+    range = std::max(range, std::abs(double{should[i]}));
+    most = std::max(most, std::isfinite(is[i]) ? std::abs(double{is[i]} - should[i]) : INFINITY);
+  }
+  return most / range;
+}
+
+TEST_F(Cuda, DeviceIsDescribed) {
+  auto info = make<gptq_device_info>();
+  check(gptq_runtime_device(runtime.get(), 0, &info, nullptr));
+  EXPECT_STREQ(info.name, "emulated");
+  EXPECT_EQ(info.kind, GPTQ_DEVICE_CUDA);
+  EXPECT_EQ(info.capability, 80u);
+  EXPECT_EQ(gptq_runtime_device(runtime.get(), 1, &info, nullptr), GPTQ_E_NOT_FOUND);
+}
+
+TEST_F(Cuda, LogitsAreThoseOfTheCpu) {
+  for (const std::string& folder : checkpoint_folders()) {
+    if (name_of(folder).find("random") != 0) continue;
+    const std::string& path = converted(folder);
+    const Tokens ids = prompts_of(folder)[0].ids;
+    const auto cpu = logits_of(runtime, path, make<gptq_model_params>(), GPTQ_ENGINE_EXACT, ids);
+    EXPECT_LT(worst(logits_of(runtime, path, on_gpu(), GPTQ_ENGINE_EXACT, ids), cpu), 2e-3) << folder;
+    EXPECT_LT(worst(logits_of(runtime, path, on_gpu(1), GPTQ_ENGINE_EXACT, ids), cpu), 2e-3) << folder;
+    EXPECT_LT(worst(logits_of(runtime, path, on_gpu(), 0, ids), cpu), 1e-2) << folder;
+  }
+}
+
+TEST_F(Cuda, ReplayedDecodingGivesWhatPrefillGives) {
+  const Model model(runtime, text_model(), on_gpu());
+  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 2));
+  Session one(engine), two(engine);
+  const uint32_t before = state().replays;
+  const Tokens generated = greedy(engine, one, some_tokens(5), 12);
+  EXPECT_GT(state().replays, before);
+  Tokens all = some_tokens(5);
+  all.insert(all.end(), generated.begin(), generated.end() - 1);
+  EXPECT_EQ(greedy(engine, two, all, 1).front(), generated.back());
+}
+
+TEST_F(Cuda, SessionsTogetherGiveWhatTheyGiveAlone) {
+  const Model model(runtime, text_model(), on_gpu());
+  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 3));
+  std::vector<Tokens> alone;
+  for (uint32_t i = 0; i < 3; ++i) {
+    Session session(engine);
+    alone.push_back(greedy(engine, session, some_tokens(3 + 20 * i, i + 1), 6));
+  }
+  std::vector<Session> sessions;
+  for (uint32_t i = 0; i < 3; ++i) {
+    sessions.emplace_back(engine);
+    sessions.back().append(some_tokens(3 + 20 * i, i + 1));
+    sessions.back().start(generation(6));
+  }
+  finish(engine);
+  for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
+}
+
+TEST_F(Cuda, StepNeverWaitsForABusyGpu) {
+  const Model model(runtime, text_model(), on_gpu());
+  Engine engine(model, engine_of(0));
+  Session session(engine);
+  session.append(some_tokens(5));
+  session.start(generation(3));
+  set_fault({false, 1000});
+  int steps = 0;
+  while (engine.step(1) == GPTQ_MORE) ++steps;
+  EXPECT_GT(steps, 100);
+  EXPECT_EQ(session.read_tokens().size(), 3u);
+}
+
+TEST_F(Cuda, LostDeviceEndsSessionsAndLeavesTheCpu) {
+  const Model model(runtime, text_model(), on_gpu());
+  Engine engine(model, engine_of(0));
+  Session session(engine);
+  session.append(some_tokens(5));
+  session.start(generation(3));
+  set_fault({true, 0});
+  EXPECT_EQ(gptq_engine_step(engine.get(), GPTQ_BUDGET_UNLIMITED, nullptr), GPTQ_E_DEVICE_LOST);
+  EXPECT_EQ(session.info().state, GPTQ_SESSION_IDLE);
+  EXPECT_EQ(session.info().status, GPTQ_E_DEVICE_LOST);
+  const Model on_cpu(runtime, text_model());
+  const Engine cpu(on_cpu, engine_of(0));
+  Session other(cpu);
+  EXPECT_EQ(greedy(cpu, other, some_tokens(5), 3).size(), 3u);
+}
+
+TEST_F(Cuda, BudgetsHold) {
+  const uint64_t before = state().bytes;
+  gptq_model* refused = nullptr;
+  const auto little = on_gpu(1000, 4096);
+  EXPECT_EQ(gptq_model_load(runtime.get(), text_model().c_str(), GPTQ_NTS, &little, &refused, nullptr), GPTQ_E_BUDGET_EXCEEDED);
+  EXPECT_EQ(state().bytes, before);
+  {
+    const Model model(runtime, text_model(), on_gpu(0, 4096));  // as many as fit: none
+    EXPECT_EQ(model.info().device_layers, 0u);
+  }
+  {
+    const Model model(runtime, text_model(), on_gpu(0));
+    EXPECT_EQ(model.info().device_layers, model.info().n_layers);
+    auto source = make<gptq_source>();
+    source.path = text_model().c_str();
+    source.path_size = GPTQ_NTS;
+    auto estimate = make<gptq_memory_estimate>();
+    const auto params = on_gpu(0);
+    const auto engine_params = engine_of(0);
+    check(gptq_model_estimate(runtime.get(), &source, &params, &engine_params, &estimate, nullptr));
+    EXPECT_EQ(estimate.device_weights, model.info().device_bytes);
+    const Engine engine(model, engine_params);
+    auto memory = make<gptq_memory_info>();
+    check(gptq_engine_memory(engine.get(), &memory));
+    EXPECT_EQ(memory.device_bytes, estimate.device_weights + estimate.device_kv + estimate.device_scratch);
+  }
+  EXPECT_EQ(state().bytes, before);
+  EXPECT_EQ(state().streams, 0u);
+}
+
+TEST(CudaBackend, WrongFilesAreRefused) {
+  const Runtime runtime(with_threads(1));
+  auto error = make<gptq_error>();
+  EXPECT_EQ(gptq_runtime_load_backend(runtime.get(), "/nowhere/libgptq_cuda.so", GPTQ_NTS, &error), GPTQ_E_BACKEND);
+  EXPECT_NE(std::string(error.message).find("/nowhere/libgptq_cuda.so"), std::string::npos);
+  const auto params = on_gpu();
+  gptq_model* model = nullptr;
+  EXPECT_EQ(gptq_model_load(runtime.get(), tiny_model().c_str(), GPTQ_NTS, &params, &model, &error), GPTQ_E_BACKEND);
+  EXPECT_NE(std::string(error.message).find("gptq_runtime_load_backend"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace gptq::test

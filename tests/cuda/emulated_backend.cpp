@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backend's table over the emulator, as a shared object: a whole model runs through the CUDA kernels on the CPU. Its one GPU has a gibibyte, and
+// fails on demand.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "kernels/cuda/backend.h"
+#include "kernels/cuda/stream.h"
+#include "tests/cuda/emulated_backend.h"
+
+namespace gptq::cuda {
+
+struct Graph {
+  std::vector<std::function<void()>> work;
+};
+
+namespace {
+
+constexpr uint64_t bytes_total = 1u << 30;
+
+struct Gpu {
+  std::map<uint8_t*, uint64_t> blocks;
+  uint64_t used = 0;
+  EmulatedFault fault{};
+  uint32_t streams = 0, replays = 0;
+} gpu;
+
+struct Emulated : Stream {
+  Graph* recording = nullptr;
+  uint32_t polls_left = 0;   // looks until work is done
+};
+
+Result fail(Result result, const char* text, Failure* failure) {
+  failure->code = 700;
+  strcpy(failure->text, text);
+  return result;
+}
+
+Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
+  if (ordinal) return fail(Result::no_device, "there is 1 CUDA device", failure);
+  memset(out, 0, sizeof *out);
+  strcpy(out->name, "emulated");
+  out->bytes_total = bytes_total;
+  out->bytes_free = bytes_total - gpu.used;
+  out->capability = 80;
+  out->n_processors = 3;
+  return Result::ok;
+}
+
+Result open(uint32_t ordinal, void*, int32_t, Stream** out, Failure* failure) {
+  Processor processor;
+  if (const Result r = describe(ordinal, &processor, failure); r != Result::ok) return r;
+  auto* stream = new Emulated;
+  stream->n_processors = processor.n_processors;
+  ++gpu.streams;
+  *out = stream;
+  return Result::ok;
+}
+void close(Stream* stream) {
+  --gpu.streams;
+  delete static_cast<Emulated*>(stream);
+}
+uint32_t n_processors(const Stream* stream) { return stream->n_processors; }
+
+Result allocate(Stream*, uint64_t bytes, uint8_t** out, Failure* failure) {
+  if (bytes > bytes_total - gpu.used) return fail(Result::out_of_memory, "out of memory", failure);
+  *out = static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+  if (!*out) return fail(Result::out_of_memory, "out of memory", failure);
+  memset(*out, 0xFF, bytes);  // what nobody wrote is NaN
+  gpu.blocks[*out] = bytes;
+  gpu.used += bytes;
+  return Result::ok;
+}
+void release(Stream*, uint8_t* data) {
+  gpu.used -= gpu.blocks.at(data);
+  gpu.blocks.erase(data);
+  std::free(data);
+}
+Result allocate_host(Stream*, uint64_t bytes, uint8_t** out, Failure* failure) {
+  *out = static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+  return *out ? Result::ok : fail(Result::out_of_memory, "out of memory", failure);
+}
+void release_host(Stream*, uint8_t* data) { std::free(data); }
+
+void copy(Stream* stream, void* to, const void* from, uint64_t bytes) {
+  static_cast<Emulated*>(stream)->polls_left = gpu.fault.polls;
+  memcpy(to, from, bytes);
+}
+void clear(Stream*, void* data, uint64_t bytes) { memset(data, 0, bytes); }
+
+Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
+  if (gpu.fault.lost) return fail(Result::lost, "an illegal memory access was encountered", failure);
+  auto& s = *static_cast<Emulated*>(stream);
+  if (wait_us != UINT32_MAX && s.polls_left) {
+    --s.polls_left;
+    return Result::busy;
+  }
+  s.polls_left = 0;
+  return Result::ok;
+}
+
+void record_begin(Stream* stream) {
+  auto* graph = new Graph;
+  static_cast<Emulated*>(stream)->recording = graph;
+  stream->record = [graph](std::function<void()> work) { graph->work.push_back(std::move(work)); };
+}
+Result record_end(Stream* stream, Graph** out, Failure*) {
+  stream->record = nullptr;
+  *out = static_cast<Emulated*>(stream)->recording;
+  return Result::ok;
+}
+void replay(Stream*, Graph* graph) {
+  ++gpu.replays;
+  for (const auto& work : graph->work) work();
+}
+void release_graph(Graph* graph) { delete graph; }
+
+}  // namespace
+}  // namespace gptq::cuda
+
+extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
+  using namespace gptq::cuda;
+  static const Backend table = {
+      backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
+      record_begin, record_end, replay, release_graph, matmul_workspace, attention_workspace,
+#define X(op, Args) op,
+      GPTQ_CUDA_OPS(X)
+#undef X
+  };
+  return &table;
+}
+
+extern "C" __attribute__((visibility("default"))) void gptq_emulated_fault(const EmulatedFault* fault) { gptq::cuda::gpu.fault = *fault; }
+extern "C" __attribute__((visibility("default"))) void gptq_emulated_state(EmulatedState* state) {
+  *state = {gptq::cuda::gpu.used, gptq::cuda::gpu.streams, gptq::cuda::gpu.replays};
+}

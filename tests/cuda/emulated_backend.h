@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// What tests ask of the emulated GPU.
+#pragma once
+#include <cstdint>
+
+struct EmulatedFault {
+  bool lost;        // every wait fails as after an illegal memory access
+  uint32_t polls;   // looks at the stream that find it busy after something was copied
+};
+struct EmulatedState {
+  uint64_t bytes;
+  uint32_t streams, replays;
+};
