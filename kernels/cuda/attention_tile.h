@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a warp does for attention: 16 (query, head) pairs against 16 positions at a time. In all fragments lane = 4g + t works for pairs g
+// and g + 8; for S = Q K^T it brings two keys, for P V the values of positions 4t .. 4t+3 of dimensions g, 8 + g, ...
+#pragma once
+#include <math.h>
+
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/simt.h"
+
+namespace gptq::cuda {
+
+constexpr uint32_t block_positions = 16;
+constexpr uint32_t query_bytes(uint32_t dims) { return dims * 64; }
+
+GPTQ_DEVICE uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
+GPTQ_DEVICE uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+GPTQ_DEVICE float larger(float a, float b) { return b > a ? b : a; }
+
+// The lane's two pairs. Where a tile ends early its last pair stands in, and is not written.
+struct Pairs {
+  uint32_t count, first_page;
+  uint64_t head[2];                                 // batch row * n_heads + query head
+  uint32_t first[2], position[2];                   // what the pair sees: first .. position
+  uint32_t first_block, last_block, last_position;  // what any pair of the tile sees
+};
+
+GPTQ_DEVICE bool is_empty(const AttentionArgs& a, const Tile& tile) { return tile.first_pair >= tile.n_rows * (a.n_heads / a.kv.n_kv_heads); }
+
+GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv_head) {
+  const uint32_t group = a.n_heads / a.kv.n_kv_heads;
+  Pairs p;
+  p.count = smaller(tile.n_rows * group - tile.first_pair, tile_pairs);
+  p.first_page = a.batch.rows[tile.first_row].first_page;
+  p.last_position = 0;
+  uint32_t first = ~0u;
+  for (uint32_t r = 0; r < 2; ++r) {
+    const uint32_t pair = tile.first_pair + smaller(lane_index() / 4 + 8 * r, p.count - 1), row = tile.first_row + pair / group;
+    p.head[r] = uint64_t{row} * a.n_heads + kv_head * group + pair % group;
+    p.position[r] = a.batch.rows[row].position;
+    p.first[r] = a.window && p.position[r] >= a.window ? p.position[r] - a.window + 1 : 0;
+    first = smaller(first, p.first[r]);
+    p.last_position = larger(p.last_position, p.position[r]);
+  }
+  for (uint32_t mask = 4; mask < warp_size; mask *= 2) {
+    first = smaller(first, shuffle_xor(first, mask));
+    p.last_position = larger(p.last_position, shuffle_xor(p.last_position, mask));
+  }
+  p.first_block = first / block_positions;
+  p.last_block = p.last_position / block_positions;
+  return p;
+}
+
+// One KV head of a sequence, in blocks of 16 positions; block_bytes of keys and as many of values.
+struct Cache {
+  const uint8_t* base;  // of the layer and the head
+  const uint32_t* pages;
+  uint64_t page_stride, value_offset;
+  uint32_t page_blocks, block_bytes, dims;
+};
+
+GPTQ_DEVICE Cache cache_of(const AttentionArgs& a, const Pairs& pairs, uint32_t kv_head) {
+  const KvCache& kv = a.kv;
+  const uint32_t dims = kv_dims(kv.head_dim), page_blocks = kv.page_tokens / block_positions, block_bytes = dims * block_positions * 2;
+  const uint8_t* base = kv.base + a.layer * kv.layer_stride + uint64_t{kv_head} * page_blocks * block_bytes;
+  return {base, a.batch.pages + pairs.first_page, kv.page_stride, kv.value_offset, page_blocks, block_bytes, dims};
+}
+
+GPTQ_DEVICE const uint8_t* block_at(const Cache& c, uint32_t page, uint32_t block) {
+  return c.base + page * c.page_stride + block % c.page_blocks * c.block_bytes;
+}
+
+// Chunks of 32 dimensions: the lane has 8t .. 8t+7 of each, of two keys: those that make its columns of S be positions 4t .. 4t+3.
+template <uint32_t dims>
+GPTQ_DEVICE void load_keys(Vec4 (&keys)[dims / 32][2], const Cache& c, const uint8_t* block) {
+  const uint32_t g = lane_index() / 4, t = lane_index() % 4;
+  const uint8_t* key = block + (g / 2 * 4 + g % 2) * c.dims * 2 + t * 16;
+#pragma unroll
+  for (uint32_t chunk = 0; chunk < dims / 32; ++chunk)
+#pragma unroll
+    for (uint32_t n = 0; n < 2; ++n)
+      keys[chunk][n] = chunk * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + chunk * 64) : Vec4{};
+}
+
+template <uint32_t dims>
+GPTQ_DEVICE void load_values(Vec2 (&values)[dims / 8], const Cache& c, const uint8_t* block) {
+  const uint8_t* value = block + c.value_offset + lane_index() * 8;
+#pragma unroll
+  for (uint32_t j = 0; j < dims / 8; ++j) values[j] = j * 8 < c.dims ? *reinterpret_cast<const Vec2*>(value + j * 256) : Vec2{};
+}
+
+// Q * scale * log2(e) as two float16 each, hi + lo: fragments [chunk][k16 step][hi, lo][lane] in shared memory. k16 step s of a chunk
+// has dimensions 8t+4s .. 8t+4s+3 of lane t.
+GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs, uint32_t chunk, uint32_t step) {
+  const uint32_t first = chunk * 32 + lane_index() % 4 * 8 + step * 4;
+  Vec4 hi, lo;
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) {  // fragment registers: pair g, pair g + 8, then both two dimensions further
+    const float* q = a.q + pairs.head[i % 2] * a.kv.head_dim;
+    const uint32_t d = first + i / 2 * 2;
+    float x[2], rest[2];
+#pragma unroll
+    for (uint32_t e = 0; e < 2; ++e) {
+      x[e] = d + e < a.kv.head_dim ? q[d + e] * (a.scale * 1.44269504f) : 0.0f;
+      rest[e] = x[e] - half_value(half_bits(x[e]));
+    }
+    hi.v[i] = half2_bits(x[0], x[1]);
+    lo.v[i] = half2_bits(rest[0], rest[1]);
+  }
+  Vec4* at = to + (chunk * 2 + step) * 2 * warp_size + lane_index();
+  at[0] = hi;
+  at[warp_size] = lo;
+}
+
+// Columns 4n8 + 2t, +1 of S: scores[n].
+template <uint32_t dims>
+GPTQ_DEVICE void score(float (&scores)[2][4], const Vec4* query, const Vec4 (&keys)[dims / 32][2]) {
+#pragma unroll
+  for (uint32_t chunk = 0; chunk < dims / 32; ++chunk)
+#pragma unroll
+    for (uint32_t step = 0; step < 2; ++step) {
+      const Vec4* q = query + (chunk * 2 + step) * 2 * warp_size + lane_index();
+      const Vec4 hi = q[0], lo = q[warp_size];
+#pragma unroll
+      for (uint32_t n = 0; n < 2; ++n) mma(scores[n], hi.v, keys[chunk][n].v + 2 * step);
+#pragma unroll
+      for (uint32_t n = 0; n < 2; ++n) mma(scores[n], lo.v, keys[chunk][n].v + 2 * step);
+    }
+}
+
+// Sums so far. Weights are 2^(score - max); total is of the lane's own columns until reduce().
+template <uint32_t dims>
+struct Sums {
+  float out[dims / 8][4];
+  float max[2], total[2];
+};
+
+template <uint32_t dims>
+GPTQ_DEVICE void clear(Sums<dims>& s) {
+#pragma unroll
+  for (uint32_t j = 0; j < dims / 8; ++j)
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) s.out[j][i] = 0;
+  for (uint32_t r = 0; r < 2; ++r) {
+    s.max[r] = -INFINITY;
+    s.total[r] = 0;
+  }
+}
+
+// What exponents are taken against: a row that has seen nothing has the maximum -inf, and -inf - -inf would be NaN.
+GPTQ_DEVICE float base_of(float max) { return max == -INFINITY ? 0.0f : max; }
+
+template <uint32_t dims>
+GPTQ_DEVICE void scale(Sums<dims>& s, const float (&by)[2]) {
+#pragma unroll
+  for (uint32_t j = 0; j < dims / 8; ++j)
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) s.out[j][i] *= by[i / 2];
+  for (uint32_t r = 0; r < 2; ++r) s.total[r] *= by[r];
+}
+
+// Scores become weights, float16, as P's fragment: position 4t + 2n + e is its column 2t + e (+ 8n), as it was in S.
+template <uint32_t dims>
+GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2][4], const Pairs& pairs, uint32_t block) {
+  const uint32_t position = block * block_positions + lane_index() % 4 * 4;
+  float by[2];
+#pragma unroll
+  for (uint32_t r = 0; r < 2; ++r) {
+    float max = s.max[r];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      float& x = scores[i / 2][2 * r + i % 2];
+      if (position + i - pairs.first[r] > pairs.position[r] - pairs.first[r]) x = -INFINITY;
+      max = larger(max, x);
+    }
+    max = larger(max, shuffle_xor(max, 1));
+    max = larger(max, shuffle_xor(max, 2));
+    const float base = base_of(max);
+    by[r] = exp2_of(s.max[r] - base);
+    s.max[r] = max;
+  }
+  scale(s, by);
+#pragma unroll
+  for (uint32_t n = 0; n < 2; ++n)
+#pragma unroll
+    for (uint32_t r = 0; r < 2; ++r) {
+      const float base = base_of(s.max[r]);
+      const uint32_t pair = half2_bits(exp2_of(scores[n][2 * r] - base), exp2_of(scores[n][2 * r + 1] - base));
+      weights[2 * n + r] = pair;
+      s.total[r] += half_low(pair) + half_high(pair);  // what multiplies the values, so that its rounding cancels in part
+    }
+}
+
+// Values after the last position are whatever a page held before, maybe NaN: weight 0 would not help.
+template <uint32_t dims>
+GPTQ_DEVICE void drop_values(Vec2 (&values)[dims / 8], uint32_t n_valid) {
+  const uint32_t own = lane_index() % 4 * 4, n = n_valid > own ? n_valid - own : 0;
+  const uint32_t low = n >= 2 ? ~0u : n ? 0xffffu : 0, high = n >= 4 ? ~0u : n == 3 ? 0xffffu : 0;
+#pragma unroll
+  for (uint32_t j = 0; j < dims / 8; ++j) {
+    values[j].v[0] &= low;
+    values[j].v[1] &= high;
+  }
+}
+
+// Blocks begin, begin + stride, ... before end. The next block's keys are on their way while this one is worked on, where registers allow.
+template <uint32_t dims>
+GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* query, uint32_t begin, uint32_t end, uint32_t stride) {
+  if (begin >= end) return;
+  constexpr bool ahead = dims <= 128;
+  Vec4 keys[dims / 32][2];
+  const uint8_t* at = block_at(c, c.pages[begin / c.page_blocks], begin);
+  if (ahead) load_keys<dims>(keys, c, at);
+  for (uint32_t block = begin; block < end; block += stride) {
+    const uint32_t next = block + stride < end ? block + stride : block, page = c.pages[next / c.page_blocks];
+    Vec2 values[dims / 8];
+    if (!ahead) load_keys<dims>(keys, c, at);
+    load_values<dims>(values, c, at);
+    float scores[2][4] = {};
+    score<dims>(scores, query, keys);
+    at = block_at(c, page, next);
+    if (ahead) load_keys<dims>(keys, c, at);
+    uint32_t weights[4];
+    weigh<dims>(weights, s, scores, pairs, block);
+    if (block == pairs.last_block) drop_values<dims>(values, pairs.last_position % block_positions + 1);
+#pragma unroll
+    for (uint32_t j = 0; j < dims / 8; ++j) mma(s.out[j], weights, values[j].v);
+  }
+}
+
+template <uint32_t dims>
+GPTQ_DEVICE void reduce(Sums<dims>& s) {
+  for (uint32_t r = 0; r < 2; ++r)
+    for (uint32_t mask = 1; mask < 4; mask *= 2) s.total[r] += shuffle_xor(s.total[r], mask);
+}
+
+}  // namespace gptq::cuda

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "cache.h"
+#include "kernels/cuda/stream.h"
+
+namespace gptq::cuda {
+namespace {
+
+struct Case {
+  uint32_t head_dim, rope_dim, n_heads, n_kv_heads, page_tokens;
+  bool q_norm, k_norm;
+};
+
+class CudaAppendKv : public testing::Test {
+ protected:
+  std::mt19937 random{5};
+  const std::vector<Sequence> sequences = {{0, 1}, {15, 3}, {100, 20}, {31, 1}};
+
+  std::vector<float> floats(size_t n, float size) {
+    std::vector<float> v(n);
+    for (float& f : v) f = std::uniform_real_distribution<float>(-size, size)(random);
+    return v;
+  }
+
+  // Norm and rotation of a head in float64; `size` is what a rounding error of it is compared with.
+  std::vector<double> plainly(const float* x, const Case& c, const float* norm, const float* cos, const float* sin, double* size) {
+    std::vector<double> y(x, x + c.head_dim);
+    double squares = 0;
+    for (const double d : y) squares += d * d;
+    const double factor = 1 / std::sqrt(squares / c.head_dim + 1e-5);
+    for (uint32_t d = 0; norm && d < c.head_dim; ++d) y[d] *= factor * norm[d];
+    *size = 0;
+    for (const double d : y) *size = std::max(*size, std::fabs(d));
+    const uint32_t half = c.rope_dim / 2;
+    for (uint32_t j = 0; j < half; ++j) {
+      const double low = y[j], high = y[j + half];
+      y[j] = low * cos[j] - high * sin[j];
+      y[j + half] = high * cos[j] + low * sin[j];
+    }
+    return y;
+  }
+
+  void check(const Case& c) {
+    SCOPED_TRACE(testing::Message() << c.head_dim << ' ' << c.rope_dim << ' ' << c.n_heads << ' ' << c.n_kv_heads << ' ' << c.page_tokens);
+    TestCache cache(c.head_dim, c.n_kv_heads, c.page_tokens, sequences, random);
+    const uint32_t rows = static_cast<uint32_t>(cache.rows.size()), half = c.rope_dim / 2;
+    auto q = floats(size_t{rows} * c.n_heads * c.head_dim, 3), k = floats(size_t{rows} * c.n_kv_heads * c.head_dim, 3);
+    auto v = floats(k.size(), 3), q_norm = floats(c.head_dim, 2), k_norm = floats(c.head_dim, 2);
+    std::vector<float> cos(rows * half), sin(cos.size());
+    for (size_t i = 0; i < cos.size(); ++i) {
+      const double angle = floats(1, 100)[0];
+      cos[i] = static_cast<float>(std::cos(angle));
+      sin[i] = static_cast<float>(std::sin(angle));
+    }
+    const auto q_before = q, k_before = k;
+    Batch batch{};
+    batch.rows = cache.rows.data();
+    batch.cos = cos.data();
+    batch.sin = sin.data();
+    batch.pages = cache.pages.data();
+    batch.n_rows = rows;
+    Stream stream;
+    append_kv({batch, cache.kv, q.data(), k.data(), v.data(), c.q_norm ? q_norm.data() : nullptr, c.k_norm ? k_norm.data() : nullptr, 1e-5f,
+               c.n_heads, c.rope_dim, TestCache::layer}, stream);
+    const auto compare = [&](const std::vector<float>& got, const std::vector<float>& before, uint32_t heads, const float* norm) {
+      for (uint32_t i = 0; i < rows * heads; ++i) {
+        double size;
+        const auto y = plainly(&before[size_t{i} * c.head_dim], c, norm, &cos[i / heads * half], &sin[i / heads * half], &size);
+        // some ten roundings of 2^-24 each; the sum of squares' errors are divided by its length
+        for (uint32_t d = 0; d < c.head_dim; ++d) ASSERT_NEAR(got[size_t{i} * c.head_dim + d], y[d], 1e-6 * size) << i << ' ' << d;
+      }
+    };
+    compare(q, q_before, c.n_heads, c.q_norm ? q_norm.data() : nullptr);
+    compare(k, k_before, c.n_kv_heads, c.k_norm ? k_norm.data() : nullptr);
+    check_cache(cache, k, v);
+  }
+
+  // Keys and values as they came out, and nothing written beside them.
+  void check_cache(TestCache& cache, const std::vector<float>& k, const std::vector<float>& v) {
+    const KvCache& kv = cache.kv;
+    size_t written = 0;
+    for (uint32_t r = 0; r < cache.rows.size(); ++r)
+      for (uint32_t head = 0; head < kv.n_kv_heads; ++head)
+        for (uint32_t d = 0; d < kv_dims(kv.head_dim); ++d) {
+          const size_t from = (size_t{r} * kv.n_kv_heads + head) * kv.head_dim + d;
+          const Row& row = cache.rows[r];
+          const bool padding = d >= kv.head_dim;
+          uint16_t& key = cache.key(row.first_page, head, row.position, d);
+          uint16_t& value = cache.value(row.first_page, head, row.position, d);
+          ASSERT_EQ(key, padding ? 0 : kernels::half_from_float(k[from])) << r << ' ' << head << ' ' << d;
+          ASSERT_EQ(value, padding ? 0 : kernels::half_from_float(v[from])) << r << ' ' << head << ' ' << d;
+          key = value = 0xffff;
+          written += 2;
+        }
+    EXPECT_EQ(written, cache.rows.size() * kv.n_kv_heads * kv_dims(kv.head_dim) * 2);
+    EXPECT_TRUE(std::all_of(cache.memory().begin(), cache.memory().end(), [](uint16_t h) { return h == 0xffff; }));
+  }
+};
+
+TEST_F(CudaAppendKv, RotatesAndStores) {
+  check({128, 128, 8, 2, 16, false, false});
+  check({128, 128, 5, 5, 64, true, true});
+  check({64, 64, 3, 1, 32, true, false});
+  check({80, 32, 4, 2, 256, false, true});
+  check({256, 64, 2, 1, 48, true, true});
+  check({6, 4, 7, 1, 16, true, true});
+  check({34, 0, 1, 1, 16, false, false});
+  check({2, 2, 71, 1, 16, false, false});
+}
+
+// As on the CPU: what float16 cannot hold becomes infinite and shows in the outputs.
+TEST_F(CudaAppendKv, HidesNoOverflow) {
+  TestCache cache(2, 1, 16, {{3, 1}}, random);
+  float q[2] = {1, 2}, k[2] = {65519.0f, -65520.0f};
+  const float v[2] = {std::nanf(""), 1e30f};
+  Batch batch{};
+  batch.rows = cache.rows.data();
+  batch.pages = cache.pages.data();
+  batch.n_rows = 1;
+  Stream stream;
+  append_kv({batch, cache.kv, q, k, v, nullptr, nullptr, 0, 1, 0, TestCache::layer}, stream);
+  EXPECT_EQ(cache.key(0, 0, 3, 0), 0x7bff);
+  EXPECT_EQ(cache.key(0, 0, 3, 1), 0xfc00);
+  EXPECT_TRUE(std::isnan(kernels::float_from_half(cache.value(0, 0, 3, 0))));
+  EXPECT_EQ(cache.value(0, 0, 3, 1), 0x7c00);
+}
+
+}  // namespace
+}  // namespace gptq::cuda

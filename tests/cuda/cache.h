@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// A KV cache for tests: scrambled pages, every byte that nobody wrote a NaN.
+#pragma once
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/ops.h"
+#include "kernels/half.h"
+
+namespace gptq::cuda {
+
+struct Sequence {
+  uint32_t first_position, n_rows;  // of its rows in the batch
+};
+
+class TestCache {
+ public:
+  static constexpr uint32_t layers = 2, layer = 1;
+  std::vector<Row> rows;
+  std::vector<uint32_t> pages;
+  uint32_t n_positions = 0;
+  KvCache kv{};
+
+  TestCache(uint32_t head_dim, uint32_t n_kv_heads, uint32_t page_tokens, const std::vector<Sequence>& sequences, std::mt19937& random) {
+    for (const Sequence& s : sequences) {
+      const uint32_t first_page = static_cast<uint32_t>(pages.size()), positions = s.first_position + s.n_rows;
+      for (uint32_t i = 0; i < s.n_rows; ++i) rows.push_back({s.first_position + i, first_page});
+      for (uint32_t i = 0; i < positions; i += page_tokens) pages.push_back(static_cast<uint32_t>(pages.size()));
+      n_positions = std::max(n_positions, positions);
+    }
+    std::shuffle(pages.begin(), pages.end(), random);
+    const uint64_t half = uint64_t{n_kv_heads} * page_tokens * kv_dims(head_dim) * 2;
+    kv = {nullptr, layers * (2 * half + 32), 2 * half + 32, half + 16, page_tokens, n_kv_heads, head_dim};
+    memory_.assign(pages.size() * kv.page_stride / 2 + 8, 0xffff);
+    kv.base = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory_.data()) + 15) / 16 * 16);
+  }
+  TestCache(const TestCache&) = delete;
+
+  uint16_t& key(uint32_t first_page, uint32_t head, uint32_t position, uint32_t dim) {
+    const uint64_t row = uint64_t{head} * kv.page_tokens + position % kv.page_tokens;
+    return page(first_page, position)[row * kv_dims(kv.head_dim) + dim];
+  }
+  uint16_t& value(uint32_t first_page, uint32_t head, uint32_t position, uint32_t dim) {
+    const uint64_t tile = uint64_t{head} * (kv.page_tokens / 16) + position % kv.page_tokens / 16;
+    return page(first_page, position)[kv.value_offset / 2 + (tile * kv_dims(kv.head_dim) + dim) * 16 + position % 16];
+  }
+  std::vector<uint16_t>& memory() { return memory_; }
+
+ private:
+  std::vector<uint16_t> memory_;
+
+  uint16_t* page(uint32_t first_page, uint32_t position) {
+    const uint64_t number = pages[first_page + position / kv.page_tokens];
+    return reinterpret_cast<uint16_t*>(kv.base + number * kv.page_stride + layer * kv.layer_stride);
+  }
+};
+
+}  // namespace gptq::cuda
