@@ -17,15 +17,34 @@ struct EngineOptions {
   uint32_t threads = 0, ctx = 0;
   bool exact = false;
   int32_t kv = GPTQ_KV_F16;
+  std::string device = "auto", backend;  // cpu, cuda, auto; the backend's shared object
+  uint32_t device_layers = 0;
 
   void add_to(CLI::App& app, bool with_ctx = true);
   void add_tuning_to(CLI::App& app, bool with_ctx = true);
   void add_precision_to(CLI::App& app);
+  void add_device_to(CLI::App& app);
   gptq_runtime_desc runtime() const {
     auto desc = make<gptq_runtime_desc>();
     desc.threads = threads;
     desc.log = [](void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "%.*s\n", static_cast<int>(size), text); };
     return desc;
+  }
+  // Where the model goes; auto: to the first GPU if there is one that can be used.
+  gptq_model_params placement(const Runtime& runtime) const {
+    auto params = make<gptq_model_params>();
+    if (device == "cpu") return params;
+    auto error = make<gptq_error>();
+    gptq_status status = gptq_runtime_load_backend(runtime.get(), backend.empty() ? nullptr : backend.c_str(), GPTQ_NTS, &error);
+    if (status == GPTQ_E_INVALID_STATE) status = GPTQ_OK;  // for another model before
+    auto info = make<gptq_device_info>();
+    if (status == GPTQ_OK) status = gptq_runtime_device(runtime.get(), 0, &info, &error);
+    if (status != GPTQ_OK && device == "cuda") throw Error(status, error.message);
+    if (status != GPTQ_OK) return params;
+    std::fprintf(stderr, "device: %s, %.1f of %.1f GB free\n", info.name, static_cast<double>(info.bytes_free) / 1e9, static_cast<double>(info.bytes_total) / 1e9);
+    params.device_kind = GPTQ_DEVICE_CUDA;
+    params.device_layers = device_layers;
+    return params;
   }
   gptq_engine_params engine() const {
     auto params = make<gptq_engine_params>();

@@ -18,9 +18,15 @@ inline void EngineOptions::add_precision_to(CLI::App& app) {
   app.add_option("--kv", kv, "KV cache: f16 (default), f32 or i8")
       ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
 }
+inline void EngineOptions::add_device_to(CLI::App& app) {
+  app.add_option("--device", device, "cpu, cuda, or auto (default): a GPU where there is one")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--device-layers", device_layers, "with a GPU: how many of the last layers go there (default: all that fit)");
+  app.add_option("--backend", backend, "the CUDA backend (default: libgptq_cuda.so beside libgptq, or where the loader finds it)");
+}
 inline void EngineOptions::add_tuning_to(CLI::App& app, bool with_ctx) {
   app.add_option("-t,--threads", threads, "threads that compute (default: one per core)");
   add_precision_to(app);
+  add_device_to(app);
   if (with_ctx) app.add_option("-c,--ctx", ctx, "context length in tokens (default: the model's, at most 4096)");
 }
 inline void EngineOptions::add_to(CLI::App& app, bool with_ctx) {

@@ -75,7 +75,7 @@ Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
   cudaDeviceProp properties;
   if (const cudaError_t e = cudaGetDeviceProperties(&properties, static_cast<int>(ordinal))) return result_of(e, failure);
   memset(out, 0, sizeof *out);
-  snprintf(out->name, sizeof out->name, "%s", properties.name);
+  snprintf(out->name, sizeof out->name, "%.*s", static_cast<int>(sizeof out->name - 1), properties.name);
   memcpy(out->uuid, &properties.uuid, sizeof out->uuid);
   memcpy(out->luid, properties.luid, sizeof out->luid);
   out->capability = static_cast<uint32_t>(properties.major * 10 + properties.minor);
@@ -217,6 +217,28 @@ void release_graph(Graph* graph) {
   delete graph;
 }
 
+double copy_bandwidth(Stream* stream) {
+  constexpr size_t bytes = 256u << 20;  // past any L2 cache
+  constexpr int copies = 8;
+  const OnDevice on(context(stream).ordinal);
+  uint8_t* memory = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  float ms = 0;
+  if (cudaMalloc(&memory, 2 * bytes) == cudaSuccess && cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
+    for (int i = 0; i <= copies; ++i) {
+      if (i == 1) cudaEventRecord(begin, stream->handle);  // the first is not counted
+      cudaMemcpyAsync(memory + i % 2 * bytes, memory + (i + 1) % 2 * bytes, bytes, cudaMemcpyDeviceToDevice, stream->handle);
+    }
+    cudaEventRecord(end, stream->handle);
+    if (cudaEventSynchronize(end) != cudaSuccess || cudaEventElapsedTime(&ms, begin, end) != cudaSuccess) ms = 0;
+  }
+  if (begin) cudaEventDestroy(begin);
+  if (end) cudaEventDestroy(end);
+  cudaFree(memory);
+  cudaGetLastError();
+  return ms > 0 ? 2.0 * bytes * copies / (ms * 1e-3) : 0;
+}
+
 // The operations' launches happen on the stream's device.
 template <class Args, void (*op)(const Args&, Stream&)>
 void on_device(const Args& args, Stream& stream) {
@@ -231,7 +253,7 @@ extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gpt
   using namespace gptq::cuda;
   static const Backend table = {
       backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
-      record_begin, record_end, replay, release_graph, matmul_workspace, attention_workspace,
+      record_begin, record_end, replay, release_graph, copy_bandwidth, matmul_workspace, attention_workspace,
 #define X(op, Args) on_device<Args, op>,
       GPTQ_CUDA_OPS(X)
 #undef X

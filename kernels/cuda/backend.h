@@ -47,6 +47,8 @@ struct Backend {
   Result (*record_end)(Stream* stream, Graph** out, Failure* failure);
   void (*replay)(Stream* stream, Graph* graph);
   void (*release_graph)(Graph* graph);
+  // Bytes a second, read and written together, of large copies within the device; 0 where they cannot be made. Waits for them.
+  double (*copy_bandwidth)(Stream* stream);
   uint64_t (*matmul_workspace)(const Shape& shape, uint32_t n_processors);
   uint64_t (*attention_workspace)(const Shape& shape, uint32_t n_processors);
 #define X(op, Args) void (*op)(const Args& args, Stream& stream);

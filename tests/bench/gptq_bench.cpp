@@ -61,11 +61,11 @@ class Bench {
     Result result{test, {}};
     tokens_per_second(test);
     for (uint32_t i = 0; i < repetitions; ++i) {
-      const double before = test.n_gen ? bandwidth_.measure() : 0, speed = tokens_per_second(test);
+      const double before = test.n_gen ? roof() : 0, speed = tokens_per_second(test);
       result.tokens_per_second.push_back(speed);
       if (!test.n_gen) continue;
       result.read_gb_s.push_back(speed / test.n_sessions * bytes_per_step(test) / 1e9);
-      result.roof_gb_s.push_back((before + bandwidth_.measure()) / 2);
+      result.roof_gb_s.push_back((before + roof()) / 2);
     }
     return result;
   }
@@ -105,10 +105,18 @@ class Bench {
 
   // What a step of decoding has to read: all weights but rows of the embedding that it does not need, and every session's KV cache.
   double bytes_per_step(const Test& test) const {
-    const model::Model& m = model_.get()->model;
+    const model::Model& m = *model_.get()->model;
     const double position = test.n_depth + test.n_gen / 2.0;
-    const double kv_bytes = 2.0 * m.spec.n_layers * m.spec.n_kv_heads * kernels::kv_row_bytes(engine_.get()->engine.shape().kv_kind, m.spec.head_dim);
-    return static_cast<double>(m.weight_bytes - (m.spec.tied_head ? 0 : bytes_of(m.embed.w))) + test.n_sessions * position * kv_bytes;
+    const double kv_bytes = 2.0 * m.spec.n_layers * m.spec.n_kv_heads * kernels::kv_row_bytes(engine_.get()->engine->shape().kv_kind, m.spec.head_dim);
+    const uint64_t unread = m.spec.tied_head && m.first_device_layer % m.spec.n_layers == 0 ? 0 : bytes_of(m.embed.w);
+    return static_cast<double>(m.weight_bytes + model_.info().device_bytes - unread) + test.n_sessions * position * kv_bytes;
+  }
+
+  // GB/s that reading reaches just now: of the threads, or (copies, bytes read and written) of the GPU.
+  double roof() {
+    if (!engine_.get()->gpu) return bandwidth_.measure();
+    const device::Gpu& gpu = *engine_.get()->gpu;
+    return gpu.table().copy_bandwidth(&gpu.stream()) / 1e9;
   }
 
   std::mt19937 random_{1};
@@ -180,7 +188,7 @@ void run(Options& o) {
     }
     const Runtime runtime(o.runtime());
     if (first) std::fprintf(stderr, "%s\n%s\n", gptq_build_info(), runtime.kernels().c_str());
-    const Model model(runtime, o.model);
+    const Model model(runtime, o.model, o.placement(runtime));
     Bench bench(model, o, ctx, sessions);
     for (const Test& t : tests) {
       const Result result = bench.run(t, o.repetitions);
@@ -205,6 +213,7 @@ int main(int argc, char** argv) {
   app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',');
   app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
   o.add_precision_to(app);
+  o.add_device_to(app);
   app.add_option("--against", o.against, "a peer's figures, as `llama-bench -o json` or --json writes them: they and ratios beside ours, test by test");
   app.add_flag("--json", o.json, "print a JSON list");
   return tool::run(app, argc, argv, [&] { run(o); });

@@ -117,6 +117,7 @@ void replay(Stream*, Graph* graph) {
   for (const auto& work : graph->work) work();
 }
 void release_graph(Graph* graph) { delete graph; }
+double copy_bandwidth(Stream*) { return 1e9; }
 
 }  // namespace
 }  // namespace gptq::cuda
@@ -125,7 +126,7 @@ extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gpt
   using namespace gptq::cuda;
   static const Backend table = {
       backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
-      record_begin, record_end, replay, release_graph, matmul_workspace, attention_workspace,
+      record_begin, record_end, replay, release_graph, copy_bandwidth, matmul_workspace, attention_workspace,
 #define X(op, Args) op,
       GPTQ_CUDA_OPS(X)
 #undef X
