@@ -80,7 +80,7 @@ GPTQ_DEVICE void write_out(const AttentionArgs& a, const Pairs& pairs, const Sum
 #pragma unroll
   for (uint32_t r = 0; r < 2; ++r) {
     if (g + 8 * r >= pairs.count) continue;
-    float* out = a.out + pairs.head[r] * a.kv.head_dim;
+    float* out = a.out + uint64_t{pairs.head[r]} * a.kv.head_dim;
 #pragma unroll
     for (uint32_t j = 0; j < dims / 8; ++j)
 #pragma unroll
@@ -149,7 +149,8 @@ GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
       part[r] = out[(block_x() * 2 + r) * warp_size + lane_index()];
       last[r] = out[dims * 8 + pair];
     }
-    add(s, {last[0].v[0], last[1].v[0]}, {last[0].v[1], last[1].v[1]}, [&](uint32_t) { return Four{part[0].v[0], part[0].v[1], part[1].v[0], part[1].v[1]}; });
+    const Four out8 = {part[0].v[0], part[0].v[1], part[1].v[0], part[1].v[1]};
+    add(s, {last[0].v[0], last[1].v[0]}, {last[0].v[1], last[1].v[1]}, [&](uint32_t) { return out8; });
   }
   let_next_begin();
   merge_warps(s, reinterpret_cast<Four*>(shared_memory()));

@@ -19,7 +19,7 @@ GPTQ_DEVICE float larger(float a, float b) { return b > a ? b : a; }
 // The lane's two pairs. Where a tile ends early its last pair stands in, and is not written.
 struct Pairs {
   uint32_t count, first_page;
-  uint64_t head[2];                                 // batch row * n_heads + query head
+  uint32_t head[2];                                 // batch row * n_heads + query head
   uint32_t first[2], position[2];                   // what the pair sees: first .. position
   uint32_t first_block, last_block, last_position;  // what any pair of the tile sees
 };
@@ -35,7 +35,7 @@ GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv
   uint32_t first = ~0u;
   for (uint32_t r = 0; r < 2; ++r) {
     const uint32_t pair = tile.first_pair + smaller(lane_index() / 4 + 8 * r, p.count - 1), row = tile.first_row + pair / group;
-    p.head[r] = uint64_t{row} * a.n_heads + kv_head * group + pair % group;
+    p.head[r] = row * a.n_heads + kv_head * group + pair % group;
     p.position[r] = a.batch.rows[row].position;
     p.first[r] = a.window && p.position[r] >= a.window ? p.position[r] - a.window + 1 : 0;
     first = smaller(first, p.first[r]);
@@ -81,11 +81,13 @@ GPTQ_DEVICE void load_keys(Vec4 (&keys)[dims / 32][2], const Cache& c, const uin
       keys[chunk][n] = chunk * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + chunk * 64) : Vec4{};
 }
 
-template <uint32_t dims>
-GPTQ_DEVICE void load_values(Vec2 (&values)[dims / 8], const Cache& c, const uint8_t* block) {
+// n8 tiles first .. first + count - 1 of the dimensions.
+template <uint32_t count>
+GPTQ_DEVICE void load_values(Vec2 (&values)[count], const Cache& c, const uint8_t* block, uint32_t first) {
   const uint8_t* value = block + c.value_offset + lane_index() * 8;
 #pragma unroll
-  for (uint32_t j = 0; j < dims / 8; ++j) values[j] = j * 8 < c.dims ? *reinterpret_cast<const Vec2*>(value + j * 256) : Vec2{};
+  for (uint32_t j = 0; j < count; ++j)
+    values[j] = (first + j) * 8 < c.dims ? *reinterpret_cast<const Vec2*>(value + (first + j) * 256) : Vec2{};
 }
 
 // Q * scale * log2(e) as two float16 each, hi + lo: fragments [chunk][k16 step][hi, lo][lane] in shared memory. k16 step s of a chunk
@@ -95,7 +97,7 @@ GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs,
   Vec4 hi, lo;
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {  // fragment registers: pair g, pair g + 8, then both two dimensions further
-    const float* q = a.q + pairs.head[i % 2] * a.kv.head_dim;
+    const float* q = a.q + uint64_t{pairs.head[i % 2]} * a.kv.head_dim;
     const uint32_t d = first + i / 2 * 2;
     float x[2], rest[2];
 #pragma unroll
@@ -191,39 +193,51 @@ GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2]
 }
 
 // Values after the last position are whatever a page held before, maybe NaN: weight 0 would not help.
-template <uint32_t dims>
-GPTQ_DEVICE void drop_values(Vec2 (&values)[dims / 8], uint32_t n_valid) {
+template <uint32_t count>
+GPTQ_DEVICE void drop_values(Vec2 (&values)[count], uint32_t n_valid) {
   const uint32_t own = lane_index() % 4 * 4, n = n_valid > own ? n_valid - own : 0;
   const uint32_t low = n >= 2 ? ~0u : n ? 0xffffu : 0, high = n >= 4 ? ~0u : n == 3 ? 0xffffu : 0;
 #pragma unroll
-  for (uint32_t j = 0; j < dims / 8; ++j) {
+  for (uint32_t j = 0; j < count; ++j) {
     values[j].v[0] &= low;
     values[j].v[1] &= high;
   }
 }
 
-// Blocks begin, begin + stride, ... before end. The next block's keys are on their way while this one is worked on, where registers allow.
+template <uint32_t dims, uint32_t count>
+GPTQ_DEVICE void add_values(Sums<dims>& s, const uint32_t (&weights)[4], Vec2 (&values)[count], const Pairs& pairs, uint32_t block, uint32_t first) {
+  if (block == pairs.last_block) drop_values(values, pairs.last_position % block_positions + 1);
+#pragma unroll
+  for (uint32_t j = 0; j < count; ++j) mma(s.out[first + j], weights, values[j].v);
+}
+
+// Blocks begin, begin + stride, ... before end. While one is worked on the next one's keys are on their way; where that takes too many
+// registers, keys and then values in parts come when they are needed.
 template <uint32_t dims>
 GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* query, uint32_t begin, uint32_t end, uint32_t stride) {
   if (begin >= end) return;
   constexpr bool ahead = dims <= 128;
+  constexpr uint32_t part = ahead ? dims / 8 : 8;
   Vec4 keys[dims / 32][2];
   const uint8_t* at = block_at(c, c.pages[begin / c.page_blocks], begin);
   if (ahead) load_keys<dims>(keys, c, at);
   for (uint32_t block = begin; block < end; block += stride) {
     const uint32_t next = block + stride < end ? block + stride : block, page = c.pages[next / c.page_blocks];
-    Vec2 values[dims / 8];
-    if (!ahead) load_keys<dims>(keys, c, at);
-    load_values<dims>(values, c, at);
+    const uint8_t* now = at;
+    at = block_at(c, page, next);
+    Vec2 values[part];
+    if (!ahead) load_keys<dims>(keys, c, now);
+    if (ahead) load_values(values, c, now, 0);
     float scores[2][4] = {};
     score<dims>(scores, query, keys);
-    at = block_at(c, page, next);
-    if (ahead) load_keys<dims>(keys, c, at);
+    if (ahead) load_keys<dims>(keys, c, at); else load_values(values, c, now, 0);
     uint32_t weights[4];
-    weigh<dims>(weights, s, scores, pairs, block);
-    if (block == pairs.last_block) drop_values<dims>(values, pairs.last_position % block_positions + 1);
+    weigh(weights, s, scores, pairs, block);
 #pragma unroll
-    for (uint32_t j = 0; j < dims / 8; ++j) mma(s.out[j], weights, values[j].v);
+    for (uint32_t first = 0; first < dims / 8; first += part) {
+      if (first) load_values(values, c, now, first);
+      add_values(s, weights, values, pairs, block, first);
+    }
   }
 }
 
