@@ -10,7 +10,10 @@
 #include "kernels/half.h"
 
 #define GPTQ_DEVICE static inline
+#define GPTQ_MEMBER inline
+#define GPTQ_UNROLL
 #define GPTQ_KERNEL(threads) static
+#define GPTQ_KERNEL_FITS(threads, blocks) static
 
 namespace gptq::cuda {
 

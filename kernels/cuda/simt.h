@@ -11,7 +11,10 @@
 #include <cuda_fp16.h>
 
 #define GPTQ_DEVICE static __device__ __forceinline__
+#define GPTQ_MEMBER __device__ __forceinline__
+#define GPTQ_UNROLL _Pragma("unroll")
 #define GPTQ_KERNEL(threads) static __global__ __launch_bounds__(threads)
+#define GPTQ_KERNEL_FITS(threads, blocks) static __global__ __launch_bounds__(threads, blocks)  // so many blocks a multiprocessor
 
 namespace gptq::cuda {
 

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of the operation matmul share: products that differ in nothing but their weights and outputs, as one job.
+#pragma once
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/simt.h"
+
+namespace gptq::cuda {
+
+// Columns go by tiles of 64 and, where a group is no multiple of 64, by steps of 16: what one mma takes.
+constexpr uint32_t tile_columns = 64, step_columns = 16, tile_steps = 4;
+constexpr uint32_t block_rows = 16;
+constexpr uint32_t decode_rows_max = 8;
+
+struct Target {
+  const uint8_t* codes;
+  const uint8_t* scales;
+  const uint8_t* zeros;
+  const float* bias;
+  float* y;
+  uint32_t n, first_block;  // of its 16-row blocks in the row of those of all targets
+};
+
+struct Job {
+  Target targets[products_max];
+  uint32_t n_targets, n_blocks;
+  uint32_t rows, k, tiles;
+  uint32_t groups, group_steps;
+  kernels::Kind kind;
+  bool scales_f32, accumulate, exact;
+  uint32_t symmetric_zero;  // 0: targets have zeros
+  const int32_t* perm;
+  Input input;
+  // K is done in parts, each by other thread blocks; more than one leave their sums for finish_kernel.
+  uint32_t parts;
+  float* partials;          // [parts][rows][16 * n_blocks]
+  float* squares;           // [parts][rows]: sums of x^2; NULL: factors and norm are in the partials
+  // More rows than decode_rows_max are packed before: columns are tokens, with exact 8 of the high halves, then the same 8 of the low ones.
+  uint8_t* packed;          // [tiles][columns][128]
+  float* sums;              // [tiles][1 or 4][columns]: of a tile's or a step's columns
+  float* factors;           // [rows]: what results are to be multiplied with
+  uint32_t columns;
+};
+
+constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind) && job.group_steps % tile_steps != 0; }
+constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
+
+// Up to decode_rows_max rows; job.parts is decode_parts(). More: job.parts is tile_parts(), activations are packed.
+uint32_t decode_parts(uint32_t rows, uint32_t tiles, uint32_t sums_of_tile);
+void decode(const Job& job, Stream& stream);
+uint32_t tile_parts(const Job& job, uint32_t n_processors);
+uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
+uint64_t tile_partials_bytes(uint32_t n_processors);  // at most
+void multiply_tiles(const Job& job, Stream& stream);
+
+GPTQ_DEVICE uint32_t target_of(const Job& job, uint32_t block) {
+  uint32_t i = 0;
+  while (i + 1 < job.n_targets && block >= job.targets[i + 1].first_block) ++i;
+  return i;
+}
+
+// A finished sum to its place. row: of all targets' blocks.
+GPTQ_DEVICE void store_output(const Job& job, uint32_t row, uint32_t token, float value) {
+  const Target& target = job.targets[target_of(job, row / block_rows)];
+  const uint32_t at = row - target.first_block * block_rows;
+  if (at >= target.n) return;
+  float* y = target.y + uint64_t{token} * target.n + at;
+  if (target.bias) value += target.bias[at];
+  *y = job.accumulate ? *y + value : value;
+}
+
+GPTQ_DEVICE float* partial(const Job& job, uint32_t part, uint32_t row, uint32_t token) {
+  return job.partials + (uint64_t{part} * job.rows + token) * (uint64_t{job.n_blocks} * block_rows) + row;
+}
+
+GPTQ_DEVICE float inverse_rms(const Job& job, float squares) { return 1.0f / sqrt_of(squares / static_cast<float>(job.k) + job.input.eps); }
+
+}  // namespace gptq::cuda

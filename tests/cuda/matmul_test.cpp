@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products against float64 for every kind of matrix and number of rows.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/stream.h"
+#include "../kernels/matrices.h"
+
+namespace gptq::cuda {
+namespace {
+
+using kernels::Kind;
+using kernels::MatrixShape;
+using kernels::TestMatrix;
+
+constexpr uint32_t n_processors = 3;
+
+enum class Source { plain, norm, silu };
+
+struct Case {
+  std::vector<MatrixShape> shapes;
+  uint32_t rows;
+  Source source = Source::plain;
+  bool bias = false, accumulate = false, exact = false;
+  float size = 1.0f;  // of activations
+  bool one_perm = false;
+};
+
+// Activations that differ much in size within a row.
+std::vector<float> random_values(size_t n, std::mt19937& random, float size) {
+  std::vector<float> x(n);
+  std::normal_distribution<float> normal;
+  for (float& v : x) v = normal(random) * size * (random() % 16 ? 1.0f : random() % 2 ? 30.0f : 0.001f);
+  return x;
+}
+
+// What the products read, in float64 and as given.
+struct Inputs {
+  std::vector<float> x, norm, up;
+  std::vector<double> values;  // [rows][k]
+
+  Inputs(const Case& c, uint32_t k, std::mt19937& random) {
+    x = random_values(size_t{c.rows} * k, random, c.size);
+    if (c.source == Source::norm) norm = random_values(k, random, 1.0f);
+    if (c.source == Source::silu) up = random_values(x.size(), random, 1.0f);
+    values.assign(x.begin(), x.end());
+    for (uint32_t r = 0; r < c.rows; ++r) {
+      double squares = 0;
+      for (uint32_t i = 0; i < k; ++i) squares += values[r * k + i] * values[r * k + i];
+      for (uint32_t i = 0; i < k; ++i) {
+        double& v = values[r * k + i];
+        if (norm.size()) v *= norm[i] / std::sqrt(squares / k + double{1e-5f});
+        if (up.size()) v = v / (1 + std::exp(-v)) * up[r * k + i];
+      }
+    }
+  }
+  Input input() const { return {x.data(), norm.size() ? norm.data() : nullptr, up.size() ? up.data() : nullptr, 1e-5f}; }
+};
+
+struct Trial {
+  Case c;
+  std::vector<std::unique_ptr<TestMatrix>> matrices;
+  std::vector<std::vector<float>> bias, before, y;
+  std::unique_ptr<Inputs> inputs;
+
+  Trial(const Case& of, uint32_t seed) : c(of) {
+    std::mt19937 random(seed);
+    for (const MatrixShape& s : c.shapes) {
+      matrices.push_back(std::make_unique<TestMatrix>(s, random));
+      if (c.one_perm) matrices.back()->w.perm = matrices[0]->w.perm;
+      bias.push_back(random_values(s.n, random, c.size));
+      before.push_back(random_values(size_t{c.rows} * s.n, random, c.size));
+    }
+    inputs = std::make_unique<Inputs>(c, c.shapes[0].k, random);
+    multiply();
+  }
+
+  void multiply() {
+    y = before;
+    MatmulArgs args{};
+    args.n_products = static_cast<uint32_t>(matrices.size());
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < args.n_products; ++i) {
+      if (!c.accumulate) y[i].assign(y[i].size(), std::numeric_limits<float>::quiet_NaN());
+      args.products[i] = {matrices[i]->w, c.bias ? bias[i].data() : nullptr, y[i].data()};
+      n += matrices[i]->w.n;
+    }
+    args.rows = c.rows;
+    args.input = inputs->input();
+    args.accumulate = c.accumulate;
+    args.exact = c.exact;
+    const uint64_t bytes = matmul_workspace({c.rows, c.shapes[0].k, n, 0, 0, 0, 0, c.exact}, n_processors);
+    constexpr size_t guard = 4096;
+    std::vector<uint8_t> workspace(bytes + guard + 16, 0xFF);
+    args.workspace = {workspace.data() + (16 - reinterpret_cast<uintptr_t>(workspace.data()) % 16) % 16, bytes};
+    Stream stream;
+    stream.n_processors = n_processors;
+    matmul(args, stream);
+    for (size_t i = 0; i < guard; ++i) ASSERT_EQ(args.workspace.data[bytes + i], 0xFF) << "workspace is too small";
+  }
+
+  // Errors relative to what they grow with, the largest.
+  void check() const {
+    const bool pairs = c.exact || c.rows <= 8;
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      const kernels::Matrix& w = matrices[i]->w;
+      for (uint32_t r = 0; r < c.rows; ++r)
+        for (uint32_t row = 0; row < w.n; ++row) {
+          double expected = (c.bias ? bias[i][row] : 0.0) + (c.accumulate ? before[i][size_t{r} * w.n + row] : 0.0);
+          double terms = 0, codes = std::fabs(expected);
+          for (uint32_t column = 0; column < w.k_padded; ++column) {
+            const uint32_t from = w.perm ? static_cast<uint32_t>(w.perm[column]) : column;
+            if (from >= w.k) continue;
+            const double v = inputs->values[size_t{r} * w.k + from], weight = matrices[i]->weight[size_t{row} * w.k_padded + column];
+            expected += v * weight;
+            terms += std::fabs(v * weight);
+            codes += std::fabs(v) * matrices[i]->magnitude[size_t{row} * w.k_padded + column];
+          }
+          // One float16 is right to 2^-11 of each term; two are to 2^-22. Sums in float32 add their own.
+          const double allowed = (pairs ? 0 : terms * 0x1p-11) + codes * 1e-6;
+          ASSERT_NEAR(y[i][size_t{r} * w.n + row], expected, allowed) << "product " << i << ' ' << c.shapes[i] << ", " << c.rows << " rows, row " << row << " of token " << r;
+        }
+    }
+  }
+};
+
+void check(const Case& c, uint32_t seed = 1) {
+  Trial run(c, seed);
+  run.check();
+}
+
+constexpr uint32_t row_counts[] = {1, 2, 4, 5, 8, 9, 16, 17, 33, 64, 70};
+
+// Every kind meets every group with several numbers of rows, and every number of rows with several groups.
+void every_shape(Kind kind) {
+  std::mt19937 random(static_cast<uint32_t>(kind));
+  uint32_t turn = 0;
+  const uint32_t ks[] = {100, 576, 1088, 64};
+  for (const uint32_t group : {16u, 32u, 48u, 64u, 128u, 0u})
+    for (const bool zeros : {false, true})
+      for (uint32_t i = 0; i < 4; ++i) {
+        const uint32_t rows = row_counts[turn++ * 3 % 11], k = rows > 33 ? ks[random() % 2] : ks[random() % 4], n = rows > 33 ? 40 : random() % 2 ? 40 : 192;
+        const MatrixShape shape{kind, n, k, group ? group : (k + 63) / 64 * 64, zeros, random() % 4 == 0, random() % 3 == 0};
+        Case c{{shape}, rows};
+        c.source = static_cast<Source>(random() % 3);
+        c.bias = random() % 2;
+        c.accumulate = random() % 2;
+        c.exact = random() % 2;
+        check(c, random());
+        if (testing::Test::HasFatalFailure()) return;
+      }
+}
+
+TEST(CudaMatmul, Q2) { every_shape(Kind::q2); }
+TEST(CudaMatmul, Q3) { every_shape(Kind::q3); }
+TEST(CudaMatmul, Q4) { every_shape(Kind::q4); }
+TEST(CudaMatmul, Q8) { every_shape(Kind::q8); }
+
+TEST(CudaMatmul, FloatingKinds) {
+  std::mt19937 random(7);
+  for (const Kind kind : {Kind::f32, Kind::f16, Kind::bf16})
+    for (const uint32_t rows : row_counts)
+      for (const uint32_t k : {64u, 131u, 324u}) {
+        Case c{{{kind, random() % 2 ? 40u : 77u, k}}, rows};
+        c.source = static_cast<Source>(random() % 3);
+        c.bias = random() % 2;
+        c.accumulate = random() % 2;
+        c.exact = random() % 2;
+        check(c, random());
+        if (HasFatalFailure()) return;
+      }
+}
+
+// Of one launch and of several.
+TEST(CudaMatmul, ProductsTogether) {
+  for (const uint32_t rows : {1u, 6u, 20u}) {
+    for (const bool one_perm : {false, true}) {
+      Case c{{{Kind::q4, 40, 320, 128, false, false, one_perm}, {Kind::q4, 17, 320, 128}, {Kind::q4, 96, 320, 128}}, rows, Source::norm};
+      c.one_perm = one_perm;
+      check(c);
+    }
+    check({{{Kind::q4, 40, 320, 128, false, false, true}, {Kind::q4, 33, 320, 128}, {Kind::q8, 16, 320, 64}, {Kind::f16, 20, 320}}, rows, Source::norm, true});
+    check({{{Kind::q4, 40, 320, 128}, {Kind::q4, 33, 320, 128, true}, {Kind::q4, 16, 320, 32, true}}, rows, Source::silu, false, true});
+  }
+}
+
+// So many columns that K is split and the parts are added up.
+TEST(CudaMatmul, LongRows) {
+  for (const uint32_t rows : {1u, 2u, 5u, 8u, 12u})
+    for (const uint32_t group : {128u, 48u}) {
+      Case c{{{Kind::q4, 24, 4u * 2112, group, true}, {Kind::q4, 20, 4u * 2112, group, true}}, rows, rows % 3 ? Source::norm : Source::silu, true, rows % 4 == 0};
+      check(c);
+    }
+}
+
+TEST(CudaMatmul, LargeAndSmallActivations) {
+  for (const float size : {1e5f, 1e-6f, 1e-30f})
+    for (const uint32_t rows : {3u, 7u, 18u}) {
+      Case c{{{Kind::q4, 40, 320, 128, true}}, rows};
+      c.size = size;
+      check(c);
+      c.exact = true;
+      check(c);
+      c.shapes = {{Kind::f16, 40, 320}};
+      check(c);
+    }
+}
+
+TEST(CudaMatmul, TwoRunsAreEqual) {
+  for (const uint32_t rows : {1u, 8u, 40u}) {
+    Trial run({{{Kind::q4, 24, 2112, 128, true}}, rows, Source::norm}, 3);
+    const auto first = run.y;
+    run.multiply();
+    ASSERT_EQ(memcmp(first[0].data(), run.y[0].data(), first[0].size() * 4), 0);
+  }
+}
+
+TEST(CudaMatmul, TokensDoNotMix) {
+  for (const uint32_t rows : {4u, 8u, 20u}) {
+    Trial run({{{Kind::q4, 40, 320, 128, true}}, rows}, 3);
+    const auto first = run.y;
+    run.inputs->x[320 + 5] = std::numeric_limits<float>::quiet_NaN();
+    run.multiply();
+    for (uint32_t r = 0; r < rows; ++r)
+      for (uint32_t row = 0; row < 40; ++row)
+        if (r == 1) ASSERT_TRUE(std::isnan(run.y[0][r * 40 + row])); else ASSERT_EQ(run.y[0][r * 40 + row], first[0][r * 40 + row]);
+  }
+}
+
+TEST(CudaMatmul, WeightsPastFloat16) {
+  for (const Kind kind : {Kind::f32, Kind::bf16})
+    for (const uint32_t rows : {1u, 10u}) {
+      Trial run({{{kind, 16, 64}}, rows}, 3);
+      const float large = -3e9f;
+      uint32_t bits;
+      memcpy(&bits, &large, 4);
+      if (kind == Kind::f32) memcpy(run.matrices[0]->codes.data(), &bits, 4); else memcpy(run.matrices[0]->codes.data(), reinterpret_cast<char*>(&bits) + 2, 2);
+      run.matrices[0]->weight[0] = -65504.0f;
+      run.matrices[0]->magnitude[0] = 65504.0f;
+      run.multiply();
+      run.check();
+    }
+}
+
+}  // namespace
+}  // namespace gptq::cuda
