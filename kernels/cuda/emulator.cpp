@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -29,8 +30,11 @@ struct Meeting {
   void* lanes[32];
 };
 
+// Begins as a ucontext; from then on it is switched by _setjmp and _longjmp, which unlike swapcontext make no system call.
 struct Fiber {
   ucontext_t context;
+  jmp_buf place;
+  bool begun;
   std::unique_ptr<std::byte[]> stack;
   bool done;
   const uint32_t* waits_for;  // a generation other than this one
@@ -45,7 +49,7 @@ struct Block {
   Meeting barrier, warps[threads_max / 32];
   uint32_t alive = 0;
   const std::function<void()>* kernel = nullptr;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
 };
 Block block;
 
@@ -63,7 +67,7 @@ void enter() {
     block.barrier.arrived = 0;
     ++block.barrier.generation;
   }
-  swapcontext(&me.context, &block.scheduler);
+  _longjmp(block.scheduler, 1);
 }
 
 void wait(const uint32_t& generation, uint32_t seen) {
@@ -71,7 +75,7 @@ void wait(const uint32_t& generation, uint32_t seen) {
   me.waits_for = &generation;
   me.seen = seen;
   const Place place = here;
-  swapcontext(&me.context, &block.scheduler);
+  if (!_setjmp(me.place)) _longjmp(block.scheduler, 1);
   here = place;
 }
 
@@ -83,10 +87,17 @@ void start(uint32_t thread) {
   f.context.uc_stack.ss_size = stack_bytes;
   f.context.uc_link = nullptr;
   makecontext(&f.context, enter, 0);
-  f.done = false;
+  f.done = f.begun = false;
   f.waits_for = nullptr;
   f.copies.clear();
   f.group = 0;
+}
+
+void resume(Fiber& f) {
+  if (_setjmp(block.scheduler)) return;
+  if (f.begun) _longjmp(f.place, 1);
+  f.begun = true;
+  setcontext(&f.context);
 }
 
 void run_block(uint32_t threads, bool backwards) {
@@ -100,7 +111,7 @@ void run_block(uint32_t threads, bool backwards) {
       if (f.done || (f.waits_for && *f.waits_for == f.seen)) continue;
       f.waits_for = nullptr;
       here.thread = thread;
-      swapcontext(&block.scheduler, &f.context);
+      resume(f);
       moved = true;
     }
     if (!moved) give_up("threads wait for others that never come");
