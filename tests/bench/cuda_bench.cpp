@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA backend's products alone: microseconds, GB/s of weights, and percent of what copying reaches on the same GPU in the same run. A graph of
+// products with different weights is replayed, so that neither launches nor the L2 cache count.
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "api/handles.h"
+#include "peer.h"
+#include "tool.h"
+
+namespace {
+
+using namespace gptq;
+using kernels::Kind;
+
+struct Options {
+  std::string backend = "libgptq_cuda.so";
+  std::vector<uint32_t> rows{1, 4, 8, 16, 32, 64, 256, 2048};
+  std::vector<std::string> shapes{"4096x4096", "14336x4096", "4096x14336", "128256x4096"}, kinds{"q4"};
+  uint32_t group = 128, repetitions = 7;
+  bool exact = false;
+};
+
+struct Shape {
+  uint32_t n, k;
+};
+
+Shape parse(const std::string& text) {
+  const size_t x = text.find('x');
+  const auto number = [&](const std::string& part) {
+    if (part.empty() || part.size() > 7 || part.find_first_not_of("0123456789") != part.npos || std::stoul(part) == 0)
+      throw Error(GPTQ_E_INVALID_ARGUMENT, "a shape is OUTPUTSxINPUTS, as 4096x4096, not '" + text + "'");
+    return static_cast<uint32_t>(std::stoul(part));
+  };
+  return {number(text.substr(0, x)), number(x == text.npos ? "" : text.substr(x + 1))};
+}
+
+Kind kind_of(const std::string& name) {
+  for (const auto& [known, kind] : {std::pair{"q2", Kind::q2}, {"q3", Kind::q3}, {"q4", Kind::q4}, {"q8", Kind::q8}, {"f16", Kind::f16}, {"bf16", Kind::bf16}})
+    if (name == known) return kind;
+  throw Error(GPTQ_E_INVALID_ARGUMENT, "kinds are q2, q3, q4, q8, f16 and bf16, not '" + name + "'");
+}
+
+// Bytes of a matrix's parts on the device: codes, then scales.
+struct Parts {
+  uint64_t codes, scales;
+};
+Parts parts_of(const kernels::Matrix& w) {
+  if (!kernels::is_quantized(w.kind)) return {uint64_t{w.n} * w.k * 2, 0};
+  return {uint64_t{kernels::n_blocks(w.n)} * (w.k_padded / 64) * kernels::tile_bytes(w.kind), uint64_t{kernels::n_blocks(w.n)} * kernels::n_groups(w) * 32};
+}
+
+class Bench {
+ public:
+  Bench(const device::Gpu& gpu, const Options& o) : gpu_(gpu), table_(gpu.table()), o_(o) {}
+
+  // Median seconds of one product.
+  double seconds(Kind kind, Shape shape, uint32_t rows) {
+    const kernels::Matrix w = matrix(kind, shape);
+    const Parts parts = parts_of(w);
+    const uint32_t copies = static_cast<uint32_t>(std::clamp<uint64_t>((512u << 20) / (parts.codes + parts.scales), 2, 64));
+    const device::GpuMemory weights(gpu_, copies * (parts.codes + parts.scales)), x(gpu_, uint64_t{rows} * shape.k * 4), y(gpu_, uint64_t{rows} * shape.n * 4);
+    fill(weights, parts, kind);
+    fill_floats(x);
+    const cuda::Shape limits{rows, w.k_padded, shape.n, 1, 1, 64, 1, o_.exact};
+    const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.n_processors()));
+    cuda::Graph* graph = nullptr;
+    table_.record_begin(&gpu_.stream());
+    for (uint32_t i = 0; i < copies; ++i) {
+      cuda::MatmulArgs args{};
+      args.products[0] = {w, nullptr, reinterpret_cast<float*>(y.data())};
+      args.products[0].w.codes = weights.data() + i * (parts.codes + parts.scales);
+      args.products[0].w.scales = weights.data() + i * (parts.codes + parts.scales) + parts.codes;
+      args.n_products = 1;
+      args.rows = rows;
+      args.input = {reinterpret_cast<const float*>(x.data()), nullptr, nullptr, 0};
+      args.exact = o_.exact;
+      args.workspace = {reinterpret_cast<uint8_t*>(workspace.data()), workspace.bytes()};
+      table_.matmul(args, gpu_.stream());
+    }
+    cuda::Failure failure{};
+    device::check_gpu(table_.record_end(&gpu_.stream(), &graph, &failure), failure, "a CUDA graph cannot be made");
+    const std::unique_ptr<cuda::Graph, void (*)(cuda::Graph*)> held(graph, table_.release_graph);
+    return timed(graph) / copies;
+  }
+
+  static uint64_t bytes(Kind kind, Shape shape, uint32_t group) {
+    Options o;
+    o.group = group;
+    const Parts parts = parts_of(matrix_of(kind, shape, o));
+    return parts.codes + parts.scales;
+  }
+
+ private:
+  static kernels::Matrix matrix_of(Kind kind, Shape shape, const Options& o) {
+    const bool quantized = kernels::is_quantized(kind);
+    return {kind, false, shape.n, shape.k, quantized ? (shape.k + 63) / 64 * 64 : shape.k, quantized ? o.group : 0, nullptr, nullptr, nullptr, nullptr};
+  }
+  kernels::Matrix matrix(Kind kind, Shape shape) const { return matrix_of(kind, shape, o_); }
+
+  double timed(cuda::Graph* graph) {
+    table_.replay(&gpu_.stream(), graph);
+    gpu_.finish(UINT32_MAX);
+    std::vector<double> seconds;
+    for (uint32_t i = 0; i < o_.repetitions; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      table_.replay(&gpu_.stream(), graph);
+      gpu_.finish(UINT32_MAX);
+      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    return bench::median(seconds);
+  }
+
+  void fill(const device::GpuMemory& memory, const Parts& parts, Kind kind) {
+    std::vector<uint16_t> host(memory.bytes() / 2);
+    for (size_t i = 0; i < host.size(); ++i) {
+      const bool code = i * 2 % (parts.codes + parts.scales) < parts.codes;
+      // Scales and 16-bit weights around 0.01, of either sign for weights.
+      host[i] = code && kernels::is_quantized(kind) ? static_cast<uint16_t>(random_()) : static_cast<uint16_t>(0x2000 + random_() % 0x400 + (code ? random_() % 2 << 15 : 0));
+    }
+    table_.copy_in(&gpu_.stream(), memory.data(), host.data(), host.size() * 2);
+    gpu_.finish(UINT32_MAX);
+  }
+  void fill_floats(const device::GpuMemory& memory) {
+    std::vector<float> host(memory.bytes() / 4);
+    std::normal_distribution<float> normal;
+    for (float& v : host) v = normal(random_);
+    table_.copy_in(&gpu_.stream(), memory.data(), host.data(), memory.bytes());
+    gpu_.finish(UINT32_MAX);
+  }
+
+  const device::Gpu& gpu_;
+  const cuda::Backend& table_;
+  const Options& o_;
+  std::mt19937 random_{1};
+};
+
+void run(const Options& o) {
+  const device::Library library(o.backend);
+  device::Account account;
+  const cuda::Processor processor = device::describe_gpu(library.table(), 0);
+  const device::Gpu gpu(library.table(), 0, account);
+  const double copy = library.table().copy_bandwidth(&gpu.stream());
+  std::printf("%s, %u multiprocessors, copies %.0f GB/s\n| kind | outputs x inputs | rows | us | GB/s | of copying | TFLOP/s |\n|---|---|---|---|---|---|---|\n", processor.name,
+              processor.n_processors, copy / 1e9);
+  Bench bench(gpu, o);
+  for (const std::string& kind : o.kinds)
+    for (const std::string& text : o.shapes)
+      for (const uint32_t rows : o.rows) {
+        const Shape shape = parse(text);
+        const double seconds = bench.seconds(kind_of(kind), shape, rows), speed = static_cast<double>(Bench::bytes(kind_of(kind), shape, o.group)) / seconds;
+        std::printf("| %s | %s | %u | %.1f | %.0f | %.0f %% | %.1f |\n", kind.c_str(), text.c_str(), rows, seconds * 1e6, speed / 1e9, 100 * speed / copy,
+                    2.0 * rows * shape.n * shape.k / seconds / 1e12);
+        std::fflush(stdout);
+      }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options o;
+  CLI::App app("Measures the CUDA backend's matrix products.", "gptq-cuda-bench");
+  app.add_option("--backend", o.backend, "the backend's shared object (default libgptq_cuda.so)");
+  app.add_option("-m,--rows", o.rows, "tokens computed together (default 1,4,8,16,32,64,256,2048)")->delimiter(',');
+  app.add_option("--shapes", o.shapes, "OUTPUTSxINPUTS (default: those of Llama-3-8B)")->delimiter(',');
+  app.add_option("--kinds", o.kinds, "q2, q3, q4 (default), q8, f16, bf16")->delimiter(',');
+  app.add_option("--group-size", o.group, "inputs that share a scale (default 128)");
+  app.add_option("-r,--repetitions", o.repetitions, "timed runs (default 7), after one that is not counted");
+  app.add_flag("--exact", o.exact, "activations in 22 bits for any number of rows");
+  return tool::run(app, argc, argv, [&] {
+    try {
+      run(o);
+    } catch (const base::Failure& failure) {
+      throw Error(failure.detail.status, failure.detail.message);
+    }
+  });
+}
