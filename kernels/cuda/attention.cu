@@ -27,9 +27,7 @@ struct Launch {
 // Partial results of (tile, KV head, split): out [dims/8][2][32 lanes] pairs of floats, then max and total [16 pairs].
 constexpr uint32_t partial_bytes(uint32_t dims) { return dims * 64 + tile_pairs * 8; }
 constexpr uint32_t sums_bytes(uint32_t dims) { return (dims / 8 + 1) * warp_size * 16; }
-constexpr uint32_t padded(uint32_t head_dim) {
-  return head_dim <= 64 ? 64 : head_dim <= 96 ? 96 : head_dim <= 128 ? 128 : head_dim <= 192 ? 192 : 256;
-}
+constexpr uint32_t padded(uint32_t head_dim) { return head_dim <= 64 ? 64 : head_dim <= 96 ? 96 : head_dim <= 128 ? 128 : 256; }
 
 GPTQ_DEVICE Two* partial_at(const Launch& l, uint32_t dims, uint32_t tile, uint32_t kv_head, uint32_t split) {
   const uint64_t place = (uint64_t{tile} * l.a.kv.n_kv_heads + kv_head) * l.splits + split;
@@ -210,7 +208,6 @@ void attention(const AttentionArgs& args, Stream& stream) {
     case 64: return run<64>(args, stream);
     case 96: return run<96>(args, stream);
     case 128: return run<128>(args, stream);
-    case 192: return run<192>(args, stream);
     default: return run<256>(args, stream);
   }
 }

@@ -74,15 +74,15 @@ GPTQ_DEVICE const uint8_t* block_at(const Cache& c, uint32_t page, uint32_t bloc
 }
 
 // Chunks of 32 dimensions: the lane has 8t .. 8t+7 of each, of two keys: those that make its columns of S be positions 4t .. 4t+3.
-template <uint32_t dims>
-GPTQ_DEVICE void load_keys(Vec4 (&keys)[dims / 32][2], const Cache& c, const uint8_t* block) {
+template <uint32_t count>
+GPTQ_DEVICE void load_keys(Vec4 (&keys)[count][2], const Cache& c, const uint8_t* block, uint32_t first) {
   const uint32_t g = lane_index() / 4, t = lane_index() % 4;
   const uint8_t* key = block + (g / 2 * 4 + g % 2) * c.dims * 2 + t * 16;
 #pragma unroll
-  for (uint32_t chunk = 0; chunk < dims / 32; ++chunk)
+  for (uint32_t i = 0; i < count; ++i)
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n)
-      keys[chunk][n] = chunk * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + chunk * 64) : Vec4{};
+      keys[i][n] = (first + i) * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + (first + i) * 64) : Vec4{};
 }
 
 // n8 tiles first .. first + count - 1 of the dimensions.
@@ -135,12 +135,12 @@ GPTQ_DEVICE Query<dims, held> query_of(const Vec4* memory) {
   return q;
 }
 
-// Columns 2t, 2t+1 of S as scores[n] are positions 4t + 2n, +1.
-template <uint32_t dims, bool held>
-GPTQ_DEVICE void score(float (&scores)[2][4], const Query<dims, held>& query, const Vec4 (&keys)[dims / 32][2]) {
+// Columns 2t, 2t+1 of S as scores[n] are positions 4t + 2n, +1. Chunks first .. first + count - 1.
+template <uint32_t dims, bool held, uint32_t count>
+GPTQ_DEVICE void score(float (&scores)[2][4], const Query<dims, held>& query, const Vec4 (&keys)[count][2], uint32_t first) {
 #pragma unroll
-  for (uint32_t step = 0; step < dims / 16; ++step) {
-    const Vec4 hi = part_of(query, step, 0), lo = part_of(query, step, 1);
+  for (uint32_t step = 0; step < 2 * count; ++step) {
+    const Vec4 hi = part_of(query, 2 * first + step, 0), lo = part_of(query, 2 * first + step, 1);
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n) mma(scores[n], hi.v, keys[step / 2][n].v + step % 2 * 2);
 #pragma unroll
@@ -234,32 +234,35 @@ struct Blocks {  // begin, begin + stride, ... before end
   uint32_t begin, end, stride;
 };
 
-// While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and then values in parts
-// come when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
+// While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
+// when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
 template <bool held, uint32_t dims, class PutQueries>
 GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks, PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
-  constexpr uint32_t part = ahead ? dims / 8 : 8;
+  constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 4, value_part = ahead ? chunks * 4 : 8;
   const bool any = blocks.begin < blocks.end;
-  Vec4 keys[dims / 32][2];
-  const uint8_t* at = any ? block_at(c, c.pages[blocks.begin / c.page_blocks], blocks.begin) : nullptr;
-  if (ahead && any) load_keys<dims>(keys, c, at);
+  Vec4 keys[key_part][2];
+  Vec2 values[value_part];
+  uint32_t page = any ? c.pages[blocks.begin / c.page_blocks] : 0;
+  if (ahead && any) load_keys(keys, c, block_at(c, page, blocks.begin), 0);
   put_queries();
   const auto query = query_of<dims, held>(memory);
   for (uint32_t block = blocks.begin; block < blocks.end; block += blocks.stride) {
-    const uint32_t next = block + blocks.stride < blocks.end ? block + blocks.stride : block, page = c.pages[next / c.page_blocks];
-    const uint8_t* now = at;
-    at = block_at(c, page, next);
-    Vec2 values[part];
-    if (!ahead) load_keys<dims>(keys, c, now);
+    const uint32_t next = block + blocks.stride < blocks.end ? block + blocks.stride : block;
+    const uint8_t* now = block_at(c, page, block);
+    page = c.pages[next / c.page_blocks];
     if (ahead) load_values(values, c, now, 0);
     float scores[2][4] = {};
-    score(scores, query, keys);
-    if (ahead) load_keys<dims>(keys, c, at); else load_values(values, c, now, 0);
+#pragma unroll
+    for (uint32_t first = 0; first < chunks; first += key_part) {
+      if (!ahead) load_keys(keys, c, now, first);
+      score(scores, query, keys, first);
+    }
+    if (ahead) load_keys(keys, c, block_at(c, page, next), 0); else load_values(values, c, now, 0);
     uint32_t weights[4];
     weigh(weights, s, scores, pairs, block);
 #pragma unroll
-    for (uint32_t first = 0; first < dims / 8; first += part) {
+    for (uint32_t first = 0; first < chunks * 4; first += value_part) {
       if (first) load_values(values, c, now, first);
       add_values(s, weights, values, pairs, block, first);
     }
