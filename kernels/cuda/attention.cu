@@ -112,7 +112,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   const uint32_t split_blocks = l.split_positions / block_positions, first = block_x() * split_blocks;
   const uint32_t begin = larger(first, pairs.first_block), end = smaller(first + split_blocks, pairs.last_block + 1);
   if (begin >= end) return;
-  wait_for_previous();
+  wait_for_previous();  // what was read so far no kernel wrote: it is the batch
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
   clear(s);
