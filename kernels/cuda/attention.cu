@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over pages of float16 keys and values. Few tiles: positions are split over blocks and the 4 warps of a block, and a second
 // kernel merges the splits. Many tiles: a warp takes a tile and all its positions, the warps of a block read the same ones.
+#include <algorithm>
+
 #include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/stream.h"
 
@@ -8,13 +10,13 @@ namespace gptq::cuda {
 namespace {
 
 constexpr uint32_t warps = 4, threads = warps * warp_size;
-constexpr uint32_t split_unit = 256, splits_max = 64, blocks_each = 16;  // at most so many blocks per multiprocessor write partial results
+constexpr uint32_t split_unit = warps * block_positions, splits_max = 64;
+// Blocks per multiprocessor: as many as run at once for one long sequence; more for many sequences, which may differ in length, or be
+// shorter than the launch is for; what the workspace has room for.
+constexpr uint32_t blocks_at_once = 2, splits_of_many = 16, blocks_each = 16;
 
 struct alignas(16) Four {
   float v[4];
-};
-struct alignas(8) Two {
-  float v[2];
 };
 
 struct Launch {
@@ -25,9 +27,7 @@ struct Launch {
 // Partial results of (tile, KV head, split): out [dims/8][2][32 lanes] pairs of floats, then max and total [16 pairs].
 constexpr uint32_t partial_bytes(uint32_t dims) { return dims * 64 + tile_pairs * 8; }
 constexpr uint32_t sums_bytes(uint32_t dims) { return (dims / 8 + 1) * warp_size * 16; }
-constexpr uint32_t padded(uint32_t head_dim) {
-  return head_dim <= 64 ? 64 : head_dim <= 96 ? 96 : head_dim <= 128 ? 128 : head_dim <= 192 ? 192 : 256;
-}
+constexpr uint32_t padded(uint32_t head_dim) { return head_dim <= 64 ? 64 : head_dim <= 96 ? 96 : head_dim <= 128 ? 128 : 256; }
 
 GPTQ_DEVICE Two* partial_at(const Launch& l, uint32_t dims, uint32_t tile, uint32_t kv_head, uint32_t split) {
   const uint64_t place = (uint64_t{tile} * l.a.kv.n_kv_heads + kv_head) * l.splits + split;
@@ -76,18 +76,16 @@ GPTQ_DEVICE void merge_warps(Sums<dims>& s, Four* memory) {
 // n8 tile first + j of the dimensions is out[j].
 template <uint32_t dims>
 GPTQ_DEVICE void write_out(const AttentionArgs& a, const Pairs& pairs, const Sums<dims>& s, uint32_t first) {
-  const uint32_t g = lane_index() / 4, t = lane_index() % 4;
 #pragma unroll
   for (uint32_t r = 0; r < 2; ++r) {
-    if (g + 8 * r >= pairs.count) continue;
+    if (lane_index() / 4 + 8 * r >= pairs.count) continue;
     float* out = a.out + uint64_t{pairs.head[r]} * a.kv.head_dim;
+    const float inverse = 1.0f / s.total[r];
 #pragma unroll
-    for (uint32_t j = 0; j < dims / 8; ++j)
-#pragma unroll
-      for (uint32_t e = 0; e < 2; ++e) {
-        const uint32_t d = (first + j) * 8 + 2 * t + e;
-        if (d < a.kv.head_dim) out[d] = s.out[j][2 * r + e] / s.total[r];
-      }
+    for (uint32_t j = 0; j < dims / 8; ++j) {
+      const uint32_t d = (first + j) * 8 + lane_index() % 4 * 2;
+      if (d < a.kv.head_dim) *reinterpret_cast<Two*>(out + d) = {s.out[j][2 * r] * inverse, s.out[j][2 * r + 1] * inverse};
+    }
   }
 }
 
@@ -114,13 +112,14 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   const uint32_t split_blocks = l.split_positions / block_positions, first = block_x() * split_blocks;
   const uint32_t begin = larger(first, pairs.first_block), end = smaller(first + split_blocks, pairs.last_block + 1);
   if (begin >= end) return;
-  wait_for_previous();
+  wait_for_previous();  // what was read so far no kernel wrote: it is the batch
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
-  for (uint32_t i = warp_index(); i < dims / 16; i += warps) put_query(query, a, pairs, i / 2, i % 2);
-  sync_block();
   Sums<dims> s;
   clear(s);
-  walk(s, cache_of(a, pairs, block_y()), pairs, query, begin + warp_index(), end, warps);
+  walk<false>(s, cache_of(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
+    for (uint32_t i = warp_index(); i < dims / 16; i += warps) put_query(query, a, pairs, i);
+    sync_block();
+  });
   let_next_begin();
   reduce(s);
   merge_warps(s, reinterpret_cast<Four*>(shared_memory()));
@@ -167,11 +166,12 @@ GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   const Pairs pairs = pairs_of(a, tile, block_y());
   wait_for_previous();
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
-  for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, pairs, i / 2, i % 2);
-  sync_warp();
   Sums<dims> s;
   clear(s);
-  walk(s, cache_of(a, pairs, block_y()), pairs, query, pairs.first_block, pairs.last_block + 1, 1);
+  walk<dims <= 128>(s, cache_of(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
+    for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, pairs, i);
+    sync_warp();
+  });
   let_next_begin();
   reduce(s);
   write_out(a, pairs, s, 0);
@@ -185,8 +185,9 @@ bool takes_whole(const AttentionArgs& a, uint32_t n_processors) {
 }
 
 Launch with_splits(const AttentionArgs& a, uint32_t n_processors) {
-  const uint32_t units = (a.batch.n_positions + split_unit - 1) / split_unit, room = blocks_each * n_processors / (a.batch.n_tiles * a.kv.n_kv_heads);
-  const uint32_t most = room < 1 ? 1 : room < splits_max ? room : splits_max, units_each = (units + most - 1) / most;
+  const uint32_t tiles = a.batch.n_tiles * a.kv.n_kv_heads, units = (a.batch.n_positions + split_unit - 1) / split_unit;
+  const uint32_t wanted = std::clamp(blocks_at_once * n_processors / tiles, splits_of_many, splits_max);
+  const uint32_t most = std::clamp(blocks_each * n_processors / tiles, 1u, wanted), units_each = (units + most - 1) / most;
   return {a, (units + units_each - 1) / units_each, units_each * split_unit};
 }
 
@@ -207,7 +208,6 @@ void attention(const AttentionArgs& args, Stream& stream) {
     case 64: return run<64>(args, stream);
     case 96: return run<96>(args, stream);
     case 128: return run<128>(args, stream);
-    case 192: return run<192>(args, stream);
     default: return run<256>(args, stream);
   }
 }

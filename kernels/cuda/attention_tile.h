@@ -12,6 +12,10 @@ namespace gptq::cuda {
 constexpr uint32_t block_positions = 16;
 constexpr uint32_t query_bytes(uint32_t dims) { return dims * 64; }
 
+struct alignas(8) Two {
+  float v[2];
+};
+
 GPTQ_DEVICE uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 GPTQ_DEVICE uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
 GPTQ_DEVICE float larger(float a, float b) { return b > a ? b : a; }
@@ -70,15 +74,15 @@ GPTQ_DEVICE const uint8_t* block_at(const Cache& c, uint32_t page, uint32_t bloc
 }
 
 // Chunks of 32 dimensions: the lane has 8t .. 8t+7 of each, of two keys: those that make its columns of S be positions 4t .. 4t+3.
-template <uint32_t dims>
-GPTQ_DEVICE void load_keys(Vec4 (&keys)[dims / 32][2], const Cache& c, const uint8_t* block) {
+template <uint32_t count>
+GPTQ_DEVICE void load_keys(Vec4 (&keys)[count][2], const Cache& c, const uint8_t* block, uint32_t first) {
   const uint32_t g = lane_index() / 4, t = lane_index() % 4;
   const uint8_t* key = block + (g / 2 * 4 + g % 2) * c.dims * 2 + t * 16;
 #pragma unroll
-  for (uint32_t chunk = 0; chunk < dims / 32; ++chunk)
+  for (uint32_t i = 0; i < count; ++i)
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n)
-      keys[chunk][n] = chunk * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + chunk * 64) : Vec4{};
+      keys[i][n] = (first + i) * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + (first + i) * 64) : Vec4{};
 }
 
 // n8 tiles first .. first + count - 1 of the dimensions.
@@ -90,43 +94,58 @@ GPTQ_DEVICE void load_values(Vec2 (&values)[count], const Cache& c, const uint8_
     values[j] = (first + j) * 8 < c.dims ? *reinterpret_cast<const Vec2*>(value + (first + j) * 256) : Vec2{};
 }
 
-// Q * scale * log2(e) as two float16 each, hi + lo: fragments [chunk][k16 step][hi, lo][lane] in shared memory. k16 step s of a chunk
-// has dimensions 8t+4s .. 8t+4s+3 of lane t.
-GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs, uint32_t chunk, uint32_t step) {
-  const uint32_t first = chunk * 32 + lane_index() % 4 * 8 + step * 4;
+// Q * scale * log2(e) as two float16 each, hi + lo: fragments [k16 step][hi, lo][lane] in shared memory. Two steps make a chunk: the even
+// one has dimensions 8t .. 8t+3 of lane t, the odd one 8t+4 .. 8t+7.
+GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs, uint32_t step) {
+  const uint32_t first = step / 2 * 32 + lane_index() % 4 * 8 + step % 2 * 4;
+  const float factor = a.scale * 1.44269504f;
   Vec4 hi, lo;
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {  // fragment registers: pair g, pair g + 8, then both two dimensions further
-    const float* q = a.q + uint64_t{pairs.head[i % 2]} * a.kv.head_dim;
     const uint32_t d = first + i / 2 * 2;
-    float x[2], rest[2];
-#pragma unroll
-    for (uint32_t e = 0; e < 2; ++e) {
-      x[e] = d + e < a.kv.head_dim ? q[d + e] * (a.scale * 1.44269504f) : 0.0f;
-      rest[e] = x[e] - half_value(half_bits(x[e]));
-    }
-    hi.v[i] = half2_bits(x[0], x[1]);
-    lo.v[i] = half2_bits(rest[0], rest[1]);
+    Two x = {{0, 0}};
+    if (d < a.kv.head_dim) x = *reinterpret_cast<const Two*>(a.q + uint64_t{pairs.head[i % 2]} * a.kv.head_dim + d);
+    x = {{x.v[0] * factor, x.v[1] * factor}};
+    hi.v[i] = half2_bits(x.v[0], x.v[1]);
+    lo.v[i] = half2_bits(x.v[0] - half_low(hi.v[i]), x.v[1] - half_high(hi.v[i]));
   }
-  Vec4* at = to + (chunk * 2 + step) * 2 * warp_size + lane_index();
+  Vec4* at = to + step * 2 * warp_size + lane_index();
   at[0] = hi;
   at[warp_size] = lo;
 }
 
-// Columns 4n8 + 2t, +1 of S: scores[n].
-template <uint32_t dims>
-GPTQ_DEVICE void score(float (&scores)[2][4], const Vec4* query, const Vec4 (&keys)[dims / 32][2]) {
+// In registers, where there are enough, or read again for every block: [k16 step][hi, lo].
+template <uint32_t dims, bool held>
+struct Query {
+  const Vec4* of_lane;
+  Vec4 registers[held ? dims / 16 : 1][2];
+};
+
+template <uint32_t dims, bool held>
+GPTQ_DEVICE Vec4 part_of(const Query<dims, held>& q, uint32_t step, uint32_t lo) {
+  return held ? q.registers[held ? step : 0][lo] : q.of_lane[(step * 2 + lo) * warp_size];
+}
+
+template <uint32_t dims, bool held>
+GPTQ_DEVICE Query<dims, held> query_of(const Vec4* memory) {
+  Query<dims, held> q;
+  q.of_lane = memory + lane_index();
 #pragma unroll
-  for (uint32_t chunk = 0; chunk < dims / 32; ++chunk)
+  for (uint32_t i = 0; held && i < dims / 8; ++i) q.registers[held ? i / 2 : 0][i % 2] = q.of_lane[i * warp_size];
+  return q;
+}
+
+// Columns 2t, 2t+1 of S as scores[n] are positions 4t + 2n, +1. Chunks first .. first + count - 1.
+template <uint32_t dims, bool held, uint32_t count>
+GPTQ_DEVICE void score(float (&scores)[2][4], const Query<dims, held>& query, const Vec4 (&keys)[count][2], uint32_t first) {
 #pragma unroll
-    for (uint32_t step = 0; step < 2; ++step) {
-      const Vec4* q = query + (chunk * 2 + step) * 2 * warp_size + lane_index();
-      const Vec4 hi = q[0], lo = q[warp_size];
+  for (uint32_t step = 0; step < 2 * count; ++step) {
+    const Vec4 hi = part_of(query, 2 * first + step, 0), lo = part_of(query, 2 * first + step, 1);
 #pragma unroll
-      for (uint32_t n = 0; n < 2; ++n) mma(scores[n], hi.v, keys[chunk][n].v + 2 * step);
+    for (uint32_t n = 0; n < 2; ++n) mma(scores[n], hi.v, keys[step / 2][n].v + step % 2 * 2);
 #pragma unroll
-      for (uint32_t n = 0; n < 2; ++n) mma(scores[n], lo.v, keys[chunk][n].v + 2 * step);
-    }
+    for (uint32_t n = 0; n < 2; ++n) mma(scores[n], lo.v, keys[step / 2][n].v + step % 2 * 2);
+  }
 }
 
 // Sums so far. Weights are 2^(score - max); total is of the lane's own columns until reduce().
@@ -211,30 +230,39 @@ GPTQ_DEVICE void add_values(Sums<dims>& s, const uint32_t (&weights)[4], Vec2 (&
   for (uint32_t j = 0; j < count; ++j) mma(s.out[first + j], weights, values[j].v);
 }
 
-// Blocks begin, begin + stride, ... before end. While one is worked on the next one's keys are on their way; where that takes too many
-// registers, keys and then values in parts come when they are needed.
-template <uint32_t dims>
-GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* query, uint32_t begin, uint32_t end, uint32_t stride) {
-  if (begin >= end) return;
+struct Blocks {  // begin, begin + stride, ... before end
+  uint32_t begin, end, stride;
+};
+
+// While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
+// when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
+template <bool held, uint32_t dims, class PutQueries>
+GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks, PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
-  constexpr uint32_t part = ahead ? dims / 8 : 8;
-  Vec4 keys[dims / 32][2];
-  const uint8_t* at = block_at(c, c.pages[begin / c.page_blocks], begin);
-  if (ahead) load_keys<dims>(keys, c, at);
-  for (uint32_t block = begin; block < end; block += stride) {
-    const uint32_t next = block + stride < end ? block + stride : block, page = c.pages[next / c.page_blocks];
-    const uint8_t* now = at;
-    at = block_at(c, page, next);
-    Vec2 values[part];
-    if (!ahead) load_keys<dims>(keys, c, now);
+  constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 4, value_part = ahead ? chunks * 4 : 8;
+  const bool any = blocks.begin < blocks.end;
+  Vec4 keys[key_part][2];
+  Vec2 values[value_part];
+  uint32_t page = any ? c.pages[blocks.begin / c.page_blocks] : 0;
+  if (ahead && any) load_keys(keys, c, block_at(c, page, blocks.begin), 0);
+  put_queries();
+  const auto query = query_of<dims, held>(memory);
+  for (uint32_t block = blocks.begin; block < blocks.end; block += blocks.stride) {
+    const uint32_t next = block + blocks.stride < blocks.end ? block + blocks.stride : block;
+    const uint8_t* now = block_at(c, page, block);
+    page = c.pages[next / c.page_blocks];
     if (ahead) load_values(values, c, now, 0);
     float scores[2][4] = {};
-    score<dims>(scores, query, keys);
-    if (ahead) load_keys<dims>(keys, c, at); else load_values(values, c, now, 0);
+#pragma unroll
+    for (uint32_t first = 0; first < chunks; first += key_part) {
+      if (!ahead) load_keys(keys, c, now, first);
+      score(scores, query, keys, first);
+    }
+    if (ahead) load_keys(keys, c, block_at(c, page, next), 0); else load_values(values, c, now, 0);
     uint32_t weights[4];
     weigh(weights, s, scores, pairs, block);
 #pragma unroll
-    for (uint32_t first = 0; first < dims / 8; first += part) {
+    for (uint32_t first = 0; first < chunks * 4; first += value_part) {
       if (first) load_values(values, c, now, first);
       add_values(s, weights, values, pairs, block, first);
     }

@@ -78,9 +78,9 @@ TEST_F(CudaBestToken, ExtremesAreNumbersToo) {
 
 TEST_F(CudaBestToken, RefusesWhatIsNotFinite) {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  for (const uint32_t n : {1u, 6u, 5001u})
+  for (const uint32_t n : {6u, 5001u})
     for (const float bad : {infinity, -infinity, nan, -nan})
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < 2; ++i) {
         fill(n);
         logits[n + random() % n] = bad;
         check(n, "not finite");
