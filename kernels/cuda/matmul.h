@@ -45,7 +45,8 @@ constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind)
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
 // Up to decode_rows_max rows; job.parts is decode_parts(). More: job.parts is tile_parts(), activations are packed.
-uint32_t decode_parts(uint32_t rows, uint32_t tiles, uint32_t sums_of_tile);
+uint32_t decode_parts(const Job& job);
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles);
 void decode(const Job& job, Stream& stream);
 uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes

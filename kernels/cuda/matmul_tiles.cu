@@ -26,16 +26,18 @@ GPTQ_DEVICE void copy_stage(const Job& job, uint8_t* stage, uint32_t tile) {
   const uint32_t first = block_y() * columns;
   const uint8_t* packed = job.packed + (uint64_t{tile} * job.columns + first) * packed_bytes;
   for (uint32_t i = thread_index(); i < columns * packed_bytes / 16; i += threads) copy_async(stage + i * 16, packed + i * 16);
-  const float* sums = job.sums + uint64_t{tile} * per_tile * job.columns + first;
-  for (uint32_t i = thread_index(); i < columns * per_tile / 4; i += threads) {
-    const uint32_t row = i / (columns / 4), four = i % (columns / 4);
-    copy_async(stage + Stage<columns, per_tile>::packed + i * 16, sums + row * job.columns + four * 4);
+  if constexpr (per_tile > 0) {
+    const float* sums = job.sums + uint64_t{tile} * per_tile * job.columns + first;
+    for (uint32_t i = thread_index(); i < columns * per_tile / 4; i += threads) {
+      const uint32_t row = i / (columns / 4), four = i % (columns / 4);
+      copy_async(stage + Stage<columns, per_tile>::packed + i * 16, sums + row * job.columns + four * 4);
+    }
   }
 }
 
 template <class Form, uint32_t per_tile, uint32_t columns>
 struct WarpTile {  // 32 rows of weights times the columns
-  using Reader = cuda::Reader<Form, per_tile>;
+  using Reader = cuda::Reader<Form, 1, per_tile>;
   using Pieces = typename Reader::Piece[warp_blocks];
   static constexpr uint32_t operands = columns / 8;
   float sum[operands][warp_blocks][4];
@@ -51,9 +53,9 @@ struct WarpTile {  // 32 rows of weights times the columns
     uint32_t a[warp_blocks][tile_steps][4];
     Scale scales[warp_blocks][per_tile ? per_tile : 1];
     GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {
-      GPTQ_UNROLL for (uint32_t c = 0; c < tile_steps; ++c) Form::operand(job, pieces[b].raw, c, a[b][c]);
+      GPTQ_UNROLL for (uint32_t c = 0; c < tile_steps; ++c) Form::operand(job, pieces[b].raw[0], c, a[b][c]);
       if constexpr (per_tile > 0) {
-        GPTQ_UNROLL for (uint32_t i = 0; i < per_tile; ++i) scales[b][i] = Reader::scale_of(job, pieces[b].scales[i]);
+        GPTQ_UNROLL for (uint32_t i = 0; i < per_tile; ++i) scales[b][i] = Reader::scale_of(job, pieces[b].scale[i], pieces[b].zero[i]);
       }
     }
     const uint32_t g = lane_index() / 4, t = lane_index() % 4;
@@ -116,13 +118,15 @@ GPTQ_KERNEL_FITS(threads, blocks_per_processor) void tiles_kernel(Job job) {
   const uint32_t first = static_cast<uint32_t>(uint64_t{job.tiles} * block_z() / job.parts);
   const uint32_t n = static_cast<uint32_t>(uint64_t{job.tiles} * (block_z() + 1) / job.parts) - first;
 
-  typename Product::Reader readers[warp_blocks]{};
+  typename Product::Reader readers[warp_blocks];
   typename Product::Pieces ring[depth];
   const auto read = [&](typename Product::Pieces& pieces) {
-    GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) readers[b].next(job, pieces[b]);
+    GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) readers[b].next(job, pieces[b], 1);
   };
-  GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b)  // past the last block: that one again, for nothing
-    readers[b].open(job, first_block + b < job.n_blocks ? first_block + b : job.n_blocks - 1, first);
+  GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {  // past the last block: that one again, for nothing
+    readers[b] = typename Product::Reader(job, first);
+    readers[b].open(job, first_block + b < job.n_blocks ? first_block + b : job.n_blocks - 1);
+  }
   GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i)
     if (i < n) read(ring[i]);
 
