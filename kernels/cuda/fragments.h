@@ -19,6 +19,7 @@ struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
   static constexpr uint32_t decode_tiles = 2, decode_depth = 4;  // tiles of a piece, pieces ahead
+  static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
   };
@@ -38,7 +39,7 @@ struct Q4 {
 struct Q23 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32;
   struct Raw {
     Vec4 low, high;
   };
@@ -65,7 +66,7 @@ struct Q23 {
 struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 64;
   struct Raw {
     Vec4 rows[2];
   };

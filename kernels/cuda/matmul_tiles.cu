@@ -167,7 +167,9 @@ void launch_scaled(const Job& job, Stream& stream) {
   const uint32_t width = tile_width(job.columns);
   if (by_steps(job)) return width == 16 ? launch<Form, tile_steps, 16, 2>(job, stream) : launch<Form, tile_steps, 32, 2>(job, stream);
   if (width == 16) return launch<Form, 1, 16, 4>(job, stream);
-  width == 32 ? launch<Form, 1, 32, 3>(job, stream) : launch<Form, 1, 64, 2>(job, stream);
+  if constexpr (Form::widest == columns_max)
+    if (width == columns_max) return launch<Form, 1, columns_max, 2>(job, stream);
+  launch<Form, 1, 32, 3>(job, stream);
 }
 
 }  // namespace
