@@ -59,14 +59,18 @@ GPTQ_DEVICE uint32_t target_of(const Job& job, uint32_t block) {
   return i;
 }
 
-// A finished sum to its place. row: of all targets' blocks.
+// A finished sum to its place. row: of the target.
+GPTQ_DEVICE void store_row(const Job& job, const Target& target, uint32_t row, uint32_t token, float value) {
+  if (row >= target.n) return;
+  float* y = target.y + uint64_t{token} * target.n + row;
+  if (target.bias) value += target.bias[row];
+  *y = job.accumulate ? *y + value : value;
+}
+
+// row: of all targets' blocks.
 GPTQ_DEVICE void store_output(const Job& job, uint32_t row, uint32_t token, float value) {
   const Target& target = job.targets[target_of(job, row / block_rows)];
-  const uint32_t at = row - target.first_block * block_rows;
-  if (at >= target.n) return;
-  float* y = target.y + uint64_t{token} * target.n + at;
-  if (target.bias) value += target.bias[at];
-  *y = job.accumulate ? *y + value : value;
+  store_row(job, target, row - target.first_block * block_rows, token, value);
 }
 
 GPTQ_DEVICE float* partial(const Job& job, uint32_t part, uint32_t row, uint32_t token) {

@@ -91,19 +91,20 @@ struct WarpTile {  // 32 rows of weights times the columns
   }
 
   GPTQ_MEMBER void store(const Job& job, uint32_t first_block) const {
-    const uint32_t g = lane_index() / 4, t = lane_index() % 4, step = job.exact ? 2 : 1;
-    GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
-      if (o % step) continue;
-      const uint32_t group = block_y() * operands + o;  // of 8 columns
-      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        const uint32_t token = group / step * 8 + 2 * t + i % 2;
-        if (token >= job.rows) continue;
-        const float factor = job.factors[token];
-        GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {
-          if (first_block + b >= job.n_blocks) continue;
-          const float value = (job.exact ? fused(sum[o | 1][b][i], low_unit, sum[o][b][i]) : sum[o][b][i]) * factor;
-          const uint32_t row = (first_block + b) * block_rows + g + i / 2 * 8;
-          if (job.parts > 1) *partial(job, block_z(), row, token) = value; else store_output(job, row, token, value);
+    const uint32_t step = job.exact ? 2 : 1;
+    GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {
+      const uint32_t block = first_block + b;
+      if (block >= job.n_blocks) break;
+      const Target& target = job.targets[target_of(job, block)];
+      const uint32_t row = block * block_rows + lane_index() / 4, first_row = target.first_block * block_rows;
+      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
+        if (o % step) continue;
+        const uint32_t first_token = (block_y() * operands + o) / step * 8 + lane_index() % 4 * 2;
+        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+          const uint32_t token = first_token + i % 2, to = row + i / 2 * 8;
+          if (token >= job.rows) continue;
+          const float value = (job.exact ? fused(sum[o | 1][b][i], low_unit, sum[o][b][i]) : sum[o][b][i]) * job.factors[token];
+          if (job.parts > 1) *partial(job, block_z(), to, token) = value; else store_row(job, target, to - first_row, token, value);
         }
       }
     }
