@@ -18,7 +18,8 @@ GPTQ_DEVICE void nibble_operand(uint32_t word, uint32_t a[4]) {
 struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
-  static constexpr uint32_t decode_depth = 8;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 4;  // tiles of a piece, pieces ahead
+  static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
   };
@@ -38,7 +39,7 @@ struct Q4 {
 struct Q23 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_depth = 6;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32;
   struct Raw {
     Vec4 low, high;
   };
@@ -65,7 +66,7 @@ struct Q23 {
 struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_depth = 6;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 64;
   struct Raw {
     Vec4 rows[2];
   };
@@ -91,7 +92,7 @@ struct Q8 {
 struct Dense {
   static constexpr bool quantized = false;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_depth = 3;
+  static constexpr uint32_t decode_tiles = 1, decode_depth = 2;
   struct Raw {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already
   };
@@ -148,65 +149,75 @@ struct Dense {
   }
 };
 
-// Scale and zero of rows g and g + 8, as they lie in memory.
-struct RawScale {
-  uint32_t scale[2], zero[2];
-};
 struct Scale {
-  float scale[2], zero[2];
+  float scale[2], zero[2];  // of rows g and g + 8
 };
 
-// A lane's weights of a range of one block's tiles, one after the other. per_tile: scales of a tile, 0, 1 or 4.
-template <class Form, uint32_t per_tile>
+// A lane's weights of a range of columns of one block, piece by piece. A piece: 1 or 2 tiles with n_scales scales for as many columns each
+// (0: none). Even lanes hold those of row g, odd ones of row g + 8 until they are used: registers limit how far ahead weights are read.
+template <class Form, uint32_t tiles, uint32_t n_scales>
 struct Reader {
+  static constexpr uint32_t steps_of_scale = n_scales ? tiles * tile_steps / n_scales : tiles * tile_steps;
   struct Piece {
-    typename Form::Raw raw;
-    RawScale scales[per_tile ? per_tile : 1];
+    typename Form::Raw raw[tiles];
+    uint32_t scale[n_scales ? n_scales : 1], zero[n_scales ? n_scales : 1];
   };
   Form form;
   const uint8_t* scales;
-  const uint8_t* zeros;
-  uint32_t steps_left;  // of the group
+  const uint8_t* zeros = nullptr;
+  uint32_t steps_left;                            // of the group
+  uint32_t first_tile, first_group, first_steps;  // where the range begins, what is left of that group
 
-  GPTQ_MEMBER void open(const Job& job, uint32_t block, uint32_t tile) {
+  GPTQ_MEMBER Reader() = default;
+  GPTQ_MEMBER Reader(const Job& job, uint32_t tile) {
+    first_tile = tile;
+    if constexpr (n_scales > 0) {
+      first_group = tile * tile_steps / job.group_steps;
+      first_steps = (first_group + 1) * job.group_steps - tile * tile_steps;
+    }
+  }
+  GPTQ_MEMBER void open(const Job& job, uint32_t block) {
     const Target& target = job.targets[target_of(job, block)];
     block -= target.first_block;
-    form.open(job, target, block, tile);
-    if constexpr (per_tile > 0) {
-      const uint32_t group = tile * tile_steps / job.group_steps;
-      steps_left = (group + 1) * job.group_steps - tile * tile_steps;
-      const uint64_t at = (uint64_t{block} * job.groups + group) * block_rows + lane_index() / 4;
+    form.open(job, target, block, first_tile);
+    if constexpr (n_scales > 0) {
+      steps_left = first_steps;
+      const uint64_t at = (uint64_t{block} * job.groups + first_group) * block_rows + lane_index() % 2 * 8 + lane_index() / 4;
       scales = target.scales + at * (job.scales_f32 ? 4 : 2);
-      zeros = target.zeros ? target.zeros + at : nullptr;
+      if (!job.symmetric_zero) zeros = target.zeros + at;
     }
   }
-  GPTQ_MEMBER void next(const Job& job, Piece& piece) {
-    form.next(job, piece.raw);
-    if constexpr (per_tile > 0) {
-      GPTQ_UNROLL for (uint32_t i = 0; i < per_tile; ++i) {
-        next_scale(job, piece.scales[i]);
-        steps_left -= tile_steps / per_tile;
-        if (steps_left) continue;
-        steps_left = job.group_steps;
-        scales += block_rows * (job.scales_f32 ? 4 : 2);
-        if (zeros) zeros += block_rows;
-      }
+  // n: tiles of the piece that exist; past them weights and scales are 0.
+  GPTQ_MEMBER void next(const Job& job, Piece& piece, uint32_t n) {
+    GPTQ_UNROLL for (uint32_t i = 0; i < tiles; ++i) {
+      if (i == 0 || i < n) form.next(job, piece.raw[i]); else piece.raw[i] = {};
+    }
+    if constexpr (n_scales > 0) {
+      GPTQ_UNROLL for (uint32_t i = 0; i < n_scales; ++i) next_scale(job, piece.scale[i], piece.zero[i], i * steps_of_scale < n * tile_steps);
     }
   }
-  GPTQ_MEMBER void next_scale(const Job& job, RawScale& raw) const {
-    GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i) {
-      raw.scale[i] = job.scales_f32 ? reinterpret_cast<const uint32_t*>(scales)[i * 8] : reinterpret_cast<const uint16_t*>(scales)[i * 8];
-      raw.zero[i] = zeros ? zeros[i * 8] : 0;
+  GPTQ_MEMBER void next_scale(const Job& job, uint32_t& scale, uint32_t& zero, bool exists) {
+    if (!exists) {
+      scale = zero = 0;
+      return;
     }
+    scale = job.scales_f32 ? *reinterpret_cast<const uint32_t*>(scales) : *reinterpret_cast<const uint16_t*>(scales);
+    if (!job.symmetric_zero) zero = *zeros;
+    steps_left -= steps_of_scale;
+    if (steps_left) return;
+    steps_left = job.group_steps;
+    scales += block_rows * (job.scales_f32 ? 4 : 2);
+    if (!job.symmetric_zero) zeros += block_rows;
   }
-  // acc holds 2^-24 (rows g + 8: and 16) times the products.
-  static GPTQ_MEMBER Scale scale_of(const Job& job, const RawScale& raw) {
-    Scale s;
-    GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i) {
-      const float times = i ? Form::lower_rows : 1.0f;
-      s.scale[i] = (job.scales_f32 ? float_of_bits(raw.scale[i]) : half_value(static_cast<uint16_t>(raw.scale[i]))) * (1 / times);
-      const uint32_t zero = job.symmetric_zero ? job.symmetric_zero : raw.zero[i];
-      s.zero[i] = static_cast<float>(zero) * times;
+  // Products come out 2^-24 times as large, those of rows g + 8 `lower_rows` times that.
+  static GPTQ_MEMBER Scale scale_of(const Job& job, uint32_t raw_scale, uint32_t raw_zero) {
+    const uint32_t even = lane_index() / 2 * 2, odd = even + 1;
+    const float own = job.scales_f32 ? float_of_bits(raw_scale) : half_value(static_cast<uint16_t>(raw_scale));
+    const float symmetric = static_cast<float>(job.symmetric_zero);
+    Scale s{{shuffle(own, even), shuffle(own, odd) * (1 / Form::lower_rows)}, {symmetric, symmetric * Form::lower_rows}};
+    if (!job.symmetric_zero) {
+      s.zero[0] = static_cast<float>(shuffle(raw_zero, even));
+      s.zero[1] = static_cast<float>(shuffle(raw_zero, odd)) * Form::lower_rows;
     }
     return s;
   }

@@ -28,7 +28,8 @@ GPTQ_KERNEL(threads) void pack_kernel(Job job) {
   wait_for_previous();
   let_next_begin();
   float* const shared = reinterpret_cast<float*>(shared_memory());
-  const uint32_t token = block_x(), lane = lane_index(), column = lane_column(lane), sums_of_tile = sums_per_tile(job);
+  const uint32_t token = block_x(), lane = lane_index(), column = lane_column(lane);
+  const uint32_t sums_of_tile = sums_per_tile(job), sum_steps = sums_of_tile ? tile_steps / sums_of_tile : 0;
   float largest = 0.0f, squares = 0.0f, unused = 0.0f;
   for (uint32_t tile = warp_index(); tile < job.tiles; tile += warps)
     for (uint32_t p = 0; p < 2; ++p) largest = fmaxf(largest, fabsf(input_value(job, token, tile * tile_columns + column + 2 * p, squares)));
@@ -49,9 +50,9 @@ GPTQ_KERNEL(threads) void pack_kernel(Job job) {
     words[high_column * (packed_bytes / 4)] = split.high;
     if (job.exact) words[low_column * (packed_bytes / 4)] = split.low;
     if (!sums_of_tile) continue;
-    const float high = columns_sum(split.high_sum, sums_of_tile == 1) * 0x1p-24f;
-    const float low = columns_sum(split.low_sum, sums_of_tile == 1) * 0x1p-24f;
-    if (!has_sum(lane, sums_of_tile)) continue;
+    const float high = columns_sum(split.high_sum, sum_steps) * 0x1p-24f;
+    const float low = columns_sum(split.low_sum, sum_steps) * 0x1p-24f;
+    if (!has_sum(lane, sum_steps)) continue;
     float* sums = job.sums + (uint64_t{tile} * sums_of_tile + lane / 2) * job.columns;
     sums[high_column] = high;
     if (job.exact) sums[low_column] = low;
@@ -128,7 +129,7 @@ Job job_of(const MatmulArgs& args, const Product* products, uint32_t n) {
 void run(Job job, Cutter memory, Stream& stream) {
   const bool few = job.rows <= decode_rows_max;
   if (few) {
-    job.parts = decode_parts(job.rows, job.tiles, sums_per_tile(job));
+    job.parts = decode_parts(job);
     job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
     job.columns = columns_of(job.rows, job.exact);
@@ -158,7 +159,7 @@ uint64_t matmul_workspace(const Shape& shape, uint32_t n_processors) {
   uint64_t most = 0;
   for (uint32_t rows = 1; rows <= decode_rows_max && rows <= shape.rows; ++rows) {
     Cutter memory{nullptr};
-    const uint64_t parts = decode_parts(rows, tiles, tile_steps);
+    const uint64_t parts = decode_parts_max(rows, tiles);
     memory.take<float>(parts * rows);
     if (parts > 1) memory.take<float>(parts * rows * outputs);
     most = memory.used > most ? memory.used : most;

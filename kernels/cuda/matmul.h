@@ -45,7 +45,8 @@ constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind)
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
 // Up to decode_rows_max rows; job.parts is decode_parts(). More: job.parts is tile_parts(), activations are packed.
-uint32_t decode_parts(uint32_t rows, uint32_t tiles, uint32_t sums_of_tile);
+uint32_t decode_parts(const Job& job);
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles);
 void decode(const Job& job, Stream& stream);
 uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
@@ -58,14 +59,18 @@ GPTQ_DEVICE uint32_t target_of(const Job& job, uint32_t block) {
   return i;
 }
 
-// A finished sum to its place. row: of all targets' blocks.
+// A finished sum to its place. row: of the target.
+GPTQ_DEVICE void store_row(const Job& job, const Target& target, uint32_t row, uint32_t token, float value) {
+  if (row >= target.n) return;
+  float* y = target.y + uint64_t{token} * target.n + row;
+  if (target.bias) value += target.bias[row];
+  *y = job.accumulate ? *y + value : value;
+}
+
+// row: of all targets' blocks.
 GPTQ_DEVICE void store_output(const Job& job, uint32_t row, uint32_t token, float value) {
   const Target& target = job.targets[target_of(job, row / block_rows)];
-  const uint32_t at = row - target.first_block * block_rows;
-  if (at >= target.n) return;
-  float* y = target.y + uint64_t{token} * target.n + at;
-  if (target.bias) value += target.bias[at];
-  *y = job.accumulate ? *y + value : value;
+  store_row(job, target, row - target.first_block * block_rows, token, value);
 }
 
 GPTQ_DEVICE float* partial(const Job& job, uint32_t part, uint32_t row, uint32_t token) {

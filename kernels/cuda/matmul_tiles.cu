@@ -26,16 +26,18 @@ GPTQ_DEVICE void copy_stage(const Job& job, uint8_t* stage, uint32_t tile) {
   const uint32_t first = block_y() * columns;
   const uint8_t* packed = job.packed + (uint64_t{tile} * job.columns + first) * packed_bytes;
   for (uint32_t i = thread_index(); i < columns * packed_bytes / 16; i += threads) copy_async(stage + i * 16, packed + i * 16);
-  const float* sums = job.sums + uint64_t{tile} * per_tile * job.columns + first;
-  for (uint32_t i = thread_index(); i < columns * per_tile / 4; i += threads) {
-    const uint32_t row = i / (columns / 4), four = i % (columns / 4);
-    copy_async(stage + Stage<columns, per_tile>::packed + i * 16, sums + row * job.columns + four * 4);
+  if constexpr (per_tile > 0) {
+    const float* sums = job.sums + uint64_t{tile} * per_tile * job.columns + first;
+    for (uint32_t i = thread_index(); i < columns * per_tile / 4; i += threads) {
+      const uint32_t row = i / (columns / 4), four = i % (columns / 4);
+      copy_async(stage + Stage<columns, per_tile>::packed + i * 16, sums + row * job.columns + four * 4);
+    }
   }
 }
 
 template <class Form, uint32_t per_tile, uint32_t columns>
 struct WarpTile {  // 32 rows of weights times the columns
-  using Reader = cuda::Reader<Form, per_tile>;
+  using Reader = cuda::Reader<Form, 1, per_tile>;
   using Pieces = typename Reader::Piece[warp_blocks];
   static constexpr uint32_t operands = columns / 8;
   float sum[operands][warp_blocks][4];
@@ -51,9 +53,9 @@ struct WarpTile {  // 32 rows of weights times the columns
     uint32_t a[warp_blocks][tile_steps][4];
     Scale scales[warp_blocks][per_tile ? per_tile : 1];
     GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {
-      GPTQ_UNROLL for (uint32_t c = 0; c < tile_steps; ++c) Form::operand(job, pieces[b].raw, c, a[b][c]);
+      GPTQ_UNROLL for (uint32_t c = 0; c < tile_steps; ++c) Form::operand(job, pieces[b].raw[0], c, a[b][c]);
       if constexpr (per_tile > 0) {
-        GPTQ_UNROLL for (uint32_t i = 0; i < per_tile; ++i) scales[b][i] = Reader::scale_of(job, pieces[b].scales[i]);
+        GPTQ_UNROLL for (uint32_t i = 0; i < per_tile; ++i) scales[b][i] = Reader::scale_of(job, pieces[b].scale[i], pieces[b].zero[i]);
       }
     }
     const uint32_t g = lane_index() / 4, t = lane_index() % 4;
@@ -89,19 +91,20 @@ struct WarpTile {  // 32 rows of weights times the columns
   }
 
   GPTQ_MEMBER void store(const Job& job, uint32_t first_block) const {
-    const uint32_t g = lane_index() / 4, t = lane_index() % 4, step = job.exact ? 2 : 1;
-    GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
-      if (o % step) continue;
-      const uint32_t group = block_y() * operands + o;  // of 8 columns
-      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        const uint32_t token = group / step * 8 + 2 * t + i % 2;
-        if (token >= job.rows) continue;
-        const float factor = job.factors[token];
-        GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {
-          if (first_block + b >= job.n_blocks) continue;
-          const float value = (job.exact ? fused(sum[o | 1][b][i], low_unit, sum[o][b][i]) : sum[o][b][i]) * factor;
-          const uint32_t row = (first_block + b) * block_rows + g + i / 2 * 8;
-          if (job.parts > 1) *partial(job, block_z(), row, token) = value; else store_output(job, row, token, value);
+    const uint32_t step = job.exact ? 2 : 1;
+    GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {
+      const uint32_t block = first_block + b;
+      if (block >= job.n_blocks) break;
+      const Target& target = job.targets[target_of(job, block)];
+      const uint32_t row = block * block_rows + lane_index() / 4, first_row = target.first_block * block_rows;
+      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
+        if (o % step) continue;
+        const uint32_t first_token = (block_y() * operands + o) / step * 8 + lane_index() % 4 * 2;
+        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+          const uint32_t token = first_token + i % 2, to = row + i / 2 * 8;
+          if (token >= job.rows) continue;
+          const float value = (job.exact ? fused(sum[o | 1][b][i], low_unit, sum[o][b][i]) : sum[o][b][i]) * job.factors[token];
+          if (job.parts > 1) *partial(job, block_z(), to, token) = value; else store_row(job, target, to - first_row, token, value);
         }
       }
     }
@@ -116,13 +119,15 @@ GPTQ_KERNEL_FITS(threads, blocks_per_processor) void tiles_kernel(Job job) {
   const uint32_t first = static_cast<uint32_t>(uint64_t{job.tiles} * block_z() / job.parts);
   const uint32_t n = static_cast<uint32_t>(uint64_t{job.tiles} * (block_z() + 1) / job.parts) - first;
 
-  typename Product::Reader readers[warp_blocks]{};
+  typename Product::Reader readers[warp_blocks];
   typename Product::Pieces ring[depth];
   const auto read = [&](typename Product::Pieces& pieces) {
-    GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) readers[b].next(job, pieces[b]);
+    GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) readers[b].next(job, pieces[b], 1);
   };
-  GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b)  // past the last block: that one again, for nothing
-    readers[b].open(job, first_block + b < job.n_blocks ? first_block + b : job.n_blocks - 1, first);
+  GPTQ_UNROLL for (uint32_t b = 0; b < warp_blocks; ++b) {  // past the last block: that one again, for nothing
+    readers[b] = typename Product::Reader(job, first);
+    readers[b].open(job, first_block + b < job.n_blocks ? first_block + b : job.n_blocks - 1);
+  }
   GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i)
     if (i < n) read(ring[i]);
 
@@ -163,7 +168,9 @@ void launch_scaled(const Job& job, Stream& stream) {
   const uint32_t width = tile_width(job.columns);
   if (by_steps(job)) return width == 16 ? launch<Form, tile_steps, 16, 2>(job, stream) : launch<Form, tile_steps, 32, 2>(job, stream);
   if (width == 16) return launch<Form, 1, 16, 4>(job, stream);
-  width == 32 ? launch<Form, 1, 32, 3>(job, stream) : launch<Form, 1, 64, 2>(job, stream);
+  if constexpr (Form::widest == columns_max)
+    if (width == columns_max) return launch<Form, 1, columns_max, 2>(job, stream);
+  launch<Form, 1, 32, 3>(job, stream);
 }
 
 }  // namespace

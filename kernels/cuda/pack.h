@@ -58,16 +58,16 @@ GPTQ_DEVICE Split split_pair(float a, float b) {
   return s;
 }
 
-// The sum over a step's 16 columns (lanes that differ in bits 0, 3, 4) or a tile's 64.
-GPTQ_DEVICE float columns_sum(float v, bool tile) {
+// The sum over 1, 2 or 4 steps of 16 columns: of lanes that differ in bits 0, 3, 4, then 1, then 2.
+GPTQ_DEVICE float columns_sum(float v, uint32_t steps) {
   v += shuffle_xor(v, 1);
   v += shuffle_xor(v, 8);
   v += shuffle_xor(v, 16);
-  if (!tile) return v;
-  v += shuffle_xor(v, 2);
-  return v + shuffle_xor(v, 4);
+  if (steps > 1) v += shuffle_xor(v, 2);
+  if (steps > 2) v += shuffle_xor(v, 4);
+  return v;
 }
-// Whether the lane writes such a sum, and which of the tile's.
-GPTQ_DEVICE bool has_sum(uint32_t lane, uint32_t sums_of_tile) { return lane % 2 == 0 && lane / 2 < sums_of_tile; }
+// Whether the lane writes such a sum: the one of step lane / 2 of the tile and those after it.
+GPTQ_DEVICE bool has_sum(uint32_t lane, uint32_t steps) { return lane < 8 && lane % (2 * steps) == 0; }
 
 }  // namespace gptq::cuda
