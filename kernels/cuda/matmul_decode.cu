@@ -134,7 +134,7 @@ struct Product16 {  // a block's 16 rows times the warp's range
       GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) sum[o][i] = 0.0f;
   }
 
-  // packed, even, odd: of the piece and the lane.
+  // packed, even, odd: of the piece and the lane. tile_bytes, rows: from one tile, or high half, to the next.
   GPTQ_MEMBER void add(const Job& job, const typename Reader::Piece& piece, const uint8_t* packed, const float* even, const float* odd,
                        uint32_t tile_bytes, int second_words) {
     float acc[operands][chains][4] = {};
@@ -205,31 +205,19 @@ GPTQ_DEVICE void finish_slots(const Job& job, const Shared& s, const float* resu
   }
 }
 
-struct Work {  // of a warp, the same for every block of rows
-  uint32_t first_tile, part_tiles;  // of the thread block
-  Range tiles;
-  uint32_t n_pieces, last_tiles;    // tiles of the last piece that exist
-};
-
-// In pairs of tiles, of which the very last may lack its second.
-template <uint32_t piece_tiles>
-GPTQ_DEVICE Work work_of(const Job& job) {
-  const Range part = share((job.tiles + 1) / 2, block_y(), job.parts), pairs = share(part.last - part.first, warp_index(), warps);
-  const Range tiles{2 * (part.first + pairs.first), 2 * (part.first + pairs.last)};
-  return {2 * part.first, 2 * (part.last - part.first), tiles, (tiles.last - tiles.first) / piece_tiles,
-          tiles.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles};
-}
-
 // Two of them fit a multiprocessor, so that the next product's begins while this one's ends; but many scales take many registers.
 template <class Form, uint32_t n_scales, bool wide>
 GPTQ_KERNEL_FITS(threads, n_scales > 1 ? 1 : 2) void decode_kernel(Job job) {
   using Product = Product16<Form, n_scales, wide>;
   using Reader = typename Product::Reader;
   constexpr uint32_t depth = n_scales > 1 ? (Form::decode_depth + 1) / 2 : Form::decode_depth - (wide ? 1 : 0), piece_tiles = Form::decode_tiles;
-  const Work work = work_of<piece_tiles>(job);
-  const Range tiles = work.tiles;
-  const uint32_t first_tile = work.first_tile, n_pieces = work.n_pieces;
+  const Range part = share((job.tiles + 1) / 2, block_y(), job.parts);  // in pairs of tiles, as all ranges
+  const uint32_t part_pairs = part.last - part.first, first_tile = 2 * part.first;
+  const Range pairs = share(part_pairs, warp_index(), warps);
+  const Range tiles{first_tile + 2 * pairs.first, first_tile + 2 * pairs.last};
   const Range blocks = share(job.n_blocks, block_x(), grid_x());
+  const uint32_t n_pieces = (tiles.last - tiles.first) / piece_tiles;
+  const uint32_t last_tiles = tiles.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles;  // of the last piece
   const uint32_t total = n_pieces * (blocks.last - blocks.first);
 
   Reader reader(job, tiles.first);
@@ -242,11 +230,11 @@ GPTQ_KERNEL_FITS(threads, n_scales > 1 ? 1 : 2) void decode_kernel(Job job) {
       reader.open(job, read_block++);
       read_left = n_pieces;
     }
-    reader.next(job, piece, --read_left ? piece_tiles : work.last_tiles);
+    reader.next(job, piece, --read_left ? piece_tiles : last_tiles);
   };
   GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) read(ring[i]);
 
-  const Shared s = shared_of(job.rows, work.part_tiles, (n_scales + 1) / 2);
+  const Shared s = shared_of(job.rows, 2 * part_pairs, (n_scales + 1) / 2);
   wait_for_previous();
   for (uint32_t token = 0; token < job.rows; ++token) pack_row<n_scales>(job, s, token, tiles, first_tile);
   sync_warp();
