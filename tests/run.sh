@@ -12,6 +12,8 @@ usage: tests/run.sh [--clang] [--sanitize] [--build DIR] [-j N]
   --build DIR   build there; otherwise in build/release, build/release-clang, ...
   -j N          compile N files at a time; otherwise as many as there are cores
 
+The CUDA backend is built where nvcc is, by gcc's build alone; its kernels are tested on the CPU, by an emulator, in every build.
+
 GPTQ_TEST_DATA names the folder of reference checkpoints and tokenizers; tests that need it are skipped where it is not set.
 END
 }
@@ -35,11 +37,11 @@ suffix=''
 needs=(tests)
 case $compiler in
   gcc) export CC=gcc CXX=g++ ;;
-  clang) export CC=clang CXX=clang++; suffix+=-clang; needs+=(clang) ;;
+  clang) export CC=clang CXX=clang++; suffix+=-clang; needs+=(clang); options+=(-Dcuda=disabled) ;;
 esac
 if [[ $sanitize == yes ]]; then
   suffix+=-sanitize
-  options+=(-Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debug -Doptimization=1)
+  options+=(-Dcuda=disabled -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debug -Doptimization=1)
   # A finding ends the test.
   export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   export ASAN_OPTIONS=allocator_may_return_null=1
