@@ -9,6 +9,17 @@
 #include <memory>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define GPTQ_FIBERS_ARE_WATCHED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GPTQ_FIBERS_ARE_WATCHED 1
+#endif
+#endif
+#if GPTQ_FIBERS_ARE_WATCHED
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace gptq::cuda::emulator {
 
 Place here;
@@ -30,12 +41,33 @@ struct Meeting {
   void* lanes[32];
 };
 
+// A stack, as the address sanitizer wants to be told of every change to another.
+struct Stack {
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+  void* fake = nullptr;
+};
+Stack scheduler_stack;
+
+// for_good: nobody comes back.
+void leave([[maybe_unused]] Stack& from, [[maybe_unused]] const Stack& to, [[maybe_unused]] bool for_good = false) {
+#if GPTQ_FIBERS_ARE_WATCHED
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake, to.bottom, to.bytes);
+#endif
+}
+void arrive([[maybe_unused]] Stack& at, [[maybe_unused]] Stack* from = nullptr) {
+#if GPTQ_FIBERS_ARE_WATCHED
+  __sanitizer_finish_switch_fiber(at.fake, from ? &from->bottom : nullptr, from ? &from->bytes : nullptr);
+#endif
+}
+
 // Begins as a ucontext; from then on it is switched by _setjmp and _longjmp, which unlike swapcontext make no system call.
 struct Fiber {
   ucontext_t context;
   jmp_buf place;
   bool begun;
   std::unique_ptr<std::byte[]> stack;
+  Stack watched;
   bool done;
   const uint32_t* waits_for;  // a generation other than this one
   uint32_t seen;
@@ -59,6 +91,7 @@ Block block;
 }
 
 void enter() {
+  arrive(block.fibers[here.thread].watched, &scheduler_stack);
   (*block.kernel)();
   Fiber& me = block.fibers[here.thread];
   if (me.copies.size()) give_up("a thread ended with copies nobody waited for");
@@ -67,6 +100,7 @@ void enter() {
     block.barrier.arrived = 0;
     ++block.barrier.generation;
   }
+  leave(me.watched, scheduler_stack, true);
   _longjmp(block.scheduler, 1);
 }
 
@@ -75,7 +109,11 @@ void wait(const uint32_t& generation, uint32_t seen) {
   me.waits_for = &generation;
   me.seen = seen;
   const Place place = here;
-  if (!_setjmp(me.place)) _longjmp(block.scheduler, 1);
+  if (!_setjmp(me.place)) {
+    leave(me.watched, scheduler_stack);
+    _longjmp(block.scheduler, 1);
+  }
+  arrive(me.watched);
   here = place;
 }
 
@@ -85,6 +123,7 @@ void start(uint32_t thread) {
   getcontext(&f.context);
   f.context.uc_stack.ss_sp = f.stack.get();
   f.context.uc_stack.ss_size = stack_bytes;
+  f.watched = {f.stack.get(), stack_bytes};
   f.context.uc_link = nullptr;
   makecontext(&f.context, enter, 0);
   f.done = f.begun = false;
@@ -94,7 +133,8 @@ void start(uint32_t thread) {
 }
 
 void resume(Fiber& f) {
-  if (_setjmp(block.scheduler)) return;
+  if (_setjmp(block.scheduler)) return arrive(scheduler_stack);
+  leave(scheduler_stack, f.watched);
   if (f.begun) _longjmp(f.place, 1);
   f.begun = true;
   setcontext(&f.context);

@@ -9,6 +9,8 @@
 namespace gptq::engine {
 namespace {
 
+constexpr size_t stages_max = 2;
+
 uint32_t columns_max(const model::Model& model) {
   uint32_t most = std::max(model.embed.w.k_padded, model.head.w.k_padded);
   for (const model::Layer& l : model.layers)
@@ -44,7 +46,7 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
 uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded) {
   base::Arena measure;
   Scratch(spec, shape, k_padded, measure);
-  return measure.used() + shape.max_sessions * sizeof(Session);
+  return measure.used() + shape.max_sessions * sizeof(Session) + stages_max * sizeof(Stage);
 }
 
 Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
@@ -64,7 +66,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       sessions_(shape.max_sessions, memory) {
   const model::ModelSpec& spec = model.spec;
   const uint64_t half = host_half_bytes(shape, spec);
-  stages_.reserve(2);
+  stages_.reserve(stages_max);
   if (shape.first_device_layer > 0) {
     const device::KvCache kv{kv_memory_.data(),  host_page_bytes(shape, spec), 2 * half,        half,
                              shape.page_tokens, spec.n_kv_heads,              spec.head_dim, shape.kv_kind};
