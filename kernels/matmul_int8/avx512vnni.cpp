@@ -66,8 +66,9 @@ struct Avx512Vnni {
   template <Kind kind, Step step, uint32_t tiles>
   GPTQ_INLINE void add_token(const Rows<tiles>& w, const Record& x, float* low_sum, float* high_sum) {
     constexpr uint32_t steps = step == Step::tiles2 ? 1 : tiles, count = tiles / steps;
-    const __m256i twice = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.multiplier));
-    const __m512i multipliers = _mm512_broadcast_i64x4(_mm256_srli_epi32(twice, 16));
+    // Broadcast by the load: after the shift it would be a shuffle, on the ports that all the rest waits for.
+    const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.multiplier)));
+    const __m512i multipliers = _mm512_srli_epi32(twice, 16);
     __m512 sums[2] = {_mm512_load_ps(low_sum), kind == Kind::q8 ? _mm512_setzero_ps() : _mm512_load_ps(high_sum)};
 #pragma GCC unroll 2
     for (uint32_t s = 0; s < steps; ++s) {

@@ -52,6 +52,21 @@ TEST(registry, masks_choose_levels) {
   EXPECT_STREQ(cut, "pack_int8");
 }
 
+// The last of an op's variants that this CPU can run: variants are listed level by level.
+void (*best_of(const char* op))() {
+  void (*best)() = nullptr;
+  for (const Variant& v : variants_of(op))
+    if (cpu_has(v.level)) best = v.function;
+  return best;
+}
+
+TEST(registry, without_a_mask_the_highest_level) {
+  const Kernels chosen = select_kernels(0);
+#define X(op, Args) EXPECT_EQ(reinterpret_cast<void (*)()>(chosen.op), best_of(#op)) << #op;
+  GPTQ_KERNEL_OPS(X)
+#undef X
+}
+
 TEST(registry, bits_are_those_of_the_public_header) {
   const uint32_t cpu = detect_cpu();
   EXPECT_TRUE(cpu & GPTQ_CPU_REFERENCE);
