@@ -45,12 +45,20 @@ void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_record, u
   }
 }
 
-// The sums of one block of rows for up to Isa::tokens tokens.
+// The sums of one block of rows for up to Isa::tokens tokens, without gaps for fewer: [line][token][row of the line][lane], a line being
+// rows r and r + 8, or (8 bit) one row.
 template <class Isa>
 struct Accumulators {
-  alignas(64) float sums[16 * Isa::tokens * Isa::lanes];  // [row][token][lane]
+  alignas(64) float sums[16 * Isa::tokens * Isa::lanes];
   alignas(64) float zeros[Isa::tokens][16];               // what the zero points add
 };
+
+// The compiler must not make a memset of it: its rep stos takes longer to begin than a few tokens' sums take to clear.
+GPTQ_INLINE void clear(float* data, uint32_t count) {
+  __m256 zero = _mm256_setzero_ps();
+  asm("" : "+x"(zero));
+  for (uint32_t i = 0; i < count; i += 8) _mm256_store_ps(data + i, zero);
+}
 
 template <class Isa, Step step>
 void add_zeros(const MatmulArgs& a, const ChunkScales<step>& chunk, uint32_t first_sum, uint32_t n_sums, uint32_t token, uint32_t tokens,
@@ -68,13 +76,17 @@ void add_zeros(const MatmulArgs& a, const ChunkScales<step>& chunk, uint32_t fir
   }
 }
 
+template <Kind kind>
+constexpr uint32_t rows_of_line = kind == Kind::q8 ? 1 : 2;
+
 // T: the number of tokens where it is known, else 0.
 template <class Isa, Kind kind, Step step, uint32_t T>
-__attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_t tokens) {
-  constexpr uint32_t stride = T ? T : Isa::tokens;
+__attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_t n) {
+  constexpr uint32_t rows = rows_of_line<kind>;
+  const uint32_t tokens = T ? T : n;
   Accumulators<Isa> acc;
-  for (uint32_t row = 0; row < 16; ++row) memset(acc.sums + row * stride * Isa::lanes, 0, tokens * Isa::lanes * sizeof(float));
-  memset(acc.zeros, 0, tokens * sizeof acc.zeros[0]);
+  clear(acc.sums, 16 * Isa::lanes * tokens);
+  clear(acc.zeros[0], 16 * tokens);
   const uint32_t n_tiles = a.w->k_padded / 64;
   const uint8_t* codes = static_cast<const uint8_t*>(a.w->codes) + uint64_t{block} * n_tiles * tile_bytes(kind);
   ChunkScales<step> chunk;
@@ -95,7 +107,7 @@ __attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t bloc
   for (uint32_t t = 0; t < tokens; ++t) {
     const __m256 scale = _mm256_broadcast_ss(a.x8.scale + token + t);
     alignas(32) float part[16];
-    for (uint32_t r = 0; r < 16; r += 4) _mm_store_ps(part + r, Isa::sum_rows(acc.sums + (r * stride + t) * Isa::lanes, stride * Isa::lanes));
+    for (uint32_t r = 0; r < 16; r += 4) _mm_store_ps(part + r, Isa::sum_rows(acc.sums + ((r % (16 / rows) * tokens + t) * rows + r / (16 / rows)) * Isa::lanes, tokens * rows * Isa::lanes));
     for (uint32_t r = 0; r < 16; r += 8)
       _mm256_store_ps(part + r, _mm256_mul_ps(_mm256_sub_ps(_mm256_load_ps(part + r), _mm256_load_ps(acc.zeros[t] + r)), scale));
     add_rows(a, token + t, block, true, part);
