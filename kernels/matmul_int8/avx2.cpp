@@ -78,9 +78,7 @@ struct Avx2 {
     }
   }
 
-  GPTQ_INLINE __m128 sum_rows(const float* sums, uint32_t stride) {
-    return sum_lanes(_mm256_load_ps(sums), _mm256_load_ps(sums + stride), _mm256_load_ps(sums + 2 * stride), _mm256_load_ps(sums + 3 * stride));
-  }
+  GPTQ_INLINE __m256 load_sums(const float* sums) { return _mm256_load_ps(sums); }
 };
 
 }  // namespace

@@ -37,12 +37,6 @@ struct Rows {
   __m512 scale[2][tiles];
 };
 
-// The upper half onto the lower.
-GPTQ_INLINE __m256 fold(__m512 v) {
-  const __m256d upper = _mm512_extractf64x4_pd(_mm512_castps_pd(v), 1);
-  return _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(upper));
-}
-
 struct Avx512Vnni {
   static constexpr uint32_t tokens = 16, lanes = 16;  // half of L1 for the sums
 
@@ -99,10 +93,8 @@ struct Avx512Vnni {
     }
   }
 
-  GPTQ_INLINE __m128 sum_rows(const float* sums, uint32_t stride) {
-    const auto row = [&](uint32_t r) __attribute__((always_inline)) { return fold(_mm512_load_ps(sums + r * stride)); };
-    return sum_lanes(row(0), row(1), row(2), row(3));
-  }
+  // The upper half onto the lower.
+  GPTQ_INLINE __m256 load_sums(const float* sums) { return _mm256_add_ps(_mm256_load_ps(sums), _mm256_load_ps(sums + 8)); }
 };
 
 }  // namespace
