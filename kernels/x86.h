@@ -7,9 +7,12 @@
 
 namespace gptq::kernels {
 
+// What vhaddps does, in fewer steps.
+GPTQ_INLINE __m256 add_pairs(__m256 a, __m256 b) { return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd)); }
+
 // ((v0+v1)+(v2+v3)) + ((v4+v5)+(v6+v7)) of four vectors.
 GPTQ_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
-  const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  const __m256 sums = add_pairs(add_pairs(a, b), add_pairs(c, d));
   return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
 }
 

@@ -35,10 +35,10 @@ struct Avx2 {
   }
 
   template <Kind kind, Step step, uint32_t tiles>
-  GPTQ_INLINE void add_token(const RowPair<tiles>& w, const Record& x, float* low_sum, float* high_sum) {
+  GPTQ_INLINE void add_token(const RowPair<tiles>& w, const Record& x, float* sum) {
     constexpr uint32_t steps = step == Step::tiles2 ? 1 : tiles, halves = 2 * tiles / steps;
     const __m256i multipliers = load_half(x.multiplier, 0);
-    __m256 sums[2] = {_mm256_load_ps(low_sum), kind == Kind::q8 ? _mm256_setzero_ps() : _mm256_load_ps(high_sum)};
+    __m256 sums[2] = {_mm256_load_ps(sum), kind == Kind::q8 ? _mm256_setzero_ps() : _mm256_load_ps(sum + lanes)};
 #pragma GCC unroll 2
     for (uint32_t s = 0; s < steps; ++s) {
       __m256i low, high;
@@ -48,32 +48,37 @@ struct Avx2 {
         const __m256i q = load_half(x.q, s * halves + i);
         low = i ? _mm256_add_epi16(low, _mm256_maddubs_epi16(codes.low, q)) : _mm256_maddubs_epi16(codes.low, q);
         high = i ? _mm256_add_epi16(high, _mm256_maddubs_epi16(codes.high, q)) : _mm256_maddubs_epi16(codes.high, q);
+        asm("" : "+x"(low), "+x"(high));  // in this order: a tree of sums would push codes out of the registers
       }
       __m256& high_of = kind == Kind::q8 ? sums[0] : sums[1];
       sums[0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(low, multipliers)), w.scale[0][s], sums[0]);
       high_of = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(high, multipliers)), w.scale[1][s], high_of);
     }
-    _mm256_store_ps(low_sum, sums[0]);
-    if (kind != Kind::q8) _mm256_store_ps(high_sum, sums[1]);
+    _mm256_store_ps(sum, sums[0]);
+    if (kind != Kind::q8) _mm256_store_ps(sum + lanes, sums[1]);
   }
 
   // All 16 rows of a record, or of its first tile.
   template <Kind kind, Step step, uint32_t tiles, uint32_t T>
   GPTQ_INLINE void add_record(const uint8_t* codes, const float* scale, const Record* x, uint32_t n, float* sums) {
-    constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8, stride = (T ? T : tokens) * lanes;
+    constexpr uint32_t rows = rows_of_line<kind>;
 #pragma GCC unroll 1
-    for (uint32_t line = 0; line < lines; ++line) {
-      prefetch_part<tiles * tile_bytes(kind) / lines>(codes + prefetch_bytes, line);
+    for (uint32_t line = 0; line < 16 / rows; ++line) {
+      prefetch_part<tiles * tile_bytes(kind) * rows / 16>(codes + prefetch_bytes, line);
       const RowPair<tiles> w = load_rows<kind, step, tiles>(codes, scale, line);
-      float* to = sums + line * stride;
+      uint32_t t = 0;
 #pragma GCC unroll 1
-      for (uint32_t t = 0; t < (T ? T : n); ++t) add_token<kind, step, tiles>(w, x[t], to + t * lanes, to + 8 * stride + t * lanes);
+      for (; t + 2 <= (T ? T : n); t += 2, sums += 2 * rows * lanes) {
+        add_token<kind, step, tiles>(w, x[t], sums);
+        add_token<kind, step, tiles>(w, x[t + 1], sums + rows * lanes);
+      }
+      if (t == (T ? T : n)) continue;
+      add_token<kind, step, tiles>(w, x[t], sums);
+      sums += rows * lanes;
     }
   }
 
-  GPTQ_INLINE __m128 sum_rows(const float* sums, uint32_t stride) {
-    return sum_lanes(_mm256_load_ps(sums), _mm256_load_ps(sums + stride), _mm256_load_ps(sums + 2 * stride), _mm256_load_ps(sums + 3 * stride));
-  }
+  GPTQ_INLINE __m256 load_sums(const float* sums) { return _mm256_load_ps(sums); }
 };
 
 }  // namespace

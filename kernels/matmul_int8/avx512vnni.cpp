@@ -37,12 +37,6 @@ struct Rows {
   __m512 scale[2][tiles];
 };
 
-// The upper half onto the lower.
-GPTQ_INLINE __m256 fold(__m512 v) {
-  const __m256d upper = _mm512_extractf64x4_pd(_mm512_castps_pd(v), 1);
-  return _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(upper));
-}
-
 struct Avx512Vnni {
   static constexpr uint32_t tokens = 16, lanes = 16;  // half of L1 for the sums
 
@@ -64,12 +58,12 @@ struct Avx512Vnni {
 
   // Sums of codes * q fit int16, so vpmaddwd multiplies them, each with a multiplier and a zero above it.
   template <Kind kind, Step step, uint32_t tiles>
-  GPTQ_INLINE void add_token(const Rows<tiles>& w, const Record& x, float* low_sum, float* high_sum) {
+  GPTQ_INLINE void add_token(const Rows<tiles>& w, const Record& x, float* sum) {
     constexpr uint32_t steps = step == Step::tiles2 ? 1 : tiles, count = tiles / steps;
     // Broadcast by the load: after the shift it would be a shuffle, on the ports that all the rest waits for.
     const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.multiplier)));
     const __m512i multipliers = _mm512_srli_epi32(twice, 16);
-    __m512 sums[2] = {_mm512_load_ps(low_sum), kind == Kind::q8 ? _mm512_setzero_ps() : _mm512_load_ps(high_sum)};
+    __m512 sums[2] = {_mm512_load_ps(sum), kind == Kind::q8 ? _mm512_setzero_ps() : _mm512_load_ps(sum + lanes)};
 #pragma GCC unroll 2
     for (uint32_t s = 0; s < steps; ++s) {
       __m512i low = _mm512_setzero_si512(), high = low;
@@ -83,28 +77,25 @@ struct Avx512Vnni {
       sums[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(low, multipliers)), w.scale[0][s], sums[0]);
       high_of = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(high, multipliers)), w.scale[1][s], high_of);
     }
-    _mm512_store_ps(low_sum, sums[0]);
-    if (kind != Kind::q8) _mm512_store_ps(high_sum, sums[1]);
+    _mm512_store_ps(sum, sums[0]);
+    if (kind != Kind::q8) _mm512_store_ps(sum + lanes, sums[1]);
   }
 
   // All 16 rows of a record, or of its first tile.
   template <Kind kind, Step step, uint32_t tiles, uint32_t T>
   GPTQ_INLINE void add_record(const uint8_t* codes, const float* scale, const Record* x, uint32_t n, float* sums) {
-    constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8, stride = (T ? T : tokens) * lanes;
+    constexpr uint32_t rows = rows_of_line<kind>;
 #pragma GCC unroll 1
-    for (uint32_t line = 0; line < lines; ++line) {
-      prefetch_part<tiles * tile_bytes(kind) / lines>(codes + prefetch_bytes, line);
+    for (uint32_t line = 0; line < 16 / rows; ++line) {
+      prefetch_part<tiles * tile_bytes(kind) * rows / 16>(codes + prefetch_bytes, line);
       const Rows<tiles> w = load<kind, step, tiles>(codes, scale, line);
-      float* to = sums + line * stride;
 #pragma GCC unroll 1
-      for (uint32_t t = 0; t < (T ? T : n); ++t) add_token<kind, step, tiles>(w, x[t], to + t * lanes, to + 8 * stride + t * lanes);
+      for (uint32_t t = 0; t < (T ? T : n); ++t, sums += rows * lanes) add_token<kind, step, tiles>(w, x[t], sums);
     }
   }
 
-  GPTQ_INLINE __m128 sum_rows(const float* sums, uint32_t stride) {
-    const auto row = [&](uint32_t r) __attribute__((always_inline)) { return fold(_mm512_load_ps(sums + r * stride)); };
-    return sum_lanes(row(0), row(1), row(2), row(3));
-  }
+  // The upper half onto the lower.
+  GPTQ_INLINE __m256 load_sums(const float* sums) { return _mm256_add_ps(_mm256_load_ps(sums), _mm256_load_ps(sums + 8)); }
 };
 
 }  // namespace

@@ -45,36 +45,77 @@ void load_chunk_scales(const Matrix& w, uint32_t block, uint32_t first_record, u
   }
 }
 
-// The sums of one block of rows for up to Isa::tokens tokens.
+// The sums of one block of rows for up to Isa::tokens tokens, without gaps for fewer: [line][token][row of the line][lane], a line being
+// rows r and r + 8, or (8 bit) one row.
 template <class Isa>
 struct Accumulators {
-  alignas(64) float sums[16 * Isa::tokens * Isa::lanes];  // [row][token][lane]
-  alignas(64) float zeros[Isa::tokens][16];               // what the zero points add
+  alignas(64) float sums[16 * Isa::tokens * Isa::lanes];
+  alignas(64) float zeros[Isa::tokens][16];  // what the zero points add
 };
 
-template <class Isa, Step step>
-void add_zeros(const MatmulArgs& a, const ChunkScales<step>& chunk, uint32_t first_sum, uint32_t n_sums, uint32_t token, uint32_t tokens,
-               Accumulators<Isa>& acc) {
-  for (uint32_t t = 0; t < tokens; ++t) {
-    const float* sums = a.x8.sum + uint64_t{first_sum} * a.x8.rows + token + t;
-    __m256 low = _mm256_load_ps(acc.zeros[t]), high = _mm256_load_ps(acc.zeros[t] + 8);
-    for (uint32_t s = 0; s < n_sums; ++s) {
-      const __m256 sum = _mm256_broadcast_ss(sums + uint64_t{s} * a.x8.rows);
-      low = _mm256_fmadd_ps(sum, _mm256_load_ps(chunk.zero + s * 16), low);
-      high = _mm256_fmadd_ps(sum, _mm256_load_ps(chunk.zero + s * 16 + 8), high);
-    }
-    _mm256_store_ps(acc.zeros[t], low);
-    _mm256_store_ps(acc.zeros[t] + 8, high);
+// The compiler must not make a memset of it: its rep stos takes longer to begin than a few tokens' sums take to clear.
+GPTQ_INLINE void clear(float* data, uint32_t lines) {
+  __m256 zero = _mm256_setzero_ps();
+  asm("" : "+x"(zero));
+#pragma GCC unroll 4
+  for (uint32_t i = 0; i < lines; ++i) {
+    _mm256_store_ps(data + i * 16, zero);
+    _mm256_store_ps(data + i * 16 + 8, zero);
   }
 }
 
+// T tokens' sums times what the scales and zeros of 16 rows come to, [n_sums][16].
+template <uint32_t T>
+GPTQ_INLINE void add_zeros_of(const float* sums, uint32_t stride, const float* zero, uint32_t n_sums, float (*to)[16]) {
+  __m256 low[T], high[T];
+  for (uint32_t t = 0; t < T; ++t) {
+    low[t] = _mm256_load_ps(to[t]);
+    high[t] = _mm256_load_ps(to[t] + 8);
+  }
+#pragma GCC unroll 1
+  for (uint32_t s = 0; s < n_sums; ++s, sums += stride, zero += 16)
+#pragma GCC unroll 4
+    for (uint32_t t = 0; t < T; ++t) {
+      const __m256 sum = _mm256_broadcast_ss(sums + t);
+      low[t] = _mm256_fmadd_ps(sum, _mm256_load_ps(zero), low[t]);
+      high[t] = _mm256_fmadd_ps(sum, _mm256_load_ps(zero + 8), high[t]);
+    }
+  for (uint32_t t = 0; t < T; ++t) {
+    _mm256_store_ps(to[t], low[t]);
+    _mm256_store_ps(to[t] + 8, high[t]);
+  }
+}
+
+__attribute__((noinline)) void add_zeros(const Int8Activations& x, uint64_t first_sum, uint32_t token, uint32_t tokens, const float* zero,
+                                         uint32_t n_sums, float (*to)[16]) {
+  const float* sums = x.sum + first_sum * x.rows + token;
+  uint32_t t = 0;
+  for (; t + 4 <= tokens; t += 4) add_zeros_of<4>(sums + t, x.rows, zero, n_sums, to + t);
+  for (; t < tokens; ++t) add_zeros_of<1>(sums + t, x.rows, zero, n_sums, to + t);
+}
+
+// The lanes of eight rows, each as ((0+1)+(2+3)) + ((4+5)+(6+7)).
+template <class Isa>
+GPTQ_INLINE __m256 sum_rows(const float* sums, uint32_t stride) {
+  __m256 quads[2];
+#pragma GCC unroll 2
+  for (uint32_t i = 0; i < 2; ++i, sums += 4 * stride)
+    quads[i] = add_pairs(add_pairs(Isa::load_sums(sums), Isa::load_sums(sums + stride)),
+                         add_pairs(Isa::load_sums(sums + 2 * stride), Isa::load_sums(sums + 3 * stride)));
+  return _mm256_add_ps(_mm256_permute2f128_ps(quads[0], quads[1], 0x20), _mm256_permute2f128_ps(quads[0], quads[1], 0x31));
+}
+
+template <Kind kind>
+constexpr uint32_t rows_of_line = kind == Kind::q8 ? 1 : 2;
+
 // T: the number of tokens where it is known, else 0.
 template <class Isa, Kind kind, Step step, uint32_t T>
-__attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_t tokens) {
-  constexpr uint32_t stride = T ? T : Isa::tokens;
+__attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_t n) {
+  constexpr uint32_t rows = rows_of_line<kind>;
+  const uint32_t tokens = T ? T : n;
   Accumulators<Isa> acc;
-  for (uint32_t row = 0; row < 16; ++row) memset(acc.sums + row * stride * Isa::lanes, 0, tokens * Isa::lanes * sizeof(float));
-  memset(acc.zeros, 0, tokens * sizeof acc.zeros[0]);
+  clear(acc.sums, Isa::lanes * tokens);
+  clear(acc.zeros[0], tokens);
   const uint32_t n_tiles = a.w->k_padded / 64;
   const uint8_t* codes = static_cast<const uint8_t*>(a.w->codes) + uint64_t{block} * n_tiles * tile_bytes(kind);
   ChunkScales<step> chunk;
@@ -90,14 +131,16 @@ __attribute__((noinline)) void multiply_block(const MatmulArgs& a, uint32_t bloc
       scale += 2048 / sum_columns<step>;
     }
     if (tile < tiles) Isa::template add_record<kind, step, 1, T>(codes, scale, x, tokens, acc.sums);
-    add_zeros<Isa>(a, chunk, first * (record_columns / sum_columns<step>), n_sums, token, tokens, acc);
+    add_zeros(a.x8, first * (record_columns / sum_columns<step>), token, tokens, chunk.zero, n_sums, acc.zeros);
   }
   for (uint32_t t = 0; t < tokens; ++t) {
     const __m256 scale = _mm256_broadcast_ss(a.x8.scale + token + t);
     alignas(32) float part[16];
-    for (uint32_t r = 0; r < 16; r += 4) _mm_store_ps(part + r, Isa::sum_rows(acc.sums + (r * stride + t) * Isa::lanes, stride * Isa::lanes));
-    for (uint32_t r = 0; r < 16; r += 8)
-      _mm256_store_ps(part + r, _mm256_mul_ps(_mm256_sub_ps(_mm256_load_ps(part + r), _mm256_load_ps(acc.zeros[t] + r)), scale));
+    for (uint32_t r = 0; r < 16; r += 8) {
+      const float* sums = acc.sums + ((r % (16 / rows) * tokens + t) * rows + r / (16 / rows)) * Isa::lanes;
+      const __m256 whole = sum_rows<Isa>(sums, tokens * rows * Isa::lanes);
+      _mm256_store_ps(part + r, _mm256_mul_ps(_mm256_sub_ps(whole, _mm256_load_ps(acc.zeros[t] + r)), scale));
+    }
     add_rows(a, token + t, block, true, part);
   }
 }

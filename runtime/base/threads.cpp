@@ -34,7 +34,7 @@ uint32_t default_threads() {
   return logical > threads_per_core() ? logical / threads_per_core() : 1;
 }
 
-constexpr bool is_open(uint32_t loop) { return loop & 1; }
+constexpr uint32_t number_of(uint64_t state) { return static_cast<uint32_t>(state >> 32); }
 
 }  // namespace
 
@@ -80,49 +80,65 @@ void Pool::run_tasks(gptq_task_fn fn, void* ctx, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) fn(ctx, i);
     return;
   }
-  fn_ = fn;
-  ctx_ = ctx;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
-  loop_.fetch_add(1);
+  fn_.store(fn, std::memory_order_relaxed);
+  ctx_.store(ctx, std::memory_order_relaxed);
+  count_.store(count, std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  const uint64_t state = (uint64_t{number_of(state_.load(std::memory_order_relaxed)) + 1} << 32) + count;
+  state_.store(state);
   if (sleeping_.load()) {
     std::lock_guard lock(sleep_);  // a worker that saw no loop is now waiting, not about to
     wake_.notify_all();
   }
-  take_tasks();
-  // No new worker enters a closed loop, so only those inside are waited for; one that sleeps is never needed.
-  loop_.fetch_add(1);
-  for (uint32_t spins = 0, n; (n = inside_.load()) != 0;)
-    if (++spins < spins_before_sleep) pause(); else inside_.wait(n);
+  wait_for_done(count - take_tasks(state));
 }
 
-void Pool::take_tasks() {
-  for (uint32_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) fn_(ctx_, i);
+// A worker that has no task of this loop is not waited for, so one that sleeps is never needed.
+void Pool::wait_for_done(uint32_t wanted) {
+  for (uint32_t spins = 0, n; (n = done_.load(std::memory_order_acquire)) != wanted;)
+    if (++spins < spins_before_sleep) pause(); else done_.wait(n);
 }
 
-// The next open loop after `seen`; whatever when the pool stops.
-uint32_t Pool::wait_for_loop(uint32_t seen) {
-  const auto found = [&](uint32_t loop) { return (is_open(loop) && loop != seen) || stop_.load(std::memory_order_relaxed); };
+// As many as are left of the loop in `state`, as it was seen; how many they were.
+uint32_t Pool::take_tasks(uint64_t state) {
+  const gptq_task_fn fn = fn_.load(std::memory_order_relaxed);
+  void* const ctx = ctx_.load(std::memory_order_relaxed);
+  const uint32_t count = count_.load(std::memory_order_relaxed), loop = number_of(state);
+  for (uint32_t n = 0;;) {
+    const uint32_t left = static_cast<uint32_t>(state);
+    if (number_of(state) != loop || left == 0) return n;
+    if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    fn(ctx, count - left);
+    ++n;
+    --state;
+  }
+}
+
+// The state with the next loop after `seen`; whatever when the pool stops.
+uint64_t Pool::wait_for_loop(uint32_t seen) {
+  const auto found = [&](uint64_t state) { return number_of(state) != seen || stop_.load(std::memory_order_relaxed); };
   for (uint32_t spins = 0; spins < spins_before_sleep && active_.load(std::memory_order_relaxed); ++spins) {
-    const uint32_t loop = loop_.load();
-    if (found(loop)) return loop;
+    const uint64_t state = state_.load(std::memory_order_acquire);
+    if (found(state)) return state;
     pause();
   }
   std::unique_lock lock(sleep_);
   sleeping_.fetch_add(1);
-  uint32_t loop;
-  wake_.wait(lock, [&] { return found(loop = loop_.load()); });
+  uint64_t state;
+  wake_.wait(lock, [&] { return found(state = state_.load()); });
   sleeping_.fetch_sub(1);
-  return loop;
+  return state;
 }
 
 void Pool::work() {
   for (uint32_t seen = 0;;) {
-    seen = wait_for_loop(seen);
+    const uint64_t state = wait_for_loop(seen);
     if (stop_.load(std::memory_order_relaxed)) return;
-    inside_.fetch_add(1);
-    if (loop_.load() == seen) take_tasks();
-    if (inside_.fetch_sub(1) == 1) inside_.notify_one();
+    seen = number_of(state);
+    const uint32_t n = take_tasks(state);
+    if (!n) continue;
+    done_.fetch_add(n, std::memory_order_acq_rel);
+    done_.notify_one();
   }
 }
 

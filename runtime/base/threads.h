@@ -61,24 +61,25 @@ class Pool {
   void run_on_host(gptq_task_fn fn, void* ctx, uint32_t count);
   void work();
   void stop_workers();
-  void take_tasks();
-  uint32_t wait_for_loop(uint32_t seen);
+  uint32_t take_tasks(uint64_t state);
+  void wait_for_done(uint32_t wanted);
+  uint64_t wait_for_loop(uint32_t seen);
 
   uint32_t threads_;
   gptq_parallel_fn host_;
   void* host_user_;
   std::pmr::vector<std::thread> workers_;
-
   std::mutex caller_;  // held by the loop that has the workers
-  gptq_task_fn fn_ = nullptr;
-  void* ctx_ = nullptr;
-  uint32_t count_ = 0;
-  alignas(64) std::atomic<uint32_t> next_{0};
-  alignas(64) std::atomic<uint32_t> loop_{0};     // generation; odd while a loop is open
-  alignas(64) std::atomic<uint32_t> inside_{0};   // workers inside the open loop
-  std::atomic<uint32_t> active_{0}, sleeping_{0};
+
+  // What a worker must see to begin is one cache line: fetching each costs as long as a short task. state_ is the number of the loop and,
+  // in its lower half, how many tasks are not taken yet. Who takes one has read the right fields: they change when all tasks are done.
+  alignas(64) std::atomic<uint64_t> state_{0};
+  std::atomic<gptq_task_fn> fn_{nullptr};
+  std::atomic<void*> ctx_{nullptr};
+  std::atomic<uint32_t> count_{0}, active_{0}, sleeping_{0};
   std::atomic<bool> stop_{false};
-  std::mutex sleep_;
+  alignas(64) std::atomic<uint32_t> done_{0};  // tasks of the loop that workers have done
+  alignas(64) std::mutex sleep_;
   std::condition_variable wake_;
 };
 

@@ -2,6 +2,7 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace gptq::engine {
@@ -11,19 +12,35 @@ namespace {
 bool better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
 
 bool all_finite(std::span<const float> logits) {
-  float sum = 0;  // x - x is 0, or NaN where x is NaN or infinite
-  for (float x : logits) sum += x - x;
-  return sum == 0;
+  uint32_t bad = 0;
+  for (float x : logits) bad |= (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u;
+  return !bad;
 }
 
 int32_t greedy(std::span<const Candidate> candidates) {
   return std::min_element(candidates.begin(), candidates.end(), better)->token;
 }
 
+// Finite floats in the order of these numbers, but for the zeros.
+int32_t rank(float x) {
+  const int32_t bits = std::bit_cast<int32_t>(x);
+  return bits < 0 ? bits ^ 0x7FFFFFFF : bits;
+}
+
+// The same of finite logits as they are: the largest, in a loop that compilers make vectors of, then the first that equals it.
+int32_t greedy(std::span<const float> logits) {
+  int32_t best = rank(logits[0]);
+  for (float x : logits) best = std::max(best, rank(x));
+  const float largest = std::bit_cast<float>(best < 0 ? best ^ 0x7FFFFFFF : best);
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
+}
+
+bool penalizes(const Sampling& sampling) { return sampling.repeat_penalty != 0 && sampling.repeat_penalty != 1; }
+
 // As transformers' RepetitionPenaltyLogitsProcessor: once per distinct token.
 void penalize(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
+  if (!penalizes(sampling)) return;
   const float penalty = sampling.repeat_penalty;
-  if (penalty == 0 || penalty == 1) return;
   if (sampling.penalty_window && history.size() > sampling.penalty_window) history = history.last(sampling.penalty_window);
   for (int32_t token : history) {
     const float logit = logits[static_cast<size_t>(token)];
@@ -65,6 +82,7 @@ double Random::uniform() {
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
                Candidate* scratch) {
   if (!all_finite(logits)) return -1;
+  if (!(sampling.temperature > 0) && !penalizes(sampling)) return greedy(logits);
   std::span<Candidate> kept(scratch, logits.size());
   for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
   penalize(logits, history, sampling, scratch);

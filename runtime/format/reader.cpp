@@ -105,17 +105,20 @@ void check_hash(const fb::Chunk& chunk, uint64_t hash) {
     fail_at(GPTQ_E_CHECKSUM, chunk.offset(), "the file is damaged at byte ", chunk.offset(), ": copy or download it again");
 }
 
-// Straight to its place; the padding is hashed behind it.
+// Straight to its place, each piece hashed while the caches hold it; the padding is hashed behind.
 void read_stored(const base::Source& source, const fb::Chunk& chunk, std::span<std::byte> dst) {
-  std::byte padding[chunk_align];
-  const uint64_t end = chunk.offset() + chunk.stored();
-  const std::span<std::byte> rest(padding, base::round_up(end, chunk_align) - end);
-  source.read_at(chunk.offset(), dst);
-  source.read_at(end, rest);
+  constexpr size_t piece_bytes = 256 << 10;
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
-  XXH3_64bits_update(&state, dst.data(), dst.size());
-  XXH3_64bits_update(&state, rest.data(), rest.size());
+  uint64_t at = chunk.offset();
+  const auto read = [&](std::span<std::byte> piece) {
+    source.read_at(at, piece);
+    XXH3_64bits_update(&state, piece.data(), piece.size());
+    at += piece.size();
+  };
+  for (; !dst.empty(); dst = dst.subspan(std::min(dst.size(), piece_bytes))) read(dst.first(std::min(dst.size(), piece_bytes)));
+  std::byte padding[chunk_align];
+  read(std::span(padding).first(base::round_up(at, chunk_align) - at));
   check_hash(chunk, XXH3_64bits_digest(&state));
 }
 

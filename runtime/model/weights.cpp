@@ -126,10 +126,8 @@ Weights::Weights(const format::Reader& reader, std::span<const Slot> slots, cons
   Filler filler(reader, block_.bytes(), memory);
   for (Found& f : found) place_parts(*f.tensor, filler, f.w);
   filler.read_all(options, pool);
-  for (Found& f : found) {
-    check_values(f.w, f.slot->name);
-    table_.emplace(f.slot->name, f.w);
-  }
+  pool.run_throwing(static_cast<uint32_t>(found.size()), [&](uint32_t i) { check_values(found[i].w, found[i].slot->name); });
+  for (const Found& f : found) table_.emplace(f.slot->name, f.w);
 }
 
 const kernels::Matrix* Weights::find(std::string_view prefix, std::string_view name, std::string_view suffix) const {
