@@ -12,7 +12,7 @@ usage: tests/cross/avx512.sh BUILD [FILTER]
 
 Once, as root:  apt-get install --no-install-recommends bochs isolinux syslinux-common xorriso busybox-static
 Without these it says what is missing and exits with 77. Debian's kernel is fetched, not installed.
-BOCHS names another Bochs than Debian's: built without its debugger it takes 2 minutes instead of 10.
+About 20 minutes of a free core; BOCHS names another Bochs than Debian's, which takes 5 if it is built without its debugger.
 END
 }
 
