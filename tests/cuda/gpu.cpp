@@ -32,18 +32,14 @@ kernels::Matrix Gpu::in(const kernels::TestMatrix& m) {
 }
 
 void Gpu::finish() {
-  std::vector<std::vector<uint8_t>> now;
-  for (const Block& block : blocks_) {
-    now.push_back(block.content);
-    table->copy_out(stream, now.back().data(), block.device, block.content.size());
-  }
-  Failure failure{};
-  EXPECT_EQ(table->finish(stream, UINT32_MAX, &failure), Result::ok) << failure.text;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    auto& [device, content, out] = blocks_[i];
+  for (auto& [device, content, out] : blocks_) {
+    now_ = content;
+    table->copy_out(stream, now_.data(), device, content.size());
+    Failure failure{};
+    EXPECT_EQ(table->finish(stream, UINT32_MAX, &failure), Result::ok) << failure.text;
     const size_t bytes = content.size() - 2 * guard;
-    if (out) for (void* to : {out, static_cast<void*>(&content[guard])}) memcpy(to, &now[i][guard], bytes);
-    EXPECT_TRUE(content == now[i]) << "written past an output or into an input of " << bytes << " bytes";
+    if (out) for (void* to : {out, static_cast<void*>(&content[guard])}) memcpy(to, &now_[guard], bytes);
+    EXPECT_TRUE(content == now_) << "written past an output or into an input of " << bytes << " bytes";
     table->release(stream, device);
   }
   blocks_.clear();

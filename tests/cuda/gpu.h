@@ -32,6 +32,7 @@ class Gpu {
     void* out;
   };
   std::vector<Block> blocks_;
+  std::vector<uint8_t> now_;
   void* put(const void* data, size_t bytes, void* out);
 };
 
