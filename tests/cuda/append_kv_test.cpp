@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
-
-#include <cmath>
-
 #include "cache.h"
-#include "kernels/cuda/stream.h"
 
 namespace gptq::cuda {
 namespace {
@@ -14,7 +9,7 @@ struct Case {
   bool q_norm, k_norm;
 };
 
-class CudaAppendKv : public testing::Test {
+class CudaAppendKv : public GpuTest {
  protected:
   std::mt19937 random{5};
   const std::vector<Sequence> sequences = {{0, 1}, {15, 3}, {100, 20}, {31, 1}};
@@ -56,15 +51,12 @@ class CudaAppendKv : public testing::Test {
       sin[i] = static_cast<float>(std::sin(angle));
     }
     const auto q_before = q, k_before = k;
-    Batch batch{};
-    batch.rows = cache.rows.data();
-    batch.cos = cos.data();
-    batch.sin = sin.data();
-    batch.pages = cache.pages.data();
-    batch.n_rows = rows;
-    Stream stream;
-    append_kv({batch, cache.kv, q.data(), k.data(), v.data(), c.q_norm ? q_norm.data() : nullptr, c.k_norm ? k_norm.data() : nullptr, 1e-5f,
-               c.n_heads, c.rope_dim, TestCache::layer}, stream);
+    Batch batch = cache.batch(gpu);
+    batch.cos = gpu.in(cos);
+    batch.sin = gpu.in(sin);
+    gpu.table->append_kv({batch, cache.out(gpu), gpu.out(q), gpu.out(k), gpu.in(v), c.q_norm ? gpu.in(q_norm) : nullptr,
+                          c.k_norm ? gpu.in(k_norm) : nullptr, 1e-5f, c.n_heads, c.rope_dim, TestCache::layer}, *gpu.stream);
+    gpu.finish();
     const auto compare = [&](const std::vector<float>& got, const std::vector<float>& before, uint32_t heads, const float* norm) {
       for (uint32_t i = 0; i < rows * heads; ++i) {
         double size;
@@ -114,14 +106,11 @@ TEST_F(CudaAppendKv, RotatesAndStores) {
 // As on the CPU: what float16 cannot hold becomes infinite and shows in the outputs.
 TEST_F(CudaAppendKv, HidesNoOverflow) {
   TestCache cache(2, 1, 16, {{3, 1}}, random);
-  float q[2] = {1, 2}, k[2] = {65519.0f, -65520.0f};
-  const float v[2] = {std::nanf(""), 1e30f};
-  Batch batch{};
-  batch.rows = cache.rows.data();
-  batch.pages = cache.pages.data();
-  batch.n_rows = 1;
-  Stream stream;
-  append_kv({batch, cache.kv, q, k, v, nullptr, nullptr, 0, 1, 0, TestCache::layer}, stream);
+  std::vector<float> q = {1, 2}, k = {65519.0f, -65520.0f};
+  const std::vector<float> v = {NAN, 1e30f};
+  gpu.table->append_kv({cache.batch(gpu), cache.out(gpu), gpu.out(q), gpu.out(k), gpu.in(v), nullptr, nullptr, 0, 1, 0, TestCache::layer},
+                       *gpu.stream);
+  gpu.finish();
   EXPECT_EQ(cache.key(0, 0, 3, 0), 0x7bff);
   EXPECT_EQ(cache.key(0, 0, 3, 1), 0xfc00);
   EXPECT_TRUE(std::isnan(kernels::float_from_half(cache.value(0, 0, 3, 0))));

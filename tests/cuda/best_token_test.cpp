@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
-
-#include <cmath>
 #include <limits>
-#include <random>
-#include <vector>
 
-#include "kernels/cuda/ops.h"
-#include "kernels/cuda/stream.h"
+#include "gpu.h"
 
 namespace gptq::cuda {
 namespace {
@@ -21,7 +15,7 @@ int32_t plainly(const float* logits, uint32_t n) {
   return static_cast<int32_t>(best);
 }
 
-class CudaBestToken : public testing::Test {
+class CudaBestToken : public GpuTest {
  protected:
   std::mt19937 random{11};
   std::vector<float> logits;
@@ -33,11 +27,10 @@ class CudaBestToken : public testing::Test {
     for (float& x : logits) x = static_cast<float>(random() % 1000) - 2000.0f;
   }
   void check(uint32_t n, const char* what) {
-    std::vector<int32_t> token(rows + 1, -77);
-    Stream stream;
-    best_token({logits.data(), token.data(), rows, n}, stream);
+    std::vector<int32_t> token(rows, -77);
+    gpu.table->best_token({gpu.in(logits), gpu.out(token), rows, n}, *gpu.stream);
+    gpu.finish();
     for (uint32_t r = 0; r < rows; ++r) ASSERT_EQ(token[r], plainly(&logits[size_t{r} * n], n)) << what << " n " << n << " row " << r;
-    ASSERT_EQ(token[rows], -77);
   }
 };
 

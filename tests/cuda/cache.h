@@ -3,9 +3,8 @@
 #pragma once
 #include <algorithm>
 #include <random>
-#include <vector>
 
-#include "kernels/cuda/ops.h"
+#include "gpu.h"
 #include "kernels/half.h"
 
 namespace gptq::cuda {
@@ -20,7 +19,7 @@ class TestCache {
   std::vector<Row> rows;
   std::vector<uint32_t> pages;
   uint32_t n_positions = 0;
-  KvCache kv{};
+  KvCache kv{};  // base is the device's alone
 
   TestCache(uint32_t head_dim, uint32_t n_kv_heads, uint32_t page_tokens, const std::vector<Sequence>& sequences, std::mt19937& random) {
     for (const Sequence& s : sequences) {
@@ -32,8 +31,7 @@ class TestCache {
     std::shuffle(pages.begin(), pages.end(), random);
     const uint64_t half = uint64_t{n_kv_heads} * page_tokens * kv_dims(head_dim) * 2;
     kv = {nullptr, layers * (2 * half + 32), 2 * half + 32, half + 16, page_tokens, n_kv_heads, head_dim};
-    memory_.assign(pages.size() * kv.page_stride / 2 + 8, 0xffff);
-    kv.base = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory_.data()) + 15) / 16 * 16);
+    memory_.assign(pages.size() * kv.page_stride / 2, 0xffff);
   }
   TestCache(const TestCache&) = delete;
 
@@ -47,12 +45,29 @@ class TestCache {
   }
   std::vector<uint16_t>& memory() { return memory_; }
 
+  // Of the device: all of a batch but angles and tiles, and the cache, which may change or not.
+  Batch batch(Gpu& gpu) const {
+    Batch b{};
+    b.rows = gpu.in(rows);
+    b.pages = gpu.in(pages);
+    b.n_rows = static_cast<uint32_t>(rows.size());
+    b.n_positions = n_positions;
+    return b;
+  }
+  KvCache in(Gpu& gpu) const { return at(gpu.in(memory_)); }
+  KvCache out(Gpu& gpu) { return at(gpu.out(memory_)); }
+
  private:
   std::vector<uint16_t> memory_;
 
+  KvCache at(uint16_t* base) const {
+    KvCache moved = kv;
+    moved.base = reinterpret_cast<uint8_t*>(base);
+    return moved;
+  }
   uint16_t* page(uint32_t first_page, uint32_t position) {
     const uint64_t number = pages[first_page + position / kv.page_tokens];
-    return reinterpret_cast<uint16_t*>(kv.base + number * kv.page_stride + layer * kv.layer_stride);
+    return memory_.data() + (number * kv.page_stride + layer * kv.layer_stride) / 2;
   }
 };
 

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
-
-#include "kernels/cuda/ops.h"
-#include "kernels/cuda/stream.h"
+#include "gpu.h"
 #include "kernels/element.h"
-#include "tests/kernels/matrices.h"
 
 namespace gptq::cuda {
 namespace {
 
-using kernels::Guarded;
 using kernels::Kind;
+using CudaEmbed = GpuTest;
 
 std::vector<kernels::MatrixShape> shapes() {
   std::vector<kernels::MatrixShape> all;
@@ -24,19 +20,18 @@ std::vector<kernels::MatrixShape> shapes() {
 }
 
 // The same product of the same numbers as the CPU's: no rounding may differ.
-TEST(CudaEmbed, GivesRowsAsTheyAre) {
+TEST_F(CudaEmbed, GivesRowsAsTheyAre) {
   std::mt19937 random(7);
   for (const auto& shape : shapes()) {
     const kernels::TestMatrix m(shape, random);
-    const int32_t tokens[] = {0, static_cast<int32_t>(shape.n) - 1, 7, 8, 15, static_cast<int32_t>(random() % shape.n)};
+    const std::vector<int32_t> tokens = {0, static_cast<int32_t>(shape.n) - 1, 7, 8, 15, static_cast<int32_t>(random() % shape.n)};
     const uint32_t rows = 6;
-    Guarded<float> x(rows * shape.k);
+    std::vector<float> x(rows * shape.k, NAN);
     Batch batch{};
-    batch.tokens = tokens;
+    batch.tokens = gpu.in(tokens);
     batch.n_rows = rows;
-    Stream stream;
-    embed({m.w, batch, x.data()}, stream);
-    EXPECT_TRUE(x.intact()) << shape;
+    gpu.table->embed({gpu.in(m), batch, gpu.out(x)}, *gpu.stream);
+    gpu.finish();
     for (uint32_t r = 0; r < rows; ++r)
       for (uint32_t column = 0; column < m.w.k_padded; ++column) {
         const int64_t input = m.w.perm ? m.w.perm[column] : column < shape.k ? int64_t{column} : -1;

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
-
-#include <vector>
-
-#include "kernels/cuda/ops.h"
-#include "kernels/cuda/stream.h"
+#include "gpu.h"
 
 namespace gptq::cuda {
 namespace {
 
-TEST(CudaSelectRows, CopiesRows) {
-  const uint32_t n = 300, rows[] = {4, 0};
-  std::vector<float> x(5 * n), out(2 * n, -1.0f);
+using CudaSelectRows = GpuTest;
+
+TEST_F(CudaSelectRows, CopiesRows) {
+  const uint32_t n = 300;
+  const std::vector<uint32_t> rows = {4, 0};
+  std::vector<float> x(5 * n), out(2 * n, NAN);
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
-  Stream stream;
-  select_rows({x.data(), rows, out.data(), 2, n}, stream);
+  gpu.table->select_rows({gpu.in(x), gpu.in(rows), gpu.out(out), 2, n}, *gpu.stream);
+  gpu.finish();
   for (uint32_t r = 0; r < 2; ++r)
     for (uint32_t i = 0; i < n; ++i) ASSERT_EQ(out[r * n + i], x[rows[r] * n + i]) << r << ' ' << i;
 }
