@@ -66,7 +66,7 @@ struct Q23 {
 struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 64;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32;  // 64 spills on sm_75
   struct Raw {
     Vec4 rows[2];
   };
