@@ -60,7 +60,7 @@ class CudaAppendKv : public GpuTest {
     const auto compare = [&](const std::vector<float>& got, const std::vector<float>& before, uint32_t heads, const float* norm) {
       for (uint32_t i = 0; i < rows * heads; ++i) {
         double size;
-        const auto y = plainly(&before[size_t{i} * c.head_dim], c, norm, &cos[i / heads * half], &sin[i / heads * half], &size);
+        const auto y = plainly(&before[size_t{i} * c.head_dim], c, norm, cos.data() + i / heads * half, sin.data() + i / heads * half, &size);
         // some ten roundings of 2^-24 each; the sum of squares' errors are divided by its length
         for (uint32_t d = 0; d < c.head_dim; ++d) ASSERT_NEAR(got[size_t{i} * c.head_dim + d], y[d], 1e-6 * size) << i << ' ' << d;
       }
