@@ -21,7 +21,7 @@ struct LaunchShape {
 
 class Stream {
  public:
-  uint32_t n_processors = 1;       // multiprocessors
+  uint32_t n_processors = 1;       // multiprocessors; the first member: tests set it through any backend
   uint32_t shared_bytes_max = 48 << 10;
 #if defined(__CUDACC__)
   cudaStream_t handle = nullptr;
