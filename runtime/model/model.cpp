@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/checked.h"
 
@@ -132,7 +133,7 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
   fingerprint = reader.manifest_hash();
 
   first_device_layer = options.placer ? options.placer->first_layer(spec, model::weight_bytes(reader, spec, memory)) : spec.n_layers;
-  first_device_layer < spec.n_layers ? load_on_device(reader, options, pool, memory) : load_weights(reader, options, pool, memory);
+  load_weights(reader, options, pool, memory);
   group_size = reader.find(layer_prefix(spec.n_layers / 2, memory) + "gate")->group_size();
 
   if (const format::fb::Part* part = manifest.tokenizer()) {
@@ -147,31 +148,23 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
                         std::string_view(entry->value()->c_str(), entry->value()->size()));
 }
 
-void Model::load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
-  Weights weights(reader, weight_slots(spec, memory), options, pool, memory);
-  weight_bytes = weights.bytes();
-  n_params = weights.n_params();
-  embed = weights.linear("", "embed");
-  head = spec.tied_head ? embed : weights.linear("", "head");
-  final_norm = weights.vector("", "final_norm");
-  layers.reserve(spec.n_layers);
-  for (uint32_t i = 0; i < spec.n_layers; ++i) layers.push_back(weights.layer(i));
-  weights_ = weights.take_block();
-}
-
 // The host's part first; then what goes to the device, in pieces of a layer, so that little of it is on the host at any time.
-void Model::load_on_device(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
-  const auto is_layer = [](const Slot& slot) { return slot.name.starts_with("layers."); };
+void Model::load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
+  const bool any_on_host = first_device_layer > 0, any_on_device = first_device_layer < spec.n_layers;
   std::pmr::vector<Slot> host(memory), ends(memory);  // ends: what the device has besides layers
-  for (Slot& slot : weight_slots(spec, memory)) {
-    if (is_layer(slot)) continue;
+  for (const Slot& slot : weight_slots(spec, memory)) {
+    if (slot.name.starts_with("layers.")) continue;
     const bool is_embed = slot.name == "embed";
-    if (is_embed && first_device_layer > 0) host.push_back(slot);
-    if (!is_embed || spec.tied_head || first_device_layer == 0) ends.push_back(std::move(slot));
+    if (is_embed ? any_on_host : !any_on_device) host.push_back(slot);
+    if (any_on_device && (!is_embed || spec.tied_head || !any_on_host)) ends.push_back(slot);
   }
-  for (uint32_t i = 0; i < first_device_layer; ++i)
-    for (Slot& slot : layer_slots(spec, i, memory)) host.push_back(std::move(slot));
-  PartProgress progress{options, 0, 0, base::add(slots_bytes(reader, weight_slots(spec, memory)), 1)};
+  uint64_t total = slots_bytes(reader, ends);
+  for (uint32_t i = 0; i < spec.n_layers; ++i) {
+    std::pmr::vector<Slot> slots = layer_slots(spec, i, memory);
+    if (i < first_device_layer) std::move(slots.begin(), slots.end(), std::back_inserter(host));
+    else total = base::add(total, slots_bytes(reader, slots));
+  }
+  PartProgress progress{options, 0, 0, base::add(total, slots_bytes(reader, host))};
   const auto read = [&](std::span<const Slot> slots) {
     progress.done += progress.part;
     progress.part = slots_bytes(reader, slots);
@@ -179,25 +172,29 @@ void Model::load_on_device(const format::Reader& reader, const LoadOptions& opti
     n_params += weights.n_params();
     return weights;
   };
+  const auto take_end = [&](const Weights& weights) {
+    head = weights.linear("", spec.tied_head ? "embed" : "head");
+    final_norm = weights.vector("", "final_norm");
+  };
 
   layers.reserve(spec.n_layers);
-  if (!host.empty()) {
+  if (any_on_host) {
     Weights weights = read(host);
     weight_bytes = weights.bytes();
     embed = weights.linear("", "embed");
+    if (!any_on_device) take_end(weights);
     for (uint32_t i = 0; i < first_device_layer; ++i) layers.push_back(weights.layer(i));
     weights_ = weights.take_block();
-    if (spec.tied_head) n_params -= uint64_t{embed.w.n} * embed.w.k;  // it comes again as the head
   }
+  if (!any_on_device) return;
+  if (any_on_host && spec.tied_head) n_params -= uint64_t{embed.w.n} * embed.w.k;  // it comes again as the head
   {
     const Weights weights = read(ends);
     const Move move(weights.block(), options.placer->place(weights.block().bytes()));
-    head = weights.linear("", spec.tied_head ? "embed" : "head");
-    final_norm = weights.vector("", "final_norm");
+    take_end(weights);
     move(head);
     move(final_norm);
-    if (first_device_layer == 0 && !spec.tied_head) move(embed = weights.linear("", "embed"));
-    if (first_device_layer == 0 && spec.tied_head) embed = head;
+    if (!any_on_host) move(embed = weights.linear("", "embed"));
   }
   for (uint32_t i = first_device_layer; i < spec.n_layers; ++i) {
     const Weights weights = read(layer_slots(spec, i, memory));

@@ -37,7 +37,6 @@ class Model {
 
  private:
   void load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
-  void load_on_device(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
   base::Buffer weights_;
 };
 

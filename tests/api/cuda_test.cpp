@@ -102,6 +102,24 @@ TEST_F(Cuda, LogitsAreThoseOfTheCpu) {
   }
 }
 
+TEST_F(Cuda, ProgressRisesToTheEnd) {
+  for (const std::string& folder : checkpoint_folders()) {
+    if (name_of(folder).find("random") != 0) continue;
+    for (const uint32_t layers : {1u, 1000u}) {
+      uint32_t last = 0;
+      auto params = on_gpu(layers);
+      params.progress_user = &last;
+      params.progress = [](void* user, uint32_t, uint32_t permille) -> int32_t {
+        EXPECT_GE(permille, *static_cast<uint32_t*>(user));
+        *static_cast<uint32_t*>(user) = permille;
+        return 0;
+      };
+      const Model model(runtime, converted(folder), params);
+      EXPECT_EQ(last, 1000u) << folder;
+    }
+  }
+}
+
 TEST_F(Cuda, ReplayedDecodingGivesWhatPrefillGives) {
   const Model model(runtime, text_model(), on_gpu());
   const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 2));
