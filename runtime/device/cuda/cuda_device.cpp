@@ -11,27 +11,6 @@ namespace {
 uint32_t group_of(const cuda::Shape& shape) { return shape.n_heads / shape.n_kv_heads; }
 uint32_t tiles_of(uint32_t n_rows, uint32_t group) { return (n_rows * group + cuda::tile_pairs - 1) / cuda::tile_pairs; }
 
-// Everything on the device; base NULL: to measure.
-struct DeviceLayout {
-  DeviceLayout(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits, base::Arena& arena)
-      : batch(limits, arena), best(arena.take<int32_t>(limits.max_logits)) {
-    workspace.bytes = std::max(table.matmul_workspace(limits.shape, n_processors), table.attention_workspace(limits.shape, n_processors));
-    workspace.data = arena.take<uint8_t>(workspace.bytes);
-  }
-  CudaBatch batch;
-  int32_t* best;
-  cuda::Workspace workspace;
-};
-
-struct HostLayout {
-  HostLayout(const CudaLimits& limits, base::Arena& arena)
-      : batch(limits, arena), best(arena.take<int32_t>(limits.max_logits)),
-        logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
-  CudaBatch batch;
-  int32_t* best;
-  float* logits;
-};
-
 template <class Layout, class... Args>
 uint64_t measure(const Args&... args) {
   base::Arena arena;
@@ -55,8 +34,17 @@ CudaBatch::CudaBatch(const CudaLimits& limits, base::Arena& arena)
       sin(arena.take<float>(uint64_t{limits.shape.rows} * (limits.rope_dim / 2))),
       pages(arena.take<uint32_t>(uint64_t{limits.max_sessions} * limits.pages_per_session)) {}
 
+CudaLayout::CudaLayout(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits, base::Arena& arena)
+    : batch(limits, arena), best(arena.take<int32_t>(limits.max_logits)) {
+  workspace.bytes = std::max(table.matmul_workspace(limits.shape, n_processors), table.attention_workspace(limits.shape, n_processors));
+  workspace.data = arena.take<uint8_t>(workspace.bytes);
+}
+
+CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
+    : batch(limits, arena), best(arena.take<int32_t>(limits.max_logits)), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
+
 uint64_t CudaDevice::device_bytes(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits) {
-  return measure<DeviceLayout>(table, n_processors, limits);
+  return measure<CudaLayout>(table, n_processors, limits);
 }
 
 CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memory_resource* memory)
@@ -65,18 +53,11 @@ CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memor
       stream_(gpu.stream()),
       limits_(limits),
       memory_(gpu, device_bytes(gpu.table(), gpu.n_processors(), limits)),
-      host_memory_(gpu, measure<HostLayout>(limits), GpuMemory::host),
-      batch_(place<DeviceLayout>(memory_.data(), gpu.table(), gpu.n_processors(), limits).batch),
-      host_batch_(place<HostLayout>(host_memory_.data(), limits).batch),
-      graphs_(memory) {
-  const auto device = place<DeviceLayout>(memory_.data(), gpu.table(), gpu.n_processors(), limits);
-  const auto host = place<HostLayout>(host_memory_.data(), limits);
-  workspace_ = device.workspace;
-  best_ = device.best;
-  host_best_ = host.best;
-  host_logits_ = host.logits;
-  view_ = {batch_.tokens, batch_.rows, batch_.cos, batch_.sin, batch_.tiles, batch_.pages, 0, 0, 0};
-}
+      host_memory_(gpu, measure<CudaHostLayout>(limits), GpuMemory::host),
+      own_(place<CudaLayout>(memory_.data(), gpu.table(), gpu.n_processors(), limits)),
+      host_(place<CudaHostLayout>(host_memory_.data(), limits)),
+      view_{own_.batch.tokens, own_.batch.rows, own_.batch.cos, own_.batch.sin, own_.batch.tiles, own_.batch.pages, 0, 0, 0},
+      graphs_(memory) {}
 
 CudaDevice::~CudaDevice() {
   cuda::Failure ignored;
@@ -91,28 +72,28 @@ void CudaDevice::write_rows(const Batch& batch) {
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const Sequence& s = batch.sequences[i];
     const auto first_page = static_cast<uint32_t>(i) * limits_.pages_per_session;
-    for (uint32_t row = 0; row < s.n_rows; ++row) host_batch_.rows[s.first_row + row] = {s.first_position + row, first_page};
+    for (uint32_t row = 0; row < s.n_rows; ++row) host_.batch.rows[s.first_row + row] = {s.first_position + row, first_page};
     for (uint32_t tile = 0; tile < tiles_of(s.n_rows, group); ++tile)
-      host_batch_.tiles[view_.n_tiles++] = {s.first_row, s.n_rows, tile * cuda::tile_pairs};
+      host_.batch.tiles[view_.n_tiles++] = {s.first_row, s.n_rows, tile * cuda::tile_pairs};
     const uint32_t n_positions = s.first_position + s.n_rows;
-    std::copy_n(s.pages, (n_positions + limits_.page_tokens - 1) / limits_.page_tokens, host_batch_.pages + first_page);
+    std::copy_n(s.pages, (n_positions + limits_.page_tokens - 1) / limits_.page_tokens, host_.batch.pages + first_page);
     view_.n_positions = std::max(view_.n_positions, n_positions);
   }
 }
 
 template <class T>
 void CudaDevice::copy_in(T* CudaBatch::* array, uint64_t count) {
-  if (count) table_.copy_in(&stream_, batch_.*array, host_batch_.*array, count * sizeof(T));
+  if (count) table_.copy_in(&stream_, own_.batch.*array, host_.batch.*array, count * sizeof(T));
 }
 
 void CudaDevice::begin(const Batch& batch) {
   if (written_) finish(UINT32_MAX);
   write_rows(batch);
-  std::copy(batch.tokens.begin(), batch.tokens.end(), host_batch_.tokens);
-  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), host_batch_.logit_rows);
+  std::copy(batch.tokens.begin(), batch.tokens.end(), host_.batch.tokens);
+  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), host_.batch.logit_rows);
   const uint64_t angles = uint64_t{view_.n_rows} * (limits_.rope_dim / 2);
-  std::copy_n(batch.cos, angles, host_batch_.cos);
-  std::copy_n(batch.sin, angles, host_batch_.sin);
+  std::copy_n(batch.cos, angles, host_.batch.cos);
+  std::copy_n(batch.sin, angles, host_.batch.sin);
   copy_in(&CudaBatch::tokens, batch.tokens.size());
   copy_in(&CudaBatch::rows, view_.n_rows);
   copy_in(&CudaBatch::tiles, view_.n_tiles);
@@ -133,7 +114,7 @@ void CudaDevice::matmul(std::span<const Product> products, const Input& input, u
   args.input = {input.x, input.norm, input.up, input.eps};
   args.accumulate = accumulate;
   args.exact = limits_.shape.exact;
-  args.workspace = workspace_;
+  args.workspace = own_.workspace;
   table_.matmul(args, stream_);
 }
 
@@ -148,22 +129,22 @@ void CudaDevice::append_kv(const KvCache& kv, const Heads& h, uint32_t layer) {
 }
 
 void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
-  table_.attention({view_, kv_of(kv), q, out, shape.n_heads, shape.layer, shape.window, shape.scale, workspace_}, stream_);
+  table_.attention({view_, kv_of(kv), q, out, shape.n_heads, shape.layer, shape.window, shape.scale, own_.workspace}, stream_);
 }
 
 void CudaDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {
-  table_.select_rows({x, batch_.logit_rows + first, out, count, n}, stream_);
+  table_.select_rows({x, own_.batch.logit_rows + first, out, count, n}, stream_);
 }
 
 const float* CudaDevice::download(const float* y, uint64_t count) {
-  table_.copy_out(&stream_, host_logits_, y, count * sizeof(float));
-  return host_logits_;
+  table_.copy_out(&stream_, host_.logits, y, count * sizeof(float));
+  return host_.logits;
 }
 
 const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint32_t n) {
-  table_.best_token({logits, best_, rows, n}, stream_);
-  table_.copy_out(&stream_, host_best_, best_, rows * sizeof(int32_t));
-  return host_best_;
+  table_.best_token({logits, own_.best, rows, n}, stream_);
+  table_.copy_out(&stream_, host_.best, own_.best, rows * sizeof(int32_t));
+  return host_.best;
 }
 
 bool CudaDevice::finish(uint32_t wait_us) {

@@ -28,6 +28,20 @@ struct CudaBatch {
   uint32_t* pages;       // [max_sessions][pages_per_session]
 };
 
+// Everything on the device, and what the host has beside it.
+struct CudaLayout {
+  CudaLayout(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits, base::Arena& arena);
+  CudaBatch batch;
+  int32_t* best;     // [max_logits]
+  cuda::Workspace workspace;
+};
+struct CudaHostLayout {
+  CudaHostLayout(const CudaLimits& limits, base::Arena& arena);
+  CudaBatch batch;
+  int32_t* best;     // [max_logits]
+  float* logits;     // [max_logits][n_vocab]
+};
+
 class CudaDevice final : public Device {
  public:
   // What it takes on the device besides what is given to its operations.
@@ -60,11 +74,9 @@ class CudaDevice final : public Device {
   cuda::Stream& stream_;
   const CudaLimits limits_;
   GpuMemory memory_, host_memory_;
-  const CudaBatch batch_, host_batch_;
-  cuda::Batch view_{};
-  cuda::Workspace workspace_;
-  int32_t *best_, *host_best_;  // [max_logits]
-  float* host_logits_;          // [max_logits][n_vocab]
+  const CudaLayout own_;
+  const CudaHostLayout host_;
+  cuda::Batch view_;            // of the batch in own_
   bool written_ = false;        // the host's block may still be on its way
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
 };
