@@ -136,6 +136,13 @@ struct Trial {
 class CudaMatmul : public GpuTest {
  protected:
   void check(const Case& c, uint32_t seed = 1) { Trial(gpu, c, seed).check(); }
+  void check_in_some_way(Case c, std::mt19937& random) {
+    c.source = static_cast<Source>(random() % 3);
+    c.bias = random() % 2;
+    c.accumulate = random() % 2;
+    c.exact = random() % 2;
+    check(c, random());
+  }
   void every_shape(Kind kind);
 };
 
@@ -152,12 +159,7 @@ void CudaMatmul::every_shape(Kind kind) {
         const uint32_t rows = row_counts[turn++ * 3 % 11], k = rows > 33 ? ks[random() % 2] : ks[random() % 4];
         const uint32_t n = rows > 33 ? 40 : random() % 2 ? 40 : 192;
         const MatrixShape shape{kind, n, k, group ? group : (k + 63) / 64 * 64, zeros, random() % 4 == 0, random() % 3 == 0};
-        Case c{{shape}, rows};
-        c.source = static_cast<Source>(random() % 3);
-        c.bias = random() % 2;
-        c.accumulate = random() % 2;
-        c.exact = random() % 2;
-        check(c, random());
+        check_in_some_way({{shape}, rows}, random);
         if (HasFatalFailure()) return;
       }
 }
@@ -172,12 +174,7 @@ TEST_F(CudaMatmul, FloatingKinds) {
   for (const Kind kind : {Kind::f32, Kind::f16, Kind::bf16})
     for (const uint32_t rows : row_counts)
       for (const uint32_t k : {64u, 131u, 324u}) {
-        Case c{{{kind, random() % 2 ? 40u : 77u, k}}, rows};
-        c.source = static_cast<Source>(random() % 3);
-        c.bias = random() % 2;
-        c.accumulate = random() % 2;
-        c.exact = random() % 2;
-        check(c, random());
+        check_in_some_way({{{kind, random() % 2 ? 40u : 77u, k}}, rows}, random);
         if (HasFatalFailure()) return;
       }
 }
