@@ -6,6 +6,7 @@
 #include "converter/pack.h"
 #include "converter/round.h"
 #include "converter/tokenizer/description.h"
+#include "converter/zstd_frame.h"
 
 namespace gptq::convert {
 namespace {
@@ -32,7 +33,7 @@ class Conversion {
  public:
   Conversion(ModelSource& source, std::string_view path, const ConvertOptions& options)
       : source_(source), options_(options), pool_(0, nullptr, nullptr, std::pmr::get_default_resource()),
-        writer_(path, options.replace ? base::AtomicFile::IfExists::replace : base::AtomicFile::IfExists::refuse) {}
+        writer_(path, options.replace ? base::AtomicFile::IfExists::replace : base::AtomicFile::IfExists::refuse, zstd_frame) {}
 
   ConvertResult run() {
     const ModelDescription& description = source_.description();

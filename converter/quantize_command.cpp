@@ -8,12 +8,14 @@
 #include <filesystem>
 #include <optional>
 
+#include "api/quantize.h"
 #include "base/call.h"
 #include "converter/calibration.h"
 #include "converter/convert.h"
 #include "converter/dialects/quant_config.h"
 #include "converter/interrupt.h"
 #include "converter/quantize_report.h"
+#include "converter/zstd_frame.h"
 
 namespace gptq::convert {
 namespace {
@@ -205,7 +207,7 @@ void run_quantize(const QuantizeArguments& a) {
     params.n_tokens = tokens.size();
   }
   try {
-    call([&](gptq_error* error) { return gptq_quantize(runtime.get(), &source, a.target.c_str(), GPTQ_NTS, &params, error); });
+    call([&](gptq_error* error) { return api::quantize_file(runtime.get(), &source, a.target.c_str(), GPTQ_NTS, &params, zstd_frame, error); });
   } catch (const base::Failure& failure) {
     if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
     if (failure.detail.status != GPTQ_E_CANCELLED) throw;

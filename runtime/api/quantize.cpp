@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // C API: quantizing.
-#include "quantize/quantize.h"
+#include "api/quantize.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -10,6 +10,7 @@
 #include "api/opened_source.h"
 #include "api/sample.h"
 #include "base/checked.h"
+#include "quantize/quantize.h"
 
 using namespace gptq;
 using namespace gptq::api;
@@ -187,15 +188,16 @@ void warn_of_little(const gptq_runtime& rt, const Rows& rows, const format::Read
 
 }  // namespace
 
-gptq_status GPTQ_CALL gptq_quantize(gptq_runtime* rt, const gptq_source* src, const char* path, size_t path_size,
-                                    const gptq_quantize_params* params, gptq_error* err) {
+gptq_status api::quantize_file(gptq_runtime* rt, const gptq_source* src, const char* path, size_t path_size,
+                               const gptq_quantize_params* params, format::MakeFrame zstd, gptq_error* err) {
   return guard(err, [&] {
     require(rt && src && path, "rt, src and path must not be NULL");
     const gptq_quantize_params p = read_struct_or_default(params, "gptq_quantize_params");
     const gptq_source source = read_struct(src, "gptq_source");
     const std::string_view target = text_of(path, path_size, "path");
     require(!target.empty() && target.find('\0') == target.npos, "path is empty or has a NUL in it");
-    const quantize::Options options = options_of(*rt, p);
+    quantize::Options options = options_of(*rt, p);
+    options.zstd = zstd;
     const OpenedSource opened(source);
     quantize::check_target(target, options.replace);
     const format::Reader reader(*opened, &rt->memory);
@@ -204,6 +206,11 @@ gptq_status GPTQ_CALL gptq_quantize(gptq_runtime* rt, const gptq_source* src, co
     quantize::quantize(*opened, target, {rows.tokens, rows.lengths}, options, rt->kernels, rt->pool, &rt->memory);
     return GPTQ_OK;
   });
+}
+
+gptq_status GPTQ_CALL gptq_quantize(gptq_runtime* rt, const gptq_source* src, const char* path, size_t path_size,
+                                    const gptq_quantize_params* params, gptq_error* err) {
+  return quantize_file(rt, src, path, path_size, params, nullptr, err);
 }
 
 gptq_status GPTQ_CALL gptq_quantize_estimate_get(gptq_runtime* rt, const gptq_source* src, const gptq_quantize_params* params,

@@ -42,11 +42,15 @@ class Reader {
 
 enum class Compression { stored, zstd };
 
+// Makes one zstd frame of raw, within frame. The library has none and stores: it reads frames, and zstd's compressor would be a fifth of
+// its size. converter/zstd_frame.h has it.
+using MakeFrame = std::span<const std::byte> (*)(std::span<const std::byte> raw, std::vector<std::byte>& frame);
+
 // Writes chunks as they come, then manifest and header; the file appears with finish().
 class Writer {
  public:
-  Writer(std::string_view path, base::AtomicFile::IfExists if_exists);
-  // Appends one run of bytes, cut into chunks; zstd is kept per chunk where it saves at least 1/32.
+  Writer(std::string_view path, base::AtomicFile::IfExists if_exists, MakeFrame zstd = nullptr);
+  // Appends one run of bytes, cut into chunks; zstd, if there is one, is kept per chunk where it saves at least 1/32.
   fb::Part add(fb::Role role, std::span<const std::byte> bytes, Compression compression);
   // Takes the manifest without chunks, adds them, writes all and renames.
   void finish(fb::ManifestT& manifest);
@@ -54,6 +58,7 @@ class Writer {
 
  private:
   base::AtomicFile file_;
+  MakeFrame zstd_;
   std::vector<fb::Chunk> chunks_;
 };
 

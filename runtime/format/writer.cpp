@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes .gptq files in one pass: header space, chunks, manifest, and the header last.
-#include <zstd.h>
-
 #include <algorithm>
 
 #include "base/checked.h"
@@ -12,19 +10,10 @@ namespace gptq::format {
 namespace {
 
 constexpr size_t chunk_bytes = 4 << 20;  // small enough to spread one tensor over threads
-constexpr int zstd_level = 1;            // higher levels gain nothing on packed weights
-
-// What to store of a chunk: the frame, or the bytes themselves where it saves less than 1/32.
-std::span<const std::byte> compress(std::span<const std::byte> raw, std::vector<std::byte>& frame) {
-  frame.resize(ZSTD_compressBound(raw.size()));
-  const size_t n = ZSTD_compress(frame.data(), frame.size(), raw.data(), raw.size(), zstd_level);
-  if (ZSTD_isError(n)) base::fail(GPTQ_E_OUT_OF_MEMORY, "zstd: ", ZSTD_getErrorName(n));
-  return n <= raw.size() - base::divide_up(raw.size(), 32) ? std::span<const std::byte>(frame.data(), n) : raw;
-}
 
 }  // namespace
 
-Writer::Writer(std::string_view path, base::AtomicFile::IfExists if_exists) : file_(path, if_exists) {
+Writer::Writer(std::string_view path, base::AtomicFile::IfExists if_exists, MakeFrame zstd) : file_(path, if_exists), zstd_(zstd) {
   const Header space{};
   file_.append(std::as_bytes(std::span(&space, 1)));
 }
@@ -35,7 +24,11 @@ fb::Part Writer::add(fb::Role role, std::span<const std::byte> bytes, Compressio
   std::vector<std::byte> frame, padded;
   while (!bytes.empty()) {
     const auto raw = bytes.first(std::min(bytes.size(), chunk_bytes));
-    const auto stored = compression == Compression::zstd ? compress(raw, frame) : raw;
+    auto stored = raw;
+    if (zstd_ && compression == Compression::zstd) {
+      const auto shorter = zstd_(raw, frame);
+      if (shorter.size() <= raw.size() - base::divide_up(raw.size(), 32)) stored = shorter;
+    }
     padded.assign(stored.begin(), stored.end());
     padded.resize(base::round_up(stored.size(), chunk_align));
     chunks_.emplace_back(file_.size(), hash_bytes(padded), static_cast<uint32_t>(stored.size()), static_cast<uint32_t>(raw.size()));

@@ -242,7 +242,7 @@ class Job {
 
   // All tensors in the order of the slots: from the layers' files where they are quantized, else as they were.
   void write() {
-    format::Writer writer(target_, options_.replace ? base::AtomicFile::IfExists::replace : base::AtomicFile::IfExists::refuse);
+    format::Writer writer(target_, options_.replace ? base::AtomicFile::IfExists::replace : base::AtomicFile::IfExists::refuse, options_.zstd);
     fb::ManifestT manifest;
     reader_.manifest().UnPackTo(&manifest);
     manifest.tensors.clear();

@@ -23,6 +23,7 @@ struct Options {
   bool reference = false;            // the published algorithm, nothing more
   double first_token_weight = 32;    // how many tokens the first of a row counts for
   bool replace = false;              // an existing target
+  format::MakeFrame zstd = nullptr;  // for what comes with the codes
   uint64_t memory_max = 0;           // beyond it activations go to a file; 0 = no limit
   std::function<void(std::string_view name, uint32_t n, uint32_t k, ModuleOptions&)> choose;
   std::function<void(const ModuleReport&)> report;

@@ -11,7 +11,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.$}/])/(work|home|root|opt|mnt|Users|data)/\w
 
 
 def sources(root):
-  yield from (os.path.join(root, name) for name in os.listdir(root) if os.path.isfile(os.path.join(root, name)))
+  yield from (os.path.join(root, name) for name in os.listdir(root) if name != ".git" and os.path.isfile(os.path.join(root, name)))
   for folder in FOLDERS:
     for at, folders, names in os.walk(os.path.join(root, folder)):
       folders[:] = [name for name in folders if name != "__pycache__"]

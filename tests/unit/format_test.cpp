@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "base/checked.h"
+#include "converter/zstd_frame.h"
 #include "model/model.h"
 #include "tests/unit/tiny_model.h"
 
@@ -59,7 +60,7 @@ TEST(Format, RoundTripOfManyChunks) {
   TinyModel tiny;
   std::minstd_rand random(7);
   {
-    format::Writer writer(path.get(), base::AtomicFile::IfExists::refuse);
+    format::Writer writer(path.get(), base::AtomicFile::IfExists::refuse, convert::zstd_frame);
     for (size_t size : {1u, 63u, 64u, 65u, 4194303u, 4194304u, 4194305u, 9000000u}) {
       for (unsigned mask : {0xFFu, 0x11u}) {
         Bytes& run = runs.emplace_back(size);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "converter/zstd_frame.h"
 #include "format/container.h"
 #include "format/header.h"
 #include "model/spec.h"
@@ -65,7 +66,7 @@ class TinyModel {
   // Writes it; change, if any, is made to the manifest once all chunks are there.
   Bytes build(format::Compression compression = format::Compression::stored, const std::function<void(fb::ManifestT&)>& change = {}) {
     const TemporaryPath path("tiny.gptq");
-    format::Writer writer(path.get(), base::AtomicFile::IfExists::replace);
+    format::Writer writer(path.get(), base::AtomicFile::IfExists::replace, convert::zstd_frame);
     manifest.tensors.clear();
     random_.seed(1);
     using kernels::Kind;
