@@ -9,14 +9,7 @@
 #include <vector>
 
 #include "bindings/cpp/gptq.hpp"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define GPTQ_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define GPTQ_SANITIZED 1
-#endif
-#endif
+#include "tests/sanitized.h"
 
 namespace gptq::test {
 

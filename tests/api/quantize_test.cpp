@@ -104,10 +104,17 @@ TEST(Quantize, MakesAModelThatAnswers) {
 }
 
 TEST(Quantize, EverySettingGivesAModel) {
+#ifdef GPTQ_SANITIZED
+  constexpr uint32_t stride = 5;  // still every value of each, and every order with every group size
+#else
+  constexpr uint32_t stride = 1;
+#endif
+  uint32_t setting = 0;
   for (const uint32_t bits : {2u, 3u, 4u, 8u})
     for (const uint32_t flags : {0u, uint32_t(GPTQ_QUANT_ASYMMETRIC)})
       for (const int32_t order : {GPTQ_ORDER_GROUP_AWARE, GPTQ_ORDER_NATURAL, GPTQ_ORDER_ACT})
         for (const int32_t group : {24, -1}) {
+          if (setting++ % stride) continue;
           const Target target;
           Job job;
           job.params.defaults.bits = bits;

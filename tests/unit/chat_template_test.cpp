@@ -14,6 +14,7 @@
 #include "base/failure.h"
 #include "text/jinja/strings.h"
 #include "text/json.h"
+#include "tests/sanitized.h"
 
 namespace gptq::test {
 namespace {
@@ -280,7 +281,7 @@ TEST(ChatTemplate, TakesMemoryFromTheGivenResourceAlone) {
 
 // All of it again where the thread has 64 KiB of stack (and what the test itself takes).
 TEST(ChatTemplate, LivesOnASmallStack) {
-#if defined(__SANITIZE_ADDRESS__) || !defined(__OPTIMIZE__)
+#if defined(GPTQ_SANITIZED) || !defined(__OPTIMIZE__)
   GTEST_SKIP() << "frames are larger in this build";
 #else
   const auto body = [](void*) -> void* {
