@@ -254,7 +254,7 @@ struct gptq_engine_params {
   uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16 */
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
-  int32_t  kv_type;                           /* GPTQ_KV_*; F16 where layers are on a GPU */
+  int32_t  kv_type;                           /* GPTQ_KV_*; not F32 where layers are on a GPU */
 };
 typedef struct gptq_step_info {
   uint32_t struct_size; uint32_t flags;

@@ -25,18 +25,50 @@ GPTQ_DEVICE void rotate(float* x, const float* cos, const float* sin, uint32_t h
   }
 }
 
-// A key or value of a position: `step` float16 apart, zeros behind it.
-GPTQ_DEVICE void store(uint16_t* to, uint32_t step, const float* x, uint32_t n) {
-  for (uint32_t d = lane_index(); d < kv_dims(n); d += warp_size) to[d * step] = d < n ? half_bits(x[d]) : uint16_t{0};
+GPTQ_DEVICE float larger_or_nan(float a, float b) { return b <= a || a != a ? a : b; }
+
+// As on the CPU: NaN wins, and shows by the scale.
+GPTQ_DEVICE float largest(const float* x, uint32_t n) {
+  float most = 0.0f;
+  for (uint32_t d = lane_index(); d < n; d += warp_size) most = larger_or_nan(most, fabsf(x[d]));
+  for (uint32_t mask = warp_size / 2; mask; mask /= 2) most = larger_or_nan(most, shuffle_xor(most, mask));
+  return most;
 }
 
+GPTQ_DEVICE uint8_t code(float q) { return fabsf(q) <= 127.5f ? static_cast<uint8_t>(static_cast<int>(nearest(q)) + 128) : uint8_t{128}; }
+
+// Where the i-th of several bytes lies: of four the second and the third change places.
+GPTQ_DEVICE uint32_t byte_place(uint32_t i) { return (i & ~3u) | (i & 1) << 1 | (i >> 1 & 1); }
+
+// A key, whose elements lie together, or a value, which shares 16 positions' elements: `at` of them is its own.
+struct Place {
+  uint64_t first;      // of the 16 positions, which are together either way
+  uint32_t at, dims;
+  bool value;
+  GPTQ_MEMBER uint64_t of(uint32_t d) const { return value ? first * dims + d * 16 + at : (first + at) * dims + d; }
+  GPTQ_MEMBER uint64_t of_byte(uint32_t d) const {
+    return value ? first * dims + d * 16 + byte_place(at) : (first + at) * dims + byte_place(d);
+  }
+};
+
+GPTQ_DEVICE void store_bytes(const KvCache& kv, uint8_t* half, const Place& place, const float* x) {
+  const float most = largest(x, kv.head_dim), inverse = most < 1e-30f ? 0.0f : 127 / most;
+  for (uint32_t d = lane_index(); d < place.dims; d += warp_size) half[place.of_byte(d)] = d < kv.head_dim ? code(x[d] * inverse) : uint8_t{128};
+  if (lane_index() > 0) return;
+  const float scale = most < 1e-30f ? 0.0f : most / 127, exponent = most < 1e-30f ? -100.0f : log2_of(scale);
+  reinterpret_cast<float*>(half + kv_elements(kv))[place.first + place.at] = place.value ? exponent : scale;
+}
+
+// Zeros behind the head's dimensions.
 GPTQ_DEVICE void store_cached(const AppendKvArgs& a, const Row& at, uint32_t head, bool value, const float* x) {
   const KvCache& kv = a.kv;
-  const uint32_t place = at.position % kv.page_tokens, dims = kv_dims(kv.head_dim);
   uint8_t* page = kv.base + a.batch.pages[at.first_page + at.position / kv.page_tokens] * kv.page_stride + a.layer * kv.layer_stride;
-  const uint64_t first = uint64_t{head} * kv.page_tokens + place / 16 * 16;  // of the 16 positions, which are together either way
-  if (value) store(reinterpret_cast<uint16_t*>(page + kv.value_offset) + first * dims + place % 16, 16, x, kv.head_dim);
-  else store(reinterpret_cast<uint16_t*>(page) + (first + place % 16) * dims, 1, x, kv.head_dim);
+  uint8_t* half = page + (value ? kv.value_offset : 0);
+  const uint32_t in_page = at.position % kv.page_tokens;
+  const Place place{uint64_t{head} * kv.page_tokens + in_page / 16 * 16, in_page % 16, kv_dims(kv.head_dim), value};
+  if (kv.int8) return store_bytes(kv, half, place, x);
+  for (uint32_t d = lane_index(); d < place.dims; d += warp_size)
+    reinterpret_cast<uint16_t*>(half)[place.of(d)] = d < kv.head_dim ? half_bits(x[d]) : uint16_t{0};
 }
 
 GPTQ_KERNEL(threads) void append_kv_kernel(AppendKvArgs a) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over pages of float16 keys and values. Few tiles: positions are split over blocks and the 4 warps of a block, and a second
+// Attention over pages of keys and values. Few tiles: positions are split over blocks and the 4 warps of a block, and a second
 // kernel merges the splits. Many tiles: a warp takes a tile and all its positions, the warps of a block read the same ones.
 #include <algorithm>
 
@@ -103,7 +103,7 @@ GPTQ_DEVICE void write_partial(Two* out, const Pairs& pairs, const Sums<dims>& s
 }
 
 // Block (split, KV head, tile).
-template <uint32_t dims>
+template <class Form, uint32_t dims>
 GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   const AttentionArgs& a = l.a;
   const Tile tile = a.batch.tiles[block_z()];
@@ -116,7 +116,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
   clear(s);
-  walk<false>(s, cache_of(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
+  walk<Form, false>(s, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
     for (uint32_t i = warp_index(); i < dims / 16; i += warps) put_query(query, a, pairs, i);
     sync_block();
   });
@@ -157,7 +157,7 @@ GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
 }
 
 // Block (4 tiles, KV head), the last tiles first: they have the most positions.
-template <uint32_t dims>
+template <class Form, uint32_t dims>
 GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   const uint32_t index = (grid_x() - 1 - block_x()) * warps + warp_index();
   if (index >= a.batch.n_tiles) return;
@@ -168,7 +168,7 @@ GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
   Sums<dims> s;
   clear(s);
-  walk<dims <= 128>(s, cache_of(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
+  walk<Form, dims <= 128>(s, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, pairs, i);
     sync_warp();
   });
@@ -191,29 +191,34 @@ Launch with_splits(const AttentionArgs& a, uint32_t n_processors) {
   return {a, (units + units_each - 1) / units_each, units_each * split_unit};
 }
 
-template <uint32_t dims>
+template <class Form, uint32_t dims>
 void run(const AttentionArgs& a, Stream& stream) {
   const uint32_t heads = a.kv.n_kv_heads, tiles = a.batch.n_tiles;
   if (takes_whole(a, stream.n_processors))
-    return stream.launch(whole_kernel<dims>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims)}, a);
+    return stream.launch(whole_kernel<Form, dims>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims)}, a);
   const Launch l = with_splits(a, stream.n_processors);
-  stream.launch(split_kernel<dims>, {l.splits, heads, tiles, threads, 2 * sums_bytes(dims)}, l);
+  stream.launch(split_kernel<Form, dims>, {l.splits, heads, tiles, threads, 2 * sums_bytes(dims)}, l);
   if (l.splits > 1) stream.launch(merge_kernel, {(a.kv.head_dim + 7) / 8, heads, tiles, threads, 2 * sums_bytes(8)}, l);
+}
+
+template <class Form>
+void run_padded(const AttentionArgs& a, Stream& stream) {
+  switch (padded(a.kv.head_dim)) {
+    case 64: return run<Form, 64>(a, stream);
+    case 96: return run<Form, 96>(a, stream);
+    case 128: return run<Form, 128>(a, stream);
+    default: return run<Form, 256>(a, stream);
+  }
 }
 
 }  // namespace
 
 void attention(const AttentionArgs& args, Stream& stream) {
-  switch (padded(args.kv.head_dim)) {
-    case 64: return run<64>(args, stream);
-    case 96: return run<96>(args, stream);
-    case 128: return run<128>(args, stream);
-    default: return run<256>(args, stream);
-  }
+  args.kv.int8 ? run_padded<Bytes>(args, stream) : run_padded<Halves>(args, stream);
 }
 
-uint64_t attention_workspace(const Shape& shape, uint32_t n_processors) {
-  return uint64_t{blocks_each} * n_processors * partial_bytes(padded(shape.head_dim));
+uint64_t attention_workspace(const Shape& shape, const Stream& stream) {
+  return uint64_t{blocks_each} * stream.n_processors * partial_bytes(padded(shape.head_dim));
 }
 
 }  // namespace gptq::cuda

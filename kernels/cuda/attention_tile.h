@@ -54,44 +54,89 @@ GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv
   return p;
 }
 
+// What of the scales a lane needs for a block: those of positions 4t .. 4t+3. Of float16 none.
+struct NoScales {};
+struct Scales {
+  Vec4 keys, value_exponents;
+};
+
+// How the cache is kept: 8 dimensions of a key and 4 positions of a value as they lie, and pairs of float16 made of half a key or a value.
+struct Halves {
+  static constexpr uint32_t bytes = 2;
+  using Key = Vec4;
+  using Value = Vec2;
+  using Scales = NoScales;
+  static GPTQ_MEMBER void operand(const Key& key, uint32_t half, uint32_t (&b)[2]) {
+    b[0] = key.v[2 * half];
+    b[1] = key.v[2 * half + 1];
+  }
+  static GPTQ_MEMBER void operand(const Value& value, uint32_t (&b)[2]) {
+    b[0] = value.v[0];
+    b[1] = value.v[1];
+  }
+};
+struct Bytes {
+  static constexpr uint32_t bytes = 1;
+  using Key = Vec2;
+  using Value = uint32_t;
+  using Scales = cuda::Scales;
+  // A byte is the low end of the float16 1024 + byte; 1152 less it is the code.
+  static GPTQ_MEMBER void operand(uint32_t four, uint32_t (&b)[2]) {
+    b[0] = half2_minus((four & 0x00ff00ff) | 0x64006400, 0x64806480);
+    b[1] = half2_minus((four >> 8 & 0x00ff00ff) | 0x64006400, 0x64806480);
+  }
+  static GPTQ_MEMBER void operand(const Key& key, uint32_t half, uint32_t (&b)[2]) { operand(key.v[half], b); }
+};
+
 // One KV head of a sequence, in blocks of 16 positions; block_bytes of keys and as many of values.
 struct Cache {
-  const uint8_t* base;  // of the layer and the head
+  const uint8_t* base;    // of the layer and the head
+  const uint8_t* scales;
   const uint32_t* pages;
   uint64_t page_stride, value_offset;
   uint32_t page_blocks, block_bytes, dims;
 };
 
+template <class Form>
 GPTQ_DEVICE Cache cache_of(const AttentionArgs& a, const Pairs& pairs, uint32_t kv_head) {
   const KvCache& kv = a.kv;
-  const uint32_t dims = kv_dims(kv.head_dim), page_blocks = kv.page_tokens / block_positions, block_bytes = dims * block_positions * 2;
-  const uint8_t* base = kv.base + a.layer * kv.layer_stride + uint64_t{kv_head} * page_blocks * block_bytes;
-  return {base, a.batch.pages + pairs.first_page, kv.page_stride, kv.value_offset, page_blocks, block_bytes, dims};
+  const uint32_t dims = kv_dims(kv.head_dim), page_blocks = kv.page_tokens / block_positions, block_bytes = dims * block_positions * Form::bytes;
+  const uint8_t* layer = kv.base + a.layer * kv.layer_stride;
+  return {layer + uint64_t{kv_head} * page_blocks * block_bytes, layer + kv_elements(kv) + uint64_t{kv_head} * kv.page_tokens * 4,
+          a.batch.pages + pairs.first_page, kv.page_stride, kv.value_offset, page_blocks, block_bytes, dims};
 }
 
 GPTQ_DEVICE const uint8_t* block_at(const Cache& c, uint32_t page, uint32_t block) {
   return c.base + page * c.page_stride + block % c.page_blocks * c.block_bytes;
 }
 
+GPTQ_DEVICE void load_scales(NoScales&, const Cache&, uint32_t, uint32_t) {}
+GPTQ_DEVICE void load_scales(Scales& scales, const Cache& c, uint32_t page, uint32_t block) {
+  const uint8_t* at = c.scales + page * c.page_stride + block % c.page_blocks * block_positions * 4 + lane_index() % 4 * 16;
+  scales = {*reinterpret_cast<const Vec4*>(at), *reinterpret_cast<const Vec4*>(at + c.value_offset)};
+}
+
 // Chunks of 32 dimensions: the lane has 8t .. 8t+7 of each, of two keys: those that make its columns of S be positions 4t .. 4t+3.
-template <uint32_t count>
-GPTQ_DEVICE void load_keys(Vec4 (&keys)[count][2], const Cache& c, const uint8_t* block, uint32_t first) {
+template <class Form, uint32_t count>
+GPTQ_DEVICE void load_keys(typename Form::Key (&keys)[count][2], const Cache& c, const uint8_t* block, uint32_t first) {
+  using Key = typename Form::Key;
   const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-  const uint8_t* key = block + (g / 2 * 4 + g % 2) * c.dims * 2 + t * 16;
+  const uint8_t* key = block + ((g / 2 * 4 + g % 2) * c.dims + t * 8) * Form::bytes;
 #pragma unroll
   for (uint32_t i = 0; i < count; ++i)
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n)
-      keys[i][n] = (first + i) * 32 < c.dims ? *reinterpret_cast<const Vec4*>(key + n * c.dims * 4 + (first + i) * 64) : Vec4{};
+      keys[i][n] = (first + i) * 32 < c.dims ? *reinterpret_cast<const Key*>(key + (n * c.dims * 2 + (first + i) * 32) * Form::bytes) : Key{};
 }
 
 // n8 tiles first .. first + count - 1 of the dimensions.
-template <uint32_t count>
-GPTQ_DEVICE void load_values(Vec2 (&values)[count], const Cache& c, const uint8_t* block, uint32_t first) {
-  const uint8_t* value = block + c.value_offset + lane_index() * 8;
+template <class Form, uint32_t count>
+GPTQ_DEVICE void load_values(typename Form::Value (&values)[count], const Cache& c, const uint8_t* block, uint32_t first) {
+  using Value = typename Form::Value;
+  const uint8_t* value = block + c.value_offset + lane_index() * 4 * Form::bytes;
 #pragma unroll
   for (uint32_t j = 0; j < count; ++j)
-    values[j] = (first + j) * 8 < c.dims ? *reinterpret_cast<const Vec2*>(value + (first + j) * 256) : Vec2{};
+    values[j] = (first + j) * 8 < c.dims ? *reinterpret_cast<const Value*>(value + (first + j) * 128 * Form::bytes) : Value{};
 }
 
 // Q * scale * log2(e) as two float16 each, hi + lo: fragments [k16 step][hi, lo][lane] in shared memory. Two steps make a chunk: the even
@@ -136,15 +181,18 @@ GPTQ_DEVICE Query<dims, held> query_of(const Vec4* memory) {
 }
 
 // Columns 2t, 2t+1 of S as scores[n] are positions 4t + 2n, +1. Chunks first .. first + count - 1.
-template <uint32_t dims, bool held, uint32_t count>
-GPTQ_DEVICE void score(float (&scores)[2][4], const Query<dims, held>& query, const Vec4 (&keys)[count][2], uint32_t first) {
+template <class Form, uint32_t dims, bool held, uint32_t count>
+GPTQ_DEVICE void score(float (&scores)[2][4], const Query<dims, held>& query, const typename Form::Key (&keys)[count][2], uint32_t first) {
 #pragma unroll
   for (uint32_t step = 0; step < 2 * count; ++step) {
     const Vec4 hi = part_of(query, 2 * first + step, 0), lo = part_of(query, 2 * first + step, 1);
+    uint32_t b[2][2];
 #pragma unroll
-    for (uint32_t n = 0; n < 2; ++n) mma(scores[n], hi.v, keys[step / 2][n].v + step % 2 * 2);
+    for (uint32_t n = 0; n < 2; ++n) Form::operand(keys[step / 2][n], step % 2, b[n]);
 #pragma unroll
-    for (uint32_t n = 0; n < 2; ++n) mma(scores[n], lo.v, keys[step / 2][n].v + step % 2 * 2);
+    for (uint32_t n = 0; n < 2; ++n) mma(scores[n], hi.v, b[n]);
+#pragma unroll
+    for (uint32_t n = 0; n < 2; ++n) mma(scores[n], lo.v, b[n]);
   }
 }
 
@@ -179,9 +227,20 @@ GPTQ_DEVICE void scale(Sums<dims>& s, const float (&by)[2]) {
   for (uint32_t r = 0; r < 2; ++r) s.total[r] *= by[r];
 }
 
+// Scores of int8 keys become true to scale, and a value's scale goes into its weight, by the exponent.
+GPTQ_DEVICE float scaled(float x, const NoScales&, uint32_t) { return x; }
+GPTQ_DEVICE float scaled(float x, const Scales& s, uint32_t i) { return fused(x, float_of_bits(s.keys.v[i]), float_of_bits(s.value_exponents.v[i])); }
+
+// What two weights, as they came out, add to the total: of float16 values what multiplies these, so that its rounding cancels in part.
+GPTQ_DEVICE float total_of(uint32_t pair, float, float, const NoScales&, uint32_t) { return half_low(pair) + half_high(pair); }
+GPTQ_DEVICE float total_of(uint32_t, float a, float b, const Scales& s, uint32_t first) {
+  const float without[2] = {exp2_of(a - float_of_bits(s.value_exponents.v[first])), exp2_of(b - float_of_bits(s.value_exponents.v[first + 1]))};
+  return (a == -INFINITY ? 0.0f : without[0]) + (b == -INFINITY ? 0.0f : without[1]);
+}
+
 // Scores become weights, float16, as P's fragment: position 4t + 2n + e is its column 2t + e (+ 8n), as it was in S.
-template <uint32_t dims>
-GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2][4], const Pairs& pairs, uint32_t block) {
+template <uint32_t dims, class BlockScales>
+GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2][4], const BlockScales& scales, const Pairs& pairs, uint32_t block) {
   const uint32_t position = block * block_positions + lane_index() % 4 * 4;
   float by[2];
 #pragma unroll
@@ -190,7 +249,7 @@ GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2]
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       float& x = scores[i / 2][2 * r + i % 2];
-      if (position + i - pairs.first[r] > pairs.position[r] - pairs.first[r]) x = -INFINITY;
+      x = position + i - pairs.first[r] > pairs.position[r] - pairs.first[r] ? -INFINITY : scaled(x, scales, i);
       max = larger(max, x);
     }
     max = larger(max, shuffle_xor(max, 1));
@@ -204,14 +263,15 @@ GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2]
   for (uint32_t n = 0; n < 2; ++n)
 #pragma unroll
     for (uint32_t r = 0; r < 2; ++r) {
-      const float base = base_of(s.max[r]);
-      const uint32_t pair = half2_bits(exp2_of(scores[n][2 * r] - base), exp2_of(scores[n][2 * r + 1] - base));
-      weights[2 * n + r] = pair;
-      s.total[r] += half_low(pair) + half_high(pair);  // what multiplies the values, so that its rounding cancels in part
+      const float base = base_of(s.max[r]), a = scores[n][2 * r] - base, b = scores[n][2 * r + 1] - base;
+      weights[2 * n + r] = half2_bits(exp2_of(a), exp2_of(b));
+      s.total[r] += total_of(weights[2 * n + r], a, b, scales, 2 * n);
     }
 }
 
-// Values after the last position are whatever a page held before, maybe NaN: weight 0 would not help.
+// Values after the last position are whatever a page held before, maybe NaN: weight 0 would not help. No byte is NaN.
+template <uint32_t count>
+GPTQ_DEVICE void drop_values(uint32_t (&)[count], uint32_t) {}
 template <uint32_t count>
 GPTQ_DEVICE void drop_values(Vec2 (&values)[count], uint32_t n_valid) {
   const uint32_t own = lane_index() % 4 * 4, n = n_valid > own ? n_valid - own : 0;
@@ -223,11 +283,16 @@ GPTQ_DEVICE void drop_values(Vec2 (&values)[count], uint32_t n_valid) {
   }
 }
 
-template <uint32_t dims, uint32_t count>
-GPTQ_DEVICE void add_values(Sums<dims>& s, const uint32_t (&weights)[4], Vec2 (&values)[count], const Pairs& pairs, uint32_t block, uint32_t first) {
+template <class Form, uint32_t dims, uint32_t count>
+GPTQ_DEVICE void add_values(Sums<dims>& s, const uint32_t (&weights)[4], typename Form::Value (&values)[count], const Pairs& pairs, uint32_t block,
+                            uint32_t first) {
   if (block == pairs.last_block) drop_values(values, pairs.last_position % block_positions + 1);
 #pragma unroll
-  for (uint32_t j = 0; j < count; ++j) mma(s.out[first + j], weights, values[j].v);
+  for (uint32_t j = 0; j < count; ++j) {
+    uint32_t b[2];
+    Form::operand(values[j], b);
+    mma(s.out[first + j], weights, b);
+  }
 }
 
 struct Blocks {  // begin, begin + stride, ... before end
@@ -236,35 +301,39 @@ struct Blocks {  // begin, begin + stride, ... before end
 
 // While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
 // when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
-template <bool held, uint32_t dims, class PutQueries>
+template <class Form, bool held, uint32_t dims, class PutQueries>
 GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks, PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
   constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 4, value_part = ahead ? chunks * 4 : 8;
   const bool any = blocks.begin < blocks.end;
-  Vec4 keys[key_part][2];
-  Vec2 values[value_part];
+  typename Form::Key keys[key_part][2];
+  typename Form::Value values[value_part];
+  typename Form::Scales scales;
   uint32_t page = any ? c.pages[blocks.begin / c.page_blocks] : 0;
-  if (ahead && any) load_keys(keys, c, block_at(c, page, blocks.begin), 0);
+  if (ahead && any) load_keys<Form>(keys, c, block_at(c, page, blocks.begin), 0);
   put_queries();
   const auto query = query_of<dims, held>(memory);
   for (uint32_t block = blocks.begin; block < blocks.end; block += blocks.stride) {
     const uint32_t next = block + blocks.stride < blocks.end ? block + blocks.stride : block;
     const uint8_t* now = block_at(c, page, block);
+    const uint32_t page_now = page;
+    if (ahead) load_scales(scales, c, page, block);
     page = c.pages[next / c.page_blocks];
-    if (ahead) load_values(values, c, now, 0);
+    if (ahead) load_values<Form>(values, c, now, 0);
     float scores[2][4] = {};
 #pragma unroll
     for (uint32_t first = 0; first < chunks; first += key_part) {
-      if (!ahead) load_keys(keys, c, now, first);
-      score(scores, query, keys, first);
+      if (!ahead) load_keys<Form>(keys, c, now, first);
+      score<Form>(scores, query, keys, first);
     }
-    if (ahead) load_keys(keys, c, block_at(c, page, next), 0); else load_values(values, c, now, 0);
+    if (ahead) load_keys<Form>(keys, c, block_at(c, page, next), 0); else load_values<Form>(values, c, now, 0);
+    if (!ahead) load_scales(scales, c, page_now, block);
     uint32_t weights[4];
-    weigh(weights, s, scores, pairs, block);
+    weigh(weights, s, scores, scales, pairs, block);
 #pragma unroll
     for (uint32_t first = 0; first < chunks * 4; first += value_part) {
-      if (first) load_values(values, c, now, first);
-      add_values(s, weights, values, pairs, block, first);
+      if (first) load_values<Form>(values, c, now, first);
+      add_values<Form>(s, weights, values, pairs, block, first);
     }
   }
 }

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <new>
 
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/stream.h"
 
 namespace gptq::cuda {
@@ -21,7 +22,9 @@ namespace {
 struct Context : Stream {
   int ordinal = 0;
   bool own = false;
+  bool library_sought = false;
   cudaEvent_t done = nullptr;
+  Gemm library;
 };
 
 Context& context(Stream* stream) { return *static_cast<Context*>(stream); }
@@ -123,11 +126,8 @@ Result open(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out,
   if (!c) return result_of(cudaErrorMemoryAllocation, failure);
   c->ordinal = static_cast<int>(ordinal);
   c->n_processors = processor.n_processors;
-  c->overlap = processor.capability >= 90;
+  c->capability = processor.capability;
   const OnDevice on(c->ordinal);
-  int shared = 0;
-  cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->ordinal);
-  c->shared_bytes_max = static_cast<uint32_t>(shared);
   if (const cudaError_t e = make_stream(*c, host_stream, priority)) {
     close(c);
     return result_of(e, failure);
@@ -181,8 +181,14 @@ Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
     while ((e = cudaStreamQuery(c.handle)) == cudaErrorNotReady && std::chrono::steady_clock::now() < limit) continue;
   }
   if (e == cudaErrorNotReady) return Result::busy;
-  const Result result = result_of(e, failure);
+  const int library_status = c.library.take_status();
+  Result result = result_of(e, failure);
   if (result != Result::lost) c.error = cudaSuccess;
+  if (result == Result::ok && library_status) {
+    failure->code = library_status;
+    snprintf(failure->text, sizeof failure->text, "cuBLASLt %zu failed with status %d", c.library.version(), library_status);
+    result = Result::failed;
+  }
   return result;
 }
 
@@ -239,6 +245,18 @@ double copy_bandwidth(Stream* stream) {
   return ms > 0 ? 2.0 * bytes * copies / (ms * 1e-3) : 0;
 }
 
+uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
+  Context& c = context(&stream);
+  if (!c.library_sought && wants_library(shape, stream)) {
+    const OnDevice on(c.ordinal);
+    lt::Library library;
+    c.library_sought = true;
+    if (find_cublaslt(&library) && c.library.open(library, c.capability)) c.gemm = &c.library;
+  }
+  return matmul_workspace(shape, stream);
+}
+uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gemm->version() : 0; }
+
 // The operations' launches happen on the stream's device.
 template <class Args, void (*op)(const Args&, Stream&)>
 void on_device(const Args& args, Stream& stream) {
@@ -253,7 +271,7 @@ extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gpt
   using namespace gptq::cuda;
   static const Backend table = {
       backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
-      record_begin, record_end, replay, release_graph, copy_bandwidth, matmul_workspace, attention_workspace,
+      record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
 #define X(op, Args) on_device<Args, op>,
       GPTQ_CUDA_OPS(X)
 #undef X

@@ -5,7 +5,7 @@
 
 namespace gptq::cuda {
 
-constexpr uint32_t backend_version = 1;  // of this file and ops.h
+constexpr uint32_t backend_version = 2;  // of this file and ops.h
 
 enum class Result : int32_t { ok, busy, no_device, out_of_memory, lost, failed };
 
@@ -49,8 +49,11 @@ struct Backend {
   void (*release_graph)(Graph* graph);
   // Bytes a second, read and written together, of large copies within the device; 0 where they cannot be made. Waits for them.
   double (*copy_bandwidth)(Stream* stream);
-  uint64_t (*matmul_workspace)(const Shape& shape, uint32_t n_processors);
-  uint64_t (*attention_workspace)(const Shape& shape, uint32_t n_processors);
+  // Looks for cuBLASLt where the shape is large enough for it.
+  uint64_t (*matmul_workspace)(const Shape& shape, Stream& stream);
+  uint64_t (*attention_workspace)(const Shape& shape, const Stream& stream);
+  // Of the cuBLASLt that was found; 0: none, or it was not looked for.
+  uint64_t (*library_version)(const Stream& stream);
 #define X(op, Args) void (*op)(const Args& args, Stream& stream);
   GPTQ_CUDA_OPS(X)
 #undef X

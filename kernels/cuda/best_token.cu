@@ -17,8 +17,7 @@ struct Best {
 
 // For a thread's own logits, in order: the first of equals stays.
 GPTQ_DEVICE void consider(Best& b, uint32_t bits, uint32_t index) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
+  const float value = float_of_bits(bits);
   b.bad |= (bits & 0x7f800000) == 0x7f800000;
   if (b.index == ~0u || value > b.value) {
     b.value = value;

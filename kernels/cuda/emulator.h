@@ -74,12 +74,24 @@ GPTQ_DEVICE float shuffle(float v, uint32_t lane) { return emulator::exchange(v,
 GPTQ_DEVICE uint32_t shuffle(uint32_t v, uint32_t lane) { return emulator::exchange(v, lane); }
 GPTQ_DEVICE float shuffle_xor(float v, uint32_t mask) { return emulator::exchange(v, thread_index() % 32 ^ mask); }
 GPTQ_DEVICE uint32_t shuffle_xor(uint32_t v, uint32_t mask) { return emulator::exchange(v, thread_index() % 32 ^ mask); }
+GPTQ_DEVICE uint32_t ballot(bool v) {
+  uint32_t bits = uint32_t{v} << thread_index() % 32;
+  for (uint32_t mask = 16; mask; mask /= 2) bits |= shuffle_xor(bits, mask);
+  return bits;
+}
+GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return static_cast<uint32_t>(__builtin_popcount(v)); }
 GPTQ_DEVICE uint8_t* shared_memory() { return emulator::shared(); }
 GPTQ_DEVICE Vec4 load_once(const Vec4* p) { return *p; }
 GPTQ_DEVICE uint16_t half_bits(float f) { return kernels::half_from_float(f); }
 GPTQ_DEVICE float half_value(uint16_t bits) { return kernels::float_from_half(bits); }
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) { return half_bits(low) | uint32_t{half_bits(high)} << 16; }
+GPTQ_DEVICE uint32_t half2_minus(uint32_t a, uint32_t b) {
+  const auto at = [](uint32_t pair, int i) { return kernels::float_from_half(static_cast<uint16_t>(pair >> (16 * i))); };
+  return half2_bits(at(a, 0) - at(b, 0), at(a, 1) - at(b, 1));
+}
 GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
+GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }
+GPTQ_DEVICE float nearest(float x) { return std::nearbyint(x); }
 GPTQ_DEVICE float exp_of(float x) { return std::exp(x); }
 GPTQ_DEVICE float sqrt_of(float x) { return std::sqrt(x); }
 GPTQ_DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }

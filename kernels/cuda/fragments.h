@@ -99,14 +99,7 @@ struct Dense {
   const uint8_t* rows[2];   // NULL past the last
   uint32_t column;
 
-  static GPTQ_MEMBER float fit(float v) {
-    const uint32_t magnitude = bits_of_float(v) & 0x7fffffff;
-    if (magnitude >= 0x7f800000 || magnitude < 0x477fe000) return v;  // infinite, not a number, or below 65504
-    return v > 0 ? 65504.0f : -65504.0f;
-  }
-  static GPTQ_MEMBER uint32_t pair(float a, float b) {
-    return half2_bits(fit(a), fit(b));
-  }
+  static GPTQ_MEMBER uint32_t pair(float a, float b) { return half2_bits(fit_half(a), fit_half(b)); }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     const uint32_t first = block * block_rows + lane_index() / 4;
     for (uint32_t i = 0; i < 2; ++i) {

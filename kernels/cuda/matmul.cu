@@ -29,7 +29,7 @@ GPTQ_KERNEL(threads) void pack_kernel(Job job) {
   let_next_begin();
   float* const shared = reinterpret_cast<float*>(shared_memory());
   const uint32_t token = block_x(), lane = lane_index(), column = lane_column(lane);
-  const uint32_t sums_of_tile = sums_per_tile(job), sum_steps = sums_of_tile ? tile_steps / sums_of_tile : 0;
+  const uint32_t sums_of_tile = job.plain ? 0 : sums_per_tile(job), sum_steps = sums_of_tile ? tile_steps / sums_of_tile : 0;
   float largest = 0.0f, squares = 0.0f, unused = 0.0f;
   for (uint32_t tile = warp_index(); tile < job.tiles; tile += warps)
     for (uint32_t p = 0; p < 2; ++p) largest = fmaxf(largest, fabsf(input_value(job, token, tile * tile_columns + column + 2 * p, squares)));
@@ -37,7 +37,7 @@ GPTQ_KERNEL(threads) void pack_kernel(Job job) {
   squares = over_block(warp_sum(squares), shared, [](float a, float b) { return a + b; });
   const int exponent = scale_exponent(largest);
   if (thread_index() == 0) {
-    const float factor = power_of_two((kernels::is_quantized(job.kind) ? 24 : 0) - exponent);
+    const float factor = power_of_two((kernels::is_quantized(job.kind) && !job.plain ? 24 : 0) - exponent);
     job.factors[token] = job.input.norm ? factor * inverse_rms(job, squares) : factor;
   }
   const float times = power_of_two(exponent);
@@ -45,6 +45,12 @@ GPTQ_KERNEL(threads) void pack_kernel(Job job) {
   for (uint32_t tile = warp_index(); tile < job.tiles; tile += warps) {
     const uint32_t first = tile * tile_columns + column;
     const float a = input_value(job, token, first, unused) * times, b = input_value(job, token, first + 2, unused) * times;
+    if (job.plain) {
+      uint16_t* to = job.plain + uint64_t{token} * job.tiles * tile_columns + first;
+      to[0] = half_bits(a);
+      to[2] = half_bits(b);
+      continue;
+    }
     const Split split = split_pair(a, b);
     uint32_t* words = reinterpret_cast<uint32_t*>(job.packed + uint64_t{tile} * job.columns * packed_bytes) + packed_word(lane, token);
     words[high_column * (packed_bytes / 4)] = split.high;
@@ -75,25 +81,11 @@ GPTQ_KERNEL(threads) void finish_kernel(Job job) {
   let_next_begin();
 }
 
-uint32_t tiles_of(uint32_t columns) { return (columns + tile_columns - 1) / tile_columns; }
-
 // Columns of `rows` packed rows, to whole thread blocks.
 uint32_t columns_of(uint32_t rows, bool exact) {
   const uint32_t columns = exact ? (rows + 7) / 8 * 16 : rows, width = tile_width(columns);
   return (columns + width - 1) / width * width;
 }
-
-// Memory cut off the workspace.
-struct Cutter {
-  uint8_t* at;
-  uint64_t used = 0;
-  template <class T>
-  T* take(uint64_t count) {
-    T* p = reinterpret_cast<T*>(at + used);
-    used += (count * sizeof(T) + 255) / 256 * 256;
-    return p;
-  }
-};
 
 // Whether two products can share a launch.
 bool alike(const Matrix& a, const Matrix& b) {
@@ -126,6 +118,15 @@ Job job_of(const MatmulArgs& args, const Product* products, uint32_t n) {
   return job;
 }
 
+void pack(const Job& job, Stream& stream) { stream.launch(pack_kernel, {job.rows, 1, 1, threads, warps * sizeof(float)}, job); }
+
+void run_library(Job job, const Product* products, Cutter memory, Stream& stream) {
+  job.plain = memory.take<uint16_t>(uint64_t{job.rows} * job.tiles * tile_columns);
+  job.factors = memory.take<float>(job.rows);
+  pack(job, stream);
+  multiply_by_library(job, products, memory, stream);
+}
+
 void run(Job job, Cutter memory, Stream& stream) {
   const bool few = job.rows <= decode_rows_max;
   if (few) {
@@ -137,7 +138,7 @@ void run(Job job, Cutter memory, Stream& stream) {
     job.packed = memory.take<uint8_t>(uint64_t{job.tiles} * job.columns * packed_bytes);
     job.sums = memory.take<float>(uint64_t{job.tiles} * sums_per_tile(job) * job.columns);
     job.factors = memory.take<float>(job.rows);
-    stream.launch(pack_kernel, {job.rows, 1, 1, threads, warps * sizeof(float)}, job);
+    pack(job, stream);
   }
   job.partials = memory.take<float>(job.parts > 1 ? uint64_t{job.parts} * job.rows * job.n_blocks * block_rows : 0);
   few ? decode(job, stream) : multiply_tiles(job, stream);
@@ -149,11 +150,15 @@ void run(Job job, Cutter memory, Stream& stream) {
 void matmul(const MatmulArgs& args, Stream& stream) {
   for (uint32_t first = 0, n; first < args.n_products; first += n) {
     for (n = 1; first + n < args.n_products && alike(args.products[first].w, args.products[first + n].w);) ++n;
-    run(job_of(args, args.products + first, n), {args.workspace.data}, stream);
+    const Job job = job_of(args, args.products + first, n);
+    const Cutter memory{args.workspace.data};
+    takes_library(job, args.way, stream) ? run_library(job, args.products + first, memory, stream) : run(job, memory, stream);
   }
 }
 
-uint64_t matmul_workspace(const Shape& shape, uint32_t n_processors) {
+namespace {
+
+uint64_t own_bytes(const Shape& shape, uint32_t n_processors) {
   const uint32_t tiles = tiles_of(shape.k);
   const uint64_t outputs = shape.n + products_max * (block_rows - 1);
   uint64_t most = 0;
@@ -172,6 +177,18 @@ uint64_t matmul_workspace(const Shape& shape, uint32_t n_processors) {
   memory.take<float>(shape.rows);
   memory.take<uint8_t>(tile_partials_bytes(n_processors));
   return memory.used > most ? memory.used : most;
+}
+
+}  // namespace
+
+uint64_t matmul_workspace(const Shape& shape, const Stream& stream) {
+  const uint64_t own = own_bytes(shape, stream.n_processors);
+  if (!stream.gemm || !wants_library(shape, stream)) return own;
+  Cutter memory{nullptr};
+  memory.take<uint16_t>(uint64_t{shape.rows} * tiles_of(shape.k) * tile_columns);
+  memory.take<float>(shape.rows);
+  memory.take<uint8_t>(library_bytes(shape, stream));
+  return memory.used > own ? memory.used : own;
 }
 
 }  // namespace gptq::cuda

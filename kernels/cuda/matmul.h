@@ -11,6 +11,18 @@ constexpr uint32_t tile_columns = 64, step_columns = 16, tile_steps = 4;
 constexpr uint32_t block_rows = 16;
 constexpr uint32_t decode_rows_max = 8;
 
+// Memory cut off the workspace.
+struct Cutter {
+  uint8_t* at;
+  uint64_t used = 0;
+  template <class T>
+  T* take(uint64_t count) {
+    T* p = reinterpret_cast<T*>(at + used);
+    used += (count * sizeof(T) + 255) / 256 * 256;
+    return p;
+  }
+};
+
 struct Target {
   const uint8_t* codes;
   const uint8_t* scales;
@@ -39,6 +51,7 @@ struct Job {
   float* sums;              // [tiles][1 or 4][columns]: of a tile's or a step's columns
   float* factors;           // [rows]: what results are to be multiplied with
   uint32_t columns;
+  uint16_t* plain;          // or, for cuBLASLt, as they are: [rows][tile_columns * tiles]
 };
 
 constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind) && job.group_steps % tile_steps != 0; }
@@ -52,6 +65,20 @@ uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
 uint64_t tile_partials_bytes(uint32_t n_processors);  // at most
 void multiply_tiles(const Job& job, Stream& stream);
+// By cuBLASLt; activations are plain.
+bool takes_library(const Job& job, Way way, const Stream& stream);
+uint64_t library_bytes(const Shape& shape, const Stream& stream);
+void multiply_by_library(const Job& job, const Product* products, Cutter memory, Stream& stream);
+
+constexpr uint32_t tiles_of(uint32_t columns) { return (columns + tile_columns - 1) / tile_columns; }
+
+struct Range {
+  uint32_t first, last;
+};
+// Of `count` things in a row, those of one of `of`.
+GPTQ_DEVICE Range share(uint32_t count, uint32_t index, uint32_t of) {
+  return {static_cast<uint32_t>(uint64_t{count} * index / of), static_cast<uint32_t>(uint64_t{count} * (index + 1) / of)};
+}
 
 GPTQ_DEVICE uint32_t target_of(const Job& job, uint32_t block) {
   uint32_t i = 0;

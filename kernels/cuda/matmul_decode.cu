@@ -48,13 +48,6 @@ GPTQ_DEVICE Shared shared_of(uint32_t rows, uint32_t tiles, uint32_t tile_scales
   return s;
 }
 
-struct Range {
-  uint32_t first, last;
-};
-GPTQ_DEVICE Range share(uint32_t count, uint32_t index, uint32_t of) {
-  return {static_cast<uint32_t>(uint64_t{count} * index / of), static_cast<uint32_t>(uint64_t{count} * (index + 1) / of)};
-}
-
 // One row of a warp's range of tiles: first the values as float32, where the halves will lie, then these. n_scales: of two tiles.
 template <uint32_t n_scales>
 GPTQ_DEVICE void pack_row(const Job& job, const Shared& s, uint32_t token, Range tiles, uint32_t first_tile) {

@@ -116,8 +116,8 @@ GPTQ_KERNEL_FITS(threads, blocks_per_processor) void tiles_kernel(Job job) {
   using Product = WarpTile<Form, per_tile, columns>;
   constexpr uint32_t stage_bytes = Stage<columns, per_tile>::bytes;
   const uint32_t first_block = block_x() * thread_block_blocks + warp_index() * warp_blocks;
-  const uint32_t first = static_cast<uint32_t>(uint64_t{job.tiles} * block_z() / job.parts);
-  const uint32_t n = static_cast<uint32_t>(uint64_t{job.tiles} * (block_z() + 1) / job.parts) - first;
+  const Range part = share(job.tiles, block_z(), job.parts);
+  const uint32_t first = part.first, n = part.last - first;
 
   typename Product::Reader readers[warp_blocks];
   typename Product::Pieces ring[depth];

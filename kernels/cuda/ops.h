@@ -8,7 +8,7 @@ namespace gptq::cuda {
 
 class Stream;  // stream.h: where kernels are put
 
-// Memory for what passes between the kernels of one operation; what is in it does not outlive the operation.
+// Memory for what passes between the kernels of one operation, from a multiple of 256 bytes on; what is in it does not outlive the operation.
 struct Workspace {
   uint8_t* data;
   uint64_t bytes;
@@ -31,6 +31,9 @@ struct Product {
 
 constexpr uint32_t products_max = 4;
 
+// Which kernels multiply many rows: by a fixed rule (matmul.h), or, to compare them, always ours or always cuBLASLt's where it can be used.
+enum class Way : uint8_t { by_rule, own, library };
+
 // Products of one input. Their matrices may differ in kind, group and perm.
 struct MatmulArgs {
   Product products[products_max];
@@ -38,6 +41,7 @@ struct MatmulArgs {
   Input input;
   bool accumulate;        // add to y
   bool exact;             // activations as pairs of float16 (22 bits) for any number of rows; without it for up to 8
+  Way way;
   Workspace workspace;    // of matmul_workspace() bytes at least
 };
 
@@ -64,16 +68,23 @@ struct Batch {
   uint32_t n_positions;   // no row's position is as large
 };
 
-// The KV cache, float16. Page p of a layer begins at base + p * page_stride + layer * layer_stride; in it lie
+// The KV cache. Page p of a layer begins at base + p * page_stride + layer * layer_stride; in it lie
 //   keys   [n_kv_heads][page_tokens][kv_dims(head_dim)]
 //   values [n_kv_heads][page_tokens/16][kv_dims(head_dim)][16]: 16 positions of a dimension side by side; from value_offset bytes on
+// as float16, or as int8: bytes x / scale + 128, of every four the second and the third in each other's place, so that masks make pairs of
+// them; behind the keys their scales, max|x| / 127 of a row, and behind the values the scales' binary logarithms: float32 [n_kv_heads][page_tokens].
 // Elements past head_dim are zero; whatever a position never stored is finite (the arena is cleared once).
 struct KvCache {
   uint8_t* base;
   uint64_t page_stride, layer_stride, value_offset;
   uint32_t page_tokens, n_kv_heads, head_dim;
+  bool int8;
 };
 constexpr uint32_t kv_dims(uint32_t head_dim) { return (head_dim + 31) / 32 * 32; }
+constexpr uint64_t kv_elements(const KvCache& kv) { return uint64_t{kv.n_kv_heads} * kv.page_tokens * kv_dims(kv.head_dim); }  // of a page's keys
+constexpr uint64_t kv_half_bytes(const KvCache& kv) {
+  return kv_elements(kv) * (kv.int8 ? 1 : 2) + (kv.int8 ? uint64_t{kv.n_kv_heads} * kv.page_tokens * 4 : 0);
+}
 constexpr uint32_t head_dim_max = 256;
 
 struct EmbedArgs {        // x [rows][table.k] = the tokens' rows
@@ -118,9 +129,20 @@ struct BestTokenArgs {    // greedy sampling: the first of the largest logits; -
   uint32_t rows, n;
 };
 
+struct Candidate {
+  float logit;
+  int32_t token;
+};
+constexpr uint32_t candidates_max = 256;
+struct CandidatesArgs {   // what the sampler needs with top_k: the largest logits, of equal ones the lower token first
+  const float* logits;    // [rows][n]
+  Candidate* best;        // [rows][count]; where a logit is not finite the first token is -1
+  uint32_t rows, n, count;  // count <= n, candidates_max
+};
+
 #define GPTQ_CUDA_OPS(X) \
   X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(select_rows, SelectRowsArgs) \
-  X(best_token, BestTokenArgs)
+  X(best_token, BestTokenArgs) X(candidates, CandidatesArgs)
 
 #define X(op, Args) void op(const Args& args, Stream& stream);
 GPTQ_CUDA_OPS(X)
@@ -130,8 +152,11 @@ struct Shape {            // the largest a model and an engine bring
   uint32_t rows, k, n;    // of any matrix; n: outputs of the products of one input together
   uint32_t n_heads, n_kv_heads, head_dim, positions;
   bool exact;
+  Way way;
 };
-uint64_t matmul_workspace(const Shape& shape, uint32_t n_processors);
-uint64_t attention_workspace(const Shape& shape, uint32_t n_processors);
+uint64_t matmul_workspace(const Shape& shape, const Stream& stream);
+uint64_t attention_workspace(const Shape& shape, const Stream& stream);
+// Whether rows are enough for cuBLASLt to be of use.
+bool wants_library(const Shape& shape, const Stream& stream);
 
 }  // namespace gptq::cuda

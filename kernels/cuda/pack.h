@@ -9,16 +9,6 @@ namespace gptq::cuda {
 constexpr uint32_t packed_bytes = 128;  // of a token's tile: 64 float16
 constexpr float low_unit = 0x1p-11f;
 
-GPTQ_DEVICE uint32_t bits_of_float(float f) {
-  uint32_t bits;
-  memcpy(&bits, &f, sizeof bits);
-  return bits;
-}
-GPTQ_DEVICE float float_of_bits(uint32_t bits) {
-  float f;
-  memcpy(&f, &bits, sizeof f);
-  return f;
-}
 GPTQ_DEVICE float power_of_two(int exponent) { return float_of_bits(static_cast<uint32_t>(exponent + 127) << 23); }
 
 // 2^result times the largest value lies in [2^13, 2^14): float16 holds it, and a low half too.

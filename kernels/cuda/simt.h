@@ -37,6 +37,8 @@ GPTQ_DEVICE float shuffle_xor(float v, uint32_t mask) { return __shfl_xor_sync(~
 GPTQ_DEVICE uint32_t shuffle_xor(uint32_t v, uint32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
 GPTQ_DEVICE float shuffle(float v, uint32_t lane) { return __shfl_sync(~0u, v, lane); }
 GPTQ_DEVICE uint32_t shuffle(uint32_t v, uint32_t lane) { return __shfl_sync(~0u, v, lane); }
+GPTQ_DEVICE uint32_t ballot(bool v) { return __ballot_sync(~0u, v); }  // a bit for every lane
+GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return __popc(v); }
 
 // The launch's dynamic shared memory, 16-byte aligned.
 GPTQ_DEVICE uint8_t* shared_memory() {
@@ -57,7 +59,14 @@ GPTQ_DEVICE uint32_t half2_bits(float low, float high) {
 }
 GPTQ_DEVICE uint16_t half_bits(float f) { return __half_as_ushort(__float2half_rn(f)); }
 GPTQ_DEVICE float half_value(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+// a - b, both of each pair.
+GPTQ_DEVICE uint32_t half2_minus(uint32_t a, uint32_t b) {
+  const __half2 difference = __hsub2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&difference);
+}
 GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
+GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
+GPTQ_DEVICE float nearest(float x) { return rintf(x); }
 GPTQ_DEVICE float exp_of(float x) { return expf(x); }
 GPTQ_DEVICE float sqrt_of(float x) { return sqrtf(x); }
 GPTQ_DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
@@ -125,11 +134,22 @@ GPTQ_DEVICE uint32_t lane_index() { return thread_index() % warp_size; }
 GPTQ_DEVICE uint32_t warp_index() { return thread_index() / warp_size; }
 GPTQ_DEVICE float half_low(uint32_t pair) { return half_value(static_cast<uint16_t>(pair)); }
 GPTQ_DEVICE float half_high(uint32_t pair) { return half_value(static_cast<uint16_t>(pair >> 16)); }
-GPTQ_DEVICE float bf16_value(uint32_t bits) {
-  const uint32_t f = bits << 16;
-  float value;
-  memcpy(&value, &f, sizeof value);
-  return value;
+GPTQ_DEVICE uint32_t bits_of_float(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
+GPTQ_DEVICE float float_of_bits(uint32_t bits) {
+  float f;
+  memcpy(&f, &bits, sizeof f);
+  return f;
+}
+GPTQ_DEVICE float bf16_value(uint32_t bits) { return float_of_bits(bits << 16); }
+// What float16 cannot hold becomes its largest.
+GPTQ_DEVICE float fit_half(float v) {
+  const uint32_t magnitude = bits_of_float(v) & 0x7fffffff;
+  if (magnitude >= 0x7f800000 || magnitude < 0x477fe000) return v;  // infinite, not a number, or below 65504
+  return v > 0 ? 65504.0f : -65504.0f;
 }
 GPTQ_DEVICE float silu(float x) { return x / (1.0f + exp_of(-x)); }
 

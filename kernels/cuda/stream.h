@@ -13,6 +13,8 @@
 
 namespace gptq::cuda {
 
+class Gemm;
+
 struct LaunchShape {
   uint32_t x, y, z;        // blocks
   uint32_t threads;        // of a block
@@ -22,10 +24,10 @@ struct LaunchShape {
 class Stream {
  public:
   uint32_t n_processors = 1;       // multiprocessors; the first member: tests set it through any backend
-  uint32_t shared_bytes_max = 48 << 10;
+  uint32_t capability = 75;
+  Gemm* gemm = nullptr;            // gemm.h; NULL where it cannot be used
 #if defined(__CUDACC__)
   cudaStream_t handle = nullptr;
-  bool overlap = false;            // programmatic dependent launch: compute capability 9 and up
   cudaError_t error = cudaSuccess;  // the first, until somebody looks
   // kernel(args) over the shape's threads.
   template <class Args>
@@ -40,13 +42,14 @@ class Stream {
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = handle;
     config.attrs = &attribute;
-    config.numAttrs = overlap ? 1 : 0;
+    config.numAttrs = capability >= 90 ? 1 : 0;  // programmatic dependent launch
     note(cudaLaunchKernelEx(&config, kernel, args));
   }
   void note(cudaError_t e) {
     if (error == cudaSuccess) error = e;
   }
 #else
+  void* handle = nullptr;
   std::function<void(std::function<void()>)> record;  // set: launches are kept for later instead of run
   template <class Args>
   void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args) {

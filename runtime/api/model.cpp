@@ -73,7 +73,7 @@ void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpe
   estimate.device_kv = base::mul(engine::GpuPart::kv_page_bytes(shape, spec, spec.n_layers - first_device_layer), shape.n_pages);
   device::Account account;
   const device::Gpu opened(*gpu.table, gpu.ordinal, account);
-  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, columns, *gpu.table, opened.n_processors());
+  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, columns, opened);
 }
 
 }  // namespace
@@ -109,7 +109,7 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     const uint64_t manifest_bytes = memory.bytes();
     const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
     const gptq_gpu_request gpu = request_of(*rt, read_params(params));
-    const model::WeightBytes weights = model::weight_bytes(reader, spec, &memory);
+    const model::WeightBytes weights = gpu.table ? model::weight_bytes(reader, spec, &memory) : model::WeightBytes(&memory);
     const uint32_t first = gpu.table ? first_device_layer(spec, weights, gpu.layers, gpu.bytes_max) : spec.n_layers;
     gptq_memory_estimate estimate{};
     estimate.device_layers = spec.n_layers - first;

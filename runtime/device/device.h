@@ -64,6 +64,11 @@ struct AttentionShape {
   float scale;
 };
 
+struct Candidate {
+  float logit;
+  int32_t token;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -84,6 +89,8 @@ class Device {
   virtual const float* download(const float* y, uint64_t count) = 0;
   // Where it then finds each row's largest logit's token, -1 where one is not finite; NULL: the host is to look itself.
   virtual const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n) = 0;
+  // The same of each row's `count` best, higher logits first, then lower tokens; the first token is -1 where a logit is not finite.
+  virtual const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) = 0;
 
   // Work may go on when a call returns. Waits for it, at most so long (UINT32_MAX: to its end); whether all is done.
   virtual bool finish(uint32_t wait_us) = 0;

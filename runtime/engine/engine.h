@@ -91,7 +91,7 @@ class Engine {
   void begin_stage(Stage& stage);
   void run_layers(Stage& stage);
   void run_logits(Stage& stage);
-  bool only_best_tokens() const;
+  uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
   void take_logits();
   void end_all(gptq_status status);
@@ -125,6 +125,8 @@ class Engine {
     uint32_t n_logits = 0;
     const float* logits = nullptr;
     const int32_t* tokens = nullptr;  // instead of logits
+    const Candidate* candidates = nullptr;  // or these: [n_logits][n_candidates]
+    uint32_t n_candidates = 0;
   } awaited_;
   double queued_us_ = 0;       // what a device was given in this step, by what it should take
   uint32_t queued_ = 0;        // quanta of it

@@ -10,8 +10,10 @@ namespace {
 
 constexpr uint32_t recorded_rows_max = 8;
 
+kernels::KvKind kind_of(const EngineShape& shape) { return shape.kv_kind == kernels::KvKind::i8 ? kernels::KvKind::i8 : kernels::KvKind::f16; }
+
 uint64_t kv_half(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::mul(uint64_t{spec.n_kv_heads} * shape.page_tokens, cuda::kv_dims(spec.head_dim), sizeof(uint16_t));
+  return cuda::kv_half_bytes({nullptr, 0, 0, 0, shape.page_tokens, spec.n_kv_heads, spec.head_dim, kind_of(shape) == kernels::KvKind::i8});
 }
 
 device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns) {
@@ -32,9 +34,8 @@ uint64_t GpuPart::kv_page_bytes(const EngineShape& shape, const model::ModelSpec
   return base::mul(2 * kv_half(shape, spec), n_layers);
 }
 
-uint64_t GpuPart::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const cuda::Backend& table,
-                                uint32_t n_processors) {
-  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(table, n_processors, limits_of(shape, spec, columns)));
+uint64_t GpuPart::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const device::Gpu& gpu) {
+  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(gpu, limits_of(shape, spec, columns)));
 }
 
 GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, uint32_t columns, const device::Gpu& gpu, std::pmr::memory_resource* memory)
@@ -51,7 +52,7 @@ GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, uint32_t c
           shape.page_tokens,
           model.spec.n_kv_heads,
           model.spec.head_dim,
-          kernels::KvKind::f16},
+          kind_of(shape)},
       device_(gpu, limits_of(shape, model.spec, columns), memory) {
   gpu.table().clear(&gpu.stream(), kv_memory_.data(), kv_memory_.bytes());
 }

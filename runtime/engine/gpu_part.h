@@ -14,8 +14,7 @@ class GpuPart {
  public:
   // n_layers: on the GPU. columns: the most of any matrix.
   static uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t n_layers);
-  static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const cuda::Backend& table,
-                                uint32_t n_processors);
+  static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const device::Gpu& gpu);
   GpuPart(const EngineShape& shape, const model::Model& model, uint32_t columns, const device::Gpu& gpu, std::pmr::memory_resource* memory);
 
   device::CudaDevice& device() { return device_; }

@@ -35,11 +35,9 @@ int32_t greedy(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
-bool penalizes(const Sampling& sampling) { return sampling.repeat_penalty != 0 && sampling.repeat_penalty != 1; }
-
 // As transformers' RepetitionPenaltyLogitsProcessor: once per distinct token.
 void penalize(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
-  if (!penalizes(sampling)) return;
+  if (!sampling.penalizes()) return;
   const float penalty = sampling.repeat_penalty;
   if (sampling.penalty_window && history.size() > sampling.penalty_window) history = history.last(sampling.penalty_window);
   for (int32_t token : history) {
@@ -70,29 +68,10 @@ size_t nucleus(std::span<Candidate> candidates, double wanted, Weight weight) {
   return n;
 }
 
-}  // namespace
-
-double Random::uniform() {
-  uint64_t z = state_ += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
-
-int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch) {
-  if (!all_finite(logits)) return -1;
-  if (!(sampling.temperature > 0) && !penalizes(sampling)) return greedy(logits);
-  std::span<Candidate> kept(scratch, logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
-  penalize(logits, history, sampling, scratch);
-  if (!(sampling.temperature > 0)) return greedy(kept);
-  if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < kept.size()) {
-    sort_best(kept, static_cast<size_t>(sampling.top_k));
-    kept = kept.first(static_cast<size_t>(sampling.top_k));
-  }
-  const double best = std::min_element(kept.begin(), kept.end(), better)->logit;
-  const auto weight = [&](const Candidate& c) { return std::exp((c.logit - best) / sampling.temperature); };
+// Among those that are kept, by temperature, top_p and min_p.
+int32_t choose(std::span<Candidate> kept, const Sampling& sampling, Random& random) {
+  const Candidate best = *std::min_element(kept.begin(), kept.end(), better);
+  const auto weight = [&](const Candidate& c) { return std::exp((c.logit - double{best.logit}) / sampling.temperature); };
   const auto total = [&] {
     double sum = 0;
     for (const Candidate& c : kept) sum += weight(c);
@@ -102,11 +81,47 @@ int32_t sample(std::span<const float> logits, std::span<const int32_t> history, 
   if (sampling.min_p > 0)
     kept = kept.first(static_cast<size_t>(
         std::partition(kept.begin(), kept.end(), [&](const Candidate& c) { return weight(c) >= sampling.min_p; }) - kept.begin()));
-  if (kept.empty()) return greedy({scratch, logits.size()});
+  if (kept.empty()) return best.token;
   double left = random.uniform() * total();
   for (const Candidate& c : kept)
     if ((left -= weight(c)) < 0) return c.token;
   return kept.back().token;
+}
+
+}  // namespace
+
+double Random::uniform() {
+  uint64_t z = state_ += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+uint32_t Sampling::candidates(uint32_t n) const {
+  if (is_greedy()) return 1;
+  return !penalizes() && top_k > 0 && static_cast<uint32_t>(top_k) < n ? static_cast<uint32_t>(top_k) : 0;
+}
+
+int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
+               Candidate* scratch) {
+  if (!all_finite(logits)) return -1;
+  if (sampling.is_greedy()) return greedy(logits);
+  std::span<Candidate> kept(scratch, logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
+  penalize(logits, history, sampling, scratch);
+  if (!(sampling.temperature > 0)) return greedy(kept);
+  if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < kept.size()) {
+    sort_best(kept, static_cast<size_t>(sampling.top_k));
+    kept = kept.first(static_cast<size_t>(sampling.top_k));
+  }
+  return choose(kept, sampling, random);
+}
+
+int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch) {
+  if (best[0].token < 0 || sampling.is_greedy()) return best[0].token;
+  const std::span<Candidate> kept(scratch, sampling.candidates(n_logits));
+  std::copy_n(best.begin(), kept.size(), kept.begin());
+  return choose(kept, sampling, random);
 }
 
 }  // namespace gptq::engine

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#include "device/device.h"
+
 namespace gptq::engine {
 
 struct Sampling {
@@ -11,14 +13,13 @@ struct Sampling {
   int32_t top_k = 0;
   uint32_t penalty_window = 0;  // 0 = all
 
-  // The token of the largest logit, without looking at others.
-  bool is_greedy() const { return temperature == 0 && (repeat_penalty == 0 || repeat_penalty == 1); }
+  bool is_greedy() const { return !(temperature > 0) && !penalizes(); }
+  bool penalizes() const { return repeat_penalty != 0 && repeat_penalty != 1; }
+  // How many of the best of n logits are all that is looked at; 0 = every one is.
+  uint32_t candidates(uint32_t n) const;
 };
 
-struct Candidate {
-  float logit;
-  int32_t token;
-};
+using device::Candidate;
 
 // splitmix64 (Steele, Lea, Flood 2014)
 class Random {
@@ -33,5 +34,7 @@ class Random {
 // The next token, or -1 where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
                Candidate* scratch);
+// The same of the best logits alone, in their order: sampling.candidates(n) of them at least.
+int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch);
 
 }  // namespace gptq::engine

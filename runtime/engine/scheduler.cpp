@@ -175,14 +175,21 @@ void Engine::run_logits(Stage& stage) {
   if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_.final_norm, model_.head);
   const float* logits = stage.forward.workspace().logits;
   awaited_.n_logits = count;
-  if (only_best_tokens()) awaited_.tokens = stage.device.best_tokens(logits, count, n_vocab);
-  if (!awaited_.tokens) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
+  awaited_.n_candidates = candidates_wanted();
+  if (awaited_.n_candidates == 1) awaited_.tokens = stage.device.best_tokens(logits, count, n_vocab);
+  else if (awaited_.n_candidates) awaited_.candidates = stage.device.candidates(logits, count, n_vocab, awaited_.n_candidates);
+  if (!awaited_.tokens && !awaited_.candidates) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
 }
 
-// Whether nobody in the batch needs more of the logits than the largest.
-bool Engine::only_best_tokens() const {
-  return std::all_of(scratch_.members, scratch_.members + n_members_,
-                     [](const Member& m) { return !m.session->wants_logits() && m.session->sampling.is_greedy(); });
+// How many of the best logits are all that anybody in the batch needs; 0 = somebody needs every one.
+uint32_t Engine::candidates_wanted() const {
+  uint32_t most = 1;
+  for (const Member& m : std::span(scratch_.members, n_members_)) {
+    const uint32_t wanted = m.session->wants_logits() ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
+    if (!wanted) return 0;
+    most = std::max(most, wanted);
+  }
+  return most;
 }
 
 // Whether what the batch waits for is done, after at most so long; then goes on with it.
@@ -221,10 +228,14 @@ void Engine::take_logits() {
     }
     const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
     if (!samples || end != member.first_logit + member.n_logits) continue;
-    if (awaited_.tokens) member.sampled = awaited_.tokens[end - 1 - first];
+    const size_t row = end - 1 - first;
+    if (awaited_.tokens) member.sampled = awaited_.tokens[row];
+    else if (awaited_.candidates)
+      member.sampled = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling,
+                                   member.random, scratch_.candidates);
     else
-      member.sampled = sample({logits + size_t(end - 1 - first) * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling,
-                              member.random, scratch_.candidates);
+      member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
+                              scratch_.candidates);
   }
 }
 

@@ -41,8 +41,8 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
   shape.exact = params.flags & GPTQ_ENGINE_EXACT;
   shape.kv_kind = shape.exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
-  if (first_device_layer < spec.n_layers && params.kv_type != GPTQ_KV_F16)
-    base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16: leave kv_type at GPTQ_KV_F16");
+  if (first_device_layer < spec.n_layers && params.kv_type == GPTQ_KV_F32)
+    base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16 or int8: choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type");
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
   const uint64_t pages = params.kv_bytes ? std::min(all, params.kv_bytes / kv_page_bytes(shape, spec)) : all;
   if (pages == 0 || pages > UINT32_MAX)

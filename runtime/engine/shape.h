@@ -10,7 +10,7 @@ struct EngineShape {
   uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, n_pages;
   uint32_t first_device_layer;  // of the model
   bool exact;
-  kernels::KvKind kv_kind;     // on the host; on a GPU it is float16
+  kernels::KvKind kv_kind;     // on the host; on a GPU float16 stands in for float32
 
   uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
   uint32_t max_logits() const;  // rows of logits computed at a time

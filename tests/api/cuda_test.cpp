@@ -24,7 +24,7 @@ F* symbol(const char* name) {
   void* object = dlopen(backend(), RTLD_NOW | RTLD_LOCAL);
   return object ? reinterpret_cast<F*>(dlsym(object, name)) : nullptr;
 }
-bool set_fault(EmulatedFault fault) {
+bool set_fault(const EmulatedFault& fault) {
   auto* const set = symbol<void(const EmulatedFault*)>("gptq_emulated_fault");
   if (set) set(&fault);
   return set;
@@ -60,10 +60,13 @@ class Cuda : public testing::Test {
   bool emulated = false;
 };
 
-std::vector<float> logits_of(const Runtime& runtime, const std::string& path, const gptq_model_params& params, uint32_t flags, const Tokens& ids) {
+// rows: computed together. 12 are more than the 8 from which on another kernel multiplies, then fewer.
+std::vector<float> logits_of(const Runtime& runtime, const std::string& path, const gptq_model_params& params, uint32_t flags, const Tokens& ids,
+                             uint32_t rows = 12, int32_t kv_type = GPTQ_KV_F16) {
   const Model model(runtime, path, params);
   auto p = engine_of(flags);
-  p.logits_rows = 12;  // more rows together than the 8 from which on another kernel multiplies, then fewer
+  p.logits_rows = rows;
+  p.kv_type = kv_type;
   const Engine engine(model, p);
   Session session(engine);
   return all_logits(model, engine, session, ids);
@@ -100,6 +103,90 @@ TEST_F(Cuda, LogitsAreThoseOfTheCpu) {
     EXPECT_LT(worst(logits_of(runtime, path, on_gpu(1), GPTQ_ENGINE_EXACT, ids), cpu), 2e-3) << folder;
     EXPECT_LT(worst(logits_of(runtime, path, on_gpu(), 0, ids), cpu), 1e-2) << folder;
   }
+}
+
+TEST_F(Cuda, ManyRowsGoThroughTheLibrary) {
+  const Tokens ids = some_tokens(140);
+  const auto cpu = logits_of(runtime, dense_model(), make<gptq_model_params>(), GPTQ_ENGINE_EXACT, ids, 140);
+  const uint32_t before = state().library_products;
+  const auto with = logits_of(runtime, dense_model(), on_gpu(), 0, ids, 140);
+  EXPECT_LT(worst(with, cpu), 1e-2);
+  if (!emulated) return;
+  const uint32_t done = state().library_products;
+  EXPECT_GE(done - before, 21u);  // seven in each layer
+  EXPECT_EQ(with, logits_of(runtime, dense_model(), on_gpu(), 0, ids, 140)) << "two runs differ";
+  logits_of(runtime, dense_model(), on_gpu(), GPTQ_ENGINE_EXACT, ids, 140);
+  EXPECT_EQ(state().library_products - done, done - before) << "exact mode is not the library's";
+  set_fault({.no_library = true});
+  EXPECT_LT(worst(logits_of(runtime, dense_model(), on_gpu(), 0, ids, 140), cpu), 1e-2);
+  EXPECT_EQ(state().library_products - done, done - before);
+}
+
+TEST_F(Cuda, LibraryThatFailsIsReported) {
+  if (!emulated) GTEST_SKIP() << "cuBLASLt does not fail on demand";
+  const Model model(runtime, dense_model(), on_gpu());
+  const Engine engine(model, engine_of(0));
+  Session session(engine);
+  session.append(some_tokens(140));
+  session.start(generation(3));
+  set_fault({.library_status = 13});
+  EXPECT_EQ(gptq_engine_step(engine.get(), GPTQ_BUDGET_UNLIMITED, nullptr), GPTQ_E_BACKEND);
+  EXPECT_EQ(session.info().status, GPTQ_E_BACKEND);
+  set_fault({});
+  session.start(generation(3));
+  finish(engine);
+  EXPECT_EQ(session.read_tokens().size(), 3u);
+}
+
+// int8 codes of keys and values that differ in their last bit may differ by one.
+TEST_F(Cuda, KvCacheOfBytesGivesWhatItGivesOnTheCpu) {
+  for (const std::string& folder : checkpoint_folders()) {
+    if (name_of(folder).find("random") != 0) continue;
+    Tokens ids = prompts_of(folder)[0].ids;
+    ids.resize(std::min<size_t>(ids.size(), 40));
+    const std::string& path = converted(folder);
+    const auto cpu = logits_of(runtime, path, make<gptq_model_params>(), GPTQ_ENGINE_EXACT, ids, 12, GPTQ_KV_I8);
+    const auto gpu = logits_of(runtime, path, on_gpu(), GPTQ_ENGINE_EXACT, ids, 12, GPTQ_KV_I8);
+    EXPECT_LT(worst(gpu, cpu), 5e-3) << folder;
+    EXPECT_NE(gpu, logits_of(runtime, path, on_gpu(), GPTQ_ENGINE_EXACT, ids)) << folder;
+    EXPECT_LT(worst(logits_of(runtime, path, on_gpu(1), GPTQ_ENGINE_EXACT, ids, 12, GPTQ_KV_I8), cpu), 5e-3) << folder;
+  }
+  const Model model(runtime, text_model(), on_gpu());
+  auto params = engine_of(0);
+  params.kv_type = GPTQ_KV_F32;
+  gptq_engine* refused = nullptr;
+  EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, nullptr), GPTQ_E_UNSUPPORTED);
+}
+
+// The GPU gives its best logits alone, or, where logits are asked for, all of them: the tokens are the same.
+TEST_F(Cuda, SamplingFromTheBestIsSamplingFromAll) {
+  const Model model(runtime, text_model(), on_gpu());
+  auto engine_params = engine_of(GPTQ_ENGINE_EXACT, 2);
+  engine_params.logits_rows = 16;
+  const Engine engine(model, engine_params);
+  const auto generated = [&](const gptq_sampling& sampling, uint32_t flags) {
+    Session session(engine), greedy(engine);
+    greedy.append(some_tokens(2));
+    greedy.start(generation(sampling.seed == 1 ? 8 : 0, GPTQ_GEN_IGNORE_EOS | (sampling.seed == 1 ? 0 : GPTQ_GEN_PREFILL_ONLY)));
+    session.append(some_tokens(4));
+    auto params = generation(8, GPTQ_GEN_IGNORE_EOS | flags);
+    params.sampling = &sampling;
+    session.start(params);
+    finish(engine);
+    Tokens both = session.read_tokens(), others = greedy.read_tokens();
+    both.insert(both.end(), others.begin(), others.end());
+    return both;
+  };
+  for (const int32_t top_k : {1, 5, 40, 256, 300})
+    for (uint64_t seed = 1; seed <= 3; ++seed) {
+      auto sampling = make<gptq_sampling>();
+      sampling.temperature = 1.5f;
+      sampling.top_k = top_k;
+      sampling.top_p = seed == 2 ? 0.7f : 0;
+      sampling.min_p = seed == 3 ? 0.1f : 0;
+      sampling.seed = seed;
+      EXPECT_EQ(generated(sampling, 0), generated(sampling, GPTQ_GEN_LOGITS)) << top_k << ' ' << seed;
+    }
 }
 
 TEST_F(Cuda, ProgressRisesToTheEnd) {
@@ -157,7 +244,7 @@ TEST_F(Cuda, StepNeverWaitsForABusyGpu) {
   Session session(engine);
   session.append(some_tokens(5));
   session.start(generation(3));
-  set_fault({false, 1000});
+  set_fault({.polls = 1000});
   int steps = 0;
   while (engine.step(1) == GPTQ_MORE) ++steps;
   EXPECT_GT(steps, 100);
@@ -171,7 +258,7 @@ TEST_F(Cuda, LostDeviceEndsSessionsAndLeavesTheCpu) {
   Session session(engine);
   session.append(some_tokens(5));
   session.start(generation(3));
-  set_fault({true, 0});
+  set_fault({.lost = true});
   EXPECT_EQ(gptq_engine_step(engine.get(), GPTQ_BUDGET_UNLIMITED, nullptr), GPTQ_E_DEVICE_LOST);
   EXPECT_EQ(session.info().state, GPTQ_SESSION_IDLE);
   EXPECT_EQ(session.info().status, GPTQ_E_DEVICE_LOST);

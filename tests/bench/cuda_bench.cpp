@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend's products alone: microseconds, GB/s of weights, and percent of what copying reaches on the same GPU in the same run. A graph of
-// products with different weights is replayed, so that neither launches nor the L2 cache count.
+// products with different weights is replayed, so that neither launches nor the L2 cache count. With --by own,library our kernels and cuBLASLt
+// take turns at the same product: from how many rows on each is faster is what the rule in kernels/cuda/matmul_library.cu is to be set by.
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -20,7 +21,7 @@ using kernels::Kind;
 struct Options {
   std::string backend = "libgptq_cuda.so";
   std::vector<uint32_t> rows{1, 4, 8, 16, 32, 64, 256, 2048};
-  std::vector<std::string> shapes{"4096x4096", "14336x4096", "4096x14336", "128256x4096"}, kinds{"q4"};
+  std::vector<std::string> shapes{"4096x4096", "14336x4096", "4096x14336", "128256x4096"}, kinds{"q4"}, by{"rule"};
   uint32_t group = 128, repetitions = 7;
   bool exact = false;
 };
@@ -45,6 +46,12 @@ Kind kind_of(const std::string& name) {
   throw Error(GPTQ_E_INVALID_ARGUMENT, "kinds are q2, q3, q4, q8, f16 and bf16, not '" + name + "'");
 }
 
+cuda::Way way_of(const std::string& name) {
+  for (const auto& [known, way] : {std::pair{"rule", cuda::Way::by_rule}, {"own", cuda::Way::own}, {"library", cuda::Way::library}})
+    if (name == known) return way;
+  throw Error(GPTQ_E_INVALID_ARGUMENT, "products are made by rule, own or library, not '" + name + "'");
+}
+
 // Bytes of a matrix's parts on the device: codes, then scales.
 struct Parts {
   uint64_t codes, scales;
@@ -59,15 +66,15 @@ class Bench {
   Bench(const device::Gpu& gpu, const Options& o) : gpu_(gpu), table_(gpu.table()), o_(o) {}
 
   // Median seconds of one product.
-  double seconds(Kind kind, Shape shape, uint32_t rows) {
+  double seconds(Kind kind, Shape shape, uint32_t rows, cuda::Way way) {
     const kernels::Matrix w = matrix(kind, shape);
     const Parts parts = parts_of(w);
     const uint32_t copies = static_cast<uint32_t>(std::clamp<uint64_t>((512u << 20) / (parts.codes + parts.scales), 2, 64));
     const device::GpuMemory weights(gpu_, copies * (parts.codes + parts.scales)), x(gpu_, uint64_t{rows} * shape.k * 4), y(gpu_, uint64_t{rows} * shape.n * 4);
     fill(weights, parts, kind);
     fill_floats(x);
-    const cuda::Shape limits{rows, w.k_padded, shape.n, 1, 1, 64, 1, o_.exact};
-    const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.n_processors()));
+    const cuda::Shape limits{rows, w.k_padded, shape.n, 1, 1, 64, 1, o_.exact, way};
+    const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.stream()));
     cuda::Graph* graph = nullptr;
     table_.record_begin(&gpu_.stream());
     for (uint32_t i = 0; i < copies; ++i) {
@@ -79,6 +86,7 @@ class Bench {
       args.rows = rows;
       args.input = {reinterpret_cast<const float*>(x.data()), nullptr, nullptr, 0};
       args.exact = o_.exact;
+      args.way = way;
       args.workspace = {reinterpret_cast<uint8_t*>(workspace.data()), workspace.bytes()};
       table_.matmul(args, gpu_.stream());
     }
@@ -86,6 +94,12 @@ class Bench {
     device::check_gpu(table_.record_end(&gpu_.stream(), &graph, &failure), failure, "a CUDA graph cannot be made");
     const std::unique_ptr<cuda::Graph, void (*)(cuda::Graph*)> held(graph, table_.release_graph);
     return timed(graph) / copies;
+  }
+
+  // 0: there is none.
+  uint64_t library_version() const {
+    table_.matmul_workspace({1, 64, 64, 1, 1, 64, 1, false, cuda::Way::library}, gpu_.stream());
+    return table_.library_version(gpu_.stream());
   }
 
   static uint64_t bytes(Kind kind, Shape shape, uint32_t group) {
@@ -145,18 +159,22 @@ void run(const Options& o) {
   const cuda::Processor processor = device::describe_gpu(library.table(), 0);
   const device::Gpu gpu(library.table(), 0, account);
   const double copy = library.table().copy_bandwidth(&gpu.stream());
-  std::printf("%s, %u multiprocessors, copies %.0f GB/s\n| kind | outputs x inputs | rows | us | GB/s | of copying | TFLOP/s |\n|---|---|---|---|---|---|---|\n", processor.name,
-              processor.n_processors, copy / 1e9);
   Bench bench(gpu, o);
+  std::printf("%s, %u multiprocessors, copies %.0f GB/s, cuBLASLt %llu\n| kind | outputs x inputs | rows | by | us | GB/s | of copying | TFLOP/s |\n",
+              processor.name, processor.n_processors, copy / 1e9, static_cast<unsigned long long>(bench.library_version()));
+  std::printf("|---|---|---|---|---|---|---|---|\n");
   for (const std::string& kind : o.kinds)
     for (const std::string& text : o.shapes)
-      for (const uint32_t rows : o.rows) {
-        const Shape shape = parse(text);
-        const double seconds = bench.seconds(kind_of(kind), shape, rows), speed = static_cast<double>(Bench::bytes(kind_of(kind), shape, o.group)) / seconds;
-        std::printf("| %s | %s | %u | %.1f | %.0f | %.0f %% | %.1f |\n", kind.c_str(), text.c_str(), rows, seconds * 1e6, speed / 1e9, 100 * speed / copy,
-                    2.0 * rows * shape.n * shape.k / seconds / 1e12);
-        std::fflush(stdout);
-      }
+      for (const uint32_t rows : o.rows)
+        for (const std::string& by : o.by) {
+          if (way_of(by) == cuda::Way::library && !bench.library_version()) continue;
+          const Shape shape = parse(text);
+          const double seconds = bench.seconds(kind_of(kind), shape, rows, way_of(by));
+          const double speed = static_cast<double>(Bench::bytes(kind_of(kind), shape, o.group)) / seconds;
+          std::printf("| %s | %s | %u | %s | %.1f | %.0f | %.0f %% | %.1f |\n", kind.c_str(), text.c_str(), rows, by.c_str(), seconds * 1e6, speed / 1e9,
+                      100 * speed / copy, 2.0 * rows * shape.n * shape.k / seconds / 1e12);
+          std::fflush(stdout);
+        }
 }
 
 }  // namespace
@@ -168,6 +186,7 @@ int main(int argc, char** argv) {
   app.add_option("-m,--rows", o.rows, "tokens computed together (default 1,4,8,16,32,64,256,2048)")->delimiter(',');
   app.add_option("--shapes", o.shapes, "OUTPUTSxINPUTS (default: those of Llama-3-8B)")->delimiter(',');
   app.add_option("--kinds", o.kinds, "q2, q3, q4 (default), q8, f16, bf16")->delimiter(',');
+  app.add_option("--by", o.by, "rule (default), own and library: which kernels multiply many rows")->delimiter(',');
   app.add_option("--group-size", o.group, "inputs that share a scale (default 128)");
   app.add_option("-r,--repetitions", o.repetitions, "timed runs (default 7), after one that is not counted");
   app.add_flag("--exact", o.exact, "activations in 22 bits for any number of rows");

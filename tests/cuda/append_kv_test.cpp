@@ -6,7 +6,7 @@ namespace {
 
 struct Case {
   uint32_t head_dim, rope_dim, n_heads, n_kv_heads, page_tokens;
-  bool q_norm, k_norm;
+  bool q_norm, k_norm, int8 = false;
 };
 
 class CudaAppendKv : public GpuTest {
@@ -40,7 +40,7 @@ class CudaAppendKv : public GpuTest {
 
   void check(const Case& c) {
     SCOPED_TRACE(testing::Message() << c.head_dim << ' ' << c.rope_dim << ' ' << c.n_heads << ' ' << c.n_kv_heads << ' ' << c.page_tokens);
-    TestCache cache(c.head_dim, c.n_kv_heads, c.page_tokens, sequences, random);
+    TestCache cache(c.head_dim, c.n_kv_heads, c.page_tokens, sequences, random, c.int8);
     const uint32_t rows = static_cast<uint32_t>(cache.rows.size()), half = c.rope_dim / 2;
     auto q = floats(size_t{rows} * c.n_heads * c.head_dim, 3), k = floats(size_t{rows} * c.n_kv_heads * c.head_dim, 3);
     auto v = floats(k.size(), 3), q_norm = floats(c.head_dim, 2), k_norm = floats(c.head_dim, 2);
@@ -67,7 +67,35 @@ class CudaAppendKv : public GpuTest {
     };
     compare(q, q_before, c.n_heads, c.q_norm ? q_norm.data() : nullptr);
     compare(k, k_before, c.n_kv_heads, c.k_norm ? k_norm.data() : nullptr);
-    check_cache(cache, k, v);
+    c.int8 ? check_bytes(cache, k, v) : check_cache(cache, k, v);
+  }
+
+  // One key or value; forgets it.
+  template <class Byte>
+  void check_row(const KvCache& kv, const float* x, float scale, Byte byte) {
+    float most = 0;
+    for (uint32_t d = 0; d < kv.head_dim; ++d) most = std::max(most, std::fabs(x[d]));
+    ASSERT_NEAR(scale, most / 127, most * 1e-6);
+    for (uint32_t d = 0; d < kv_dims(kv.head_dim); ++d) {
+      uint8_t& code = byte(d);
+      if (d < kv.head_dim) ASSERT_NEAR(code - 128, x[d] / scale, 0.501); else ASSERT_EQ(code, 128);
+      code = 0xff;
+    }
+  }
+  void check_bytes(TestCache& cache, const std::vector<float>& k, const std::vector<float>& v) {
+    const KvCache& kv = cache.kv;
+    for (uint32_t r = 0; r < cache.rows.size(); ++r)
+      for (uint32_t head = 0; head < kv.n_kv_heads; ++head) {
+        const size_t from = (size_t{r} * kv.n_kv_heads + head) * kv.head_dim;
+        const auto [position, first_page] = cache.rows[r];
+        float &key_scale = cache.key_scale(first_page, head, position), &exponent = cache.value_exponent(first_page, head, position);
+        check_row(kv, &k[from], key_scale, [&, p = position, page = first_page](uint32_t d) -> uint8_t& { return cache.key_byte(page, head, p, d); });
+        check_row(kv, &v[from], std::exp2(exponent), [&, p = position, page = first_page](uint32_t d) -> uint8_t& { return cache.value_byte(page, head, p, d); });
+        if (HasFatalFailure()) return;
+        memset(&key_scale, 0xff, 4);
+        memset(&exponent, 0xff, 4);
+      }
+    EXPECT_TRUE(std::all_of(cache.memory().begin(), cache.memory().end(), [](uint16_t h) { return h == 0xffff; }));
   }
 
   // Keys and values as they came out, and nothing written beside them.
@@ -101,6 +129,29 @@ TEST_F(CudaAppendKv, RotatesAndStores) {
   check({6, 4, 7, 1, 16, true, true});
   check({34, 0, 1, 1, 16, false, false});
   check({2, 2, 71, 1, 16, false, false});
+}
+
+TEST_F(CudaAppendKv, StoresBytes) {
+  check({128, 128, 8, 2, 16, false, false, true});
+  check({80, 32, 4, 2, 256, false, true, true});
+  check({34, 0, 1, 3, 16, true, false, true});
+}
+
+// As on the CPU: rows of nothing, and NaN, which shows in the outputs by the scale.
+TEST_F(CudaAppendKv, BytesHideNoNaN) {
+  TestCache cache(2, 1, 16, {{3, 1}}, random, true);
+  std::vector<float> q = {1, 2}, k = {1e-31f, 0};
+  std::vector<float> v = {5, NAN};
+  for (int turn = 0; turn < 2; ++turn) {
+    gpu.table->append_kv({cache.batch(gpu), cache.out(gpu), gpu.out(q), gpu.out(k), gpu.in(v), nullptr, nullptr, 0, 1, 0, TestCache::layer}, *gpu.stream);
+    gpu.finish();
+    EXPECT_EQ(cache.key_byte(0, 0, 3, 0), 128);
+    if (turn) EXPECT_TRUE(std::isnan(cache.key_scale(0, 0, 3))); else EXPECT_EQ(cache.key_scale(0, 0, 3), 0);
+    if (turn) EXPECT_EQ(cache.value_exponent(0, 0, 3), -100); else EXPECT_TRUE(std::isnan(cache.value_exponent(0, 0, 3)));
+    EXPECT_EQ(cache.value_byte(0, 0, 3, 1), 128);
+    k = {NAN, 1};
+    v = {0, 0};
+  }
 }
 
 // As on the CPU: what float16 cannot hold becomes infinite and shows in the outputs.

@@ -9,6 +9,7 @@ struct Case {
   std::vector<Sequence> sequences;
   uint32_t window = 0, n_positions = 0;   // 0: as many as needed
   uint32_t n_processors = 64;             // 0: those of the GPU
+  bool int8 = false;
 };
 
 class CudaAttention : public GpuTest {
@@ -25,7 +26,28 @@ class CudaAttention : public GpuTest {
     std::vector<float> k, v;
   };
 
+  // Scales that differ much, and rows of zeros.
+  Stored store_bytes(TestCache& cache, const Case& c, const Sequence& s, uint32_t first_page) {
+    Stored stored;
+    for (uint32_t p = 0; p < s.first_position + s.n_rows; ++p)
+      for (uint32_t head = 0; head < c.n_kv_heads; ++head) {
+        const float exponent = random() % 9 ? std::uniform_real_distribution<float>(-14, 1)(random) : -100;
+        const float key_scale = cache.key_scale(first_page, head, p) = std::uniform_real_distribution<float>(0, 0.008f)(random);
+        cache.value_exponent(first_page, head, p) = exponent;
+        for (uint32_t d = 0; d < kv_dims(c.head_dim); ++d) {
+          const int k = d < c.head_dim ? static_cast<int>(random() % 255) - 127 : 0, v = d < c.head_dim && exponent > -100 ? static_cast<int>(random() % 255) - 127 : 0;
+          cache.key_byte(first_page, head, p, d) = static_cast<uint8_t>(k + 128);
+          cache.value_byte(first_page, head, p, d) = static_cast<uint8_t>(v + 128);
+          if (d >= c.head_dim) continue;
+          stored.k.push_back(static_cast<float>(k) * key_scale);
+          stored.v.push_back(static_cast<float>(v) * std::exp2(exponent));
+        }
+      }
+    return stored;
+  }
+
   Stored store(TestCache& cache, const Case& c, const Sequence& s, uint32_t first_page) {
+    if (c.int8) return store_bytes(cache, c, s, first_page);
     const uint32_t positions = s.first_position + s.n_rows;
     Stored stored;
     for (uint32_t p = 0; p < positions; ++p)
@@ -52,6 +74,7 @@ class CudaAttention : public GpuTest {
     return tiles;
   }
 
+  // Of int8 values those weights are lost that with their scale are below 2^-25 of the largest with its: so much of a value of 127.
   // One head of one row. Weights are rounded to float16, 2^-11 of each, above and below the line: twice that of the mean |v|. Those below
   // 2^-14 of the largest are multiples of 2^-24. The rest is float32.
   void compare(const Case& c, const Stored& stored, const float* q, const float* out, uint32_t position, uint32_t kv_head, float scale) {
@@ -66,12 +89,15 @@ class CudaAttention : public GpuTest {
       largest_score = std::max(largest_score, weight.back());
     }
     for (double& w : weight) total += w = std::exp(w - largest_score);
+    double lost = 0;
+    for (uint32_t p = first; c.int8 && p <= position; ++p)
+      for (uint32_t d = 0; d < c.head_dim; ++d) lost = std::max(lost, weight[p - first] * std::fabs(stored.v[at(p) + d]) / total * 0x1p-24);
     for (uint32_t d = 0; d < c.head_dim; ++d) {
       double expected = 0, size = 0;
       for (uint32_t p = first; p <= position; ++p) {
         const double v = stored.v[at(p) + d] / total;
         expected += weight[p - first] * v;
-        size += (weight[p - first] * 0x1p-10 + 0x1p-24) * std::fabs(v);
+        size += c.int8 ? weight[p - first] * 0x1p-11 * std::fabs(v) + lost : (weight[p - first] * 0x1p-10 + 0x1p-24) * std::fabs(v);
       }
       const double error = std::fabs(out[d] - expected), tolerance = size + 1e-6;
       largest = std::max(largest, error / tolerance);
@@ -82,7 +108,7 @@ class CudaAttention : public GpuTest {
   void check(const Case& c) {
     SCOPED_TRACE(testing::Message() << "head_dim " << c.head_dim << " KV heads " << c.n_kv_heads << " group " << c.group << " pages of "
                                     << c.page_tokens << " window " << c.window << " processors " << c.n_processors);
-    TestCache cache(c.head_dim, c.n_kv_heads, c.page_tokens, c.sequences, random);
+    TestCache cache(c.head_dim, c.n_kv_heads, c.page_tokens, c.sequences, random, c.int8);
     const uint32_t n_rows = static_cast<uint32_t>(cache.rows.size()), n_heads = c.n_kv_heads * c.group;
     std::vector<Stored> stored;
     uint32_t row = 0;
@@ -112,7 +138,8 @@ class CudaAttention : public GpuTest {
   }
 
   std::vector<float> run_twice(const Case& c, const TestCache& cache, const std::vector<float>& q, float scale) {
-    const uint32_t n_processors = gpu.pretend(c.n_processors), n_heads = c.n_kv_heads * c.group;
+    const uint32_t n_heads = c.n_kv_heads * c.group;
+    gpu.pretend(c.n_processors);
     const auto tiles = tiles_of(c);
     std::vector<float> outs[2];
     for (const uint8_t poison : {0xff, 0x11}) {
@@ -126,7 +153,7 @@ class CudaAttention : public GpuTest {
       shape.n_kv_heads = c.n_kv_heads;
       shape.head_dim = c.head_dim;
       shape.positions = batch.n_positions;
-      std::vector<uint8_t> workspace(gpu.table->attention_workspace(shape, n_processors), poison);
+      std::vector<uint8_t> workspace(gpu.table->attention_workspace(shape, *gpu.stream), poison);
       auto& out = outs[poison == 0x11];
       out.assign(q.size(), NAN);
       gpu.table->attention({batch, cache.in(gpu), gpu.in(q), gpu.out(out), n_heads, TestCache::layer, c.window, scale,
@@ -153,6 +180,18 @@ TEST_F(CudaAttention, DecodesSequencesOfAnyLength) {
 
 TEST_F(CudaAttention, SharesKeysAmongAnyNumberOfHeads) {
   for (const uint32_t group : {1u, 3u, 4u, 8u, 16u, 20u, 71u}) check({64, 2, group, 64, {{37, 1}, {260, 1}, {15, 2}}});
+}
+
+TEST_F(CudaAttention, KeepsBytes) {
+  for (const uint32_t head_dim : {32u, 64u, 80u, 96u, 128u, 160u, 256u}) {
+    Case c{head_dim, head_dim == 128 ? 2u : 1u, 3, 16, single_tokens};
+    c.int8 = true;
+    check(c);
+  }
+  for (const uint32_t n_processors : {1u, 1000u})
+    for (const uint32_t window : {0u, 17u})
+      for (const uint32_t head_dim : {34u, 128u, 192u})
+        check({head_dim, 1, 5, 32, {{0, 20}, {100, 33}, {271, 1}, {255, 5}}, window, 4096, n_processors, true});
 }
 
 // As in a CUDA graph: the launches are those of the longest context.

@@ -10,6 +10,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/stream.h"
 #include "tests/cuda/emulated_backend.h"
+#include "tests/cuda/fake_cublaslt.h"
 
 namespace gptq::cuda {
 
@@ -31,6 +32,7 @@ struct Gpu {
 struct Emulated : Stream {
   Graph* recording = nullptr;
   uint32_t polls_left = 0;   // looks until work is done
+  Gemm library;
 };
 
 Result fail(Result result, const char* text, Failure* failure) {
@@ -55,6 +57,7 @@ Result open(uint32_t ordinal, void*, int32_t, Stream** out, Failure* failure) {
   if (const Result r = describe(ordinal, &processor, failure); r != Result::ok) return r;
   auto* stream = new Emulated;
   stream->n_processors = processor.n_processors;
+  stream->capability = processor.capability;
   ++gpu.streams;
   *out = stream;
   return Result::ok;
@@ -99,7 +102,7 @@ Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
     return Result::busy;
   }
   s.polls_left = 0;
-  return Result::ok;
+  return s.library.take_status() ? fail(Result::failed, "cuBLASLt failed", failure) : Result::ok;
 }
 
 void record_begin(Stream* stream) {
@@ -118,6 +121,12 @@ void replay(Stream*, Graph* graph) {
 }
 void release_graph(Graph* graph) { delete graph; }
 double copy_bandwidth(Stream*) { return 1e9; }
+uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
+  auto& s = static_cast<Emulated&>(stream);
+  if (!gpu.fault.no_library && wants_library(shape, stream) && s.library.open(fake_library(), s.capability)) s.gemm = &s.library;
+  return matmul_workspace(shape, stream);
+}
+uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gemm->version() : 0; }
 
 }  // namespace
 }  // namespace gptq::cuda
@@ -126,7 +135,7 @@ extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gpt
   using namespace gptq::cuda;
   static const Backend table = {
       backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
-      record_begin, record_end, replay, release_graph, copy_bandwidth, matmul_workspace, attention_workspace,
+      record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
 #define X(op, Args) op,
       GPTQ_CUDA_OPS(X)
 #undef X
@@ -134,7 +143,10 @@ extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gpt
   return &table;
 }
 
-extern "C" __attribute__((visibility("default"))) void gptq_emulated_fault(const EmulatedFault* fault) { gptq::cuda::gpu.fault = *fault; }
+extern "C" __attribute__((visibility("default"))) void gptq_emulated_fault(const EmulatedFault* fault) {
+  gptq::cuda::gpu.fault = *fault;
+  gptq::cuda::fake_cublaslt.status = fault->library_status;
+}
 extern "C" __attribute__((visibility("default"))) void gptq_emulated_state(EmulatedState* state) {
-  *state = {gptq::cuda::gpu.used, gptq::cuda::gpu.streams, gptq::cuda::gpu.replays};
+  *state = {gptq::cuda::gpu.used, gptq::cuda::gpu.streams, gptq::cuda::gpu.replays, gptq::cuda::fake_cublaslt.products};
 }

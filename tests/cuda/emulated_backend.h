@@ -6,8 +6,10 @@
 struct EmulatedFault {
   bool lost;        // every wait fails as after an illegal memory access
   uint32_t polls;   // looks at the stream that find it busy after something was copied
+  bool no_library;  // streams opened from now on find no cuBLASLt
+  int library_status;  // what its products end with
 };
 struct EmulatedState {
   uint64_t bytes;
-  uint32_t streams, replays;
+  uint32_t streams, replays, library_products;
 };

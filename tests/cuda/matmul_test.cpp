@@ -23,6 +23,7 @@ struct Case {
   bool one_perm = false;
   uint32_t n_processors = 3;   // 0: those of the GPU
   uint32_t checked_rows = 0;   // of a matrix, about; 0: all
+  Way way = Way::by_rule;
 };
 
 // Activations that differ much in size within a row.
@@ -100,7 +101,9 @@ struct Trial {
     args.input = inputs->on(gpu);
     args.accumulate = c.accumulate;
     args.exact = c.exact;
-    std::vector<uint8_t> workspace(gpu.table->matmul_workspace({c.rows, c.shapes[0].k, n, 0, 0, 0, 0, c.exact}, gpu.pretend(c.n_processors)), 0xff);
+    args.way = c.way;
+    gpu.pretend(c.n_processors);
+    std::vector<uint8_t> workspace(gpu.table->matmul_workspace({c.rows, c.shapes[0].k, n, 0, 0, 0, 0, c.exact, c.way}, *gpu.stream), 0xff);
     args.workspace = {gpu.out(workspace), workspace.size()};
     gpu.table->matmul(args, *gpu.stream);
     gpu.finish();
@@ -108,7 +111,7 @@ struct Trial {
 
   // Errors relative to what they grow with, the largest.
   void check() const {
-    const bool pairs = c.exact || c.rows <= 8;
+    const bool pairs = c.exact || (c.rows <= 8 && c.way != Way::library);
     for (size_t i = 0; i < matrices.size(); ++i) {
       const kernels::Matrix& w = matrices[i]->w;
       const uint32_t step = c.checked_rows ? w.n / c.checked_rows | 1 : 1;  // odd: every row of a block
@@ -125,7 +128,8 @@ struct Trial {
             codes += std::fabs(v) * matrices[i]->magnitude[size_t{row} * w.k_padded + column];
           }
           // One float16 is right to 2^-11 of each term; two are to 2^-22. Sums in float32 add their own.
-          const double allowed = (pairs ? 0 : terms * 0x1p-11) + codes * 1e-6;
+          // cuBLASLt's weights are float16 too.
+          const double allowed = (pairs ? 0 : terms * (c.way == Way::library ? 0x1.01p-10 : 0x1p-11)) + codes * 1e-6;
           ASSERT_NEAR(y[i][size_t{r} * w.n + row], expected, allowed)
               << "product " << i << ' ' << c.shapes[i] << ", " << c.rows << " rows, row " << row << " of token " << r;
         }
@@ -234,6 +238,57 @@ TEST_F(CudaMatmul, TokensDoNotMix) {
       for (uint32_t row = 0; row < 40; ++row)
         if (r == 1) ASSERT_TRUE(std::isnan(run.y[0][r * 40 + row])); else ASSERT_EQ(run.y[0][r * 40 + row], first[0][r * 40 + row]);
   }
+}
+
+class CudaLibrary : public CudaMatmul {
+ protected:
+  void SetUp() override {
+    CudaMatmul::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    gpu.table->matmul_workspace({64, 64, 64, 0, 0, 0, 0, false, Way::library}, *gpu.stream);
+    if (!gpu.table->library_version(*gpu.stream)) GTEST_SKIP() << "there is no cuBLASLt";
+  }
+};
+
+TEST_F(CudaLibrary, MultipliesEveryKind) {
+  std::mt19937 random(9);
+  for (const Kind kind : {Kind::q2, Kind::q3, Kind::q4, Kind::q8, Kind::f32, Kind::f16, Kind::bf16})
+    for (const uint32_t rows : {1u, 9u, 70u})
+      for (const uint32_t k : {64u, 131u, 328u}) {
+        const bool quantized = kernels::is_quantized(kind);
+        Case c{{{kind, random() % 2 ? 40u : 77u, k, quantized ? 48u : 0, quantized && random() % 2, false, quantized && random() % 2}}, rows};
+        c.way = Way::library;
+        c.source = static_cast<Source>(random() % 3);
+        c.bias = random() % 2;
+        c.accumulate = random() % 2;
+        check(c, random());
+        if (HasFatalFailure()) return;
+      }
+}
+
+TEST_F(CudaLibrary, TakesProductsTogetherAndInPieces) {
+  const MatrixShape permuted{Kind::q4, 40, 320, 128, false, false, true};
+  Case c{{permuted, {Kind::q4, 33, 320, 128}, {Kind::q8, 16, 320, 64, true}, {Kind::f16, 20, 320}}, 20, Source::norm, true};
+  c.way = Way::library;
+  check(c);
+  c.shapes = {{Kind::q4, 80, 1u << 19, 128}};  // more than 32 million weights
+  c.rows = 1;
+  check(c);
+}
+
+// With float32 scales float16 would not hold the weights, and with --exact not the activations.
+TEST_F(CudaLibrary, LeavesToOthersWhatItCannotDo) {
+  Case c{{{Kind::q4, 40, 320, 128, true, true}}, 20};
+  c.way = Way::library;
+  Trial scales(gpu, c, 1);
+  c.way = Way::own;
+  EXPECT_EQ(scales.y, Trial(gpu, c, 1).y);
+  c = {{{Kind::q4, 40, 320, 128, true}}, 20};
+  c.exact = true;
+  c.way = Way::library;
+  Trial exact(gpu, c, 1);
+  c.way = Way::own;
+  EXPECT_EQ(exact.y, Trial(gpu, c, 1).y);
 }
 
 // As Llama-3-8B's: too much for the emulator.

@@ -74,20 +74,21 @@ kernels=$build/tests/cuda/cuda_kernel_test api=$build/tests/api/api_tests
 run kernels "$kernels"
 run api "$api" '--gtest_filter=Cuda*.*'
 if command -v compute-sanitizer > /dev/null; then
-  short='--gtest_filter=CudaMatmul.TwoRunsAreEqual:CudaMatmul.ProductsTogether:CudaAttention.HidesNoNaN:CudaAppendKv.*:CudaSelectRows.*:CudaEmbed.*'
+  short='--gtest_filter=CudaMatmul.TwoRunsAreEqual:CudaCandidates.RefusesWhatIsNotFinite:CudaMatmul.ProductsTogether:CudaAttention.HidesNoNaN:CudaAppendKv.*:CudaSelectRows.*:CudaEmbed.*'
   for tool in memcheck racecheck synccheck; do
     run "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$kernels" "$short"
   done
   run memcheck-model compute-sanitizer --tool memcheck --error-exitcode 1 "$api" '--gtest_filter=Cuda.ReplayedDecodingGivesWhatPrefillGives'
 fi
 run products "$build/tests/bench/gptq-cuda-bench" --backend "$backend"
+run products-by "$build/tests/bench/gptq-cuda-bench" --backend "$backend" --by own,library --kinds q4,f16 --rows 64,128,256,512,1024,2048
 for shape in "${shapes[@]}"; do
   model=$out/$(basename "$shape" .json).gptq
   [[ -s $model ]] || run "model-synth-$(basename "$model" .gptq)" "$build/converter/gptq-convert" synth "$shape" "$model" --head-bits 4
   [[ ! -s $model ]] || run "model-$(basename "$model" .gptq)" "$build/tests/bench/gptq-bench" "$model" --device cuda -d 0,2048 -s 1,4,16
 done
 
-for file in "$out/products.txt" "$out"/model-*.txt; do
+for file in "$out"/products*.txt "$out"/model-*.txt; do
   [[ -s $file ]] && printf '\n%s\n' "${file##*/}" && cat "$file"
 done
 printf '\n%s\n' "$table"

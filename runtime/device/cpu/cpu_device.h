@@ -38,6 +38,7 @@ class CpuDevice : public Device {
   void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
   const float* download(const float* y, uint64_t) override { return y; }
   const int32_t* best_tokens(const float*, uint32_t, uint32_t) override { return nullptr; }
+  const Candidate* candidates(const float*, uint32_t, uint32_t, uint32_t) override { return nullptr; }
   bool finish(uint32_t) override { return true; }
   bool replay(uint32_t) override { return false; }
 

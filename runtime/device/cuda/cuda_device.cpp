@@ -23,40 +23,49 @@ Layout place(std::byte* base, const Args&... args) {
   return Layout(args..., arena);
 }
 
+// The largest's.
+uint64_t batch_bytes(const CudaLimits& limits) {
+  return measure<CudaBatch>(limits, BatchSize{limits.shape.rows, tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions, limits.max_sessions});
+}
+
+cuda::Workspace take_workspace(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena) {
+  const cuda::Backend& table = gpu.table();
+  const uint64_t bytes = std::max(table.matmul_workspace(limits.shape, gpu.stream()), table.attention_workspace(limits.shape, gpu.stream()));
+  return {arena.take<uint8_t>(bytes), bytes};
+}
+
 }  // namespace
 
-CudaBatch::CudaBatch(const CudaLimits& limits, base::Arena& arena)
-    : tokens(arena.take<int32_t>(limits.shape.rows)),
-      rows(arena.take<cuda::Row>(limits.shape.rows)),
-      tiles(arena.take<cuda::Tile>(tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions)),
-      logit_rows(arena.take<uint32_t>(limits.shape.rows)),
-      cos(arena.take<float>(uint64_t{limits.shape.rows} * (limits.rope_dim / 2))),
-      sin(arena.take<float>(uint64_t{limits.shape.rows} * (limits.rope_dim / 2))),
-      pages(arena.take<uint32_t>(uint64_t{limits.max_sessions} * limits.pages_per_session)) {}
+CudaBatch::CudaBatch(const CudaLimits& limits, const BatchSize& size, base::Arena& arena)
+    : tokens(arena.take<int32_t>(size.rows)),
+      rows(arena.take<cuda::Row>(size.rows)),
+      tiles(arena.take<cuda::Tile>(size.tiles)),
+      logit_rows(arena.take<uint32_t>(size.rows)),
+      cos(arena.take<float>(uint64_t{size.rows} * (limits.rope_dim / 2))),
+      sin(arena.take<float>(uint64_t{size.rows} * (limits.rope_dim / 2))),
+      pages(arena.take<uint32_t>(uint64_t{size.sequences} * limits.pages_per_session)),
+      bytes(arena.used()) {}
 
-CudaLayout::CudaLayout(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits, base::Arena& arena)
-    : batch(limits, arena), best(arena.take<int32_t>(limits.max_logits)) {
-  workspace.bytes = std::max(table.matmul_workspace(limits.shape, n_processors), table.attention_workspace(limits.shape, n_processors));
-  workspace.data = arena.take<uint8_t>(workspace.bytes);
-}
+CudaResults::CudaResults(const CudaLimits& limits, base::Arena& arena)
+    : best(arena.take<int32_t>(limits.max_logits)), candidates(arena.take<Candidate>(uint64_t{limits.max_logits} * cuda::candidates_max)) {}
+
+CudaLayout::CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena)
+    : workspace(take_workspace(gpu, limits, arena)), batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena) {}
 
 CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
-    : batch(limits, arena), best(arena.take<int32_t>(limits.max_logits)), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
+    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
 
-uint64_t CudaDevice::device_bytes(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits) {
-  return measure<CudaLayout>(table, n_processors, limits);
-}
+uint64_t CudaDevice::device_bytes(const Gpu& gpu, const CudaLimits& limits) { return measure<CudaLayout>(gpu, limits); }
 
 CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memory_resource* memory)
     : gpu_(gpu),
       table_(gpu.table()),
       stream_(gpu.stream()),
       limits_(limits),
-      memory_(gpu, device_bytes(gpu.table(), gpu.n_processors(), limits)),
+      memory_(gpu, device_bytes(gpu, limits)),
       host_memory_(gpu, measure<CudaHostLayout>(limits), GpuMemory::host),
-      own_(place<CudaLayout>(memory_.data(), gpu.table(), gpu.n_processors(), limits)),
+      own_(place<CudaLayout>(memory_.data(), gpu, limits)),
       host_(place<CudaHostLayout>(host_memory_.data(), limits)),
-      view_{own_.batch.tokens, own_.batch.rows, own_.batch.cos, own_.batch.sin, own_.batch.tiles, own_.batch.pages, 0, 0, 0},
       graphs_(memory) {}
 
 CudaDevice::~CudaDevice() {
@@ -65,42 +74,39 @@ CudaDevice::~CudaDevice() {
   for (const auto& [key, graph] : graphs_) table_.release_graph(graph);
 }
 
-void CudaDevice::write_rows(const Batch& batch) {
+void CudaDevice::lay_out(const BatchSize& size) {
+  const auto b = place<CudaBatch>(own_.batch, limits_, size);
+  view_ = {b.tokens, b.rows, b.cos, b.sin, b.tiles, b.pages, size.rows, size.tiles, 0};
+  logit_rows_ = b.logit_rows;
+}
+
+void CudaDevice::write_rows(const Batch& batch, const CudaBatch& to) {
   const uint32_t group = group_of(limits_.shape);
-  view_.n_rows = batch.n_rows();
-  view_.n_tiles = view_.n_positions = 0;
+  cuda::Tile* next_tile = to.tiles;
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const Sequence& s = batch.sequences[i];
     const auto first_page = static_cast<uint32_t>(i) * limits_.pages_per_session;
-    for (uint32_t row = 0; row < s.n_rows; ++row) host_.batch.rows[s.first_row + row] = {s.first_position + row, first_page};
-    for (uint32_t tile = 0; tile < tiles_of(s.n_rows, group); ++tile)
-      host_.batch.tiles[view_.n_tiles++] = {s.first_row, s.n_rows, tile * cuda::tile_pairs};
+    for (uint32_t row = 0; row < s.n_rows; ++row) to.rows[s.first_row + row] = {s.first_position + row, first_page};
+    for (uint32_t tile = 0; tile < tiles_of(s.n_rows, group); ++tile) *next_tile++ = {s.first_row, s.n_rows, tile * cuda::tile_pairs};
     const uint32_t n_positions = s.first_position + s.n_rows;
-    std::copy_n(s.pages, (n_positions + limits_.page_tokens - 1) / limits_.page_tokens, host_.batch.pages + first_page);
+    std::copy_n(s.pages, (n_positions + limits_.page_tokens - 1) / limits_.page_tokens, to.pages + first_page);
     view_.n_positions = std::max(view_.n_positions, n_positions);
   }
 }
 
-template <class T>
-void CudaDevice::copy_in(T* CudaBatch::* array, uint64_t count) {
-  if (count) table_.copy_in(&stream_, own_.batch.*array, host_.batch.*array, count * sizeof(T));
-}
-
 void CudaDevice::begin(const Batch& batch) {
   if (written_) finish(UINT32_MAX);
-  write_rows(batch);
-  std::copy(batch.tokens.begin(), batch.tokens.end(), host_.batch.tokens);
-  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), host_.batch.logit_rows);
-  const uint64_t angles = uint64_t{view_.n_rows} * (limits_.rope_dim / 2);
-  std::copy_n(batch.cos, angles, host_.batch.cos);
-  std::copy_n(batch.sin, angles, host_.batch.sin);
-  copy_in(&CudaBatch::tokens, batch.tokens.size());
-  copy_in(&CudaBatch::rows, view_.n_rows);
-  copy_in(&CudaBatch::tiles, view_.n_tiles);
-  copy_in(&CudaBatch::logit_rows, batch.logit_rows.size());
-  copy_in(&CudaBatch::cos, angles);
-  copy_in(&CudaBatch::sin, angles);
-  copy_in(&CudaBatch::pages, batch.sequences.size() * limits_.pages_per_session);
+  BatchSize size{batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
+  for (const Sequence& s : batch.sequences) size.tiles += tiles_of(s.n_rows, group_of(limits_.shape));
+  lay_out(size);
+  const auto to = place<CudaBatch>(host_.batch, limits_, size);
+  write_rows(batch, to);
+  std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
+  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), to.logit_rows);
+  const uint64_t angles = uint64_t{size.rows} * (limits_.rope_dim / 2);
+  std::copy_n(batch.cos, angles, to.cos);
+  std::copy_n(batch.sin, angles, to.sin);
+  table_.copy_in(&stream_, own_.batch, host_.batch, to.bytes);
   written_ = true;
 }
 
@@ -120,7 +126,8 @@ void CudaDevice::matmul(std::span<const Product> products, const Input& input, u
 
 namespace {
 cuda::KvCache kv_of(const KvCache& kv) {
-  return {reinterpret_cast<uint8_t*>(kv.base), kv.page_stride, kv.layer_stride, kv.value_offset, kv.page_tokens, kv.n_kv_heads, kv.head_dim};
+  return {reinterpret_cast<uint8_t*>(kv.base), kv.page_stride, kv.layer_stride, kv.value_offset, kv.page_tokens, kv.n_kv_heads, kv.head_dim,
+          kv.kind == kernels::KvKind::i8};
 }
 }  // namespace
 
@@ -133,7 +140,7 @@ void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const 
 }
 
 void CudaDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {
-  table_.select_rows({x, own_.batch.logit_rows + first, out, count, n}, stream_);
+  table_.select_rows({x, logit_rows_ + first, out, count, n}, stream_);
 }
 
 const float* CudaDevice::download(const float* y, uint64_t count) {
@@ -142,9 +149,17 @@ const float* CudaDevice::download(const float* y, uint64_t count) {
 }
 
 const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint32_t n) {
-  table_.best_token({logits, own_.best, rows, n}, stream_);
-  table_.copy_out(&stream_, host_.best, own_.best, rows * sizeof(int32_t));
-  return host_.best;
+  table_.best_token({logits, own_.results.best, rows, n}, stream_);
+  table_.copy_out(&stream_, host_.results.best, own_.results.best, rows * sizeof(int32_t));
+  return host_.results.best;
+}
+
+const Candidate* CudaDevice::candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) {
+  static_assert(sizeof(Candidate) == sizeof(cuda::Candidate));
+  if (count > cuda::candidates_max) return nullptr;
+  table_.candidates({logits, reinterpret_cast<cuda::Candidate*>(own_.results.candidates), rows, n, count}, stream_);
+  table_.copy_out(&stream_, host_.results.candidates, own_.results.candidates, uint64_t{rows} * count * sizeof(Candidate));
+  return host_.results.candidates;
 }
 
 bool CudaDevice::finish(uint32_t wait_us) {
@@ -161,8 +176,7 @@ bool CudaDevice::replay(uint32_t key) {
 }
 
 void CudaDevice::record(uint32_t key, uint32_t n_rows, const std::function<void()>& work) {
-  view_.n_rows = n_rows;
-  view_.n_tiles = n_rows * tiles_of(1, group_of(limits_.shape));
+  lay_out({n_rows, n_rows * tiles_of(1, group_of(limits_.shape)), n_rows});
   view_.n_positions = limits_.shape.positions;
   table_.record_begin(&stream_);
   work();

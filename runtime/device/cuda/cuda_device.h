@@ -16,36 +16,49 @@ struct CudaLimits {
   uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab, rope_dim;
 };
 
-// The arrays that say what a batch is, at the same places of two blocks: one the host writes, one the kernels read.
+struct BatchSize {
+  uint32_t rows, tiles, sequences;
+};
+
+// The arrays that say what a batch is, one behind another for just its size, at the same places of two blocks: one the host writes, one the
+// kernels read. Batches of one size lie alike, so that recorded kernels find them.
 struct CudaBatch {
-  CudaBatch(const CudaLimits& limits, base::Arena& arena);
+  CudaBatch(const CudaLimits& limits, const BatchSize& size, base::Arena& arena);
   int32_t* tokens;       // [rows]
   cuda::Row* rows;       // [rows]
-  cuda::Tile* tiles;     // [tiles_of]
+  cuda::Tile* tiles;     // [tiles]
   uint32_t* logit_rows;  // [rows]
   float* cos;            // [rows][rope_dim/2]
   float* sin;
-  uint32_t* pages;       // [max_sessions][pages_per_session]
+  uint32_t* pages;       // [sequences][pages_per_session]
+  uint64_t bytes;
+};
+
+// What the device makes for the host, and where the host gets it.
+struct CudaResults {
+  CudaResults(const CudaLimits& limits, base::Arena& arena);
+  int32_t* best;          // [max_logits]
+  Candidate* candidates;  // [max_logits][candidates_max]
 };
 
 // Everything on the device, and what the host has beside it.
 struct CudaLayout {
-  CudaLayout(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits, base::Arena& arena);
-  CudaBatch batch;
-  int32_t* best;     // [max_logits]
-  cuda::Workspace workspace;
+  CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena);
+  cuda::Workspace workspace;  // first: aligned as the whole is
+  std::byte* batch;
+  CudaResults results;
 };
 struct CudaHostLayout {
   CudaHostLayout(const CudaLimits& limits, base::Arena& arena);
-  CudaBatch batch;
-  int32_t* best;     // [max_logits]
+  std::byte* batch;
+  CudaResults results;
   float* logits;     // [max_logits][n_vocab]
 };
 
 class CudaDevice final : public Device {
  public:
   // What it takes on the device besides what is given to its operations.
-  static uint64_t device_bytes(const cuda::Backend& table, uint32_t n_processors, const CudaLimits& limits);
+  static uint64_t device_bytes(const Gpu& gpu, const CudaLimits& limits);
   CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memory_resource* memory);
   ~CudaDevice() override;
 
@@ -58,6 +71,7 @@ class CudaDevice final : public Device {
   void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
   const float* download(const float* y, uint64_t count) override;
   const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n) override;
+  const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) override;
   bool finish(uint32_t wait_us) override;
   bool replay(uint32_t key) override;
 
@@ -65,9 +79,8 @@ class CudaDevice final : public Device {
   void record(uint32_t key, uint32_t n_rows, const std::function<void()>& work);
 
  private:
-  void write_rows(const Batch& batch);
-  template <class T>
-  void copy_in(T* CudaBatch::* array, uint64_t count);
+  void lay_out(const BatchSize& size);
+  void write_rows(const Batch& batch, const CudaBatch& to);
 
   const Gpu& gpu_;
   const cuda::Backend& table_;
@@ -76,7 +89,8 @@ class CudaDevice final : public Device {
   GpuMemory memory_, host_memory_;
   const CudaLayout own_;
   const CudaHostLayout host_;
-  cuda::Batch view_;            // of the batch in own_
+  cuda::Batch view_{};          // of the batch in own_
+  const uint32_t* logit_rows_ = nullptr;
   bool written_ = false;        // the host's block may still be on its way
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
 };

@@ -42,7 +42,6 @@ class Gpu {
 
   const cuda::Backend& table() const { return table_; }
   cuda::Stream& stream() const { return *stream_; }
-  uint32_t n_processors() const { return table_.n_processors(stream_); }
   Account& account() const { return account_; }
   // Whether all that was put into the stream is done, after at most so long.
   bool finish(uint32_t wait_us) const;
