@@ -69,7 +69,7 @@ bool lies_ready(const Matrix& w) { return w.kind == kernels::Kind::f16 && w.k % 
 
 bool wants_library(const Shape& shape, const Stream& stream) {
   if (shape.exact || shape.way == Way::own) return false;
-  return shape.way == Way::library || shape.rows >= std::min(least_rows(true, stream.capability), least_rows(false, stream.capability));
+  return shape.way == Way::library || shape.rows >= least_rows(shape.dense, stream.capability);
 }
 
 // float16 has no room for what scales of float32 are needed for.

@@ -152,6 +152,7 @@ struct Shape {            // the largest a model and an engine bring
   uint32_t rows, k, n;    // of any matrix; n: outputs of the products of one input together
   uint32_t n_heads, n_kv_heads, head_dim, positions;
   bool exact;
+  bool dense;             // some of the layers' weights are not quantized
   Way way;
 };
 uint64_t matmul_workspace(const Shape& shape, const Stream& stream);

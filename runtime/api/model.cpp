@@ -65,15 +65,19 @@ uint64_t largest(const std::pmr::vector<uint64_t>& bytes) { return *std::max_ele
 void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpec& spec, const gptq_engine_params& params,
                      const gptq_gpu_request& gpu, uint32_t first_device_layer, gptq_memory_estimate& estimate) {
   const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer);
-  uint32_t columns = 0;
-  for (const auto* tensor : *manifest.tensors()) columns = std::max(columns, tensor->k_padded());
+  engine::WeightShape weights;
+  for (const auto* tensor : *manifest.tensors()) {
+    weights.columns = std::max(weights.columns, tensor->k_padded());
+    const bool in_layer = tensor->k() > 1 && tensor->name()->string_view().starts_with("layers.");
+    weights.dense |= in_layer && !kernels::is_quantized(static_cast<kernels::Kind>(tensor->kind()));
+  }
   estimate.host_kv = base::mul(engine::host_page_bytes(shape, spec), shape.n_pages);
-  estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, columns);
+  estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, weights.columns);
   if (first_device_layer == spec.n_layers) return;
   estimate.device_kv = base::mul(engine::GpuPart::kv_page_bytes(shape, spec, spec.n_layers - first_device_layer), shape.n_pages);
   device::Account account;
   const device::Gpu opened(*gpu.table, gpu.ordinal, account);
-  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, columns, opened);
+  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, weights, opened);
 }
 
 }  // namespace

@@ -11,11 +11,14 @@ namespace {
 
 constexpr size_t stages_max = 2;
 
-uint32_t columns_max(const model::Model& model) {
-  uint32_t most = std::max(model.embed.w.k_padded, model.head.w.k_padded);
+WeightShape shape_of(const model::Model& model) {
+  WeightShape shape{std::max(model.embed.w.k_padded, model.head.w.k_padded)};
   for (const model::Layer& l : model.layers)
-    for (const model::Linear* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) most = std::max(most, w->w.k_padded);
-  return most;
+    for (const model::Linear* linear : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
+      shape.columns = std::max(shape.columns, linear->w.k_padded);
+      shape.dense |= !kernels::is_quantized(linear->w.kind);
+    }
+  return shape;
 }
 
 uint32_t rows_on_host(const EngineShape& shape) { return shape.first_device_layer ? shape.batch_tokens : 0; }
@@ -55,11 +58,11 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       tokenizer_(tokenizer),
       shape_(shape),
       pool_(pool),
-      memory_(reserve<Scratch>(model.spec, shape, columns_max(model), memory)),
+      memory_(reserve<Scratch>(model.spec, shape, shape_of(model).columns, memory)),
       kv_memory_(memory, base::to_size(base::mul(host_page_bytes(shape, model.spec), shape.n_pages))),
       scratch_([&] {
         base::Arena arena(memory_.data());
-        return Scratch(model.spec, shape, columns_max(model), arena);
+        return Scratch(model.spec, shape, shape_of(model).columns, arena);
       }()),
       cpu_(kernels, pool, scratch_.device),
       stages_(memory),
@@ -73,7 +76,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
     stages_.push_back({cpu_, Forward(spec, cpu_, kv, scratch_.workspace), 0, shape.first_device_layer, 1});
   }
   if (shape.first_device_layer == spec.n_layers) return;
-  gpu_.emplace(shape, model, columns_max(model), *gpu, memory);
+  gpu_.emplace(shape, model, shape_of(model), *gpu, memory);
   stages_.push_back({gpu_->device(), Forward(spec, gpu_->device(), gpu_->kv(), gpu_->workspace(), shape.first_device_layer), shape.first_device_layer,
                      spec.n_layers, gpu_layers_at_once});
   gpu_->record(stages_.back().forward, model, shape);

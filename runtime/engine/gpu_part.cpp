@@ -16,9 +16,9 @@ uint64_t kv_half(const EngineShape& shape, const model::ModelSpec& spec) {
   return cuda::kv_half_bytes({nullptr, 0, 0, 0, shape.page_tokens, spec.n_kv_heads, spec.head_dim, kind_of(shape) == kernels::KvKind::i8});
 }
 
-device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns) {
+device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights) {
   const uint32_t widest = std::max({2 * spec.n_ff, (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim, spec.n_vocab, spec.n_embd});
-  return {{shape.batch_tokens, columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens, shape.exact},
+  return {{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens, shape.exact, weights.dense},
           shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab, spec.rope.dim};
 }
 
@@ -34,11 +34,11 @@ uint64_t GpuPart::kv_page_bytes(const EngineShape& shape, const model::ModelSpec
   return base::mul(2 * kv_half(shape, spec), n_layers);
 }
 
-uint64_t GpuPart::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const device::Gpu& gpu) {
-  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(gpu, limits_of(shape, spec, columns)));
+uint64_t GpuPart::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const device::Gpu& gpu) {
+  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(gpu, limits_of(shape, spec, weights)));
 }
 
-GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, uint32_t columns, const device::Gpu& gpu, std::pmr::memory_resource* memory)
+GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, const WeightShape& weights, const device::Gpu& gpu, std::pmr::memory_resource* memory)
     : memory_(gpu, workspace_bytes(shape, model.spec)),
       kv_memory_(gpu, base::mul(kv_page_bytes(shape, model.spec, model.spec.n_layers - shape.first_device_layer), shape.n_pages)),
       workspace_([&] {
@@ -53,7 +53,7 @@ GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, uint32_t c
           model.spec.n_kv_heads,
           model.spec.head_dim,
           kind_of(shape)},
-      device_(gpu, limits_of(shape, model.spec, columns), memory) {
+      device_(gpu, limits_of(shape, model.spec, weights), memory) {
   gpu.table().clear(&gpu.stream(), kv_memory_.data(), kv_memory_.bytes());
 }
 

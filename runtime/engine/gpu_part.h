@@ -12,10 +12,10 @@ constexpr uint32_t gpu_layers_at_once = 4;  // a quantum of a step with a budget
 
 class GpuPart {
  public:
-  // n_layers: on the GPU. columns: the most of any matrix.
+  // n_layers: on the GPU.
   static uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t n_layers);
-  static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t columns, const device::Gpu& gpu);
-  GpuPart(const EngineShape& shape, const model::Model& model, uint32_t columns, const device::Gpu& gpu, std::pmr::memory_resource* memory);
+  static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const device::Gpu& gpu);
+  GpuPart(const EngineShape& shape, const model::Model& model, const WeightShape& weights, const device::Gpu& gpu, std::pmr::memory_resource* memory);
 
   device::CudaDevice& device() { return device_; }
   const device::KvCache& kv() const { return kv_; }

@@ -15,6 +15,11 @@ struct EngineShape {
   uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
   uint32_t max_logits() const;  // rows of logits computed at a time
 };
+// Of a model's matrices.
+struct WeightShape {
+  uint32_t columns = 0;  // the most
+  bool dense = false;    // some in the layers are not quantized
+};
 // Fails with INVALID_ARGUMENT and UNSUPPORTED.
 EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer);
 // Bytes of one layer's keys, or values, in a page on the host; of a page of the layers on the host; of a page of all layers.

@@ -73,7 +73,7 @@ class Bench {
     const device::GpuMemory weights(gpu_, copies * (parts.codes + parts.scales)), x(gpu_, uint64_t{rows} * shape.k * 4), y(gpu_, uint64_t{rows} * shape.n * 4);
     fill(weights, parts, kind);
     fill_floats(x);
-    const cuda::Shape limits{rows, w.k_padded, shape.n, 1, 1, 64, 1, o_.exact, way};
+    const cuda::Shape limits{rows, w.k_padded, shape.n, 1, 1, 64, 1, o_.exact, true, way};
     const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.stream()));
     cuda::Graph* graph = nullptr;
     table_.record_begin(&gpu_.stream());
@@ -98,7 +98,7 @@ class Bench {
 
   // 0: there is none.
   uint64_t library_version() const {
-    table_.matmul_workspace({1, 64, 64, 1, 1, 64, 1, false, cuda::Way::library}, gpu_.stream());
+    table_.matmul_workspace({1, 64, 64, 1, 1, 64, 1, false, true, cuda::Way::library}, gpu_.stream());
     return table_.library_version(gpu_.stream());
   }
 

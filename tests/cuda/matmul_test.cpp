@@ -103,7 +103,7 @@ struct Trial {
     args.exact = c.exact;
     args.way = c.way;
     gpu.pretend(c.n_processors);
-    std::vector<uint8_t> workspace(gpu.table->matmul_workspace({c.rows, c.shapes[0].k, n, 0, 0, 0, 0, c.exact, c.way}, *gpu.stream), 0xff);
+    std::vector<uint8_t> workspace(gpu.table->matmul_workspace({c.rows, c.shapes[0].k, n, 0, 0, 0, 0, c.exact, true, c.way}, *gpu.stream), 0xff);
     args.workspace = {gpu.out(workspace), workspace.size()};
     gpu.table->matmul(args, *gpu.stream);
     gpu.finish();
@@ -245,7 +245,7 @@ class CudaLibrary : public CudaMatmul {
   void SetUp() override {
     CudaMatmul::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    gpu.table->matmul_workspace({64, 64, 64, 0, 0, 0, 0, false, Way::library}, *gpu.stream);
+    gpu.table->matmul_workspace({64, 64, 64, 0, 0, 0, 0, false, true, Way::library}, *gpu.stream);
     if (!gpu.table->library_version(*gpu.stream)) GTEST_SKIP() << "there is no cuBLASLt";
   }
 };
