@@ -9,7 +9,7 @@ trap 'rm -rf "$game"' EXIT
 cp "$here"/subproject/* "$game"
 mkdir "$game/subprojects"
 ln -s "$1" "$game/subprojects/gptq"
-meson setup "$game/build" "$game" --buildtype=debug >"$game/log" 2>&1 || { cat "$game/log"; exit 1; }
+meson setup "$game/build" "$game" --buildtype=plain >"$game/log" 2>&1 || { cat "$game/log"; exit 1; }
 meson compile -C "$game/build" >"$game/log" 2>&1 || { cat "$game/log"; exit 1; }
 "$game/build/game"
 for file in gptq-convert gptq-run unit_tests kernel_test; do
