@@ -177,7 +177,7 @@ TEST_F(Cuda, SamplingFromTheBestIsSamplingFromAll) {
     both.insert(both.end(), others.begin(), others.end());
     return both;
   };
-  for (const int32_t top_k : {1, 5, 40, 256, 300})
+  for (const int32_t top_k : {5, 256, 300})
     for (uint64_t seed = 1; seed <= 3; ++seed) {
       auto sampling = make<gptq_sampling>();
       sampling.temperature = 1.5f;
