@@ -23,11 +23,11 @@ struct Heuristic {
   float waves;
   int reserved[4];
 };
-enum Type : int { f32 = 0, f16 = 2 };
-constexpr int compute_f32 = 68, transposed = 1;
-enum OperationAttribute : int { transpose_a = 3 };
-enum LayoutAttribute : int { layout_rows = 2, layout_columns = 3, layout_stride = 4 };
-enum PreferenceAttribute : int { workspace_max = 1, reductions = 3, alignment_a = 5, alignment_b = 6, alignment_c = 7, alignment_d = 8 };
+constexpr int f32 = 0, f16 = 2, compute_f32 = 68, transposed = 1;
+// Attributes of operations, of layouts, of preferences.
+constexpr int transpose_a = 3;
+constexpr int layout_rows = 2, layout_columns = 3, layout_stride = 4;
+constexpr int workspace_max = 1, reductions = 3, alignment_a = 5, alignment_b = 6, alignment_c = 7, alignment_d = 8;
 constexpr uint32_t reduction_in_workspace = 2;
 
 #define GPTQ_CUBLASLT(X)                                                                                                               \
