@@ -188,8 +188,9 @@ TEST(Host, LibraryComesAndGoes) {
     unload(m);
     ASSERT_EQ(dlclose(library), 0);
   }
-  for (int i = 0; i < 100 && threads_now() != threads; ++i) usleep(1000);
-  EXPECT_EQ(threads_now(), threads);
+  // A thread that was joined may be listed a little longer: at the end one of ours, at the beginning one of an earlier test.
+  for (int i = 0; i < 1000 && threads_now() > threads; ++i) usleep(1000);
+  EXPECT_LE(threads_now(), threads);
 }
 
 }  // namespace
