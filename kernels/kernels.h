@@ -46,22 +46,20 @@ constexpr uint32_t line_byte(uint32_t column) { return (column % 16) / 4 * 16 + 
 // Place of a column within its tile's 64 float32 activations: what comes of a line unpacked byte by byte of its 32-bit lanes.
 constexpr uint32_t float_place(uint32_t column) { return column % 4 * 16 + column % 16 / 4 * 4 + column % 64 / 16; }
 
-// Activations as int8: x = scale * multiplier * q with one scale a token and a whole multiplier for every 16 columns. 128 columns (two
-// tiles; the second of the last may be missing: zeros) of a token are a record: q of both tiles in line order, then the multipliers of
-// its eight blocks, each twice. Block b is the columns at bytes 4b..4b+3 of the four 32-byte halves of the lines: one 32-bit lane of sums.
-// The sums take zero points off again, so they are as long as a group allows: 128, 64 or 16 columns in a row.
-constexpr uint32_t record_columns = 128;
+// Activations as int8: x = scale * multiplier * q with one scale a token and a whole multiplier for every 16 columns. 64 columns of a
+// token are a record: q in line order, so that 32-bit lane c of each 16 bytes is of block c, then each block's multiplier, twice.
+// The sums take zero points off again, so they are as long as a group allows: 64 or 16 columns in a row.
+constexpr uint32_t record_columns = 64;
 constexpr int32_t largest_multiplier = 32767;
 struct Record {
   int8_t q[record_columns];
-  int16_t multiplier[8][2];  // 1..largest_multiplier
+  int16_t multiplier[4][2];  // 1..largest_multiplier
 };
-constexpr uint32_t n_records(uint32_t k_padded) { return (k_padded + record_columns - 1) / record_columns; }
-constexpr uint32_t activation_sum_block(uint32_t group) { return group % 128 == 0 ? 128 : group % 64 == 0 ? 64 : 16; }
+constexpr uint32_t activation_sum_block(uint32_t group) { return group % 64 ? 16 : 64; }
 struct Int8Activations {
-  Record* records;    // [n_records(k_padded)][rows]
+  Record* records;    // [k_padded / 64][rows]
   float* scale;       // [rows]: max|x| / (127 * largest_multiplier)
-  float* sum;         // [k_padded / sum_block up][rows]: the sum of multiplier * q
+  float* sum;         // [k_padded / sum_block][rows]: the sum of multiplier * q
   uint32_t rows, k_padded, sum_block;
 };
 

@@ -36,10 +36,6 @@ constexpr void write_code(uint8_t* tile, Kind kind, uint32_t row, uint32_t colum
   tile[p.high_byte] = static_cast<uint8_t>((tile[p.high_byte] & ~(1u << p.high_shift)) | (code >> 2 & 1) << p.high_shift);
 }
 
-// Byte of a column within its record's q, and its block.
-constexpr uint32_t record_byte(uint32_t column) { return column % record_columns / 64 * 64 + line_byte(column % 64); }
-constexpr uint32_t record_block(uint32_t column) { return line_byte(column % 64) % 32 / 4; }
-
 // The same for all codes of a tile; writes tile_bytes(kind) bytes.
 inline void pack_tile(Kind kind, const uint8_t codes[16][64], uint8_t* tile) {
   uint8_t lines[16][64];

@@ -55,12 +55,20 @@ GPTQ_INLINE void load_zeros(const Matrix& w, uint64_t group, __m256& low, __m256
   high = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)));
 }
 
-// Four vectors of eight rows -> [row][4].
-GPTQ_INLINE void store_transposed(const __m256 (&pieces)[4], float* out) {
+// Four vectors of eight rows -> vectors of four elements of row r, then of row r + 4.
+GPTQ_INLINE void transpose(const __m256 (&pieces)[4], __m256 (&rows)[4]) {
   const __m256 low[2] = {_mm256_unpacklo_ps(pieces[0], pieces[1]), _mm256_unpacklo_ps(pieces[2], pieces[3])};
   const __m256 high[2] = {_mm256_unpackhi_ps(pieces[0], pieces[1]), _mm256_unpackhi_ps(pieces[2], pieces[3])};
-  const __m256 rows[4] = {_mm256_shuffle_ps(low[0], low[1], 0x44), _mm256_shuffle_ps(low[0], low[1], 0xee),
-                          _mm256_shuffle_ps(high[0], high[1], 0x44), _mm256_shuffle_ps(high[0], high[1], 0xee)};
+  rows[0] = _mm256_shuffle_ps(low[0], low[1], 0x44);
+  rows[1] = _mm256_shuffle_ps(low[0], low[1], 0xee);
+  rows[2] = _mm256_shuffle_ps(high[0], high[1], 0x44);
+  rows[3] = _mm256_shuffle_ps(high[0], high[1], 0xee);
+}
+
+// The same into memory, [row][4].
+GPTQ_INLINE void store_transposed(const __m256 (&pieces)[4], float* out) {
+  __m256 rows[4];
+  transpose(pieces, rows);
   for (int r = 0; r < 4; ++r) {
     _mm_store_ps(out + r * 4, _mm256_castps256_ps128(rows[r]));
     _mm_store_ps(out + (r + 4) * 4, _mm256_extractf128_ps(rows[r], 1));

@@ -1,101 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_int8 with vpdpbusd, a line of 64 bytes at a time: codes are unsigned, activations signed. 8-bit codes are two 4-bit halves, so
-// that the sums of a record fit int16 and can be multiplied in one instruction.
+// matmul_int8 with vpdpbusd: codes are unsigned, activations signed. The sums of a tile's products fit int16 and can be multiplied in one
+// instruction.
 #include "kernels/matmul_int8/x86.h"
 
 namespace gptq::kernels {
 namespace {
 
-// Two rows of codes.
-struct RowPair {
-  __m512i low, high;
-};
-
-GPTQ_INLINE __m512i load_line(const void* line) { return _mm512_loadu_si512(line); }
-
-// Rows `line` and line + 8 of a tile; 8 bit: the halves of the codes of row `line`.
-template <Kind kind>
-GPTQ_INLINE RowPair load_rows(const uint8_t* tile, uint32_t line) {
-  const __m512i mask = _mm512_set1_epi8(kind == Kind::q2 ? 3 : 15);
-  __m512i v;
-  if constexpr (kind == Kind::q4 || kind == Kind::q8) {
-    v = load_line(tile + 64 * line);
-  } else {
-    v = _mm512_srl_epi16(load_line(tile + 64 * (line % 4)), _mm_cvtsi32_si128(static_cast<int>(line / 4 * 2)));
-  }
-  if constexpr (kind == Kind::q3) {
-    const __m512i high = _mm512_srl_epi16(load_line(tile + 256 + 64 * (line / 4)), _mm_cvtsi32_si128(static_cast<int>(line % 4)));
-    v = _mm512_or_si512(_mm512_and_si512(v, _mm512_set1_epi8(0x33)), _mm512_slli_epi16(_mm512_and_si512(high, _mm512_set1_epi8(0x11)), 2));
-  }
-  return {_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
-}
-
-// Two rows of a record: codes, and a scale for each that the step has. 8 bit: the halves of one row.
-template <uint32_t tiles>
-struct Rows {
-  RowPair codes[tiles];
-  __m512 scale[2][tiles];
-};
-
 struct Avx512Vnni {
-  static constexpr uint32_t tokens = 16, lanes = 16;  // half of L1 for the sums
+  static constexpr uint32_t tokens = 32;  // so that the sums stay in L1
+  static constexpr uint32_t lines = 4;    // together: two to a vector, eight registers of codes
 
-  template <Kind kind, Step step, uint32_t tiles>
-  GPTQ_INLINE Rows<tiles> load(const uint8_t* codes, const float* scale, uint32_t line) {
-    Rows<tiles> w;
+  struct Lines {
+    __m512i codes[2][4];
+  };
+
+  // 16 bytes, four times.
+  GPTQ_INLINE __m512i load_to_all(const void* data) { return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(data))); }
+
+  // 16 bytes of two lines, twice each: low nibbles, then high ones, from bit `shift` of each line's on.
+  GPTQ_INLINE __m512i nibbles(const uint8_t* first, uint32_t first_shift, const uint8_t* second, uint32_t second_shift, char mask) {
+    const __m512i both = _mm512_mask_broadcast_i32x4(load_to_all(first), 0xff00, _mm_loadu_si128(reinterpret_cast<const __m128i*>(second)));
+    const int64_t a = first_shift, b = second_shift;
+    return _mm512_and_si512(_mm512_srlv_epi64(both, _mm512_setr_epi64(a, a, a + 4, a + 4, b, b, b + 4, b + 4)), _mm512_set1_epi8(mask));
+  }
+
+  // Lines `line` and line + 1.
+  template <Kind kind>
+  GPTQ_INLINE __m512i load_codes(const uint8_t* tile, uint32_t line) {
+    const uint32_t next = line + 1;
+    if constexpr (kind == Kind::q4 || kind == Kind::q8) return nibbles(tile + 64 * line, 0, tile + 64 * next, 0, 15);
+    const __m512i low = nibbles(tile + 64 * (line % 4), line / 4 * 2, tile + 64 * (next % 4), next / 4 * 2, 3);
+    if constexpr (kind == Kind::q2) return low;
+    const uint8_t* high = tile + 256 + 64 * (line / 4);
+    return _mm512_or_si512(low, _mm512_slli_epi16(nibbles(high, line % 4, high, next % 4, 1), 2));
+  }
+
+  template <Kind kind>
+  GPTQ_INLINE Lines load_lines(const uint8_t* tile, uint32_t line) {
+    Lines w;
 #pragma GCC unroll 2
-    for (uint32_t i = 0; i < tiles; ++i) w.codes[i] = load_rows<kind>(codes + i * tile_bytes(kind), line);
-#pragma GCC unroll 2
-    for (uint32_t i = 0; i < (step == Step::tiles2 ? 1 : tiles); ++i)
-#pragma GCC unroll 2
-      for (uint32_t r = 0; r < 2; ++r) {
-        const uint32_t row = line + (kind == Kind::q8 ? 0 : 8 * r);
-        w.scale[r][i] = step == Step::pieces ? _mm512_broadcast_f32x4(_mm_loadu_ps(scale + i * 64 + row * 4)) : _mm512_set1_ps(scale[i * 16 + row]);
-        if (kind == Kind::q8 && r) w.scale[r][i] = _mm512_mul_ps(w.scale[r][i], _mm512_set1_ps(16));
-      }
+    for (uint32_t i = 0; i < 2; ++i)
+#pragma GCC unroll 4
+      for (uint32_t t = 0; t < 4; ++t) w.codes[i][t] = load_codes<kind>(tile + 16 * t, line + 2 * i);
     return w;
   }
 
-  // Sums of codes * q fit int16, so vpmaddwd multiplies them, each with a multiplier and a zero above it.
-  template <Kind kind, Step step, uint32_t tiles>
-  GPTQ_INLINE void add_token(const Rows<tiles>& w, const Record& x, float* sum) {
-    constexpr uint32_t steps = step == Step::tiles2 ? 1 : tiles, count = tiles / steps;
-    // Broadcast by the load: after the shift it would be a shuffle, on the ports that all the rest waits for.
-    const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.multiplier)));
-    const __m512i multipliers = _mm512_srli_epi32(twice, 16);
-    __m512 sums[2] = {_mm512_load_ps(sum), kind == Kind::q8 ? _mm512_setzero_ps() : _mm512_load_ps(sum + lanes)};
-#pragma GCC unroll 2
-    for (uint32_t s = 0; s < steps; ++s) {
-      __m512i low = _mm512_setzero_si512(), high = low;
-#pragma GCC unroll 2
-      for (uint32_t i = 0; i < count; ++i) {
-        const __m512i q = load_line(x.q + 64 * (s * count + i));
-        low = _mm512_dpbusd_epi32(low, w.codes[s * count + i].low, q);
-        high = _mm512_dpbusd_epi32(high, w.codes[s * count + i].high, q);
-      }
-      __m512& high_of = kind == Kind::q8 ? sums[0] : sums[1];
-      sums[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(low, multipliers)), w.scale[0][s], sums[0]);
-      high_of = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(high, multipliers)), w.scale[1][s], high_of);
-    }
-    _mm512_store_ps(sum, sums[0]);
-    if (kind != Kind::q8) _mm512_store_ps(sum + lanes, sums[1]);
+  // vpmaddwd multiplies the sums' lower halves; the multipliers have zeros above them.
+  GPTQ_INLINE void add_products(__m512i dots, __m512i multipliers, const float* scale, float* sum) {
+    const __m512 products = _mm512_cvtepi32_ps(_mm512_madd_epi16(dots, multipliers));
+    _mm512_store_ps(sum, _mm512_fmadd_ps(products, _mm512_load_ps(scale), _mm512_load_ps(sum)));
   }
 
-  // All 16 rows of a record, or of its first tile.
-  template <Kind kind, Step step, uint32_t tiles, uint32_t T>
-  GPTQ_INLINE void add_record(const uint8_t* codes, const float* scale, const Record* x, uint32_t n, float* sums) {
-    constexpr uint32_t rows = rows_of_line<kind>;
-#pragma GCC unroll 1
-    for (uint32_t line = 0; line < 16 / rows; ++line) {
-      prefetch_part<tiles * tile_bytes(kind) * rows / 16>(codes + prefetch_bytes, line);
-      const Rows<tiles> w = load<kind, step, tiles>(codes, scale, line);
-#pragma GCC unroll 1
-      for (uint32_t t = 0; t < (T ? T : n); ++t, sums += rows * lanes) add_token<kind, step, tiles>(w, x[t], sums);
+  GPTQ_INLINE void add_token(const Lines& w, const float (*scale)[8], const Record& x, float* sum) {
+    __m512i first = _mm512_setzero_si512(), second = first;
+#pragma GCC unroll 4
+    for (uint32_t t = 0; t < 4; ++t) {
+      const __m512i q = load_to_all(x.q + 16 * t);
+      first = _mm512_dpbusd_epi32(first, w.codes[0][t], q);
+      second = _mm512_dpbusd_epi32(second, w.codes[1][t], q);
     }
+    const __m512i multipliers = _mm512_srli_epi32(load_to_all(x.multiplier), 16);
+    add_products(first, multipliers, scale[0], sum);
+    add_products(second, multipliers, scale[2], sum + 16);
   }
-
-  // The upper half onto the lower.
-  GPTQ_INLINE __m256 load_sums(const float* sums) { return _mm256_add_ps(_mm256_load_ps(sums), _mm256_load_ps(sums + 8)); }
 };
 
 }  // namespace

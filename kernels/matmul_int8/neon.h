@@ -32,7 +32,7 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t token, uint32_
   for (uint32_t tile = 0; tile < n_tiles; ++tile, codes += tile_bytes(kind)) {
     const bool same_group = tile && a.w->group % 64 == 0 && tile * 64 % a.w->group;
     if (!same_group) load_row_scales(*a.w, block, tile, scales);
-    add_tile<kind>(codes, scales, a.x8.records + uint64_t{tile / 2} * a.x8.rows + token, tile % 2, n, sums);
+    add_tile<kind>(codes, scales, a.x8.records + uint64_t{tile} * a.x8.rows + token, n, sums);
   }
   for (uint32_t t = 0; t < n; ++t) {
     float zeros[16];

@@ -27,31 +27,28 @@ GPTQ_INLINE int32x4_t add_dots(int32x4_t sums, uint8x16_t codes, int8x16_t q) {
 #endif
 }
 
-// One token's part of a tile: its two half lines of q, and the multipliers of blocks 0..3 and 4..7.
+// One token's part of a tile: q, and the multipliers of its blocks.
 struct Columns {
-  int8x16_t q[2][2];
-  int32x4_t multiplier[2];
+  int8x16_t q[4];
+  int32x4_t multiplier;
 };
 
-GPTQ_INLINE Columns load_columns(const Record& x, uint32_t tile) {
-  const int8_t* q = x.q + 64 * tile;
-  const int16x8_t multiplier = vld2q_s16(reinterpret_cast<const int16_t*>(x.multiplier)).val[0];
-  return {{{vld1q_s8(q), vld1q_s8(q + 16)}, {vld1q_s8(q + 32), vld1q_s8(q + 48)}}, {vmovl_s16(vget_low_s16(multiplier)), vmovl_high_s16(multiplier)}};
+GPTQ_INLINE Columns load_columns(const Record& x) {
+  const int16x4_t multiplier = vld2_s16(&x.multiplier[0][0]).val[0];
+  return {{vld1q_s8(x.q), vld1q_s8(x.q + 16), vld1q_s8(x.q + 32), vld1q_s8(x.q + 48)}, vmovl_s16(multiplier)};
 }
 
 // A row of a tile: the sums of codes * multiplier * q, which fit int32: 16 * 15 * 127 * 32767 < 2^31.
 GPTQ_INLINE float32x4_t multiply_row(const Half& first, const Half& second, const Columns& x) {
-  int32x4_t sums[2];
-#pragma GCC unroll 2
-  for (int j = 0; j < 2; ++j) sums[j] = add_dots(add_dots(vdupq_n_s32(0), first.val[j], x.q[0][j]), second.val[j], x.q[1][j]);
-  return vcvtq_f32_s32(vmlaq_s32(vmulq_s32(sums[0], x.multiplier[0]), sums[1], x.multiplier[1]));
+  const int32x4_t half = add_dots(add_dots(vdupq_n_s32(0), first.val[0], x.q[0]), first.val[1], x.q[1]);
+  return vcvtq_f32_s32(vmulq_s32(add_dots(add_dots(half, second.val[0], x.q[2]), second.val[1], x.q[3]), x.multiplier));
 }
 
 GPTQ_INLINE void add_to(float* sums, float32x4_t products, float32x4_t scale) { store(sums, fma(products, scale, load(sums))); }
 
 // All 16 rows of a tile for n tokens.
 template <Kind kind>
-GPTQ_INLINE void add_tile(const uint8_t* codes, const RowScales& scales, const Record* x, uint32_t tile, uint32_t n, Sums& sums) {
+GPTQ_INLINE void add_tile(const uint8_t* codes, const RowScales& scales, const Record* x, uint32_t n, Sums& sums) {
   constexpr uint32_t lines = kind == Kind::q8 ? 16 : 8;
   for (uint32_t line = 0; line < lines; ++line) {
     prefetch_part<tile_bytes(kind) / lines>(codes + 4096, line);
@@ -59,7 +56,7 @@ GPTQ_INLINE void add_tile(const uint8_t* codes, const RowScales& scales, const R
     const uint32_t other = kind == Kind::q8 ? line : line + 8;
     const float32x4_t low = load(scales.scale[line]), high = multiply(load(scales.scale[other]), all(kind == Kind::q8 ? 16 : 1));
     for (uint32_t t = 0; t < n; ++t) {
-      const Columns columns = load_columns(x[t], tile);
+      const Columns columns = load_columns(x[t]);
       add_to(sums.rows[line][t], multiply_row(first.low, second.low, columns), low);
       add_to(sums.rows[other][t], multiply_row(first.high, second.high, columns), high);
     }

@@ -12,7 +12,7 @@ void matmul_int8_ref(const MatmulArgs& a) {
       double sum = 0;
       for (uint32_t column = 0; column < x.k_padded; ++column) {
         const Record& record = x.records[uint64_t{column} / record_columns * x.rows + i];
-        sum += static_cast<double>(weight_at(*a.w, row, column)) * record.multiplier[record_block(column)][0] * record.q[record_byte(column)];
+        sum += static_cast<double>(weight_at(*a.w, row, column)) * record.multiplier[column % 64 / 16][0] * record.q[line_byte(column % 64)];
       }
       float& y = a.y[uint64_t{i} * a.y_stride + row];
       y = static_cast<float>(sum * static_cast<double>(x.scale[i]) + (a.bias ? a.bias[row] : 0.0f) + (a.accumulate ? y : 0.0f));

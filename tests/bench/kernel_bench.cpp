@@ -140,9 +140,9 @@ void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& 
   const Weights weights(shape, m == 1);
   const Matrix& w = weights.copies[0];
   const uint32_t sum_block = activation_sum_block(shape.group);
-  std::vector<Record> records(size_t{m} * n_records(w.k_padded));
+  std::vector<Record> records(size_t{m} * (w.k_padded / record_columns));
   memset(records.data(), 3, records.size() * sizeof(Record));
-  std::vector<float> scale(m, 0.1f), sum(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block), 1);
+  std::vector<float> scale(m, 0.1f), sum(size_t{m} * (w.k_padded / sum_block), 1);
   const std::vector<float> x = random_floats(size_t{m} * w.k_padded);
   std::vector<float> y(size_t{m} * shape.n);
   const Int8Activations x8 = {records.data(), scale.data(), sum.data(), m, w.k_padded, sum_block};
@@ -211,8 +211,8 @@ void bench_subtract_product(benchmark::State& state, const Variant& variant, con
 void bench_small(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n = 2048;
   std::vector<float> x = random_floats(n), y(n), weight = random_floats(n);
-  std::vector<Record> records(n_records(n));
-  std::vector<float> scale(1), sum(n / 128);
+  std::vector<Record> records(n / record_columns);
+  std::vector<float> scale(1), sum(n / 64);
   const Weights weights({Kind::q4, 16, n, 128}, false);
   std::vector<uint16_t> cache(2 * n * 16);
   const uint32_t page = 0;
@@ -221,7 +221,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   const auto call = [&](const auto& args) {
     measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
   };
-  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {records.data(), scale.data(), sum.data(), 1, n, 128}});
+  if (op == "pack_int8") call(PackInt8Args{x.data(), 1, n, nullptr, {records.data(), scale.data(), sum.data(), 1, n, 64}});
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});

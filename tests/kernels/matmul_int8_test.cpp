@@ -15,9 +15,9 @@ struct TestActivations {
   std::vector<float> scale, sum;
 
   TestActivations(uint32_t m, const Matrix& w, std::mt19937& random)
-      : value(size_t{m} * w.k_padded), records(size_t{m} * n_records(w.k_padded)), scale(m) {
+      : value(size_t{m} * w.k_padded), records(size_t{m} * (w.k_padded / record_columns)), scale(m) {
     const uint32_t sum_block = activation_sum_block(w.group);
-    std::vector<double> total(size_t{m} * ((w.k_padded + sum_block - 1) / sum_block));
+    std::vector<double> total(size_t{m} * (w.k_padded / sum_block));
     for (float& s : scale) s = std::uniform_real_distribution<float>(1e-8f, 1e-6f)(random);
     memset(records.data(), 0, records.size() * sizeof(Record));
     for (size_t r = 0; r < records.size(); ++r)
@@ -28,8 +28,8 @@ struct TestActivations {
         const bool extreme = random() % 4 == 0;
         const int code = extreme ? (random() % 2 ? 127 : -127) : static_cast<int>(random() % 255) - 127;
         Record& record = records[size_t{column} / record_columns * m + i];
-        record.q[record_byte(column)] = static_cast<int8_t>(code);
-        const double product = static_cast<double>(code) * record.multiplier[record_block(column)][0];
+        record.q[line_byte(column % 64)] = static_cast<int8_t>(code);
+        const double product = static_cast<double>(code) * record.multiplier[column % 64 / 16][0];
         value[size_t{i} * w.k_padded + column] = scale[i] * product;
         total[size_t{column} / sum_block * m + i] += product;
       }
@@ -106,7 +106,7 @@ TEST_P(matmul_int8, largest_sums) {
       memset(w.codes.data(), 0xff, w.codes.size());
       for (uint32_t i = 0; i < 2; ++i) {
         const int code = i ? -127 : 127;
-        for (uint32_t r = 0; r < 2; ++r) {
+        for (uint32_t r = 0; r < 4; ++r) {
           memset(x.records[r * 2 + i].q, code, record_columns);
           for (auto& multiplier : x.records[r * 2 + i].multiplier) multiplier[0] = multiplier[1] = largest_multiplier;
         }

@@ -70,7 +70,7 @@ CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
     gathered = arena.take<float>(elements);
     return;
   }
-  packed.records = arena.take<kernels::Record>(uint64_t(limits.rows) * kernels::n_records(limits.k_padded));
+  packed.records = arena.take<kernels::Record>(uint64_t(limits.rows) * (limits.k_padded / kernels::record_columns));
   packed.scale = arena.take<float>(limits.rows);
   packed.sum = arena.take<float>(elements / 16);
 }
