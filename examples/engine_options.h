@@ -15,7 +15,7 @@ namespace gptq::tool {
 struct EngineOptions {
   std::string model;
   uint32_t threads = 0, ctx = 0;
-  bool exact = false;
+  bool exact = false, bf16 = false;
   int32_t kv = GPTQ_KV_F16;
   std::string device = "auto", backend;  // cpu, cuda, auto; the backend's shared object
   uint32_t device_layers = 0;
@@ -49,7 +49,7 @@ struct EngineOptions {
   gptq_engine_params engine() const {
     auto params = make<gptq_engine_params>();
     params.ctx_tokens = ctx;
-    params.flags = exact ? GPTQ_ENGINE_EXACT : 0;
+    params.flags = exact ? GPTQ_ENGINE_EXACT : bf16 ? GPTQ_ENGINE_BF16 : 0;
     params.kv_type = kv;
     return params;
   }

@@ -14,7 +14,8 @@
 namespace gptq::tool {
 
 inline void EngineOptions::add_precision_to(CLI::App& app) {
-  app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
+  CLI::Option* all = app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
+  app.add_flag("--bf16", bf16, "bfloat16 activations instead of int8 (W4A16): nearer to --exact; prefill quick with AVX-512 BF16 alone")->excludes(all);
   app.add_option("--kv", kv, "KV cache: f16 (default), f32 or i8")
       ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
 }

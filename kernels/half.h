@@ -20,6 +20,12 @@ static inline uint32_t bits_from_float(float f) {
 
 static inline float float_from_bf16(uint16_t b) { return float_from_bits(uint32_t{b} << 16); }
 
+static inline uint16_t bf16_from_float(float f) {
+  const uint32_t bits = bits_from_float(f);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // NaN stays NaN
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 static inline float float_from_half(uint16_t h) {
   const uint32_t sign = uint32_t{h} >> 15 << 31, exponent = h >> 10 & 31, fraction = h & 0x3ff;
   if (exponent == 31) return float_from_bits(sign | 0x7f800000 | fraction << 13);

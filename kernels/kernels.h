@@ -75,6 +75,7 @@ struct MatmulArgs {
   const Matrix* w;
   Int8Activations x8;   // matmul_int8: packed for this matrix's k_padded, group and perm; m <= x8.rows
   const float* x;       // matmul_float: [m][k_padded], columns already in the matrix's order (perm applied, padding 0); quantized: by float_place
+  const uint16_t* x16;  // matmul_bf16, of quantized kinds alone: [m][k_padded] bfloat16, columns in the matrix's order
   float* y;             // [m][y_stride]
   uint32_t m, y_stride;
   uint32_t first_block, last_block;
@@ -186,18 +187,19 @@ struct AddProductArgs {
 };
 
 #define GPTQ_KERNEL_OPS(X) \
-  X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
+  X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(matmul_bf16, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
   X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
   X(merge_attention, MergeAttentionArgs) X(subtract_product, SubtractProductArgs) \
   X(add_product, AddProductArgs)
 
+// matmul_bf16 is NULL where the CPU has no products of bfloat16.
 struct Kernels {
 #define X(op, Args) void (*op)(const Args&);
   GPTQ_KERNEL_OPS(X)
 #undef X
 };
 
-enum class Level : uint8_t { ref, avx2, avx512vnni, neon, neon_dotprod, neon_i8mm };
+enum class Level : uint8_t { ref, avx2, avx512vnni, neon, neon_dotprod, neon_i8mm, avx512bf16 };
 
 // What this CPU has (GPTQ_CPU_* bits, GPTQ_CPU_REFERENCE always set).
 uint32_t detect_cpu();

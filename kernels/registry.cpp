@@ -28,7 +28,8 @@ namespace {
 const Variant table[] = {GPTQ_KERNEL_VARIANTS(VARIANT)};
 #undef VARIANT
 
-constexpr Level levels[] = {Level::ref, Level::avx2, Level::avx512vnni, Level::neon, Level::neon_dotprod, Level::neon_i8mm};
+constexpr Level levels[] = {Level::ref, Level::avx2, Level::avx512vnni, Level::neon, Level::neon_dotprod, Level::neon_i8mm,
+                            Level::avx512bf16};
 
 // The GPTQ_CPU_* bit; the reference's is apart from the rest.
 constexpr uint32_t level_bit(Level level) { return level == Level::ref ? 0x40000000u : 1u << (static_cast<uint32_t>(level) - 1); }
@@ -59,6 +60,7 @@ bool cpu_has(Level level) {
     case Level::avx512vnni:
       return cpu_has(Level::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+    case Level::avx512bf16: return cpu_has(Level::avx512vnni) && __builtin_cpu_supports("avx512bf16");
 #elif defined(__aarch64__)
     case Level::neon: return true;
 #if defined(__linux__)
@@ -78,8 +80,12 @@ uint32_t detect_cpu() {
 
 Kernels select_kernels(uint32_t mask) {
   const uint32_t allowed = detect_cpu() & (mask ? mask : ~0u);
+  const auto function = [&](const char* op) {
+    const Variant* found = best(op, allowed);
+    return found ? found->function : nullptr;
+  };
   Kernels kernels;
-#define X(op, Args) kernels.op = reinterpret_cast<void (*)(const Args&)>(best(#op, allowed)->function);
+#define X(op, Args) kernels.op = reinterpret_cast<void (*)(const Args&)>(function(#op));
   GPTQ_KERNEL_OPS(X)
 #undef X
   return kernels;
@@ -90,8 +96,9 @@ void describe_kernels(uint32_t mask, char* text, size_t cap) {
   if (cap) text[0] = 0;
   size_t used = 0;
   const auto add = [&](const char* op) {
-    if (used >= cap) return;
-    used += static_cast<size_t>(snprintf(text + used, cap - used, "%s%s=%s", used ? " " : "", op, level_name(best(op, allowed)->level)));
+    const Variant* found = best(op, allowed);
+    if (used >= cap || !found) return;
+    used += static_cast<size_t>(snprintf(text + used, cap - used, "%s%s=%s", used ? " " : "", op, level_name(found->level)));
   };
 #define X(op, Args) add(#op);
   GPTQ_KERNEL_OPS(X)
@@ -111,6 +118,7 @@ const char* level_name(Level level) {
     case Level::neon: return "neon";
     case Level::neon_dotprod: return "neon_dotprod";
     case Level::neon_i8mm: return "neon_i8mm";
+    case Level::avx512bf16: return "avx512bf16";
   }
   return "unknown";
 }

@@ -105,7 +105,8 @@ typedef int32_t(GPTQ_CALL *gptq_text_fn)(void *user, const char *text, size_t si
 
 /* ---- A. library and runtime ---- */
 
-enum { GPTQ_CPU_AVX2 = 1, GPTQ_CPU_AVX512_VNNI = 2, GPTQ_CPU_NEON = 4, GPTQ_CPU_NEON_DOTPROD = 8, GPTQ_CPU_NEON_I8MM = 16, GPTQ_CPU_REFERENCE = 0x40000000 };
+enum { GPTQ_CPU_AVX2 = 1, GPTQ_CPU_AVX512_VNNI = 2, GPTQ_CPU_NEON = 4, GPTQ_CPU_NEON_DOTPROD = 8, GPTQ_CPU_NEON_I8MM = 16, GPTQ_CPU_AVX512_BF16 = 32,
+       GPTQ_CPU_REFERENCE = 0x40000000 };
 
 typedef struct gptq_runtime_desc {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
@@ -245,7 +246,10 @@ GPTQ_API gptq_status GPTQ_CALL gptq_chat_render(const gptq_model *m, const gptq_
 /* ---- D. engine = KV arena + scheduler ---- */
 
 enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1, GPTQ_KV_I8 = 2 };   /* I8: int8 with a float32 scale a row and head */
-enum { GPTQ_ENGINE_EXACT = 1 };               /* float32 activations and, unless kv_type says otherwise, a float32 KV cache */
+/* As what quantized matrices read their inputs on the CPU: int8 by default, with EXACT float32 (and a float32 KV cache unless kv_type says
+ * otherwise), with BF16 bfloat16, which is near EXACT and half as fast as int8 in prefill where the CPU has AVX-512 BF16, elsewhere as slow
+ * as EXACT. A GPU computes with float16 anyway, with EXACT in 22 bits. EXACT and BF16 exclude each other. */
+enum { GPTQ_ENGINE_EXACT = 1, GPTQ_ENGINE_BF16 = 2 };
 struct gptq_engine_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   uint64_t kv_bytes;                          /* size of the KV arena; 0 = max_sessions * ctx_tokens */

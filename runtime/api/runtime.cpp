@@ -18,7 +18,7 @@ const char* GPTQ_CALL gptq_build_info(void) {
          "gcc " __VERSION__
 #endif
 #if defined(__x86_64__)
-         ", x86-64: reference, avx2, avx512vnni";
+         ", x86-64: reference, avx2, avx512vnni, avx512bf16";
 #elif defined(__aarch64__)
          ", aarch64: reference";
 #else

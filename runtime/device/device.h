@@ -8,6 +8,9 @@
 
 namespace gptq::device {
 
+// As what quantized matrices read their inputs.
+enum class Activations : uint8_t { int8, bf16, f32 };
+
 // What products read: x, or its RMS norm, or silu(x) * up.
 struct Input {
   float* x;                     // [rows][k]; with up it may be overwritten

@@ -35,7 +35,7 @@ base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, uin
 Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena)
     : rotation(spec, shape.ctx_tokens, shape.batch_tokens, arena),
       workspace(spec, rows_on_host(shape), shape.first_device_layer == spec.n_layers ? shape.max_logits() : 0, arena),
-      device({rows_on_host(shape), k_padded, shape.exact, spec.n_embd, spec.n_heads, spec.head_dim, shape.ctx_tokens}, arena),
+      device({rows_on_host(shape), k_padded, shape.activations, spec.n_embd, spec.n_heads, spec.head_dim, shape.ctx_tokens}, arena),
       pages(shape.n_pages, arena),
       members(arena.take<Member>(shape.max_sessions)),
       sequences(arena.take<device::Sequence>(shape.max_sessions)),

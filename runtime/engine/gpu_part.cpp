@@ -18,7 +18,8 @@ uint64_t kv_half(const EngineShape& shape, const model::ModelSpec& spec) {
 
 device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights) {
   const uint32_t widest = std::max({2 * spec.n_ff, (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim, spec.n_vocab, spec.n_embd});
-  return {{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens, shape.exact, weights.dense},
+  return {{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
+           shape.activations == device::Activations::f32, weights.dense},
           shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab, spec.rope.dim};
 }
 

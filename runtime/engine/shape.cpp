@@ -38,9 +38,11 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
   if (params.kv_type < GPTQ_KV_F16 || params.kv_type > GPTQ_KV_I8)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
-  if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
-  shape.exact = params.flags & GPTQ_ENGINE_EXACT;
-  shape.kv_kind = shape.exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
+  const bool exact = params.flags & GPTQ_ENGINE_EXACT, bf16 = params.flags & GPTQ_ENGINE_BF16;
+  if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT | GPTQ_ENGINE_BF16)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
+  if (exact && bf16) base::fail(GPTQ_E_INVALID_ARGUMENT, "GPTQ_ENGINE_EXACT and GPTQ_ENGINE_BF16 exclude each other");
+  shape.activations = exact ? device::Activations::f32 : bf16 ? device::Activations::bf16 : device::Activations::int8;
+  shape.kv_kind = exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
   if (first_device_layer < spec.n_layers && params.kv_type == GPTQ_KV_F32)
     base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16 or int8: choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type");
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an engine is asked to hold: gptq_engine_params with every default filled in.
 #pragma once
+#include "device/device.h"
 #include "gptq/gptq.h"
 #include "model/spec.h"
 
@@ -9,7 +10,7 @@ namespace gptq::engine {
 struct EngineShape {
   uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, n_pages;
   uint32_t first_device_layer;  // of the model
-  bool exact;
+  device::Activations activations;
   kernels::KvKind kv_kind;     // on the host; on a GPU float16 stands in for float32
 
   uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }

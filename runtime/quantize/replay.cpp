@@ -44,7 +44,7 @@ Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory) : 
 Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena)
     : rotation(spec, plan.row_tokens, plan.chunk_tokens, arena),
       workspace(spec, plan.chunk_tokens, 0, arena),
-      device({plan.chunk_tokens, 0, true, 0, spec.n_heads, spec.head_dim, plan.row_tokens}, arena),  // dense matrices gather nothing, nor is anything normed on the way
+      device({plan.chunk_tokens, 0, device::Activations::f32, 0, spec.n_heads, spec.head_dim, plan.row_tokens}, arena),  // dense matrices gather nothing, nor is anything normed on the way
       kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))) {}
 
 Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,

@@ -70,7 +70,7 @@ TEST_P(NoAllocation, WhileGenerating) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, NoAllocation,
-                         testing::Combine(testing::Values(0u, uint32_t(GPTQ_ENGINE_EXACT)), testing::Values(1u, 3u)));
+                         testing::Combine(testing::Values(0u, uint32_t(GPTQ_ENGINE_EXACT), uint32_t(GPTQ_ENGINE_BF16)), testing::Values(1u, 3u)));
 
 TEST(Memory, GoesBackInEveryOrderOfRelease) {
   std::array<int, 4> order = {0, 1, 2, 3};
@@ -213,7 +213,7 @@ TEST(Memory, EstimateIsTrue) {
   std::vector<std::string> files = {text_model()};
   for (const std::string& folder : checkpoint_folders()) files.push_back(converted(folder));
   for (const std::string& path : files)
-    for (const auto& params : {engine_of(0), engine_of(GPTQ_ENGINE_EXACT), big}) {
+    for (const auto& params : {engine_of(0), engine_of(GPTQ_ENGINE_EXACT), engine_of(GPTQ_ENGINE_BF16), big}) {
       Host host;
       const Runtime rt(host.desc(2));
       auto source = make<gptq_source>();

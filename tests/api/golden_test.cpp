@@ -80,24 +80,29 @@ TEST_P(Golden, TextToIds) {
   }
 }
 
-TEST_P(Golden, Int8IsNearExact) {
-  Chain exact = chain(GPTQ_ENGINE_EXACT), int8 = chain(0);
+TEST_P(Golden, Int8AndBf16AreNearExact) {
+  Chain exact = chain(GPTQ_ENGINE_EXACT), int8 = chain(0), bf16 = chain(GPTQ_ENGINE_BF16);
   const size_t n_vocab = exact.model.info().n_vocab;
-  double sum = 0;
+  double int8_sum = 0, bf16_sum = 0;
   size_t rows = 0;
   for (const Prompt& prompt : prompts_) {
-    std::vector<float> logits[2];
-    for (Chain* c : {&exact, &int8}) {
-      Session& session = c->session;
-      session.truncate(0);
-      logits[c == &int8] = all_logits(c->model, c->engine, session, prompt.ids);
+    const auto logits = [&](Chain& c) {
+      c.session.truncate(0);
+      return all_logits(c.model, c.engine, c.session, prompt.ids);
+    };
+    const std::vector<float> truth = logits(exact), from_int8 = logits(int8), from_bf16 = logits(bf16);
+    for (size_t at = 0; at < prompt.ids.size() * n_vocab; at += n_vocab, ++rows) {
+      int8_sum += kl(truth.data() + at, from_int8.data() + at, n_vocab);
+      bf16_sum += kl(truth.data() + at, from_bf16.data() + at, n_vocab);
     }
-    for (size_t i = 0; i < prompt.ids.size(); ++i, ++rows)
-      sum += kl(logits[0].data() + i * n_vocab, logits[1].data() + i * n_vocab, n_vocab);
   }
-  const double mean = sum / static_cast<double>(rows);
-  RecordProperty("kl_mean", std::to_string(mean));
-  EXPECT_LE(mean, name_of(GetParam()).starts_with("random") ? kl_random : kl_trained);
+  const double n = static_cast<double>(rows);
+  RecordProperty("kl_int8", std::to_string(int8_sum / n));
+  RecordProperty("kl_bf16", std::to_string(bf16_sum / n));
+  const bool random = name_of(GetParam()).starts_with("random");
+  EXPECT_LE(int8_sum / n, random ? kl_random : kl_trained);
+  EXPECT_LE(bf16_sum / n, (random ? kl_random : kl_trained) / 4);
+  EXPECT_GT(bf16_sum, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden, testing::ValuesIn(checkpoint_folders()), [](const auto& info) {

@@ -20,13 +20,16 @@ uint32_t columns_max(const model::Model& model) {
   return most;
 }
 
+using device::Activations;
+
 // One sequence going through a model, layer by layer, a few rows at a time.
 class Stream {
  public:
-  Stream(const model::Model& model, base::Pool& pool, bool exact, uint32_t ctx)
-      : model_(model), memory_(std::pmr::get_default_resource(), measure(model, exact, ctx)), arena_(memory_.data()),
-        rotation_(model.spec, ctx, rows_max, arena_), workspace_(model.spec, rows_max, 1, arena_), scratch_(limits(model, exact, ctx), arena_),
+  Stream(const model::Model& model, base::Pool& pool, Activations activations, uint32_t ctx)
+      : model_(model), memory_(std::pmr::get_default_resource(), measure(model, activations, ctx)), arena_(memory_.data()),
+        rotation_(model.spec, ctx, rows_max, arena_), workspace_(model.spec, rows_max, 1, arena_), scratch_(limits(model, activations, ctx), arena_),
         device_(kernels::select_kernels(0), pool, scratch_) {
+    const bool exact = activations == Activations::f32;
     const model::ModelSpec& spec = model.spec;
     const uint64_t half = uint64_t{spec.n_kv_heads} * spec.head_dim * page_tokens * (exact ? 4 : 2);
     const uint64_t page = (2 * half * spec.n_layers + base::Buffer::align - 1) / base::Buffer::align * base::Buffer::align;
@@ -50,14 +53,14 @@ class Stream {
   std::span<float> x() { return {workspace_.x, size_t{sequence_.n_rows} * model_.spec.n_embd}; }
 
  private:
-  static device::CpuLimits limits(const model::Model& model, bool exact, uint32_t ctx) {
-    return {rows_max, columns_max(model), exact, model.spec.n_embd, model.spec.n_heads, model.spec.head_dim, ctx};
+  static device::CpuLimits limits(const model::Model& model, Activations activations, uint32_t ctx) {
+    return {rows_max, columns_max(model), activations, model.spec.n_embd, model.spec.n_heads, model.spec.head_dim, ctx};
   }
-  static size_t measure(const model::Model& model, bool exact, uint32_t ctx) {
+  static size_t measure(const model::Model& model, Activations activations, uint32_t ctx) {
     base::Arena arena;
     engine::Rotation(model.spec, ctx, rows_max, arena);
     engine::Workspace(model.spec, rows_max, 1, arena);
-    device::CpuScratch(limits(model, exact, ctx), arena);
+    device::CpuScratch(limits(model, activations, ctx), arena);
     return arena.used();
   }
 
@@ -105,8 +108,8 @@ struct LayerError {
 
 // The model on its own; the model with each layer fed what the reference has there; and the reference.
 struct Streams {
-  Streams(const model::Model& model, const model::Model& truth, base::Pool& pool, bool exact, uint32_t ctx)
-      : own(model, pool, exact, ctx), fed(model, pool, exact, ctx), reference(truth, pool, true, ctx), errors(model.spec.n_layers + 1) {}
+  Streams(const model::Model& model, const model::Model& truth, base::Pool& pool, Activations activations, uint32_t ctx)
+      : own(model, pool, activations, ctx), fed(model, pool, activations, ctx), reference(truth, pool, Activations::f32, ctx), errors(model.spec.n_layers + 1) {}
   Stream own, fed, reference;
   std::vector<LayerError> errors;  // the embedding's, then the layers'
 };
@@ -158,7 +161,8 @@ void run(const Options& o) {
   if (model.spec.n_embd != reference.spec.n_embd || model.spec.n_layers != reference.spec.n_layers ||
       model.spec.n_vocab != reference.spec.n_vocab)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "the two models have different shapes");
-  Streams streams(model, reference, pool, o.exact, static_cast<uint32_t>(windows[0].size()));
+  const Activations activations = o.exact ? Activations::f32 : o.bf16 ? Activations::bf16 : Activations::int8;
+  Streams streams(model, reference, pool, activations, static_cast<uint32_t>(windows[0].size()));
   for (size_t w = 0; w < windows.size(); ++w) {
     const std::span<const gptq_token> tokens(windows[w]);
     for (size_t at = 0; at < tokens.size(); at += rows_max)

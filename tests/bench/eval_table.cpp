@@ -67,7 +67,9 @@ void table(const Options& given) {
   print_row(reference);
   for (const auto& c : candidates) print_row(*c);
   std::printf("\n%zu windows of %u tokens; the first file %s.\n", windows.size(), ctx,
-              o.exact ? "and all others in exact mode" : "in exact mode, the others with int8 activations");
+              o.exact  ? "and all others in exact mode"
+              : o.bf16 ? "in exact mode, the others with bfloat16 activations"
+                       : "in exact mode, the others with int8 activations");
 }
 
 }  // namespace gptq::eval

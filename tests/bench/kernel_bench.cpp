@@ -146,7 +146,8 @@ void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& 
   const std::vector<float> x = random_floats(size_t{m} * w.k_padded);
   std::vector<float> y(size_t{m} * shape.n);
   const Int8Activations x8 = {records.data(), scale.data(), sum.data(), m, w.k_padded, sum_block};
-  MatmulArgs args = {&w, x8, x.data(), y.data(), m, shape.n, 0, n_blocks(shape.n), nullptr, false};
+  const std::vector<uint16_t> x16(x.size(), 0x3f80);
+  MatmulArgs args = {&w, x8, x.data(), x16.data(), y.data(), m, shape.n, 0, n_blocks(shape.n), nullptr, false};
   const double ops = 2.0 * m * shape.n * shape.k, roof = strcmp(variant.op, "matmul_int8") == 0 ? roofs.int8_ops : roofs.float_ops;
   size_t i = 0;
   measure(state, m == 1 ? weights.bytes : 0, m == 1 ? 0 : ops, roof, [&] {
@@ -293,8 +294,8 @@ void add_all() {
     const Variant variant = all[i];
     if (!cpu_has(variant.level)) continue;
     const std::string op = variant.op;
-    if (op == "matmul_int8" || op == "matmul_float") {
-      add_matmuls(variant, op == "matmul_int8");
+    if (op.starts_with("matmul")) {
+      add_matmuls(variant, op != "matmul_float");
     } else if (op == "attention") {
       add_attentions(variant);
     } else if (op == "merge_attention") {

@@ -24,7 +24,7 @@ display='rfb, options="timeout=0"'
 for tool in "$bochs" xorriso busybox; do
   command -v "$tool" >/dev/null || { echo "skipped: $tool is missing" >&2; exit 77; }
 done
-filter=${2:-registry.*:*/avx512vnni} models=''
+filter=${2:-registry.*:*/avx512vnni:*/avx512bf16} models=''
 [[ $# -eq 2 ]] || models=" && api_tests --gtest_filter='Checkpoints/*:Ways/*'"
 tests=("$build/tests/kernels/kernel_test" "$build/tests/api/api_tests")
 ninja -C "$build" "${tests[@]#"$build/"}"
@@ -71,7 +71,7 @@ xorriso -as mkisofs -quiet -o "$work/disk.iso" -b isolinux/isolinux.bin -c isoli
 cat >"$work/bochsrc" <<END
 display_library: $display
 config_interface: textconfig
-cpu: model=corei7_icelake_u, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+cpu: model=sapphire_rapids, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 memory: guest=512, host=512
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/vgabios/vgabios.bin

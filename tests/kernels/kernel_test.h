@@ -17,6 +17,7 @@ inline const char* missing(Level level) {
   switch (level) {
     case Level::avx2: return "AVX2, FMA and F16C";
     case Level::avx512vnni: return "AVX-512 VNNI";
+    case Level::avx512bf16: return "AVX-512 BF16";
     case Level::neon: return "NEON";
     case Level::neon_dotprod: return "NEON dot products";
     case Level::neon_i8mm: return "NEON int8 matrix products";

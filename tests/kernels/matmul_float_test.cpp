@@ -15,16 +15,6 @@ std::vector<MatrixShape> shapes(std::mt19937& random) {
   return all;
 }
 
-void expect_close(const TestMatrix& w, const std::vector<float>& x, uint32_t token, uint32_t row, float y, double base) {
-  double sum = base, size = std::fabs(base);
-  for (uint32_t column = 0; column < w.w.k_padded; ++column) {
-    const double value = x[size_t{token} * w.w.k_padded + column];
-    sum += w.weight[size_t{row} * w.w.k_padded + column] * value;
-    size += w.magnitude[size_t{row} * w.w.k_padded + column] * std::fabs(value);
-  }
-  EXPECT_NEAR(y, sum, 4e-7 * size) << "token " << token << " row " << row;
-}
-
 // Tokens as the kernel wants them for this matrix.
 std::vector<float> placed(const std::vector<float>& x, const Matrix& w) {
   if (!is_quantized(w.kind)) return x;
@@ -46,7 +36,7 @@ TEST_P(matmul_float, matches_float64) {
     Guarded<float> y(size_t{m - 1} * stride + shape.n);
     const std::vector<float> before = floats(y.size());
     if (accumulate) memcpy(y.data(), before.data(), before.size() * sizeof(float));
-    run({&w.w, {}, placed(x, w.w).data(), y.data(), m, stride, 0, n_blocks(shape.n), with_bias ? bias.data() : nullptr, accumulate});
+    run({&w.w, {}, placed(x, w.w).data(), nullptr, y.data(), m, stride, 0, n_blocks(shape.n), with_bias ? bias.data() : nullptr, accumulate});
     ASSERT_TRUE(y.intact());
     for (uint32_t i = 0; i < m; ++i)
       for (uint32_t row = 0; row < shape.n; ++row)
@@ -63,11 +53,11 @@ TEST_P(matmul_float, same_bits_for_any_tokens_and_blocks) {
     const uint32_t m = 33, n = shape.n, blocks = n_blocks(n), k = w.w.k_padded;
     const std::vector<float> x = floats(size_t{m} * k);
     Guarded<float> together(size_t{m} * n), apart(size_t{m} * n);
-    run({&w.w, {}, x.data(), together.data(), m, n, 0, blocks, nullptr, false});
+    run({&w.w, {}, x.data(), nullptr, together.data(), m, n, 0, blocks, nullptr, false});
     for (uint32_t block = 0; block < blocks; ++block)
       for (uint32_t i = 0; i < m;) {
         const uint32_t tokens = std::min(1 + below(5), m - i);
-        run({&w.w, {}, x.data() + size_t{i} * k, apart.data() + size_t{i} * n, tokens, n, block, block + 1, nullptr, false});
+        run({&w.w, {}, x.data() + size_t{i} * k, nullptr, apart.data() + size_t{i} * n, tokens, n, block, block + 1, nullptr, false});
         i += tokens;
       }
     ASSERT_TRUE(together == apart);
@@ -78,7 +68,7 @@ TEST_P(matmul_float, leaves_other_blocks_alone) {
   const TestMatrix w({Kind::f16, 50, 100}, random);
   const std::vector<float> x = floats(5 * 100);
   Guarded<float> y(5 * 50);
-  run({&w.w, {}, x.data(), y.data(), 5, 50, 1, 3, nullptr, false});
+  run({&w.w, {}, x.data(), nullptr, y.data(), 5, 50, 1, 3, nullptr, false});
   ASSERT_TRUE(y.intact());
   for (uint32_t i = 0; i < 5 * 50; ++i) EXPECT_EQ(Guarded<float>::poisoned(y[i]), i % 50 < 16 || i % 50 >= 48) << i;
 }

@@ -67,7 +67,7 @@ TEST_P(matmul_int8, matches_float64) {
     Guarded<float> y(size_t{m - 1} * stride + shape.n);
     const std::vector<float> before = floats(y.size());
     if (accumulate) memcpy(y.data(), before.data(), before.size() * sizeof(float));
-    run({&w.w, x.x8, nullptr, y.data(), m, stride, 0, n_blocks(shape.n), with_bias ? bias.data() : nullptr, accumulate});
+    run({&w.w, x.x8, nullptr, nullptr, y.data(), m, stride, 0, n_blocks(shape.n), with_bias ? bias.data() : nullptr, accumulate});
     ASSERT_TRUE(y.intact());
     for (uint32_t i = 0; i < m; ++i)
       for (uint32_t row = 0; row < shape.n; ++row)
@@ -84,11 +84,11 @@ TEST_P(matmul_int8, same_bits_for_any_tokens_and_blocks) {
     const uint32_t m = 33, n = shape.n, blocks = n_blocks(n);
     const TestActivations x(m, w.w, random);
     Guarded<float> together(size_t{m} * n), apart(size_t{m} * n);
-    run({&w.w, x.x8, nullptr, together.data(), m, n, 0, blocks, nullptr, false});
+    run({&w.w, x.x8, nullptr, nullptr, together.data(), m, n, 0, blocks, nullptr, false});
     for (uint32_t block = 0; block < blocks; ++block)
       for (uint32_t i = 0; i < m;) {
         const uint32_t tokens = std::min(1 + below(5), m - i);
-        run({&w.w, x.from(i), nullptr, apart.data() + size_t{i} * n, tokens, n, block, block + 1, nullptr, false});
+        run({&w.w, x.from(i), nullptr, nullptr, apart.data() + size_t{i} * n, tokens, n, block, block + 1, nullptr, false});
         i += tokens;
       }
     ASSERT_TRUE(together == apart);
@@ -113,8 +113,8 @@ TEST_P(matmul_int8, largest_sums) {
         for (size_t s = i; s < x.sum.size(); s += 2) x.sum[s] = static_cast<float>(code * largest_multiplier * static_cast<int>(x.x8.sum_block));
       }
       float y[2 * 16], expected[2 * 16];
-      run({&w.w, x.x8, nullptr, y, 2, 16, 0, 1, nullptr, false});
-      reference({&w.w, x.x8, nullptr, expected, 2, 16, 0, 1, nullptr, false});
+      run({&w.w, x.x8, nullptr, nullptr, y, 2, 16, 0, 1, nullptr, false});
+      reference({&w.w, x.x8, nullptr, nullptr, expected, 2, 16, 0, 1, nullptr, false});
       for (uint32_t i = 0; i < 2 * 16; ++i) EXPECT_NEAR(y[i], expected[i], 1e-3 * std::fabs(expected[i])) << i;
     }
 }
@@ -123,7 +123,7 @@ TEST_P(matmul_int8, leaves_other_blocks_alone) {
   const TestMatrix w({Kind::q4, 50, 192, 64}, random);
   const TestActivations x(5, w.w, random);
   Guarded<float> y(5 * 50);
-  run({&w.w, x.x8, nullptr, y.data(), 5, 50, 1, 3, nullptr, false});
+  run({&w.w, x.x8, nullptr, nullptr, y.data(), 5, 50, 1, 3, nullptr, false});
   ASSERT_TRUE(y.intact());
   for (uint32_t i = 0; i < 5 * 50; ++i) EXPECT_EQ(Guarded<float>::poisoned(y[i]), i % 50 < 16 || i % 50 >= 48) << i;
 }
@@ -132,7 +132,7 @@ TEST_P(matmul_int8, many_tokens) {
   const TestMatrix w({Kind::q4, 20, 1300, 128}, random);
   const TestActivations x(300, w.w, random);
   Guarded<float> y(300 * 20);
-  run({&w.w, x.x8, nullptr, y.data(), 300, 20, 0, 2, nullptr, false});
+  run({&w.w, x.x8, nullptr, nullptr, y.data(), 300, 20, 0, 2, nullptr, false});
   for (uint32_t i = 0; i < 300; i += 7)
     for (uint32_t row = 0; row < 20; ++row) expect_close(w, x, i, row, y[i * 20 + row], 0);
 }

@@ -119,6 +119,17 @@ struct TestMatrix {
   }
 };
 
+// y against base + the row of W times the token, x [m][k_padded] in the order of the columns, in float64.
+inline void expect_close(const TestMatrix& w, const std::vector<float>& x, uint32_t token, uint32_t row, float y, double base) {
+  double sum = base, size = std::fabs(base);
+  for (uint32_t column = 0; column < w.w.k_padded; ++column) {
+    const double value = x[size_t{token} * w.w.k_padded + column];
+    sum += w.weight[size_t{row} * w.w.k_padded + column] * value;
+    size += w.magnitude[size_t{row} * w.w.k_padded + column] * std::fabs(value);
+  }
+  EXPECT_NEAR(y, sum, 4e-7 * size) << "token " << token << " row " << row;
+}
+
 // The shapes every matmul is tried on.
 inline std::vector<MatrixShape> matrix_shapes(std::mt19937& random) {
   std::vector<MatrixShape> shapes;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/half.h"
 #include "kernels/kv.h"
 
 namespace gptq::device {
@@ -38,19 +39,35 @@ BlockRange blocks_of(const Sequence& s, uint32_t window) {
 }
 
 // Whether two matrices want their activations in the same form.
-bool same_input(const Matrix& a, const Matrix& b, bool exact) {
+bool same_input(const Matrix& a, const Matrix& b, Activations activations) {
   if (kernels::is_quantized(a.kind) != kernels::is_quantized(b.kind)) return false;
   if (!kernels::is_quantized(a.kind)) return true;
   if (a.perm != b.perm || a.k_padded != b.k_padded) return false;
-  return exact || kernels::activation_sum_block(a.group) == kernels::activation_sum_block(b.group);
+  return activations != Activations::int8 || kernels::activation_sum_block(a.group) == kernels::activation_sum_block(b.group);
 }
 
-// One row as matmul_float wants it for a quantized matrix.
-void gather(const Matrix& w, const float* x, float* out) {
-  for (uint32_t c = 0; c < w.k_padded; ++c) {
-    const uint32_t from = w.perm ? static_cast<uint32_t>(w.perm[c]) : c;  // -1 is above every input
-    out[c / 64 * 64 + kernels::float_place(c)] = from < w.k ? x[from] : 0.0f;
+// Calls f(column, value) with one row in the order of a quantized matrix's columns.
+template <class F>
+void for_each_column(const Matrix& w, const float* x, F f) {
+  if (w.perm) {
+    for (uint32_t c = 0; c < w.k_padded; ++c) f(c, w.perm[c] < 0 ? 0.0f : x[w.perm[c]]);
+    return;
   }
+  for (uint32_t c = 0; c < w.k; ++c) f(c, x[c]);
+  for (uint32_t c = w.k; c < w.k_padded; ++c) f(c, 0.0f);
+}
+
+// One row as matmul_float wants it for a quantized matrix, as matmul_bf16 does, and rounded like the latter for the former.
+void gather(const Matrix& w, const float* x, float* out) {
+  for_each_column(w, x, [=](uint32_t c, float value) { out[c / 64 * 64 + kernels::float_place(c)] = value; });
+}
+void gather_bf16(const Matrix& w, const float* x, uint16_t* out) {
+  for_each_column(w, x, [=](uint32_t c, float value) { out[c] = kernels::bf16_from_float(value); });
+}
+void gather_rounded(const Matrix& w, const float* x, float* out) {
+  for_each_column(w, x, [=](uint32_t c, float value) {
+    out[c / 64 * 64 + kernels::float_place(c)] = kernels::float_from_bf16(kernels::bf16_from_float(value));
+  });
 }
 
 }  // namespace
@@ -58,15 +75,16 @@ void gather(const Matrix& w, const float* x, float* out) {
 struct CpuDevice::Packed {
   kernels::Int8Activations x8{};
   const float* x = nullptr;
-  bool int8 = false;
+  const uint16_t* x16 = nullptr;
+  void (*matmul)(const kernels::MatmulArgs&) = nullptr;
 };
 
 CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
-    : exact(limits.exact), n_partials(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
+    : activations(limits.activations), n_partials(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
   partials = arena.take<float>(n_partials * limits.n_heads * (limits.head_dim + 2));
   normed = arena.take<float>(uint64_t(limits.rows) * limits.n_embd);
   const uint64_t elements = uint64_t(limits.rows) * limits.k_padded;
-  if (exact) {
+  if (activations != Activations::int8) {
     gathered = arena.take<float>(elements);
     return;
   }
@@ -122,8 +140,11 @@ const float* CpuDevice::finish_input(const Input& input, uint32_t row, uint32_t 
 CpuDevice::Packed CpuDevice::pack(const Matrix& w, const Input& input, uint32_t rows) {
   Packed packed;
   const bool quantized = kernels::is_quantized(w.kind);
-  packed.int8 = quantized && !scratch_.exact;
+  const bool int8 = quantized && scratch_.activations == Activations::int8, bf16 = quantized && scratch_.activations == Activations::bf16;
+  auto* const x16 = bf16 && kernels_.matmul_bf16 ? reinterpret_cast<uint16_t*>(scratch_.gathered) : nullptr;
+  packed.matmul = int8 ? kernels_.matmul_int8 : x16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
   packed.x = quantized ? scratch_.gathered : input.norm ? scratch_.normed : input.x;
+  packed.x16 = x16;
   packed.x8 = scratch_.packed;
   packed.x8.rows = rows;
   packed.x8.k_padded = w.k_padded;
@@ -132,8 +153,11 @@ CpuDevice::Packed CpuDevice::pack(const Matrix& w, const Input& input, uint32_t 
   split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
     for (auto row = static_cast<uint32_t>(first); row < last; ++row) {
       const float* x = finish_input(input, row, w.k);
-      if (quantized && scratch_.exact) gather(w, x, scratch_.gathered + uint64_t{row} * w.k_padded);
-      if (!packed.int8) continue;
+      const uint64_t first_column = uint64_t{row} * w.k_padded;
+      if (x16) gather_bf16(w, x, x16 + first_column);
+      else if (bf16) gather_rounded(w, x, scratch_.gathered + first_column);
+      else if (quantized && !int8) gather(w, x, scratch_.gathered + first_column);
+      if (!int8) continue;
       kernels::Int8Activations out = packed.x8;
       out.records += row;
       out.scale += row;
@@ -149,7 +173,7 @@ void CpuDevice::matmul(std::span<const Product> products, const Input& input, ui
   Input rest = input;
   while (!products.empty()) {
     size_t n = 1;
-    while (n < products.size() && same_input(*products[0].w, *products[n].w, scratch_.exact)) ++n;
+    while (n < products.size() && same_input(*products[0].w, *products[n].w, scratch_.activations)) ++n;
     const std::span<const Product> group = products.first(n);
     products = products.subspan(n);
     const Packed packed = pack(*group[0].w, rest, rows);
@@ -160,9 +184,9 @@ void CpuDevice::matmul(std::span<const Product> products, const Input& input, ui
       for (const Product& p : group) {
         const uint64_t blocks = kernels::n_blocks(p.w->n);
         if (first < blocks && last > 0) {
-          const kernels::MatmulArgs args{p.w, packed.x8, packed.x, p.y, rows, p.w->n, static_cast<uint32_t>(first),
+          const kernels::MatmulArgs args{p.w, packed.x8, packed.x, packed.x16, p.y, rows, p.w->n, static_cast<uint32_t>(first),
                                          static_cast<uint32_t>(std::min(last, blocks)), p.bias, accumulate};
-          packed.int8 ? kernels_.matmul_int8(args) : kernels_.matmul_float(args);
+          packed.matmul(args);
         }
         first -= std::min(first, blocks);
         last -= std::min(last, blocks);

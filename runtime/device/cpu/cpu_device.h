@@ -10,17 +10,17 @@ namespace gptq::device {
 struct CpuLimits {
   uint32_t rows;          // most rows of one call
   uint32_t k_padded;      // most columns of any matrix
-  bool exact;             // float32 activations
+  Activations activations;
   uint32_t n_embd, n_heads, head_dim, ctx_tokens;
 };
 
 // Room for activations as the matrices want them, and for partial results of attention.
 struct CpuScratch {
   CpuScratch(const CpuLimits& limits, base::Arena& arena);
-  bool exact;
+  Activations activations;
   float* normed = nullptr;    // [rows][n_embd]
   kernels::Int8Activations packed{};
-  float* gathered = nullptr;  // [rows][k_padded]
+  float* gathered = nullptr;  // [rows][k_padded] but for int8; bfloat16 takes half of it
   float* partials = nullptr;  // [n_partials][n_heads][head_dim + 2]
   uint64_t n_partials;
 };
