@@ -57,26 +57,22 @@ void for_each_column(const Matrix& w, const float* x, F f) {
   for (uint32_t c = w.k; c < w.k_padded; ++c) f(c, 0.0f);
 }
 
-// One row as matmul_float wants it for a quantized matrix, as matmul_bf16 does, and rounded like the latter for the former.
-void gather(const Matrix& w, const float* x, float* out) {
-  for_each_column(w, x, [=](uint32_t c, float value) { out[c / 64 * 64 + kernels::float_place(c)] = value; });
-}
-void gather_bf16(const Matrix& w, const float* x, uint16_t* out) {
-  for_each_column(w, x, [=](uint32_t c, float value) { out[c] = kernels::bf16_from_float(value); });
-}
-void gather_rounded(const Matrix& w, const float* x, float* out) {
-  for_each_column(w, x, [=](uint32_t c, float value) {
-    out[c / 64 * 64 + kernels::float_place(c)] = kernels::float_from_bf16(kernels::bf16_from_float(value));
-  });
+// One row as matmul_float reads it for a quantized matrix.
+template <class F>
+void place_floats(const Matrix& w, const float* x, float* out, F convert) {
+  for_each_column(w, x, [=](uint32_t c, float value) { out[c / 64 * 64 + kernels::float_place(c)] = convert(value); });
 }
 
 }  // namespace
 
+// How a matrix reads its inputs here. rounded: to bfloat16, as float32, where there is no matmul_bf16.
+enum class CpuDevice::Form : uint8_t { plain, int8, bf16, rounded, floats };
+
 struct CpuDevice::Packed {
-  kernels::Int8Activations x8{};
-  const float* x = nullptr;
-  const uint16_t* x16 = nullptr;
-  void (*matmul)(const kernels::MatmulArgs&) = nullptr;
+  Form form;
+  kernels::Int8Activations x8;
+  const float* x;
+  const uint16_t* x16;
 };
 
 CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
@@ -137,33 +133,41 @@ const float* CpuDevice::finish_input(const Input& input, uint32_t row, uint32_t 
   return y;
 }
 
+CpuDevice::Form CpuDevice::form_of(const Matrix& w) const {
+  if (!kernels::is_quantized(w.kind)) return Form::plain;
+  if (scratch_.activations == Activations::int8) return Form::int8;
+  if (scratch_.activations == Activations::f32) return Form::floats;
+  return kernels_.matmul_bf16 ? Form::bf16 : Form::rounded;
+}
+
+void CpuDevice::pack_row(const Matrix& w, const float* x, const Packed& packed, uint32_t row) {
+  const uint64_t first = uint64_t{row} * w.k_padded;
+  kernels::Int8Activations x8 = packed.x8;
+  switch (packed.form) {
+    case Form::plain: return;
+    case Form::int8:
+      x8.records += row;
+      x8.scale += row;
+      x8.sum += row;
+      return kernels_.pack_int8({x, 1, w.k, w.perm, x8});
+    case Form::bf16:
+      return for_each_column(w, x, [out = scratch_.gathered16() + first](uint32_t c, float value) { out[c] = kernels::bf16_from_float(value); });
+    case Form::rounded:
+      return place_floats(w, x, scratch_.gathered + first, [](float value) { return kernels::float_from_bf16(kernels::bf16_from_float(value)); });
+    case Form::floats: return place_floats(w, x, scratch_.gathered + first, [](float value) { return value; });
+  }
+}
+
 CpuDevice::Packed CpuDevice::pack(const Matrix& w, const Input& input, uint32_t rows) {
-  Packed packed;
-  const bool quantized = kernels::is_quantized(w.kind);
-  const bool int8 = quantized && scratch_.activations == Activations::int8, bf16 = quantized && scratch_.activations == Activations::bf16;
-  auto* const x16 = bf16 && kernels_.matmul_bf16 ? reinterpret_cast<uint16_t*>(scratch_.gathered) : nullptr;
-  packed.matmul = int8 ? kernels_.matmul_int8 : x16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
-  packed.x = quantized ? scratch_.gathered : input.norm ? scratch_.normed : input.x;
-  packed.x16 = x16;
-  packed.x8 = scratch_.packed;
+  Packed packed{form_of(w), scratch_.packed, scratch_.gathered, scratch_.gathered16()};
+  const bool plain = packed.form == Form::plain;
+  if (plain) packed.x = input.norm ? scratch_.normed : input.x;
   packed.x8.rows = rows;
   packed.x8.k_padded = w.k_padded;
   packed.x8.sum_block = kernels::activation_sum_block(w.group);
-  if (!quantized && !input.norm && !input.up) return packed;
+  if (plain && !input.norm && !input.up) return packed;
   split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
-    for (auto row = static_cast<uint32_t>(first); row < last; ++row) {
-      const float* x = finish_input(input, row, w.k);
-      const uint64_t first_column = uint64_t{row} * w.k_padded;
-      if (x16) gather_bf16(w, x, x16 + first_column);
-      else if (bf16) gather_rounded(w, x, scratch_.gathered + first_column);
-      else if (quantized && !int8) gather(w, x, scratch_.gathered + first_column);
-      if (!int8) continue;
-      kernels::Int8Activations out = packed.x8;
-      out.records += row;
-      out.scale += row;
-      out.sum += row;
-      kernels_.pack_int8({x, 1, w.k, w.perm, out});
-    }
+    for (auto row = static_cast<uint32_t>(first); row < last; ++row) pack_row(w, finish_input(input, row, w.k), packed, row);
   });
   return packed;
 }
@@ -177,6 +181,7 @@ void CpuDevice::matmul(std::span<const Product> products, const Input& input, ui
     const std::span<const Product> group = products.first(n);
     products = products.subspan(n);
     const Packed packed = pack(*group[0].w, rest, rows);
+    const auto matmul = packed.form == Form::int8 ? kernels_.matmul_int8 : packed.form == Form::bf16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
     rest.up = nullptr;  // it is multiplied in now
     uint64_t total = 0;
     for (const Product& p : group) total += kernels::n_blocks(p.w->n);
@@ -186,7 +191,7 @@ void CpuDevice::matmul(std::span<const Product> products, const Input& input, ui
         if (first < blocks && last > 0) {
           const kernels::MatmulArgs args{p.w, packed.x8, packed.x, packed.x16, p.y, rows, p.w->n, static_cast<uint32_t>(first),
                                          static_cast<uint32_t>(std::min(last, blocks)), p.bias, accumulate};
-          packed.matmul(args);
+          matmul(args);
         }
         first -= std::min(first, blocks);
         last -= std::min(last, blocks);

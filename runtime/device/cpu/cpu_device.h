@@ -20,7 +20,8 @@ struct CpuScratch {
   Activations activations;
   float* normed = nullptr;    // [rows][n_embd]
   kernels::Int8Activations packed{};
-  float* gathered = nullptr;  // [rows][k_padded] but for int8; bfloat16 takes half of it
+  float* gathered = nullptr;  // [rows][k_padded], but for int8
+  uint16_t* gathered16() const { return reinterpret_cast<uint16_t*>(gathered); }  // the same as bfloat16
   float* partials = nullptr;  // [n_partials][n_heads][head_dim + 2]
   uint64_t n_partials;
 };
@@ -48,8 +49,11 @@ class CpuDevice : public Device {
   void silu_mul(float* gate, const float* up, uint32_t rows, uint32_t n);
 
  private:
+  enum class Form : uint8_t;
   struct Packed;  // activations in the form one kind of matrix wants them
+  Form form_of(const kernels::Matrix& w) const;
   Packed pack(const kernels::Matrix& w, const Input& input, uint32_t rows);
+  void pack_row(const kernels::Matrix& w, const float* x, const Packed& packed, uint32_t row);
   const float* finish_input(const Input& input, uint32_t row, uint32_t k);
   void append_rows(const KvCache& kv, const Heads& heads, uint32_t layer, const Sequence& sequence, uint32_t first, uint32_t n_rows);
   void merge_attention(float* out, const AttentionShape& shape, uint32_t head_dim);
