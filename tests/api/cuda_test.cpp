@@ -93,8 +93,9 @@ TEST_F(Cuda, DeviceIsDescribed) {
 }
 
 TEST_F(Cuda, LogitsAreThoseOfTheCpu) {
+  uint32_t cases = 0;
   for (const std::string& folder : checkpoint_folders()) {
-    if (name_of(folder).find("random") != 0) continue;
+    if (name_of(folder).find("random") != 0 || is_left_out(cases++, 4)) continue;
     const std::string& path = converted(folder);
     Tokens ids = prompts_of(folder)[0].ids;
     ids.resize(std::min<size_t>(ids.size(), 16));
@@ -114,12 +115,14 @@ TEST_F(Cuda, ManyRowsGoThroughTheLibrary) {
   if (!emulated) return;
   const uint32_t done = state().library_products;
   EXPECT_GE(done - before, 21u);  // seven in each layer
+#ifndef GPTQ_SANITIZED
   EXPECT_EQ(with, logits_of(runtime, dense_model(), on_gpu(), 0, ids, 140)) << "two runs differ";
   logits_of(runtime, dense_model(), on_gpu(), GPTQ_ENGINE_EXACT, ids, 140);
   EXPECT_EQ(state().library_products - done, done - before) << "exact mode is not the library's";
   set_fault({.no_library = true});
   EXPECT_LT(worst(logits_of(runtime, dense_model(), on_gpu(), 0, ids, 140), cpu), 1e-2);
   EXPECT_EQ(state().library_products - done, done - before);
+#endif
 }
 
 TEST_F(Cuda, LibraryThatFailsIsReported) {
@@ -140,8 +143,9 @@ TEST_F(Cuda, LibraryThatFailsIsReported) {
 
 // int8 codes of keys and values that differ in their last bit may differ by one.
 TEST_F(Cuda, KvCacheOfBytesGivesWhatItGivesOnTheCpu) {
+  uint32_t cases = 0;
   for (const std::string& folder : checkpoint_folders()) {
-    if (name_of(folder).find("random") != 0) continue;
+    if (name_of(folder).find("random") != 0 || is_left_out(cases++, 4)) continue;
     Tokens ids = prompts_of(folder)[0].ids;
     ids.resize(std::min<size_t>(ids.size(), 40));
     const std::string& path = converted(folder);
@@ -177,8 +181,10 @@ TEST_F(Cuda, SamplingFromTheBestIsSamplingFromAll) {
     both.insert(both.end(), others.begin(), others.end());
     return both;
   };
+  uint32_t cases = 0;
   for (const int32_t top_k : {5, 256, 300})
     for (uint64_t seed = 1; seed <= 3; ++seed) {
+      if (is_left_out(cases++, 4)) continue;
       auto sampling = make<gptq_sampling>();
       sampling.temperature = 1.5f;
       sampling.top_k = top_k;

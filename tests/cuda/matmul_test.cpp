@@ -140,7 +140,9 @@ struct Trial {
 
 class CudaMatmul : public GpuTest {
  protected:
-  void check(const Case& c, uint32_t seed = 1) { Trial(gpu, c, seed).check(); }
+  void check(const Case& c, uint32_t seed = 1) {
+    if (!test::is_left_out(cases++, 4)) Trial(gpu, c, seed).check();
+  }
   void check_in_some_way(Case c, std::mt19937& random) {
     c.source = static_cast<Source>(random() % 3);
     c.bias = random() % 2;
@@ -149,6 +151,7 @@ class CudaMatmul : public GpuTest {
     check(c, random());
   }
   void every_shape(Kind kind);
+  uint32_t cases = 0;
 };
 
 constexpr uint32_t row_counts[] = {1, 2, 4, 5, 8, 9, 16, 17, 33, 64, 70};
