@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/threads.h"
 
-#include <algorithm>
-
 #include "base/float_state.h"
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -13,9 +11,6 @@ namespace gptq::base {
 namespace {
 
 constexpr uint32_t spins_before_sleep = 2000;  // about 25 us
-constexpr std::chrono::milliseconds patience{1}, rest{16};
-
-int64_t ticks(Pool::Clock::time_point t) { return t.time_since_epoch().count(); }
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -95,27 +90,13 @@ void Pool::run_tasks(gptq_task_fn fn, void* ctx, uint32_t count) {
     std::lock_guard lock(sleep_);  // a worker that saw no loop is now waiting, not about to
     wake_.notify_all();
   }
-  const Clock::time_point start = Clock::now();
-  const uint32_t own = take_tasks(state);
-  wait_for_done(count - own, start);
+  wait_for_done(count - take_tasks(state));
 }
 
-// A worker that has no task of this loop is not waited for, so one that sleeps is never needed. One is late that keeps the caller waiting
-// for longer than the caller's own tasks took and longer than it has patience.
-void Pool::wait_for_done(uint32_t wanted, Clock::time_point start) {
-  uint32_t spins = 0;
-  for (uint32_t n; (n = done_.load(std::memory_order_acquire)) != wanted;) {
-    if (++spins < spins_before_sleep) {
-      pause();
-      continue;
-    }
-    if (spins == spins_before_sleep) {
-      const Clock::time_point now = Clock::now();
-      late_.store(ticks(now + std::max<Clock::duration>(patience, now - start)), std::memory_order_relaxed);
-    }
-    done_.wait(n);
-  }
-  if (spins >= spins_before_sleep) late_.store(0, std::memory_order_relaxed);
+// A worker that has no task of this loop is not waited for, so one that sleeps is never needed.
+void Pool::wait_for_done(uint32_t wanted) {
+  for (uint32_t spins = 0, n; (n = done_.load(std::memory_order_acquire)) != wanted;)
+    if (++spins < spins_before_sleep) pause(); else done_.wait(n);
 }
 
 // As many as are left of the loop in `state`, as it was seen; how many they were.
@@ -156,18 +137,9 @@ void Pool::work() {
     seen = number_of(state);
     const uint32_t n = take_tasks(state);
     if (!n) continue;
-    const int64_t deadline = late_.load(std::memory_order_relaxed);
-    const bool late = deadline && ticks(Clock::now()) > deadline;
     done_.fetch_add(n, std::memory_order_acq_rel);
     done_.notify_one();
-    if (late) take_a_rest();
   }
-}
-
-// Something else has this thread's core: while the two take turns, each turn of the other makes everybody wait, so they do without this one.
-void Pool::take_a_rest() {
-  std::unique_lock lock(sleep_);
-  wake_.wait_for(lock, rest, [&] { return stop_.load(std::memory_order_relaxed); });
 }
 
 }  // namespace gptq::base

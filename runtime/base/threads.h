@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thread pool for short parallel loops. Workers sleep between steps; inside a step (Active) they wait for the next loop by
-// spinning briefly before they sleep, because waking a thread costs more than most loops take. A worker whose core something else uses
-// as well is left out for a while.
+// spinning briefly before they sleep, because waking a thread costs more than most loops take.
 #pragma once
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
@@ -19,7 +17,6 @@ namespace gptq::base {
 
 class Pool {
  public:
-  using Clock = std::chrono::steady_clock;
   // threads that compute, the caller of run() included; 0 = one per physical core. With a host job system no thread is made.
   Pool(uint32_t threads, gptq_parallel_fn host, void* host_user, std::pmr::memory_resource* memory);
   ~Pool();
@@ -65,8 +62,7 @@ class Pool {
   void work();
   void stop_workers();
   uint32_t take_tasks(uint64_t state);
-  void wait_for_done(uint32_t wanted, Clock::time_point start);
-  void take_a_rest();
+  void wait_for_done(uint32_t wanted);
   uint64_t wait_for_loop(uint32_t seen);
 
   uint32_t threads_;
@@ -83,7 +79,6 @@ class Pool {
   std::atomic<uint32_t> count_{0}, active_{0}, sleeping_{0};
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<uint32_t> done_{0};  // tasks of the loop that workers have done
-  std::atomic<int64_t> late_{0};  // when a worker that is waited for is late; 0 while none is
   alignas(64) std::mutex sleep_;
   std::condition_variable wake_;
 };
