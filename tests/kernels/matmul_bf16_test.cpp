@@ -7,6 +7,7 @@ namespace gptq::kernels {
 namespace {
 
 KERNEL_SUITE(matmul_bf16, MatmulArgs);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(matmul_bf16);  // some processors have no such products
 
 std::vector<uint16_t> rounded(std::vector<float>& x) {
   std::vector<uint16_t> out;
