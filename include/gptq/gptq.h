@@ -247,8 +247,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_chat_render(const gptq_model *m, const gptq_
 
 enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1, GPTQ_KV_I8 = 2 };   /* I8: int8 with a float32 scale a row and head */
 /* As what quantized matrices read their inputs on the CPU: int8 by default, with EXACT float32 (and a float32 KV cache unless kv_type says
- * otherwise), with BF16 bfloat16, which is near EXACT and half as fast as int8 in prefill where the CPU has AVX-512 BF16, elsewhere as slow
- * as EXACT. A GPU computes with float16 anyway, with EXACT in 22 bits. EXACT and BF16 exclude each other. */
+ * otherwise), with BF16 bfloat16, which is near EXACT and in prefill quicker than it where the CPU has AVX-512 BF16, elsewhere as slow.
+ * A GPU computes with float16 anyway, with EXACT in 22 bits. EXACT and BF16 exclude each other. */
 enum { GPTQ_ENGINE_EXACT = 1, GPTQ_ENGINE_BF16 = 2 };
 struct gptq_engine_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
