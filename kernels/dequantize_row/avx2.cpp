@@ -38,15 +38,7 @@ void dequantize(const DequantizeRowArgs& a) {
 }  // namespace
 
 void dequantize_row_avx2(const DequantizeRowArgs& a) {
-  switch (a.w->kind) {
-    case Kind::f32: return dequantize<Kind::f32>(a);
-    case Kind::f16: return dequantize<Kind::f16>(a);
-    case Kind::bf16: return dequantize<Kind::bf16>(a);
-    case Kind::q2: return dequantize<Kind::q2>(a);
-    case Kind::q3: return dequantize<Kind::q3>(a);
-    case Kind::q4: return dequantize<Kind::q4>(a);
-    case Kind::q8: return dequantize<Kind::q8>(a);
-  }
+  with_kind(a.w->kind, [&]<Kind kind>() { dequantize<kind>(a); });
 }
 
 }  // namespace gptq::kernels

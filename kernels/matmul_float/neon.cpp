@@ -124,15 +124,7 @@ void multiply_all(const MatmulArgs& a) {
 }  // namespace
 
 void matmul_float_neon(const MatmulArgs& a) {
-  switch (a.w->kind) {
-    case Kind::f32: return multiply_all<Kind::f32>(a);
-    case Kind::f16: return multiply_all<Kind::f16>(a);
-    case Kind::bf16: return multiply_all<Kind::bf16>(a);
-    case Kind::q2: return multiply_all<Kind::q2>(a);
-    case Kind::q3: return multiply_all<Kind::q3>(a);
-    case Kind::q4: return multiply_all<Kind::q4>(a);
-    case Kind::q8: return multiply_all<Kind::q8>(a);
-  }
+  with_kind(a.w->kind, [&]<Kind kind>() { multiply_all<kind>(a); });
 }
 
 }  // namespace gptq::kernels

@@ -105,15 +105,7 @@ void multiply_all(const MatmulArgs& a) {
 
 template <class Isa>
 void matmul_float(const MatmulArgs& a) {
-  switch (a.w->kind) {
-    case Kind::f32: return multiply_all<Isa, Kind::f32>(a);
-    case Kind::f16: return multiply_all<Isa, Kind::f16>(a);
-    case Kind::bf16: return multiply_all<Isa, Kind::bf16>(a);
-    case Kind::q2: return multiply_all<Isa, Kind::q2>(a);
-    case Kind::q3: return multiply_all<Isa, Kind::q3>(a);
-    case Kind::q4: return multiply_all<Isa, Kind::q4>(a);
-    case Kind::q8: return multiply_all<Isa, Kind::q8>(a);
-  }
+  with_kind(a.w->kind, [&]<Kind kind>() { multiply_all<Isa, kind>(a); });
 }
 
 }  // namespace

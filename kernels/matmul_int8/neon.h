@@ -53,13 +53,7 @@ void multiply_all(const MatmulArgs& a) {
 }
 
 GPTQ_INLINE void multiply_any(const MatmulArgs& a) {
-  switch (a.w->kind) {
-    case Kind::q2: return multiply_all<Kind::q2>(a);
-    case Kind::q3: return multiply_all<Kind::q3>(a);
-    case Kind::q4: return multiply_all<Kind::q4>(a);
-    case Kind::q8: return multiply_all<Kind::q8>(a);
-    default: return;
-  }
+  with_quantized_kind(a.w->kind, [&]<Kind kind>() { multiply_all<kind>(a); });
 }
 
 }  // namespace

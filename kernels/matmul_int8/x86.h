@@ -221,13 +221,7 @@ void multiply(const MatmulArgs& a) {
 
 template <class Isa>
 void matmul_int8(const MatmulArgs& a) {
-  switch (a.w->kind) {
-    case Kind::q2: return multiply<Isa, Kind::q2>(a);
-    case Kind::q3: return multiply<Isa, Kind::q3>(a);
-    case Kind::q4: return multiply<Isa, Kind::q4>(a);
-    case Kind::q8: return multiply<Isa, Kind::q8>(a);
-    default: return;
-  }
+  with_quantized_kind(a.w->kind, [&]<Kind kind>() { multiply<Isa, kind>(a); });
 }
 
 }  // namespace
