@@ -115,57 +115,68 @@ struct SiluMulArgs {        // out = silu(gate) * up
 enum class KvKind : uint8_t { f16 = 0, f32 = 1, i8 = 2 };
 
 // One layer of one sequence's KV cache. Page p of the sequence is at base + pages[p] * page_stride, its values value_offset further.
-//   keys    [n_kv_heads][page_tokens / 16][head_dim][16]: 16 positions side by side, so that a vector holds one element of several
-//   values  [n_kv_heads][page_tokens][head_dim]
-// where head_dim is rounded up to a multiple of 16, values hold 0 behind it, and int8 rows have a float32 scale, max|x| / 127 of the
-// row: [n_kv_heads][page_tokens] behind the keys, and behind the values.
+//   keys    [n_kv_heads][page_tokens / 16][key_dim][16]: 16 positions side by side, so that a vector holds one element of several
+//   values  [n_kv_heads][page_tokens][value_dim]
+// where both dims are rounded up to a multiple of 16, rows hold 0 behind them, and int8 rows have a float32 scale, max|x| / 127 of
+// the row: [n_kv_heads][page_tokens] behind the keys, and behind the values.
 struct KvView {
   std::byte* base;
   const uint32_t* pages;
   uint64_t page_stride, value_offset;
   uint32_t page_tokens;   // a multiple of 16
-  uint32_t n_kv_heads, head_dim;
+  uint32_t n_kv_heads, key_dim, value_dim;  // dims of a head: at most largest_head
   KvKind kind;
 };
 
+constexpr uint32_t largest_head = 576;
+
 constexpr uint32_t kv_element_bytes(KvKind kind) { return kind == KvKind::f32 ? 4 : kind == KvKind::f16 ? 2 : 1; }
-constexpr uint32_t kv_row_elements(uint32_t head_dim) { return (head_dim + 15) / 16 * 16; }
-constexpr uint32_t kv_row_bytes(KvKind kind, uint32_t head_dim) {  // of one key or value, its scale included
-  return kv_row_elements(head_dim) * kv_element_bytes(kind) + (kind == KvKind::i8 ? 4 : 0);
+constexpr uint32_t kv_row_elements(uint32_t dim) { return (dim + 15) / 16 * 16; }
+constexpr uint32_t kv_row_bytes(KvKind kind, uint32_t dim) {  // of one key or value, its scale included
+  return kv_row_elements(dim) * kv_element_bytes(kind) + (kind == KvKind::i8 ? 4 : 0);
 }
 
 struct StoreKvArgs {
-  const float* k;       // [m][stride]: n_kv_heads x head_dim
-  const float* v;
-  uint32_t m, stride, first_position;
+  const float* k;       // [m][k_stride]: n_kv_heads x key_dim
+  const float* v;       // [m][v_stride]: n_kv_heads x value_dim
+  uint32_t m, k_stride, v_stride, first_position;
   KvView kv;
 };
 
-// Attention goes by blocks of this many positions, which begin at its multiples. What a block gives a query is a partial result of head_dim + 2
-// floats: sum of 2^(s - max) v, max, total of 2^(s - max), where s = scale * log2(e) * q.k. Partial results are merged in order of position,
-// so that the result is the same whoever computed them.
+// Attention goes by blocks of this many positions, which begin at its multiples. What a block gives a query is a partial result
+// of value_dim + 2 floats: sum of 2^(s - max) v, max, total of 2^(s - max), where s is log2(e) times the logit. Partial results are
+// merged in order of position, so that the result is the same whoever computed them.
 constexpr uint32_t attention_block = 256;
 
-struct AttentionArgs {      // softmax(q K^T * scale) V for queries at first_position + i, each over positions up to its own
-  const float* q;       // [m][n_heads * head_dim]
-  float* out;           // [m][n_heads * head_dim]
+// softmax(logits) V for queries at first_position + i, each over positions up to its own. A logit is scale * q.k, of that
+// softcap * tanh(logit / softcap), and to that slope of the head * (key position - query position) is added. A sink is one more logit
+// of its head, without a value.
+struct AttentionArgs {
+  const float* q;       // [m][n_heads * key_dim]
+  float* out;           // [m][n_heads * value_dim]
   uint32_t m, first_position, n_heads;
   uint32_t first_kv_head, last_kv_head;  // the range to do; each serves n_heads / n_kv_heads query heads
   float scale;
   uint32_t window;      // positions seen, the query's own included; 0 = all
-  KvView kv;            // head_dim <= 512
+  KvView kv;
   float* partials;       // NULL, or out stays untouched and blocks first_block .. last_block - 1 leave their partials, those a query
-  uint64_t block_stride;  // sees something of: [blocks, block_stride floats apart][m][n_heads][head_dim + 2]
+  uint64_t block_stride;  // sees something of: [blocks, block_stride floats apart][m][n_heads][value_dim + 2]
   uint32_t first_block, last_block;
+  uint32_t chunk;       // positions seen begin at a multiple of it; 0 = none. Together with window
+  float softcap;        // 0 = none
+  const float* alibi_slopes;  // [n_heads] or NULL
+  const float* sinks;   // [n_heads] or NULL; not part of partials
 };
 
 struct MergeAttentionArgs {  // out of the partials of all blocks that a query sees
   const float* partials;  // of first_block
   uint64_t block_stride;
   uint32_t first_block;
-  float* out;            // [m][n_heads * head_dim]
-  uint32_t first_position, n_heads, head_dim, window;
+  float* out;            // [m][n_heads * value_dim]
+  uint32_t first_position, n_heads, value_dim, window;
   uint32_t first_query, last_query;  // the range to do, of m * n_heads
+  uint32_t chunk;        // as in AttentionArgs
+  const float* sinks;
 };
 
 struct SubtractProductArgs {  // c -= a b, the quantizer's linear algebra

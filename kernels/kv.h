@@ -16,21 +16,27 @@ static inline std::byte* kv_page(const KvView& kv, uint32_t position) {
 // The first element of a position's key; the next are 16 elements apart. Of a multiple of 16: the tile of 16 keys.
 static inline std::byte* kv_key(const KvView& kv, uint32_t head, uint32_t position) {
   const uint64_t row = kv_rows_before(kv, head, position);
-  return kv_page(kv, position) + (row / 16 * 16 * kv_row_elements(kv.head_dim) + row % 16) * kv_element_bytes(kv.kind);
+  return kv_page(kv, position) + (row / 16 * 16 * kv_row_elements(kv.key_dim) + row % 16) * kv_element_bytes(kv.kind);
 }
 static inline std::byte* kv_value(const KvView& kv, uint32_t head, uint32_t position) {
   const uint64_t row = kv_rows_before(kv, head, position);
-  return kv_page(kv, position) + kv.value_offset + row * kv_row_elements(kv.head_dim) * kv_element_bytes(kv.kind);
+  return kv_page(kv, position) + kv.value_offset + row * kv_row_elements(kv.value_dim) * kv_element_bytes(kv.kind);
 }
 // The int8 scales of a position and those that follow in its page.
+static inline float* kv_scales(const KvView& kv, std::byte* rows, uint32_t dim, uint32_t head, uint32_t position) {
+  const uint64_t n = uint64_t{kv.n_kv_heads} * kv.page_tokens;
+  return reinterpret_cast<float*>(rows + n * kv_row_elements(dim)) + kv_rows_before(kv, head, position);
+}
 static inline float* kv_key_scales(const KvView& kv, uint32_t head, uint32_t position) {
-  const uint64_t rows = uint64_t{kv.n_kv_heads} * kv.page_tokens;
-  return reinterpret_cast<float*>(kv_page(kv, position) + rows * kv_row_elements(kv.head_dim)) + kv_rows_before(kv, head, position);
+  return kv_scales(kv, kv_page(kv, position), kv.key_dim, head, position);
 }
 static inline float* kv_value_scales(const KvView& kv, uint32_t head, uint32_t position) {
-  return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(kv_key_scales(kv, head, position)) + kv.value_offset);
+  return kv_scales(kv, kv_page(kv, position) + kv.value_offset, kv.value_dim, head, position);
 }
 
-static inline uint32_t first_seen(uint32_t position, uint32_t window) { return window && position >= window ? position - window + 1 : 0; }
+static inline uint32_t first_seen(uint32_t position, uint32_t window, uint32_t chunk) {
+  const uint32_t of_window = window && position >= window ? position - window + 1 : 0, of_chunk = chunk ? position / chunk * chunk : 0;
+  return of_window > of_chunk ? of_window : of_chunk;
+}
 
 }  // namespace gptq::kernels

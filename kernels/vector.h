@@ -27,8 +27,11 @@ GPTQ_INLINE void store_part(float* p, Floats v, uint32_t count) {
   if (count) memcpy(p, part, count * sizeof *part);
 }
 
-// 2^x for x <= 0, relative error below 1e-7; 0 below -126.5, NaN stays.
-GPTQ_INLINE Floats exp2_negative(Floats x) {
+// 2^x, for x <= 0, is power * (1 + f * slope).
+struct Exp2 {
+  Floats power, f, slope;
+};
+GPTQ_INLINE Exp2 exp2_parts(Floats x) {
   const Floats magic = all(0x1.8p23f + 127);  // added, it leaves 127 + x rounded to a whole number in the low bits
   const Floats clamped = larger(all(-127), x), shifted = add(clamped, magic);
   const Floats f = subtract(clamped, subtract(shifted, magic));
@@ -38,8 +41,20 @@ GPTQ_INLINE Floats exp2_negative(Floats x) {
   p = fma(p, f, all(0.055503324f));
   p = fma(p, f, all(0.24022648f));
   p = fma(p, f, all(0.6931472f));
-  p = fma(p, f, all(1));
-  return multiply(p, bits_up_23(shifted));
+  return {bits_up_23(shifted), f, p};
+}
+
+// 2^x for x <= 0, relative error below 1e-7; 0 below -126.5, NaN stays.
+GPTQ_INLINE Floats exp2_negative(Floats x) {
+  const Exp2 e = exp2_parts(x);
+  return multiply(fma(e.slope, e.f, all(1)), e.power);
+}
+
+// Relative error below 3e-7, NaN stays: (1 - e) / (1 + e) of e = exp(-2|x|), where 1 - e is worked out without taking it from 1.
+GPTQ_INLINE Floats tanh_of(Floats x) {
+  const Exp2 e = exp2_parts(multiply(magnitude(x), all(-2.88539008f)));
+  const Floats lost = subtract(subtract(all(1), e.power), multiply(multiply(e.power, e.f), e.slope));
+  return with_sign_of(divide(lost, subtract(all(2), lost)), x);
 }
 
 }  // namespace gptq::kernels

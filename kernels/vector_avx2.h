@@ -19,6 +19,9 @@ GPTQ_INLINE Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }  /
 GPTQ_INLINE Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 GPTQ_INLINE Floats bits_up_23(Floats v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 23)); }
 GPTQ_INLINE Floats magnitude(Floats v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+GPTQ_INLINE Floats with_sign_of(Floats x, Floats sign) {  // x is not negative
+  return _mm256_or_ps(x, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign));
+}
 GPTQ_INLINE Floats larger_bits(Floats a, Floats b) { return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))); }
 GPTQ_INLINE float sum_of(Floats v) { return _mm_cvtss_f32(sum_lanes(v, v, v, v)); }
 GPTQ_INLINE float largest_of(Floats v) {

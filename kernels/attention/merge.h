@@ -12,35 +12,45 @@ struct Running {
 };
 
 // out and r: the blocks before, at first zeros.
-GPTQ_INLINE void merge(float* out, Running& r, const float* sum, float max, float total, uint32_t head_dim) {
+GPTQ_INLINE void merge(float* out, Running& r, const float* sum, float max, float total, uint32_t dim) {
   const float new_max = max > r.max ? max : r.max;
   const Floats keep = exp2_negative(all(r.max - new_max)), gain = exp2_negative(all(max - new_max));
   uint32_t d = 0;
-  for (; d + lanes <= head_dim; d += lanes) store(out + d, fma(load(sum + d), gain, multiply(load(out + d), keep)));
+  for (; d + lanes <= dim; d += lanes) store(out + d, fma(load(sum + d), gain, multiply(load(out + d), keep)));
   float factors[2][lanes], totals[lanes];
   store(factors[0], keep);
   store(factors[1], gain);
-  for (; d < head_dim; ++d) out[d] = out[d] * factors[0][0] + sum[d] * factors[1][0];
+  for (; d < dim; ++d) out[d] = out[d] * factors[0][0] + sum[d] * factors[1][0];
   store(totals, fma(all(total), gain, multiply(all(r.total), keep)));
   r = {new_max, totals[0]};
 }
 
-GPTQ_INLINE void divide(float* out, float total, uint32_t head_dim) {
-  for (uint32_t d = 0; d < head_dim; ++d) out[d] /= total;
+// One more logit, without a value.
+void add_sink(float* out, Running& r, float sink, uint32_t dim) {
+  static const float nothing[largest_head] = {};
+  merge(out, r, nothing, sink * 1.44269504f, 1, dim);
+}
+
+// The last step of a query of this head; sinks may be NULL.
+GPTQ_INLINE void finish(float* out, Running& r, const float* sinks, uint64_t head, uint32_t dim) {
+  if (sinks) add_sink(out, r, sinks[head], dim);
+  const float total = r.total;
+  for (uint32_t d = 0; d < dim; ++d) out[d] /= total;
 }
 
 GPTQ_INLINE void merge_partials(const MergeAttentionArgs& a) {
-  const uint64_t partial = a.head_dim + 2;
+  const uint32_t dim = a.value_dim;
+  const uint64_t partial = dim + 2;
   for (uint64_t query = a.first_query; query < a.last_query; ++query) {
     const uint32_t position = a.first_position + static_cast<uint32_t>(query / a.n_heads);
-    float* out = a.out + query * a.head_dim;
+    float* out = a.out + query * dim;
     Running r;
-    memset(out, 0, a.head_dim * sizeof(float));
-    for (uint32_t block = first_seen(position, a.window) / attention_block; block <= position / attention_block; ++block) {
+    memset(out, 0, dim * sizeof(float));
+    for (uint32_t block = first_seen(position, a.window, a.chunk) / attention_block; block <= position / attention_block; ++block) {
       const float* from = a.partials + (block - a.first_block) * a.block_stride + query * partial;
-      merge(out, r, from, from[a.head_dim], from[a.head_dim + 1], a.head_dim);
+      merge(out, r, from, from[dim], from[dim + 1], dim);
     }
-    divide(out, r.total, a.head_dim);
+    finish(out, r, a.sinks, query % a.n_heads, dim);
   }
 }
 

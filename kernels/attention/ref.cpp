@@ -8,10 +8,8 @@
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t max_head_dim = 512;
-
 struct Partial {
-  double sum[max_head_dim] = {}, max = -INFINITY, total = 0;
+  double sum[largest_head] = {}, max = -INFINITY, total = 0;
 };
 
 double element(const std::byte* data, uint64_t index, KvKind kind) {
@@ -20,37 +18,46 @@ double element(const std::byte* data, uint64_t index, KvKind kind) {
   return reinterpret_cast<const int8_t*>(data)[index];
 }
 
-double score(const AttentionArgs& a, const float* q, uint32_t kv_head, uint32_t position) {
-  const std::byte* key = kv_key(a.kv, kv_head, position);
-  double dot = 0;
-  for (uint32_t d = 0; d < a.kv.head_dim; ++d) dot += q[d] * element(key, d * 16, a.kv.kind);
-  if (a.kv.kind == KvKind::i8) dot *= *kv_key_scales(a.kv, kv_head, position);
-  return dot * a.scale * M_LOG2E;
+struct Query {
+  const float* q;
+  uint32_t head, kv_head, position;
+};
+
+double score(const AttentionArgs& a, const Query& query, uint32_t position) {
+  const std::byte* key = kv_key(a.kv, query.kv_head, position);
+  double logit = 0;
+  for (uint32_t d = 0; d < a.kv.key_dim; ++d) logit += query.q[d] * element(key, d * 16, a.kv.kind);
+  if (a.kv.kind == KvKind::i8) logit *= *kv_key_scales(a.kv, query.kv_head, position);
+  logit *= a.scale;
+  if (a.softcap != 0) logit = a.softcap * tanh(logit / a.softcap);
+  if (a.alibi_slopes) logit -= double{a.alibi_slopes[query.head]} * (query.position - position);
+  return logit * M_LOG2E;
 }
 
 // The positions first .. last.
-Partial attend(const AttentionArgs& a, const float* q, uint32_t kv_head, uint32_t first, uint32_t last) {
+Partial attend(const AttentionArgs& a, const Query& query, uint32_t first, uint32_t last) {
   Partial r;
-  for (uint32_t position = first; position <= last; ++position) r.max = fmax(r.max, score(a, q, kv_head, position));
+  for (uint32_t position = first; position <= last; ++position) r.max = fmax(r.max, score(a, query, position));
   for (uint32_t position = first; position <= last; ++position) {
-    const double weight = exp2(score(a, q, kv_head, position) - r.max);
-    const std::byte* value = kv_value(a.kv, kv_head, position);
-    const double scale = a.kv.kind == KvKind::i8 ? *kv_value_scales(a.kv, kv_head, position) : 1;
+    const double weight = exp2(score(a, query, position) - r.max);
+    const std::byte* value = kv_value(a.kv, query.kv_head, position);
+    const double scale = a.kv.kind == KvKind::i8 ? *kv_value_scales(a.kv, query.kv_head, position) : 1;
     r.total += weight;
-    for (uint32_t d = 0; d < a.kv.head_dim; ++d) r.sum[d] += weight * scale * element(value, d, a.kv.kind);
+    for (uint32_t d = 0; d < a.kv.value_dim; ++d) r.sum[d] += weight * scale * element(value, d, a.kv.kind);
   }
   return r;
 }
 
-void partials_of(const AttentionArgs& a, const float* q, uint64_t query, uint32_t kv_head, uint32_t first, uint32_t last) {
+void partials_of(const AttentionArgs& a, const Query& query, uint64_t index, uint32_t first) {
+  const uint32_t n = a.kv.value_dim, last = query.position;
   for (uint32_t block = a.first_block; block < a.last_block; ++block) {
     const uint32_t begin = block * attention_block, end = begin + attention_block - 1;
     if (first > end || last < begin) continue;
-    const Partial r = attend(a, q, kv_head, first > begin ? first : begin, last < end ? last : end);
-    float* to = a.partials + (block - a.first_block) * a.block_stride + query * (a.kv.head_dim + 2);
-    for (uint32_t d = 0; d < a.kv.head_dim; ++d) to[d] = static_cast<float>(r.sum[d]);
-    to[a.kv.head_dim] = static_cast<float>(r.max);
-    to[a.kv.head_dim + 1] = static_cast<float>(r.total);
+    const Partial r = attend(a, query, first > begin ? first : begin, last < end ? last : end);
+    float* to = a.partials + (block - a.first_block) * a.block_stride + index * (n + 2);
+    for (uint32_t d = 0; d < n; ++d) to[d] = static_cast<float>(r.sum[d]);
+    to[n] = static_cast<float>(r.max);
+    to[n + 1] = static_cast<float>(r.total);
   }
 }
 
@@ -60,15 +67,19 @@ void attention_ref(const AttentionArgs& a) {
   const uint32_t heads_per_kv = a.n_heads / a.kv.n_kv_heads;
   for (uint32_t i = 0; i < a.m; ++i)
     for (uint32_t head = a.first_kv_head * heads_per_kv; head < a.last_kv_head * heads_per_kv; ++head) {
-      const uint64_t query = uint64_t{i} * a.n_heads + head;
-      const float* q = a.q + query * a.kv.head_dim;
-      const uint32_t last = a.first_position + i, first = first_seen(last, a.window);
+      const uint64_t index = uint64_t{i} * a.n_heads + head;
+      const Query query = {a.q + index * a.kv.key_dim, head, head / heads_per_kv, a.first_position + i};
+      const uint32_t first = first_seen(query.position, a.window, a.chunk);
       if (a.partials) {
-        partials_of(a, q, query, head / heads_per_kv, first, last);
+        partials_of(a, query, index, first);
         continue;
       }
-      const Partial r = attend(a, q, head / heads_per_kv, first, last);
-      for (uint32_t d = 0; d < a.kv.head_dim; ++d) a.out[query * a.kv.head_dim + d] = static_cast<float>(r.sum[d] / r.total);
+      const Partial r = attend(a, query, first, query.position);
+      const double sink = a.sinks ? a.sinks[head] * M_LOG2E : -INFINITY, max = fmax(r.max, sink);
+      const double keep = a.sinks ? exp2(r.max - max) : 1;
+      const double total = a.sinks ? r.total * keep + exp2(sink - max) : r.total;
+      float* out = a.out + index * a.kv.value_dim;
+      for (uint32_t d = 0; d < a.kv.value_dim; ++d) out[d] = static_cast<float>(r.sum[d] * keep / total);
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention for any vector width. Scores hold positions in their lanes, each summed over head_dim in order; outputs hold elements of
-// head_dim, summed over the positions of a block in order: what a query gets depends on nothing but its position.
+// Attention for any vector width. Scores hold positions in their lanes, each summed over key_dim in order; outputs hold elements of
+// value_dim, summed over the positions of a block in order: what a query gets depends on nothing but its position.
 #pragma once
 #include "kernels/attention/ahead.h"
 #include "kernels/attention/merge.h"
@@ -8,7 +8,6 @@
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t max_head_dim = 512;
 constexpr uint32_t group_queries = 8;      // share the rows they read, four at a time from registers
 constexpr uint32_t queries_together = 64;  // go through a block one group after another, so that all but the first find it in cache
 constexpr uint32_t value_bytes = 4096;     // of values are added at a time
@@ -21,7 +20,7 @@ struct Group {
   float max[group_queries], total[group_queries];
   float* sums[group_queries];
   alignas(64) float weights[group_queries][attention_block];
-  alignas(64) float sum_rows[group_queries * max_head_dim];
+  alignas(64) float sum_rows[group_queries * largest_head];
   uint32_t position(uint32_t at) const { return block * attention_block + at; }
 };
 
@@ -51,7 +50,7 @@ GPTQ_INLINE void score(const AttentionArgs& a, uint32_t at, uint32_t first, Grou
   for (uint32_t t = 0; t < T; ++t)
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < parts; ++i) sums[t][i] = all(0);
-  for (uint64_t d = 0; d < a.kv.head_dim; ++d) {
+  for (uint64_t d = 0; d < a.kv.key_dim; ++d) {
     Floats k[parts];
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < parts; ++i) k[i] = load_kv<kind>(key[i / per_tile] + (d * 16 + i % per_tile * lanes) * kv_element_bytes(kind));
@@ -76,23 +75,44 @@ GPTQ_INLINE void score_all(const AttentionArgs& a, Ahead& ahead, Group& g) {
   for (uint32_t at = g.begin[0] / 16 * 16; at < g.end[g.n - 1]; at += 32) {
     const bool pair = at + 16 < g.end[g.n - 1];
     for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
-      ahead.step(1, g.n, T);
+      ahead.keys(1, g.n, T);
       if constexpr (T * 16 / lanes <= 4) {  // both tiles at once keep the multipliers busy
-        if (pair) ahead.step(1, g.n, T);
+        if (pair) ahead.keys(1, g.n, T);
         if (pair) return score<kind, T, 2>(a, at, first, g);
       }
       score<kind, T, 1>(a, at, first, g);
-      if (pair) ahead.step(1, g.n, T);
+      if (pair) ahead.keys(1, g.n, T);
       if (pair) score<kind, T, 1>(a, at + 16, first, g);
     });
   }
 }
 
+// Soft cap, then ALiBi: what lies between a score and its logit, in units of log2(e) as scores are. Of whole tiles.
+void bend(const AttentionArgs& a, uint64_t query, uint32_t from, uint32_t to, const Group& g, float* scores) {
+  if (a.softcap != 0) {
+    const float cap = a.softcap * 1.44269504f;
+    for (uint32_t j = from; j < to; j += lanes) {
+      const Floats part = multiply(load(scores + j), all(1 / cap));
+      store(scores + j, multiply(tanh_of(part), all(cap)));
+    }
+  }
+  if (!a.alibi_slopes) return;
+  alignas(64) static const float steps[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Floats slope = all(a.alibi_slopes[query % a.n_heads] * 1.44269504f);
+  const auto position = static_cast<int32_t>(a.first_position + query / a.n_heads);
+  for (uint32_t j = from; j < to; j += lanes) {
+    const auto tile = static_cast<int32_t>(g.position(j / 16 * 16));
+    const Floats distance = add(all(static_cast<float>(tile - position)), load(steps + j % 16));
+    store(scores + j, fma(slope, distance, load(scores + j)));
+  }
+}
+
 // Scores begin .. end - 1 into weights, and zeros around them up to whole tiles.
 template <KvKind kind>
-GPTQ_INLINE void weigh(const AttentionArgs& a, uint32_t query, Group& g) {
-  float* weights = g.weights[query];
-  const uint32_t begin = g.begin[query], end = g.end[query], from = begin / 16 * 16, to = (end + 15) / 16 * 16;
+GPTQ_INLINE void weigh(const AttentionArgs& a, uint64_t query, uint32_t t, Group& g) {
+  float* weights = g.weights[t];
+  const uint32_t begin = g.begin[t], end = g.end[t], from = begin / 16 * 16, to = (end + 15) / 16 * 16;
+  if (a.softcap != 0 || a.alibi_slopes) bend(a, query, from, to, g, weights);
   for (uint32_t j = from; j < begin; ++j) weights[j] = -__builtin_inff();
   for (uint32_t j = end; j < to; ++j) weights[j] = -__builtin_inff();
   Floats most = load(weights + from);
@@ -107,8 +127,8 @@ GPTQ_INLINE void weigh(const AttentionArgs& a, uint32_t query, Group& g) {
       store(weights + tile + j, kind == KvKind::i8 ? multiply(weight, load(scales + j)) : weight);
     }
   }
-  g.max[query] = max;
-  g.total[query] = sum_of(sum);
+  g.max[t] = max;
+  g.total[t] = sum_of(sum);
 }
 
 // sums[t] += weights[t] * values of `rows` rows, for parts * lanes elements.
@@ -142,7 +162,7 @@ GPTQ_INLINE void add_columns(const std::byte* values, uint32_t row_bytes, uint32
 template <KvKind kind, uint32_t T>
 void add_values(const AttentionArgs& a, uint32_t begin, uint32_t end, uint32_t first, Group& g) {
   constexpr uint32_t least = 16 / lanes, wide = T > 2 ? (least > 2 ? least : 2) : (least > 2 ? 2 * least : 4);
-  const uint32_t row = kv_row_elements(a.kv.head_dim), row_bytes = row * kv_element_bytes(kind);
+  const uint32_t row = kv_row_elements(a.kv.value_dim), row_bytes = row * kv_element_bytes(kind);
   const float* weights[T];
   float* sums[T];
   for (uint32_t t = 0; t < T; ++t) {
@@ -176,14 +196,14 @@ GPTQ_INLINE void add_seen_values(const AttentionArgs& a, uint32_t from, uint32_t
 
 template <KvKind kind>
 GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) {
-  const uint32_t row = kv_row_elements(a.kv.head_dim), rows = clamp(value_bytes / (row * kv_element_bytes(kind)) / 16 * 16, 16, attention_block);
+  const uint32_t row = kv_row_elements(a.kv.value_dim), rows = clamp(value_bytes / (row * kv_element_bytes(kind)) / 16 * 16, 16, attention_block);
   for (uint32_t t = 0; t < g.n; ++t) g.sums[t] = g.sum_rows + t * row;
   memset(g.sum_rows, 0, g.n * row * sizeof(float));
   for (uint32_t from = g.begin[0] / 16 * 16, to; from < g.end[g.n - 1]; from = to) {
     const uint32_t in_page = a.kv.page_tokens - g.position(from) % a.kv.page_tokens;
     to = from + (in_page < rows ? in_page : rows);
     for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
-      ahead.step((to - from) / 16, g.n, T);
+      ahead.values((to - from) / 16, g.n, T);
       add_seen_values<kind, T>(a, from, to, first, g);
     });
   }
@@ -192,21 +212,21 @@ GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) 
 // The group with what its queries have so far, or into partials.
 template <KvKind kind>
 void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& g, Running* running) {
-  const uint32_t head_dim = a.kv.head_dim;
+  const uint32_t dim = a.kv.value_dim;
   score_all<kind>(a, ahead, g);
   for (uint32_t t = 0; t < g.n; ++t)
-    if (g.begin[t] < g.end[t]) weigh<kind>(a, t, g);
+    if (g.begin[t] < g.end[t]) weigh<kind>(a, query[t], t, g);
   add_all_values<kind>(a, ahead, g);
   for (uint32_t t = 0; t < g.n; ++t) {
     if (g.begin[t] >= g.end[t]) continue;
     if (!a.partials) {
-      merge(a.out + query[t] * head_dim, running[t], g.sums[t], g.max[t], g.total[t], head_dim);
+      merge(a.out + query[t] * dim, running[t], g.sums[t], g.max[t], g.total[t], dim);
       continue;
     }
-    float* partial = a.partials + (g.block - a.first_block) * a.block_stride + query[t] * (head_dim + 2);
-    memcpy(partial, g.sums[t], head_dim * sizeof(float));
-    partial[head_dim] = g.max[t];
-    partial[head_dim + 1] = g.total[t];
+    float* partial = a.partials + (g.block - a.first_block) * a.block_stride + query[t] * (dim + 2);
+    memcpy(partial, g.sums[t], dim * sizeof(float));
+    partial[dim] = g.max[t];
+    partial[dim + 1] = g.total[t];
   }
 }
 
@@ -225,8 +245,8 @@ void attend_blocks(const AttentionArgs& a, uint32_t kv_head, uint64_t first, uin
         const uint64_t i = (index + t) / heads_per_kv;
         const uint32_t position = a.first_position + static_cast<uint32_t>(i), start = g.position(0);
         query[t] = i * a.n_heads + kv_head * heads_per_kv + (index + t) % heads_per_kv;
-        g.q[t] = a.q + query[t] * a.kv.head_dim;
-        g.begin[t] = clamp(first_seen(position, a.window), start, start + attention_block) - start;
+        g.q[t] = a.q + query[t] * a.kv.key_dim;
+        g.begin[t] = clamp(first_seen(position, a.window, a.chunk), start, start + attention_block) - start;
         g.end[t] = clamp(position + 1, start, start + attention_block) - start;
       }
       if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running + (index - first));
@@ -246,13 +266,15 @@ void attend_all(const AttentionArgs& a) {
       }
       const uint32_t first_position = a.first_position + static_cast<uint32_t>(first / heads_per_kv);
       const uint32_t last_position = a.first_position + static_cast<uint32_t>((last - 1) / heads_per_kv);
-      const auto out_of = [&](uint64_t index) {
-        return a.out + (index / heads_per_kv * a.n_heads + kv_head * heads_per_kv + index % heads_per_kv) * a.kv.head_dim;
-      };
+      const uint32_t begin = first_seen(first_position, a.window, a.chunk) / attention_block, end = last_position / attention_block + 1;
+      const uint32_t dim = a.kv.value_dim;
+      const auto head_of = [&](uint64_t index) { return kv_head * heads_per_kv + index % heads_per_kv; };
+      const auto out_of = [&](uint64_t index) { return a.out + (index / heads_per_kv * a.n_heads + head_of(index)) * dim; };
       Running running[queries_together];
-      for (uint64_t index = first; index < last; ++index) memset(out_of(index), 0, a.kv.head_dim * sizeof(float));
-      attend_blocks<kind>(a, kv_head, first, last, first_seen(first_position, a.window) / attention_block, last_position / attention_block + 1, running);
-      for (uint64_t index = first; index < last; ++index) divide(out_of(index), running[index - first].total, a.kv.head_dim);
+      for (uint64_t index = first; index < last; ++index) memset(out_of(index), 0, dim * sizeof(float));
+      attend_blocks<kind>(a, kv_head, first, last, begin, end, running);
+      for (uint64_t index = first; index < last; ++index)
+        finish(out_of(index), running[index - first], a.sinks, head_of(index), dim);
     }
 }
 

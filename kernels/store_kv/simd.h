@@ -7,8 +7,6 @@
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t max_head_dim = 512;
-
 // Row elements `step` apart, zeros behind the n there are.
 template <class T>
 void put(std::byte* to, uint32_t step, const T* row, uint32_t n, uint32_t padded) {
@@ -39,11 +37,11 @@ float to_int8(const float* from, uint32_t n, int8_t* to) {
   return max < 1e-30f ? 0 : max / 127;
 }
 
-void store_row(std::byte* to, uint32_t step, const float* from, const KvView& kv, float* int8_scale) {
-  const uint32_t n = kv.head_dim, padded = kv_row_elements(n);
-  uint16_t halves[max_head_dim];
-  int8_t codes[max_head_dim];
-  switch (kv.kind) {
+void store_row(std::byte* to, uint32_t step, const float* from, uint32_t n, KvKind kind, float* int8_scale) {
+  const uint32_t padded = kv_row_elements(n);
+  uint16_t halves[largest_head];
+  int8_t codes[largest_head];
+  switch (kind) {
     case KvKind::f32: return put(to, step, from, n, padded);
     case KvKind::f16:
       for (uint32_t d = 0; d < n; d += lanes) store_half(halves + d, load_row(from, d, n));
@@ -57,10 +55,11 @@ void store_row(std::byte* to, uint32_t step, const float* from, const KvView& kv
 GPTQ_INLINE void store_rows(const StoreKvArgs& a) {
   for (uint32_t i = 0; i < a.m; ++i)
     for (uint32_t head = 0; head < a.kv.n_kv_heads; ++head) {
-      const uint64_t from = uint64_t{i} * a.stride + uint64_t{head} * a.kv.head_dim;
-      const uint32_t position = a.first_position + i;
-      store_row(kv_key(a.kv, head, position), 16, a.k + from, a.kv, kv_key_scales(a.kv, head, position));
-      store_row(kv_value(a.kv, head, position), 1, a.v + from, a.kv, kv_value_scales(a.kv, head, position));
+      const uint32_t position = a.first_position + i, k_dim = a.kv.key_dim, v_dim = a.kv.value_dim;
+      const float* k = a.k + uint64_t{i} * a.k_stride + uint64_t{head} * k_dim;
+      const float* v = a.v + uint64_t{i} * a.v_stride + uint64_t{head} * v_dim;
+      store_row(kv_key(a.kv, head, position), 16, k, k_dim, a.kv.kind, kv_key_scales(a.kv, head, position));
+      store_row(kv_value(a.kv, head, position), 1, v, v_dim, a.kv.kind, kv_value_scales(a.kv, head, position));
     }
 }
 

@@ -160,6 +160,7 @@ void bench_matmul(benchmark::State& state, const Variant& variant, const Shape& 
 struct AttentionShape {
   uint32_t n_heads, n_kv_heads, head_dim, m, depth;
   KvKind kind;
+  bool bent = false;  // with a soft cap, ALiBi and sinks
 };
 
 void bench_attention(benchmark::State& state, const Variant& variant, const AttentionShape& s) {
@@ -172,13 +173,39 @@ void bench_attention(benchmark::State& state, const Variant& variant, const Atte
   for (uint32_t p = 0; p < pages; ++p) order[p] = p * 7 % pages;
   const std::vector<float> q = random_floats(size_t{s.m} * s.n_heads * s.head_dim);
   std::vector<float> out(q.size());
-  KvView kv = {nullptr, order.data(), half * 2, half, page_tokens, s.n_kv_heads, s.head_dim, s.kind};
+  KvView kv = {.base = nullptr,
+               .pages = order.data(),
+               .page_stride = half * 2,
+               .value_offset = half,
+               .page_tokens = page_tokens,
+               .n_kv_heads = s.n_kv_heads,
+               .key_dim = s.head_dim,
+               .value_dim = s.head_dim,
+               .kind = s.kind};
   const double ops = 4.0 * s.m * s.n_heads * s.head_dim * (s.depth - s.m / 2.0);
+  const std::vector<float> slopes(s.n_heads, 0.1f);
+  AttentionArgs args = {.q = q.data(),
+                        .out = out.data(),
+                        .m = s.m,
+                        .first_position = s.depth - s.m,
+                        .n_heads = s.n_heads,
+                        .first_kv_head = 0,
+                        .last_kv_head = s.n_kv_heads,
+                        .scale = 0.125f,
+                        .window = 0,
+                        .kv = kv,
+                        .partials = nullptr,
+                        .block_stride = 0,
+                        .first_block = 0,
+                        .last_block = 0,
+                        .chunk = 0,
+                        .softcap = s.bent ? 50.0f : 0,
+                        .alibi_slopes = s.bent ? slopes.data() : nullptr,
+                        .sinks = s.bent ? slopes.data() : nullptr};
   size_t i = 0;
   measure(state, s.m == 1 ? static_cast<double>(bytes) : 0, ops, roofs.float_ops, [&] {
-    kv.base = reinterpret_cast<std::byte*>(zeros.data()) + i++ % copies * bytes;
-    reinterpret_cast<void (*)(const AttentionArgs&)>(variant.function)(
-        {q.data(), out.data(), s.m, s.depth - s.m, s.n_heads, 0, s.n_kv_heads, 0.125f, 0, kv, nullptr, 0, 0, 0});
+    args.kv.base = reinterpret_cast<std::byte*>(zeros.data()) + i++ % copies * bytes;
+    reinterpret_cast<void (*)(const AttentionArgs&)>(variant.function)(args);
   });
 }
 
@@ -186,7 +213,18 @@ void bench_merge(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n_heads = 32, head_dim = 64, blocks = 8;
   const std::vector<float> partials = random_floats(size_t{blocks} * n_heads * (head_dim + 2));
   std::vector<float> out(n_heads * head_dim);
-  const MergeAttentionArgs args = {partials.data(), n_heads * (head_dim + 2), 0, out.data(), blocks * attention_block - 1, n_heads, head_dim, 0, 0, n_heads};
+  const MergeAttentionArgs args = {.partials = partials.data(),
+                                   .block_stride = n_heads * (head_dim + 2),
+                                   .first_block = 0,
+                                   .out = out.data(),
+                                   .first_position = blocks * attention_block - 1,
+                                   .n_heads = n_heads,
+                                   .value_dim = head_dim,
+                                   .window = 0,
+                                   .first_query = 0,
+                                   .last_query = n_heads,
+                                   .chunk = 0,
+                                   .sinks = nullptr};
   measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(const MergeAttentionArgs&)>(variant.function)(args); });
 }
 
@@ -217,7 +255,15 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   const Weights weights({Kind::q4, 16, n, 128}, false);
   std::vector<uint16_t> cache(2 * n * 16);
   const uint32_t page = 0;
-  const KvView kv = {reinterpret_cast<std::byte*>(cache.data()), &page, 4 * n * 16, 2 * n * 16, 16, 32, 64, KvKind::f16};
+  const KvView kv = {.base = reinterpret_cast<std::byte*>(cache.data()),
+                     .pages = &page,
+                     .page_stride = 4 * n * 16,
+                     .value_offset = 2 * n * 16,
+                     .page_tokens = 16,
+                     .n_kv_heads = 32,
+                     .key_dim = 64,
+                     .value_dim = 64,
+                     .kind = KvKind::f16};
   const std::string op = variant.op;
   const auto call = [&](const auto& args) {
     measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
@@ -227,7 +273,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
   if (op == "silu_mul") call(SiluMulArgs{x.data(), weight.data(), y.data(), n});
-  if (op == "store_kv") call(StoreKvArgs{x.data(), weight.data(), 1, n, 5, kv});
+  if (op == "store_kv") call(StoreKvArgs{.k = x.data(), .v = weight.data(), .m = 1, .k_stride = n, .v_stride = n, .first_position = 5, .kv = kv});
 }
 
 const char* name_of(Kind kind) {
@@ -251,7 +297,8 @@ void add_matmul(const Variant& variant, const Shape& s, uint32_t m) {
 void add_attention(const Variant& variant, const AttentionShape& s) {
   static const char* const kinds[] = {"f16", "f32", "i8"};
   char text[96];
-  snprintf(text, sizeof text, "/heads:%u/kv:%u/dim:%u/%s/m:%u/depth:%u", s.n_heads, s.n_kv_heads, s.head_dim, kinds[static_cast<int>(s.kind)], s.m, s.depth);
+  snprintf(text, sizeof text, "/heads:%u/kv:%u/dim:%u/%s/m:%u/depth:%u%s", s.n_heads, s.n_kv_heads, s.head_dim, kinds[static_cast<int>(s.kind)],
+           s.m, s.depth, s.bent ? "/bent" : "");
   add(name_of(variant) + text, [=](benchmark::State& state) { bench_attention(state, variant, s); });
 }
 
@@ -263,6 +310,7 @@ void add_attentions(const Variant& variant) {
         add_attention(variant, {heads, kv_heads, head_dim, m, 2048, kind});
     }
   add_attention(variant, {32, 4, 64, 1, 8192, KvKind::f16});
+  for (const uint32_t m : {1u, 128u}) add_attention(variant, {32, 8, 128, m, 2048, KvKind::f16, true});
 }
 
 void add_matmuls(const Variant& variant, bool int8) {

@@ -14,22 +14,25 @@ float tolerance(KvKind kind, float x, float max) {
 }
 
 TEST_P(store_kv, writes_its_positions_only) {
-  for (const uint32_t head_dim : {1u, 8u, 24u, 37u, 64u, 80u, 256u})
+  constexpr std::pair<uint32_t, uint32_t> dims[] = {{1, 1}, {8, 8}, {24, 40}, {37, 1}, {64, 64}, {80, 80}, {192, 128}, {576, 512}, {16, 576}};
+  for (const auto& [key_dim, value_dim] : dims)
     for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8}) {
-      SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << " " << name_of(kind));
-      const uint32_t heads = 1 + below(4), m = 1 + below(40), first = below(50), stride = heads * head_dim + below(5);
-      TestCache cache(first + m, 16, heads, head_dim, kind, random), expected(first + m, 16, heads, head_dim, kind, random);
+      SCOPED_TRACE(testing::Message() << "keys " << key_dim << " values " << value_dim << " " << name_of(kind));
+      const uint32_t heads = 1 + below(4), m = 1 + below(40), first = below(50);
+      const uint32_t k_stride = heads * key_dim + below(5), v_stride = heads * value_dim + below(5);
+      TestCache cache(first + m, 16, heads, key_dim, value_dim, kind, random), expected(first + m, 16, heads, key_dim, value_dim, kind, random);
       expected.view.pages = cache.view.pages;
-      const std::vector<float> k = floats(size_t{m} * stride, 100), v = floats(size_t{m} * stride, 1e-5f);
-      run({k.data(), v.data(), m, stride, first, cache.view});
+      const std::vector<float> k = floats(size_t{m} * k_stride, 100), v = floats(size_t{m} * v_stride, 1e-5f);
+      run({.k = k.data(), .v = v.data(), .m = m, .k_stride = k_stride, .v_stride = v_stride, .first_position = first, .kv = cache.view});
       for (uint32_t i = 0; i < m; ++i)
         for (uint32_t head = 0; head < heads; ++head)
           for (const bool value : {false, true}) {
-            const float* from = (value ? v : k).data() + i * stride + head * head_dim;
+            const uint32_t dim = value ? value_dim : key_dim;
+            const float* from = value ? v.data() + i * v_stride + head * dim : k.data() + i * k_stride + head * dim;
             expected.set(first + i, head, value, from);
             float max = 0;
-            for (uint32_t d = 0; d < head_dim; ++d) max = std::max(max, std::fabs(from[d]));
-            for (uint32_t d = 0; d < head_dim; ++d)
+            for (uint32_t d = 0; d < dim; ++d) max = std::max(max, std::fabs(from[d]));
+            for (uint32_t d = 0; d < dim; ++d)
               ASSERT_NEAR(cache.get(first + i, head, d, value), from[d], tolerance(kind, from[d], max));
           }
       ASSERT_TRUE(cache.bytes() == expected.bytes());
@@ -38,10 +41,10 @@ TEST_P(store_kv, writes_its_positions_only) {
 
 TEST_P(store_kv, int8_keeps_what_is_not_finite_visible) {
   for (const float x : {std::numeric_limits<float>::quiet_NaN(), -INFINITY}) {
-    TestCache cache(1, 16, 1, 24, KvKind::i8, random);
+    TestCache cache(1, 16, 1, 24, 24, KvKind::i8, random);
     std::vector<float> k = floats(24), v(24);
     k[21] = x;
-    run({k.data(), v.data(), 1, 24, 0, cache.view});
+    run({.k = k.data(), .v = v.data(), .m = 1, .k_stride = 24, .v_stride = 24, .first_position = 0, .kv = cache.view});
     EXPECT_FALSE(std::isfinite(cache.get(0, 0, 21, false)));
     for (uint32_t d = 0; d < 24; ++d) EXPECT_EQ(cache.get(0, 0, d, true), 0);
   }

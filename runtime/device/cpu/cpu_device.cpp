@@ -22,6 +22,7 @@ kernels::KvView view(const KvCache& kv, const Sequence& sequence, uint32_t layer
           kv.page_tokens,
           kv.n_kv_heads,
           kv.head_dim,
+          kv.head_dim,
           kv.kind};
 }
 
@@ -35,7 +36,7 @@ struct BlockRange {
 
 BlockRange blocks_of(const Sequence& s, uint32_t window) {
   constexpr uint32_t size = kernels::attention_block;
-  return {kernels::first_seen(s.first_position, window) / size, (s.first_position + s.n_rows - 1) / size + 1};
+  return {kernels::first_seen(s.first_position, window, 0) / size, (s.first_position + s.n_rows - 1) / size + 1};
 }
 
 // Whether two matrices want their activations in the same form.
@@ -209,7 +210,7 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, uint32_t layer, c
   const float *cos = batch_.cos + row * (h.rope_dim / 2), *sin = batch_.sin + row * (h.rope_dim / 2);
   kernels_.rope({q, cos, sin, n_rows, q_stride, h.n_heads, kv.head_dim, h.rope_dim});
   kernels_.rope({k, cos, sin, n_rows, k_stride, kv.n_kv_heads, kv.head_dim, h.rope_dim});
-  kernels_.store_kv({k, h.v + row * k_stride, n_rows, k_stride, s.first_position + first, view(kv, s, layer)});
+  kernels_.store_kv({k, h.v + row * k_stride, n_rows, k_stride, k_stride, s.first_position + first, view(kv, s, layer)});
 }
 
 void CpuDevice::append_kv(const KvCache& kv, const Heads& heads, uint32_t layer) {
