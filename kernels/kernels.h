@@ -179,6 +179,49 @@ struct MergeAttentionArgs {  // out of the partials of all blocks that a query s
   const float* sinks;
 };
 
+// One layer of one sequence's cache of latent attention (MLA): a row a token, which all heads share. Page p of the sequence is at
+// base + pages[p] * page_stride: [page_tokens][width], where width is rounded up to a multiple of 16, rows hold 0 behind it, and int8
+// rows have a float32 scale, max|x| / 127 of the row: [page_tokens] behind the rows. kv_row_bytes(kind, width) a token.
+struct LatentView {
+  std::byte* base;
+  const uint32_t* pages;
+  uint64_t page_stride;
+  uint32_t page_tokens;   // a multiple of 16
+  uint32_t width, rank;   // a row is a key; its first `rank` elements are the value. width is at most largest_head
+  KvKind kind;
+};
+
+struct StoreLatentArgs {
+  const float* latent;  // [m][latent_stride]: rank elements
+  const float* rope;    // [m][rope_stride]: the other width - rank
+  uint32_t m, latent_stride, rope_stride, first_position;
+  LatentView kv;
+};
+
+// As AttentionArgs, all heads over the same rows. Partials are merged by merge_attention, with value_dim = rank.
+struct LatentAttentionArgs {
+  const float* q;       // [m][n_heads][width]
+  float* out;           // [m][n_heads][rank]
+  uint32_t m, first_position, n_heads;
+  uint32_t first_head, last_head;  // the range to do; sixteen at a time go quickest
+  float scale;
+  LatentView kv;
+  float* partials;       // NULL, or as in AttentionArgs: [blocks, block_stride floats apart][m][n_heads][rank + 2]
+  uint64_t block_stride;
+  uint32_t first_block, last_block;
+};
+
+// y[i][head][row] = sum over k of W[head][row][k] x[i][head][k]: each head its own small matrix.
+struct HeadMatmulArgs {
+  Kind kind;            // f32, f16 or bf16
+  const void* w;        // [heads][n][k]
+  const float* x;       // [m, x_stride apart][heads, x_head_stride apart][k]
+  float* y;             // [m, y_stride apart][heads, y_head_stride apart][n]
+  uint64_t x_stride, x_head_stride, y_stride, y_head_stride;
+  uint32_t m, n, k;
+  uint32_t first_head, last_head;  // the range to do
+};
+
 struct SubtractProductArgs {  // c -= a b, the quantizer's linear algebra
   const double* a;      // [m][a_stride], k used
   const double* b;      // [k][b_stride], n used
@@ -200,7 +243,8 @@ struct AddProductArgs {
 #define GPTQ_KERNEL_OPS(X) \
   X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(matmul_bf16, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
   X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
-  X(merge_attention, MergeAttentionArgs) X(subtract_product, SubtractProductArgs) \
+  X(merge_attention, MergeAttentionArgs) X(store_latent, StoreLatentArgs) X(latent_attention, LatentAttentionArgs) \
+  X(head_matmul, HeadMatmulArgs) X(subtract_product, SubtractProductArgs) \
   X(add_product, AddProductArgs)
 
 // matmul_bf16 is NULL where the CPU has no products of bfloat16.

@@ -34,6 +34,18 @@ static inline float* kv_value_scales(const KvView& kv, uint32_t head, uint32_t p
   return kv_scales(kv, kv_page(kv, position) + kv.value_offset, kv.value_dim, head, position);
 }
 
+// A position's row of a latent cache, and the int8 scale of it; those that follow in its page lie behind.
+static inline std::byte* latent_page(const LatentView& kv, uint32_t position) {
+  return kv.base + kv.pages[position / kv.page_tokens] * kv.page_stride;
+}
+static inline std::byte* latent_row(const LatentView& kv, uint32_t position) {
+  return latent_page(kv, position) + uint64_t{position % kv.page_tokens} * kv_row_elements(kv.width) * kv_element_bytes(kv.kind);
+}
+static inline float* latent_scale(const LatentView& kv, uint32_t position) {
+  const uint64_t rows = uint64_t{kv.page_tokens} * kv_row_elements(kv.width);
+  return reinterpret_cast<float*>(latent_page(kv, position) + rows) + position % kv.page_tokens;
+}
+
 static inline uint32_t first_seen(uint32_t position, uint32_t window, uint32_t chunk) {
   const uint32_t of_window = window && position >= window ? position - window + 1 : 0, of_chunk = chunk ? position / chunk * chunk : 0;
   return of_window > of_chunk ? of_window : of_chunk;
