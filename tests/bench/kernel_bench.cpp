@@ -209,6 +209,78 @@ void bench_attention(benchmark::State& state, const Variant& variant, const Atte
   });
 }
 
+// Latent attention in DeepSeek's sizes.
+struct LatentShape {
+  uint32_t n_heads, m, depth;
+  KvKind kind;
+};
+
+void bench_latent_attention(benchmark::State& state, const Variant& variant, const LatentShape& s) {
+  constexpr uint32_t page_tokens = 64, width = 576, rank = 512;
+  const uint64_t page = uint64_t{page_tokens} * kv_row_bytes(s.kind, width);
+  std::vector<uint32_t> order(s.depth / page_tokens);
+  for (uint32_t p = 0; p < order.size(); ++p) order[p] = p * 7 % static_cast<uint32_t>(order.size());
+  const size_t bytes = page * order.size(), copies = s.m == 1 ? beyond_cache / bytes + 1 : 1;
+  std::vector<uint32_t> zeros(bytes * copies / 4);  // of any kind
+  const std::vector<float> q = random_floats(size_t{s.m} * s.n_heads * width);
+  std::vector<float> out(size_t{s.m} * s.n_heads * rank);
+  LatentAttentionArgs args = {.q = q.data(),
+                              .out = out.data(),
+                              .m = s.m,
+                              .first_position = s.depth - s.m,
+                              .n_heads = s.n_heads,
+                              .first_head = 0,
+                              .last_head = s.n_heads,
+                              .scale = 0.1f,
+                              .kv = {.base = nullptr,
+                                     .pages = order.data(),
+                                     .page_stride = page,
+                                     .page_tokens = page_tokens,
+                                     .width = width,
+                                     .rank = rank,
+                                     .kind = s.kind},
+                              .partials = nullptr,
+                              .block_stride = 0,
+                              .first_block = 0,
+                              .last_block = 0};
+  const double ops = 2.0 * s.m * s.n_heads * (width + rank) * (s.depth - s.m / 2.0);
+  size_t i = 0;
+  measure(state, s.m == 1 ? static_cast<double>(bytes) : 0, ops, roofs.float_ops, [&] {
+    args.kv.base = reinterpret_cast<std::byte*>(zeros.data()) + i++ % copies * bytes;
+    reinterpret_cast<void (*)(const LatentAttentionArgs&)>(variant.function)(args);
+  });
+}
+
+struct HeadShape {
+  uint32_t heads, n, k, m;
+};
+
+void bench_head_matmul(benchmark::State& state, const Variant& variant, const HeadShape& s) {
+  const size_t weights = size_t{s.heads} * s.n * s.k, copies = s.m == 1 ? beyond_cache / (weights * 2) + 1 : 1;
+  const std::vector<uint16_t> w(weights * copies, half_from_float(0.01f));
+  const std::vector<float> x = random_floats(size_t{s.m} * s.heads * s.k);
+  std::vector<float> y(size_t{s.m} * s.heads * s.n);
+  HeadMatmulArgs args = {.kind = Kind::f16,
+                         .w = nullptr,
+                         .x = x.data(),
+                         .y = y.data(),
+                         .x_stride = uint64_t{s.heads} * s.k,
+                         .x_head_stride = s.k,
+                         .y_stride = uint64_t{s.heads} * s.n,
+                         .y_head_stride = s.n,
+                         .m = s.m,
+                         .n = s.n,
+                         .k = s.k,
+                         .first_head = 0,
+                         .last_head = s.heads};
+  const double products = static_cast<double>(weights);
+  size_t i = 0;
+  measure(state, s.m == 1 ? 2 * products : 0, s.m == 1 ? 0 : 2 * products * s.m, roofs.float_ops, [&] {
+    args.w = w.data() + i++ % copies * weights;
+    reinterpret_cast<void (*)(const HeadMatmulArgs&)>(variant.function)(args);
+  });
+}
+
 void bench_merge(benchmark::State& state, const Variant& variant) {
   constexpr uint32_t n_heads = 32, head_dim = 64, blocks = 8;
   const std::vector<float> partials = random_floats(size_t{blocks} * n_heads * (head_dim + 2));
@@ -273,6 +345,15 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
   if (op == "silu_mul") call(SiluMulArgs{x.data(), weight.data(), y.data(), n});
+  const LatentView latent = {.base = reinterpret_cast<std::byte*>(cache.data()),
+                             .pages = &page,
+                             .page_stride = 0,
+                             .page_tokens = 16,
+                             .width = 576,
+                             .rank = 512,
+                             .kind = KvKind::f16};
+  if (op == "store_latent")
+    call(StoreLatentArgs{.latent = x.data(), .rope = y.data(), .m = 1, .latent_stride = n, .rope_stride = n, .first_position = 5, .kv = latent});
   if (op == "store_kv") call(StoreKvArgs{.k = x.data(), .v = weight.data(), .m = 1, .k_stride = n, .v_stride = n, .first_position = 5, .kv = kv});
 }
 
@@ -313,6 +394,29 @@ void add_attentions(const Variant& variant) {
   for (const uint32_t m : {1u, 128u}) add_attention(variant, {32, 8, 128, m, 2048, KvKind::f16, true});
 }
 
+void add_latent_attentions(const Variant& variant) {
+  static const char* const kinds[] = {"f16", "f32", "i8"};
+  for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8})
+    for (const uint32_t n_heads : {16u, 128u})
+      for (const uint32_t m : {1u, 16u}) {
+        if (variant.level == Level::ref && (n_heads > 16 || m > 1 || kind != KvKind::f16)) continue;
+        const LatentShape s = {n_heads, m, variant.level == Level::ref ? 256u : 2048u, kind};
+        char text[64];
+        snprintf(text, sizeof text, "/heads:%u/%s/m:%u/depth:%u", n_heads, kinds[static_cast<int>(kind)], m, s.depth);
+        add(name_of(variant) + text, [=](benchmark::State& state) { bench_latent_attention(state, variant, s); });
+      }
+}
+
+void add_head_matmuls(const Variant& variant) {
+  for (const uint32_t m : {1u, 4u, 128u})
+    for (const auto& [n, k] : {std::pair{512u, 128u}, {128u, 512u}}) {
+      if (variant.level == Level::ref && m > 1) continue;
+      const HeadShape s = {16, n, k, m};
+      const std::string shape = "/heads:16/" + std::to_string(n) + "x" + std::to_string(k) + "/m:" + std::to_string(m);
+      add(name_of(variant) + shape, [=](benchmark::State& state) { bench_head_matmul(state, variant, s); });
+    }
+}
+
 void add_matmuls(const Variant& variant, bool int8) {
   if (variant.level == Level::ref) return add_matmul(variant, {Kind::q4, 576, 576, 64}, 1);
   std::vector<Shape> shapes;
@@ -342,7 +446,11 @@ void add_all() {
     const Variant variant = all[i];
     if (!cpu_has(variant.level)) continue;
     const std::string op = variant.op;
-    if (op.starts_with("matmul")) {
+    if (op == "latent_attention") {
+      add_latent_attentions(variant);
+    } else if (op == "head_matmul") {
+      add_head_matmuls(variant);
+    } else if (op.starts_with("matmul")) {
       add_matmuls(variant, op != "matmul_float");
     } else if (op == "attention") {
       add_attentions(variant);

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/store_latent/simd.h"
+
+namespace gptq::kernels {
+
+void store_latent_avx2(const StoreLatentArgs& a) { store_latent_rows(a); }
+
+}  // namespace gptq::kernels
