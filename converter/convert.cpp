@@ -44,6 +44,7 @@ class Conversion {
       manifest_.tokenizer = std::make_unique<fb::Part>(writer_.add(fb::Role::codes, std::as_bytes(std::span(bytes)), format::Compression::zstd));
     }
     manifest_.spec = std::make_unique<fb::SpecT>(clone(description.spec));
+    if (spec.beyond_llama) manifest_.required_features.emplace_back(model::layers_feature);
     manifest_.generation = std::make_unique<fb::GenerationT>(description.generation);
     for (const auto& [key, value] : description.meta) format::add_meta(manifest_, key, value);
     format::add_meta(manifest_, "converter", "gptq-convert " GPTQ_VERSION_TEXT);
@@ -94,7 +95,7 @@ class Conversion {
   }
 
   void round_head(const model::Slot& slot, Weight& weight) {
-    const bool is_head = slot.name == "head" || (slot.name == "embed" && source_.description().spec.tied_head);
+    const bool is_head = slot.id.role == (source_.description().spec.tied_head ? model::Role::embed : model::Role::head) && !slot.id.bias;
     if (options_.head_bits == 16 || !is_head) return;
     if (const auto* dense = std::get_if<DenseWeight>(&weight))
       weight = round_to_nearest(slot.name, *dense, slot.n, slot.k, options_.head_bits, pool_);

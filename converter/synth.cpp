@@ -41,7 +41,7 @@ JsonDocument config_of(std::string_view shape) {
   return {"config.json", read_text(std::string(shape), 1 << 20)};
 }
 
-bool is_vocabulary(const model::Slot& slot) { return slot.name == "embed" || slot.name == "head"; }
+bool is_vocabulary(const model::Slot& slot) { return !slot.in_layer(); }
 
 class SynthSource final : public ModelSource {
  public:
@@ -56,7 +56,7 @@ class SynthSource final : public ModelSource {
   Weight load(const model::Slot& slot) override {
     if (slot.is_vector && !slot.required) return {};  // biases
     if (slot.is_vector) return ones(slot.n);
-    const uint32_t bits = is_vocabulary(slot) ? options_.head_bits : options_.bits;
+    const uint32_t bits = is_vocabulary(slot) ? options_.head_bits : slot.quantizable() ? options_.bits : 16;
     return bits == 16 ? Weight(dense(slot)) : Weight(quantized(slot, bits));
   }
 

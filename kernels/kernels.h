@@ -89,6 +89,11 @@ struct DequantizeRowArgs {  // out[input] = W[row][input], inputs in true order:
   float* out;           // [k]
 };
 
+enum class NormKind : uint8_t { rms, layer };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, swiglu_clamped, xielu };
+// What a norm of queries and keys spans: each head with the same weights, each with its own, all heads at once, each without weights.
+enum class Span : uint8_t { head, each_head, all, unit };
+
 struct RmsNormArgs {        // y = x / sqrt(mean(x^2) + eps) * weight, row by row; y may be x
   const float* x;       // [rows][n]
   const float* weight;  // [n]

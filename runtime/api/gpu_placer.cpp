@@ -15,6 +15,9 @@ constexpr uint64_t room_bytes = 256u << 20;  // activations and what CUDA itself
 
 uint32_t first_device_layer(const model::ModelSpec& spec, const model::WeightBytes& bytes, uint32_t device_layers, uint64_t bytes_max) {
   if (device_layers == UINT32_MAX) return spec.n_layers;
+  if (spec.beyond_llama) base::fail(GPTQ_E_UNSUPPORTED, "on a GPU a model with ", spec.beyond_llama, " is not supported: load it on the CPU");
+  if (spec.head_dim % 2 || spec.head_dim > cuda::head_dim_max)
+    base::fail(GPTQ_E_UNSUPPORTED, "on a GPU heads of ", spec.head_dim, " are not supported, only even ones up to ", cuda::head_dim_max, ": load the model on the CPU");
   if (device_layers) return spec.n_layers - std::min(device_layers, spec.n_layers);
   const uint64_t kv = base::mul(uint64_t{std::min(kv_tokens, spec.n_ctx_train)} * spec.n_kv_heads, 4 * cuda::kv_dims(spec.head_dim));
   const uint64_t fixed = base::add(room_bytes, bytes.head);

@@ -12,6 +12,8 @@ using namespace gptq::api;
 
 namespace {
 
+constexpr uint32_t kv_sample = 256;  // tokens
+
 gptq_model_params read_params(const gptq_model_params* params) {
   const gptq_model_params p = read_struct_or_default(params, "gptq_model_params");
   refuse_extensions(p.next);
@@ -62,19 +64,17 @@ uint64_t tokenizer_bytes(const format::Reader& reader, uint32_t n_vocab, base::H
 
 uint64_t largest(const std::pmr::vector<uint64_t>& bytes) { return *std::max_element(bytes.begin(), bytes.end()); }
 
-void estimate_engine(const format::fb::Manifest& manifest, const model::ModelSpec& spec, const gptq_engine_params& params,
-                     const gptq_gpu_request& gpu, uint32_t first_device_layer, gptq_memory_estimate& estimate) {
+void estimate_engine(const format::Reader& reader, const model::ModelSpec& spec, const gptq_engine_params& params,
+                     const gptq_gpu_request& gpu, uint32_t first_device_layer, base::HostMemory& memory, gptq_memory_estimate& estimate) {
   const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer);
   engine::WeightShape weights;
-  for (const auto* tensor : *manifest.tensors()) {
-    weights.columns = std::max(weights.columns, tensor->k_padded());
-    const bool in_layer = tensor->k() > 1 && tensor->name()->string_view().starts_with("layers.");
-    weights.dense |= in_layer && !kernels::is_quantized(static_cast<kernels::Kind>(tensor->kind()));
-  }
-  estimate.host_kv = base::mul(engine::host_page_bytes(shape, spec), shape.n_pages);
-  estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, weights.columns);
+  for (const model::Slot& slot : model::weight_slots(spec, &memory))
+    if (const auto* tensor = slot.is_vector ? nullptr : reader.find(slot.name))
+      weights.add(slot.id, tensor->k_padded(), static_cast<kernels::Kind>(tensor->kind()));
+  estimate.host_kv = engine::host_kv_bytes(shape, spec);
+  estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, weights);
   if (first_device_layer == spec.n_layers) return;
-  estimate.device_kv = base::mul(engine::GpuPart::kv_page_bytes(shape, spec, spec.n_layers - first_device_layer), shape.n_pages);
+  estimate.device_kv = base::mul(engine::gpu_layout(shape, spec).page_bytes(), shape.n_pages);
   device::Account account;
   const device::Gpu opened(*gpu.table, gpu.ordinal, account);
   estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, weights, opened);
@@ -123,7 +123,7 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     estimate.host_load_peak = base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
     // What goes to the device is on the host for a moment, a layer or the head at a time.
     if (gpu.table) estimate.host_load_peak = base::add(estimate.host_load_peak, std::max(weights.embed + weights.head, largest(weights.layers)));
-    if (engine) estimate_engine(reader.manifest(), spec, read_struct(engine, "gptq_engine_params"), gpu, first, estimate);
+    if (engine) estimate_engine(reader, spec, read_struct(engine, "gptq_engine_params"), gpu, first, memory, estimate);
     const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
     const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));
     const uint64_t on_device = base::add(estimate.device_weights, base::add(estimate.device_kv, estimate.device_scratch));
@@ -155,14 +155,14 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.n_heads = spec.n_heads;
     info.n_kv_heads = spec.n_kv_heads;
     info.head_dim = spec.head_dim;
-    info.bits = kernels::bits_of(m->model->layers[spec.n_layers / 2].gate.w.kind);
+    info.bits = m->model->bits;
     info.group_size = m->model->group_size;
     info.bos = m->model->generation.bos;
     info.eos = m->model->generation.eos;
     info.pad = m->model->generation.pad;
     info.n_params = m->model->n_params;
     info.host_bytes = m->model->weight_bytes + m->model->tokenizer.size();
-    info.kv_bytes_per_token = uint64_t(4) * spec.n_layers * spec.n_kv_heads * spec.head_dim;
+    info.kv_bytes_per_token = engine::KvLayout(spec, 0, spec.n_layers, kv_sample, kernels::KvKind::f16).page_bytes() / kv_sample;
     info.fingerprint = m->model->fingerprint;
     info.device_bytes = m->weights_on_gpu();
     info.device_layers = spec.n_layers - m->model->first_device_layer;

@@ -11,31 +11,22 @@ namespace {
 
 constexpr size_t stages_max = 2;
 
-WeightShape shape_of(const model::Model& model) {
-  WeightShape shape{std::max(model.embed.w.k_padded, model.head.w.k_padded)};
-  for (const model::Layer& l : model.layers)
-    for (const model::Linear* linear : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
-      shape.columns = std::max(shape.columns, linear->w.k_padded);
-      shape.dense |= !kernels::is_quantized(linear->w.kind);
-    }
-  return shape;
-}
-
 uint32_t rows_on_host(const EngineShape& shape) { return shape.first_device_layer ? shape.batch_tokens : 0; }
 
 template <class Scratch>
-base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, std::pmr::memory_resource* memory) {
+base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, std::pmr::memory_resource* memory) {
   base::Arena measure;
-  Scratch(spec, shape, k_padded, measure);
+  Scratch(spec, shape, weights, measure);
   return {memory, base::to_size(measure.used())};
 }
 
 }  // namespace
 
-Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena)
+Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena)
     : rotation(spec, shape.ctx_tokens, shape.batch_tokens, arena),
       workspace(spec, rows_on_host(shape), shape.first_device_layer == spec.n_layers ? shape.max_logits() : 0, arena),
-      device({rows_on_host(shape), k_padded, shape.activations, spec.n_embd, spec.n_heads, spec.head_dim, shape.ctx_tokens}, arena),
+      routing(spec, rows_on_host(shape), arena),
+      device(cpu_limits(spec, weights, rows_on_host(shape), shape.activations, shape.ctx_tokens), arena),
       pages(shape.n_pages, arena),
       members(arena.take<Member>(shape.max_sessions)),
       sequences(arena.take<device::Sequence>(shape.max_sessions)),
@@ -46,9 +37,9 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       session_pages(arena.take<uint32_t>(uint64_t(shape.max_sessions) * shape.pages_per_session())),
       session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))) {}
 
-uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded) {
+uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights) {
   base::Arena measure;
-  Scratch(spec, shape, k_padded, measure);
+  Scratch(spec, shape, weights, measure);
   return measure.used() + shape.max_sessions * sizeof(Session) + stages_max * sizeof(Stage);
 }
 
@@ -58,27 +49,26 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       tokenizer_(tokenizer),
       shape_(shape),
       pool_(pool),
-      memory_(reserve<Scratch>(model.spec, shape, shape_of(model).columns, memory)),
-      kv_memory_(memory, base::to_size(base::mul(host_page_bytes(shape, model.spec), shape.n_pages))),
+      memory_(reserve<Scratch>(model.spec, shape, weight_shape(model), memory)),
+      kv_memory_(memory, base::to_size(host_kv_bytes(shape, model.spec))),
       scratch_([&] {
         base::Arena arena(memory_.data());
-        return Scratch(model.spec, shape, shape_of(model).columns, arena);
+        return Scratch(model.spec, shape, weight_shape(model), arena);
       }()),
+      state_bytes_(host_layout(shape, model.spec).state_bytes()),
       cpu_(kernels, pool, scratch_.device),
       stages_(memory),
       sessions_(shape.max_sessions, memory) {
   const model::ModelSpec& spec = model.spec;
-  const uint64_t half = host_half_bytes(shape, spec);
   stages_.reserve(stages_max);
   if (shape.first_device_layer > 0) {
-    const device::KvCache kv{kv_memory_.data(),  host_page_bytes(shape, spec), 2 * half,        half,
-                             shape.page_tokens, spec.n_kv_heads,              spec.head_dim, shape.kv_kind};
-    stages_.push_back({cpu_, Forward(spec, cpu_, kv, scratch_.workspace), 0, shape.first_device_layer, 1});
+    stages_.push_back({cpu_, Forward(spec, cpu_, host_layout(shape, spec), kv_memory_.data(), scratch_.workspace, scratch_.routing), 0,
+                       shape.first_device_layer, 1});
   }
   if (shape.first_device_layer == spec.n_layers) return;
-  gpu_.emplace(shape, model, shape_of(model), *gpu, memory);
-  stages_.push_back({gpu_->device(), Forward(spec, gpu_->device(), gpu_->kv(), gpu_->workspace(), shape.first_device_layer), shape.first_device_layer,
-                     spec.n_layers, gpu_layers_at_once});
+  gpu_.emplace(shape, model, weight_shape(model), *gpu, memory);
+  stages_.push_back({gpu_->device(), Forward(spec, gpu_->device(), gpu_layout(shape, spec), gpu_->kv(), gpu_->workspace(), scratch_.routing),
+                     shape.first_device_layer, spec.n_layers, gpu_layers_at_once});
   gpu_->record(stages_.back().forward, model, shape);
 }
 
@@ -92,6 +82,9 @@ Session* Engine::create_session() {
     session.in_use = true;
     session.tokens = scratch_.session_tokens + i * shape_.ctx_tokens;
     session.pages = scratch_.session_pages + i * shape_.pages_per_session();
+    std::byte* states = kv_memory_.data() + kv_memory_.size() - (i + 1) * 2 * state_bytes_;
+    session.states[0] = states;
+    session.states[1] = states + state_bytes_;
     session.logits = scratch_.session_logits + i * shape_.logits_rows * model_.spec.n_vocab;
     return &session;
   }
@@ -108,7 +101,7 @@ void Engine::destroy_session(Session& session) {
 void Engine::truncate(Session& session, uint32_t n_tokens) {
   if (n_tokens >= session.n_tokens) return;
   session.n_tokens = n_tokens;
-  session.n_computed = std::min(session.n_computed, n_tokens);
+  rewind(session, std::min(session.n_computed, n_tokens));
   const uint32_t kept = (session.n_computed + shape_.page_tokens - 1) / shape_.page_tokens;
   while (session.n_pages > kept) scratch_.pages.give_back(session.pages[--session.n_pages]);
   if (session.first_generated + session.n_generated <= n_tokens) return;
@@ -117,8 +110,17 @@ void Engine::truncate(Session& session, uint32_t n_tokens) {
   session.text.start(tokenizer_, false, false);
 }
 
+// Keys and values are there for every position; of recurrent layers there is the state now and the one before the last batch. From any
+// other place the sequence is computed anew.
+void Engine::rewind(Session& session, uint32_t n_computed) {
+  if (n_computed == session.n_computed) return;
+  if (state_bytes_ && session.n_before == n_computed) session.state ^= 1;
+  session.n_computed = state_bytes_ && session.n_before != n_computed ? 0 : n_computed;
+  session.n_before = Session::no_state;
+}
+
 void Engine::start(Session& session) {
-  if (session.n_computed == session.n_tokens) --session.n_computed;  // logits come from computing a token: do the last one again
+  if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
   session.running = true;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;

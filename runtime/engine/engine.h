@@ -30,8 +30,8 @@ class Engine {
   // tokenizer may be NULL; gpu is there where the model has layers on one.
   Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
          base::Pool& pool, const device::Gpu* gpu, std::pmr::memory_resource* memory);
-  // What it takes on the host besides the KV arena. k_padded: the most columns of any matrix.
-  static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded);
+  // What it takes on the host besides the KV arena.
+  static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights);
 
   const model::Model& model() const { return model_; }
   const text::Tokenizer* tokenizer() const { return tokenizer_; }
@@ -58,9 +58,10 @@ class Engine {
     Random random;                           // after sampling
   };
   struct Scratch {
-    Scratch(const model::ModelSpec& spec, const EngineShape& shape, uint32_t k_padded, base::Arena& arena);
+    Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena);
     Rotation rotation;
     Workspace workspace;
+    Routing routing;
     device::CpuScratch device;
     KvPages pages;
     Member* members;              // [max_sessions]
@@ -86,6 +87,7 @@ class Engine {
   uint32_t rows_wanted(const Session& session) const;
   bool join(Session& session, uint32_t n_rows);
   bool reserve_pages(Session& session, uint32_t n_tokens);
+  void rewind(Session& session, uint32_t n_computed);
   double next_quantum() const;
   void run_quantum();
   void begin_stage(Stage& stage);
@@ -110,6 +112,7 @@ class Engine {
   base::Pool& pool_;
   base::Buffer memory_, kv_memory_;
   Scratch scratch_;
+  const uint64_t state_bytes_;  // of a sequence in recurrent layers
   device::CpuDevice cpu_;
   std::optional<GpuPart> gpu_;
   std::pmr::vector<Stage> stages_;  // in the order of their layers

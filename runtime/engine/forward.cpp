@@ -1,90 +1,93 @@
 // SPDX-License-Identifier: Apache-2.0
+// What is around the blocks: embedding, norms and residuals, logits.
 #include "engine/forward.h"
 
-#include <cmath>
-#include <cstring>
-
 namespace gptq::engine {
-namespace {
 
-// Dynamic NTK: the base grows with the context (model.fbs); everything else was worked out at conversion.
-void rope_frequencies(const model::Rope& rope, uint32_t n_ctx, float* inv_freq) {
-  const uint32_t n = rope.dim / 2;
-  if (!(rope.dynamic_factor > 0 && n_ctx > rope.n_ctx_original)) {
-    std::memcpy(inv_freq, rope.inv_freq.data(), n * sizeof(float));
-    return;
+using model::Residual;
+using model::Role;
+
+device::Norm Forward::norm_of(const model::Linear& weights) const { return {weights.values(), weights.bias, spec_.norm_eps, spec_.norm}; }
+
+void Forward::embed(uint32_t rows, const model::Ends& model) {
+  float* embedded = model.embed_proj ? ws_.embedded : ws_.x;
+  device_.embed(model.embed.w, embedded);
+  if (spec_.embed_scale != 1) device_.scale(embedded, uint64_t{rows} * spec_.n_embed, spec_.embed_scale);
+  if (model.embed_proj) {
+    const device::Product product{&model.embed_proj.w, model.embed_proj.bias, ws_.x};
+    device_.prepare({.x = embedded}, rows);
+    device_.matmul({&product, 1}, false);
   }
-  const double stretch = double(rope.dynamic_factor) * n_ctx / rope.n_ctx_original - (rope.dynamic_factor - 1);
-  const double theta = rope.theta * std::pow(stretch, rope.dim / (rope.dim - 2.0));
-  for (uint32_t j = 0; j < n; ++j) inv_freq[j] = static_cast<float>(std::pow(theta, -2.0 * j / rope.dim));
+  if (model.positions) device_.add_positions(model.positions.w, spec_.position_offset, ws_.x);
+  if (model.embed_norm) device_.norm(ws_.x, norm_of(model.embed_norm), ws_.x, rows, spec_.n_embd);
 }
 
-}  // namespace
-
-Rotation::Rotation(const model::ModelSpec& spec, uint32_t n_ctx, uint32_t max_rows, base::Arena& arena)
-    : n(spec.rope.dim / 2), scale(spec.rope.scale), inv_freq(arena.take<float>(n)), cos(arena.take<float>(uint64_t{max_rows} * n)),
-      sin(arena.take<float>(uint64_t{max_rows} * n)) {
-  if (inv_freq) rope_frequencies(spec.rope, n_ctx, inv_freq);
-}
-
-void Rotation::turn_to(std::span<const device::Sequence> sequences) {
-  for (const device::Sequence& s : sequences)
-    for (uint32_t i = 0; i < s.n_rows; ++i)
-      for (uint32_t j = 0; j < n; ++j) {
-        // The product is rounded to float32 as in the models' own code; at far positions that is part of their result.
-        const float angle = static_cast<float>(s.first_position + i) * inv_freq[j];
-        const size_t at = size_t(s.first_row + i) * n + j;
-        cos[at] = static_cast<float>(std::cos(double(angle))) * scale;
-        sin[at] = static_cast<float>(std::sin(double(angle))) * scale;
-      }
-}
-
-Workspace::Workspace(const model::ModelSpec& spec, uint32_t max_rows, uint32_t max_logits, base::Arena& arena) {
-  const uint64_t rows = max_rows, q_size = uint64_t(spec.n_heads) * spec.head_dim, kv_size = uint64_t(spec.n_kv_heads) * spec.head_dim;
-  x = arena.take<float>(rows * spec.n_embd);
-  h = arena.take<float>(rows * spec.n_embd);
-  q = arena.take<float>(rows * q_size);
-  k = arena.take<float>(rows * kv_size);
-  v = arena.take<float>(rows * kv_size);
-  attended = arena.take<float>(rows * q_size);
-  gate = arena.take<float>(rows * spec.n_ff);
-  up = arena.take<float>(rows * spec.n_ff);
-  logits = arena.take<float>(uint64_t(max_logits) * spec.n_vocab);
+// ws_.branch -> x
+void Forward::add_branch(uint32_t rows, const model::Linear& out_norm) {
+  if (out_norm) device_.norm(ws_.branch, norm_of(out_norm), ws_.branch, rows, spec_.n_embd);
+  device_.add(ws_.x, ws_.branch, uint64_t{rows} * spec_.n_embd, spec_.residual_scale);
 }
 
 void Forward::layer(uint32_t rows, const model::Layer& layer, uint32_t index) {
-  attend(rows, layer, index, {ws_.x, layer.attn_norm, spec_.norm_eps});
-  attention_output(rows, layer);
-  gate_up(rows, layer, {ws_.x, layer.mlp_norm, spec_.norm_eps});
-  mlp_output(rows, layer, {.x = ws_.gate, .up = ws_.up});
+  const device::Norm attn_norm = norm_of(layer[Role::attn_norm]), mlp_norm = norm_of(layer[Role::mlp_norm]);
+  const bool sequential = spec_.residual == Residual::sequential, from_norm = spec_.residual == Residual::from_norm;
+  const auto norm_x = [&](const device::Norm& norm) { device_.norm(ws_.x, norm, ws_.x, rows, spec_.n_embd); };
+  const bool norms_input = layer[Role::attn_norm] && (sequential || spec_.residual == Residual::parallel);
+  if (from_norm) norm_x(attn_norm);
+  mix(rows, layer, index, {.x = ws_.x, .norm = norms_input ? &attn_norm : nullptr});
+
+  if (spec_.residual == Residual::parallel) {
+    // The MLP reads x as it was, so attention's part is added last.
+    mix_output(rows, layer, ws_.branch, false);
+    const model::Linear& norm = layer[Role::mlp_norm] ? layer[Role::mlp_norm] : layer[Role::attn_norm];
+    if (layer[Role::attn_out_norm]) device_.norm(ws_.branch, norm_of(layer[Role::attn_out_norm]), ws_.branch, rows, spec_.n_embd);
+    mlp(rows, layer, index, norm, ws_.branch, true);
+    device_.add(ws_.x, ws_.branch, uint64_t{rows} * spec_.n_embd, spec_.residual_scale);
+    return;
+  }
+  const bool plain = plain_output(layer[Role::attn_out_norm]);
+  mix_output(rows, layer, plain ? ws_.x : ws_.branch, plain);
+  if (!plain) add_branch(rows, layer[Role::attn_out_norm]);
+  if (spec_.residual == Residual::norm_after_add) norm_x(attn_norm);
+  if (from_norm) norm_x(mlp_norm);
+
+  const bool plain_mlp = plain_output(layer[Role::mlp_out_norm]) && layer.experts.empty();
+  mlp(rows, layer, index, sequential ? layer[Role::mlp_norm] : model::Linear(), plain_mlp ? ws_.x : ws_.branch, plain_mlp);
+  if (!plain_mlp) add_branch(rows, layer[Role::mlp_out_norm]);
+  if (spec_.residual == Residual::norm_after_add) norm_x(mlp_norm);
 }
 
-void Forward::attend(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input) {
-  const device::Product qkv[] = {{&layer.q.w, layer.q.bias, ws_.q}, {&layer.k.w, layer.k.bias, ws_.k}, {&layer.v.w, layer.v.bias, ws_.v}};
-  device_.matmul(qkv, input, rows, false);
-  device_.append_kv(kv_, {ws_.q, ws_.k, ws_.v, layer.q_norm, layer.k_norm, spec_.norm_eps, spec_.n_heads, spec_.rope.dim}, index - first_layer_);
-  device_.attention(kv_, ws_.q, ws_.attended, {spec_.n_heads, index - first_layer_, spec_.windows[index], spec_.attention_scale});
+void Forward::mix(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input) {
+  switch (spec_.layers[index].mixer) {
+    case model::Mixer::attention: return attend(rows, layer, index, input);
+    case model::Mixer::latent: return attend_latent(rows, layer, index, input);
+    case model::Mixer::delta: return apply_delta(rows, layer, index, input);
+    case model::Mixer::short_conv: return convolve(rows, layer, index, input);
+  }
 }
 
-void Forward::attention_output(uint32_t rows, const model::Layer& layer) {
-  const device::Product product{&layer.o.w, layer.o.bias, ws_.x};
-  device_.matmul({&product, 1}, {ws_.attended}, rows, true);
+void Forward::mix_output(uint32_t rows, const model::Layer& layer, float* y, bool accumulate) {
+  const device::Product product{&layer[Role::o].w, layer[Role::o].bias, y};
+  device_.prepare({.x = ws_.attended}, rows);
+  device_.matmul({&product, 1}, accumulate);
 }
 
-void Forward::gate_up(uint32_t rows, const model::Layer& layer, const device::Input& input) {
-  const device::Product products[] = {{&layer.gate.w, layer.gate.bias, ws_.gate}, {&layer.up.w, layer.up.bias, ws_.up}};
-  device_.matmul(products, input, rows, false);
-}
-
-void Forward::mlp_output(uint32_t rows, const model::Layer& layer, const device::Input& input) {
-  const device::Product product{&layer.down.w, layer.down.bias, ws_.x};
-  device_.matmul({&product, 1}, input, rows, true);
-}
-
-void Forward::logits(uint32_t first, uint32_t count, const float* final_norm, const model::Linear& head) {
+void Forward::logits(uint32_t first, uint32_t count, const model::Ends& model) {
   device_.select_rows(ws_.x, spec_.n_embd, first, count, ws_.h);
-  const device::Product product{&head.w, head.bias, ws_.logits};
-  device_.matmul({&product, 1}, {ws_.h, final_norm, spec_.norm_eps}, count, false);
+  const device::Norm norm = norm_of(model.final_norm);
+  device::Input input{.x = ws_.h, .norm = model.final_norm ? &norm : nullptr};
+  if (model.head_proj) {
+    const device::Product product{&model.head_proj.w, model.head_proj.bias, ws_.embedded};
+    device_.prepare(input, count);
+    device_.matmul({&product, 1}, false);
+    input = {.x = ws_.embedded};
+  }
+  const device::Product product{&model.head.w, model.head.bias, ws_.logits};
+  device_.prepare(input, count);
+  device_.matmul({&product, 1}, false);
+  const uint64_t n = uint64_t{count} * spec_.n_vocab;
+  if (spec_.logit_scale != 1) device_.scale(ws_.logits, n, spec_.logit_scale);
+  if (spec_.logit_softcap != 0) device_.softcap(ws_.logits, n, spec_.logit_softcap);
 }
 
 }  // namespace gptq::engine

@@ -10,17 +10,11 @@ namespace {
 
 constexpr uint32_t recorded_rows_max = 8;
 
-kernels::KvKind kind_of(const EngineShape& shape) { return shape.kv_kind == kernels::KvKind::i8 ? kernels::KvKind::i8 : kernels::KvKind::f16; }
-
-uint64_t kv_half(const EngineShape& shape, const model::ModelSpec& spec) {
-  return cuda::kv_half_bytes({nullptr, 0, 0, 0, shape.page_tokens, spec.n_kv_heads, spec.head_dim, kind_of(shape) == kernels::KvKind::i8});
-}
-
 device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights) {
   const uint32_t widest = std::max({2 * spec.n_ff, (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim, spec.n_vocab, spec.n_embd});
   return {{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
-          shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab, spec.rope.dim};
+          shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab, spec.ropes[0].dim};
 }
 
 uint64_t workspace_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
@@ -31,29 +25,17 @@ uint64_t workspace_bytes(const EngineShape& shape, const model::ModelSpec& spec)
 
 }  // namespace
 
-uint64_t GpuPart::kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t n_layers) {
-  return base::mul(2 * kv_half(shape, spec), n_layers);
-}
-
 uint64_t GpuPart::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const device::Gpu& gpu) {
   return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(gpu, limits_of(shape, spec, weights)));
 }
 
 GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, const WeightShape& weights, const device::Gpu& gpu, std::pmr::memory_resource* memory)
     : memory_(gpu, workspace_bytes(shape, model.spec)),
-      kv_memory_(gpu, base::mul(kv_page_bytes(shape, model.spec, model.spec.n_layers - shape.first_device_layer), shape.n_pages)),
+      kv_memory_(gpu, base::mul(gpu_layout(shape, model.spec).page_bytes(), shape.n_pages)),
       workspace_([&] {
         base::Arena arena(memory_.data());
         return Workspace(model.spec, shape.batch_tokens, shape.max_logits(), arena);
       }()),
-      kv_{kv_memory_.data(),
-          kv_page_bytes(shape, model.spec, model.spec.n_layers - shape.first_device_layer),
-          2 * kv_half(shape, model.spec),
-          kv_half(shape, model.spec),
-          shape.page_tokens,
-          model.spec.n_kv_heads,
-          model.spec.head_dim,
-          kind_of(shape)},
       device_(gpu, limits_of(shape, model.spec, weights), memory) {
   gpu.table().clear(&gpu.stream(), kv_memory_.data(), kv_memory_.bytes());
 }
@@ -65,7 +47,7 @@ void GpuPart::record(Forward& forward, const model::Model& model, const EngineSh
       device_.record(key_of_layers(rows, first), rows, [&] {
         for (uint32_t i = first; i < std::min(n_layers, first + gpu_layers_at_once); ++i) forward.layer(rows, model.layers[i], i);
       });
-    device_.record(key_of_logits(rows), rows, [&] { forward.logits(0, rows, model.final_norm, model.head); });
+    device_.record(key_of_logits(rows), rows, [&] { forward.logits(0, rows, model); });
   }
 }
 

@@ -12,13 +12,11 @@ constexpr uint32_t gpu_layers_at_once = 4;  // a quantum of a step with a budget
 
 class GpuPart {
  public:
-  // n_layers: on the GPU.
-  static uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec, uint32_t n_layers);
   static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const device::Gpu& gpu);
   GpuPart(const EngineShape& shape, const model::Model& model, const WeightShape& weights, const device::Gpu& gpu, std::pmr::memory_resource* memory);
 
   device::CudaDevice& device() { return device_; }
-  const device::KvCache& kv() const { return kv_; }
+  std::byte* kv() const { return kv_memory_.data(); }
   const Workspace& workspace() const { return workspace_; }
   // Records decoding for 1 up to 8 sessions.
   void record(Forward& forward, const model::Model& model, const EngineShape& shape);
@@ -28,7 +26,6 @@ class GpuPart {
  private:
   device::GpuMemory memory_, kv_memory_;
   const Workspace workspace_;
-  const device::KvCache kv_;
   device::CudaDevice device_;
 };
 

@@ -41,7 +41,7 @@ uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
 }
 
 device::Batch Engine::batch() const {
-  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.cos, scratch_.rotation.sin};
+  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.angles()};
 }
 
 gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& info) {
@@ -121,7 +121,14 @@ bool Engine::join(Session& session, uint32_t n_rows) {
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
   const uint32_t n_logits = session.wants_logits() ? n_rows : samples;
   scratch_.members[n_members_] = {&session, n_rows, n_logit_rows_, n_logits, -1, session.random};
-  scratch_.sequences[n_members_] = {n_rows_, n_rows, session.n_computed, session.pages};
+  scratch_.sequences[n_members_] = {.first_row = n_rows_,
+                                    .n_rows = n_rows,
+                                    .first_position = session.n_computed,
+                                    .pages = session.pages,
+                                    .n_tokens = session.n_tokens,
+                                    .state = session.n_computed ? session.states[session.state] : nullptr,
+                                    .next_state = session.states[session.state ^ 1]};
+  session.n_before = Session::no_state;  // the batch writes over it
   ++n_members_;
   std::copy_n(session.tokens + session.n_computed, n_rows, scratch_.tokens + n_rows_);
   n_rows_ += n_rows;
@@ -156,7 +163,7 @@ void Engine::run_quantum() {
 void Engine::begin_stage(Stage& stage) {
   if (stage.first_layer == 0) scratch_.rotation.turn_to(batch().sequences);
   stage.device.begin(batch());
-  if (stage.first_layer == 0) stage.forward.embed(model_.embed);
+  if (stage.first_layer == 0) stage.forward.embed(n_rows_, model_);
   else stage.device.upload(scratch_.workspace.x, uint64_t{n_rows_} * model_.spec.n_embd, stage.forward.workspace().x);
 }
 
@@ -172,7 +179,7 @@ void Engine::run_layers(Stage& stage) {
 void Engine::run_logits(Stage& stage) {
   const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), n_vocab = model_.spec.n_vocab;
   const bool one_row_each = n_rows_ == n_members_ && count == n_rows_;
-  if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_.final_norm, model_.head);
+  if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_);
   const float* logits = stage.forward.workspace().logits;
   awaited_.n_logits = count;
   awaited_.n_candidates = candidates_wanted();
@@ -245,6 +252,8 @@ void Engine::commit(gptq_step_info& info) {
     Session& session = *member.session;
     if (session.wants_logits() && session.n_logits == 0) session.logits_position = session.n_computed;
     if (session.wants_logits()) session.n_logits += member.n_logits;
+    session.n_before = session.n_computed;
+    session.state ^= 1;
     session.n_computed += member.n_rows;
     (session.n_generated ? session.decode_us : session.prefill_us) += static_cast<uint64_t>(batch_us_);
     if (session.n_generated == 0) info.tokens_prefilled += member.n_rows;

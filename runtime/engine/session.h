@@ -27,6 +27,9 @@ struct Session {
   uint32_t n_computed = 0;      // of them are in the KV cache
   uint32_t* pages = nullptr;    // [ctx_tokens / page_tokens up]
   uint32_t n_pages = 0;
+  static constexpr uint32_t no_state = UINT32_MAX;
+  std::byte* states[2] = {};    // of recurrent layers: states[state] after n_computed tokens, the other after n_before
+  uint32_t state = 0, n_before = no_state;
 
   // The generation in progress, or the last one.
   bool running = false;

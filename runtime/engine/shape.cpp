@@ -20,8 +20,41 @@ uint32_t in_range(uint32_t value, uint32_t fallback, uint32_t most, std::string_
 
 }  // namespace
 
-uint64_t host_half_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::mul(spec.n_kv_heads, shape.page_tokens, kernels::kv_row_bytes(shape.kv_kind, spec.head_dim));
+void WeightShape::add(const model::SlotId& id, uint32_t k_padded, kernels::Kind kind) {
+  columns = std::max(columns, k_padded);
+  if (id.expert != model::no_index) expert_columns = std::max(expert_columns, k_padded);
+  dense |= id.layer != model::no_index && model::info_of(id.role).quantizable && !kernels::is_quantized(kind);
+}
+
+WeightShape weight_shape(const model::Model& model) {
+  WeightShape shape;
+  const auto add = [&](const model::Linear& w, const model::SlotId& id) {
+    if (w) shape.add(id, w.w.k_padded, w.w.kind);
+  };
+  for (const model::Linear* w : {&model.embed, &model.head, &model.embed_proj, &model.head_proj}) add(*w, {.role = model::Role::head});
+  for (const model::Layer& layer : model.layers) {
+    for (auto i = static_cast<uint32_t>(model::first_layer_role); i < static_cast<uint32_t>(model::first_expert_role); ++i)
+      if (const auto role = static_cast<model::Role>(i); !model::info_of(role).is_vector()) add(layer[role], {.role = role, .layer = 0});
+    for (const model::Expert& expert : layer.experts)
+      for (const model::Linear* w : {&expert.gate, &expert.up, &expert.down}) add(*w, {.role = model::Role::expert_up, .layer = 0, .expert = 0});
+  }
+  return shape;
+}
+
+device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& weights, uint32_t rows, device::Activations activations, uint32_t ctx_tokens) {
+  const uint64_t pairs = uint64_t{rows} * spec.experts.n_active;
+  uint32_t widest = std::max({spec.n_embd, spec.experts.n_ff_shared, spec.latent.q_rank, spec.latent.kv_rank});
+  for (const model::LayerSpec& layer : spec.layers)
+    if (!layer.experts) widest = std::max(widest, layer.n_ff);
+  const uint32_t value_dim = std::max(spec.head_dim, spec.latent.d_v);
+  return {.rows = rows,
+          .packed_rows = static_cast<uint32_t>(std::max<uint64_t>(rows, pairs)),
+          .packed_elements = std::max(uint64_t{rows} * weights.columns, pairs * weights.expert_columns),
+          .finished = std::max(uint64_t{rows} * widest, pairs * spec.experts.n_ff),
+          .activations = activations,
+          .n_heads = spec.n_heads,
+          .value_dim = value_dim,
+          .ctx_tokens = ctx_tokens};
 }
 
 uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({logits_rows, batch_tokens, 32u})); }
@@ -46,20 +79,26 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   if (first_device_layer < spec.n_layers && params.kv_type == GPTQ_KV_F32)
     base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16 or int8: choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type");
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
-  const uint64_t pages = params.kv_bytes ? std::min(all, params.kv_bytes / kv_page_bytes(shape, spec)) : all;
+  const uint64_t page_bytes = base::add(host_layout(shape, spec).page_bytes(), gpu_layout(shape, spec).page_bytes());
+  const uint64_t pages = params.kv_bytes && page_bytes ? std::min(all, params.kv_bytes / page_bytes) : all;
   if (pages == 0 || pages > UINT32_MAX)
-    base::fail(GPTQ_E_INVALID_ARGUMENT, "the KV arena would have ", pages, " pages of ", kv_page_bytes(shape, spec),
-               " bytes: choose another kv_bytes or ctx_tokens");
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "the KV arena would have ", pages, " pages of ", page_bytes, " bytes: choose another kv_bytes or ctx_tokens");
   shape.n_pages = static_cast<uint32_t>(pages);
   return shape;
 }
 
-uint64_t host_page_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::round_up(base::mul(2 * host_half_bytes(shape, spec), shape.first_device_layer), base::Buffer::align);
+KvLayout host_layout(const EngineShape& shape, const model::ModelSpec& spec) {
+  return {spec, 0, shape.first_device_layer, shape.page_tokens, shape.kv_kind};
 }
 
-uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
-  return base::add(host_page_bytes(shape, spec), GpuPart::kv_page_bytes(shape, spec, spec.n_layers - shape.first_device_layer));
+KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec) {
+  const auto kind = shape.kv_kind == kernels::KvKind::i8 ? kernels::KvKind::i8 : kernels::KvKind::f16;
+  return KvLayout::on_gpu(spec, shape.first_device_layer, spec.n_layers, shape.page_tokens, kind);
+}
+
+uint64_t host_kv_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
+  const KvLayout layout = host_layout(shape, spec);
+  return base::add(base::mul(layout.page_bytes(), shape.n_pages), base::mul(2 * uint64_t{shape.max_sessions}, layout.state_bytes()));
 }
 
 }  // namespace gptq::engine

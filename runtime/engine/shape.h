@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an engine is asked to hold: gptq_engine_params with every default filled in.
 #pragma once
-#include "device/device.h"
+#include "device/cpu/cpu_device.h"
+#include "engine/kv_layout.h"
 #include "gptq/gptq.h"
-#include "model/spec.h"
+#include "model/model.h"
 
 namespace gptq::engine {
 
@@ -18,14 +19,20 @@ struct EngineShape {
 };
 // Of a model's matrices.
 struct WeightShape {
-  uint32_t columns = 0;  // the most
-  bool dense = false;    // some in the layers are not quantized
+  uint32_t columns = 0;         // the most
+  uint32_t expert_columns = 0;  // of experts'
+  bool dense = false;           // some in the layers are not quantized
+  void add(const model::SlotId& id, uint32_t k_padded, kernels::Kind kind);
 };
+WeightShape weight_shape(const model::Model& model);
+// What a CPU computes for so many rows.
+device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& weights, uint32_t rows, device::Activations activations, uint32_t ctx_tokens);
 // Fails with INVALID_ARGUMENT and UNSUPPORTED.
 EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer);
-// Bytes of one layer's keys, or values, in a page on the host; of a page of the layers on the host; of a page of all layers.
-uint64_t host_half_bytes(const EngineShape& shape, const model::ModelSpec& spec);
-uint64_t host_page_bytes(const EngineShape& shape, const model::ModelSpec& spec);
-uint64_t kv_page_bytes(const EngineShape& shape, const model::ModelSpec& spec);
+// Of the layers on the host, and of those on a GPU.
+KvLayout host_layout(const EngineShape& shape, const model::ModelSpec& spec);
+KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec);
+// All pages and states on the host.
+uint64_t host_kv_bytes(const EngineShape& shape, const model::ModelSpec& spec);
 
 }  // namespace gptq::engine

@@ -31,6 +31,10 @@ void read_generation(const format::fb::Generation& from, uint32_t n_vocab, Gener
       base::fail(GPTQ_E_FORMAT, "a recommended sampling value is out of range: ", static_cast<double>(value));
 }
 
+// What the first layer needs before it, and the last one behind it.
+bool at_begin(Role role) { return role <= Role::embed_norm; }
+bool at_end(Role role, const ModelSpec& spec) { return (role > Role::embed_norm && role < first_layer_role) || role == head_role(spec); }
+
 uint64_t slots_bytes(const format::Reader& reader, std::span<const Slot> slots) {
   uint64_t bytes = 0;
   for (const Slot& slot : slots)
@@ -59,11 +63,6 @@ class Move {
   std::byte* to_;
 };
 
-void move_layer(Layer& layer, const Move& move) {
-  for (const float** vector : {&layer.attn_norm, &layer.mlp_norm, &layer.q_norm, &layer.k_norm}) move(*vector);
-  for (Linear* linear : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) move(*linear);
-}
-
 // Part of a longer job's progress.
 struct PartProgress {
   const LoadOptions& whole;
@@ -84,7 +83,9 @@ struct PartProgress {
 
 uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, uint32_t first_device_layer, std::pmr::memory_resource* memory) {
   const format::fb::Manifest& manifest = reader.manifest();
-  uint64_t bytes = spec.n_layers * (sizeof(Layer) + sizeof(uint32_t)) + spec.rope.dim * sizeof(float);
+  uint64_t bytes = spec.n_layers * (sizeof(Layer) + sizeof(LayerSpec)) + spec.alibi_slopes.size() * sizeof(float);
+  for (const LayerSpec& layer : spec.layers) bytes += layer.experts ? spec.experts.n * sizeof(Expert) : 0;
+  for (const Rope& rope : spec.ropes) bytes += sizeof(Rope) + rope.dim * sizeof(float);
   if (manifest.tokenizer()) bytes = base::add(bytes, manifest.tokenizer()->bytes());
   if (manifest.generation() && manifest.generation()->end_tokens()) bytes += manifest.generation()->end_tokens()->size() * sizeof(int32_t);
   if (manifest.meta())
@@ -106,12 +107,12 @@ uint64_t device_bytes(const ModelSpec& spec, const WeightBytes& weights, uint32_
 WeightBytes weight_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory) {
   WeightBytes bytes(memory);
   const auto slots = weight_slots(spec, memory);
-  const auto of = [&](std::string_view name) {
-    const auto at = std::find_if(slots.begin(), slots.end(), [&](const Slot& slot) { return slot.name == name; });
-    return at == slots.end() ? 0 : slots_bytes(reader, {&*at, 1});
-  };
-  bytes.embed = of("embed");
-  bytes.head = base::add(of(spec.tied_head ? "embed" : "head"), base::add(of("head.bias"), of("final_norm")));
+  for (const Slot& slot : slots) {
+    if (slot.in_layer()) break;
+    const uint64_t size = slots_bytes(reader, {&slot, 1});
+    if (at_begin(slot.id.role)) bytes.embed = base::add(bytes.embed, size);
+    if (at_end(slot.id.role, spec)) bytes.head = base::add(bytes.head, size);
+  }
   for (uint32_t i = 0; i < spec.n_layers; ++i) bytes.layers.push_back(slots_bytes(reader, layer_slots(spec, i, memory)));
   return bytes;
 }
@@ -134,7 +135,13 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
 
   first_device_layer = options.placer ? options.placer->first_layer(spec, model::weight_bytes(reader, spec, memory)) : spec.n_layers;
   load_weights(reader, options, pool, memory);
-  group_size = reader.find(layer_prefix(spec.n_layers / 2, memory) + "gate")->group_size();
+  for (const Slot& slot : layer_slots(spec, spec.n_layers / 2, memory))
+    if (slot.id.role == Role::gate || slot.id.role == Role::up || slot.id.role == Role::expert_gate || slot.id.role == Role::expert_up) {
+      const format::fb::Tensor& tensor = *reader.find(slot.name);
+      group_size = tensor.group_size();
+      bits = kernels::bits_of(static_cast<kernels::Kind>(tensor.kind()));
+      break;
+    }
 
   if (const format::fb::Part* part = manifest.tokenizer()) {
     tokenizer = base::Buffer(memory, base::to_size(part->bytes()));
@@ -153,10 +160,10 @@ void Model::load_weights(const format::Reader& reader, const LoadOptions& option
   const bool any_on_host = first_device_layer > 0, any_on_device = first_device_layer < spec.n_layers;
   std::pmr::vector<Slot> host(memory), ends(memory);  // ends: what the device has besides layers
   for (const Slot& slot : weight_slots(spec, memory)) {
-    if (slot.name.starts_with("layers.")) continue;
-    const bool is_embed = slot.name == "embed";
-    if (is_embed ? any_on_host : !any_on_device) host.push_back(slot);
-    if (any_on_device && (!is_embed || spec.tied_head || !any_on_host)) ends.push_back(slot);
+    if (slot.in_layer()) break;
+    const bool begins = at_begin(slot.id.role);
+    if (begins ? any_on_host : !any_on_device) host.push_back(slot);
+    if (any_on_device && (!any_on_host || at_end(slot.id.role, spec))) ends.push_back(slot);
   }
   uint64_t total = slots_bytes(reader, ends);
   for (uint32_t i = 0; i < spec.n_layers; ++i) {
@@ -172,18 +179,23 @@ void Model::load_weights(const format::Reader& reader, const LoadOptions& option
     n_params += weights.n_params();
     return weights;
   };
+  const auto take = [](const Weights& weights, std::initializer_list<std::pair<Linear*, Role>> list) {
+    for (const auto& [linear, role] : list) *linear = weights.linear({.role = role});
+  };
+  const auto take_begin = [&](const Weights& weights) {
+    take(weights, {{&embed, Role::embed}, {&positions, Role::positions}, {&embed_proj, Role::embed_proj}, {&embed_norm, Role::embed_norm}});
+  };
   const auto take_end = [&](const Weights& weights) {
-    head = weights.linear("", spec.tied_head ? "embed" : "head");
-    final_norm = weights.vector("", "final_norm");
+    take(weights, {{&head, head_role(spec)}, {&head_proj, Role::head_proj}, {&final_norm, Role::final_norm}});
   };
 
   layers.reserve(spec.n_layers);
   if (any_on_host) {
     Weights weights = read(host);
     weight_bytes = weights.bytes();
-    embed = weights.linear("", "embed");
+    take_begin(weights);
     if (!any_on_device) take_end(weights);
-    for (uint32_t i = 0; i < first_device_layer; ++i) layers.push_back(weights.layer(i));
+    for (uint32_t i = 0; i < first_device_layer; ++i) layers.push_back(weights.layer(spec, i));
     weights_ = weights.take_block();
   }
   if (!any_on_device) return;
@@ -192,13 +204,16 @@ void Model::load_weights(const format::Reader& reader, const LoadOptions& option
     const Weights weights = read(ends);
     const Move move(weights.block(), options.placer->place(weights.block().bytes()));
     take_end(weights);
-    move(head);
-    move(final_norm);
-    if (!any_on_host) move(embed = weights.linear("", "embed"));
+    for (Linear* linear : {&head, &head_proj, &final_norm}) move(*linear);
+    if (!any_on_host) {
+      take_begin(weights);
+      for (Linear* linear : {&embed, &positions, &embed_proj, &embed_norm}) move(*linear);
+    }
   }
   for (uint32_t i = first_device_layer; i < spec.n_layers; ++i) {
     const Weights weights = read(layer_slots(spec, i, memory));
-    move_layer(layers.emplace_back(weights.layer(i)), Move(weights.block(), options.placer->place(weights.block().bytes())));
+    const Move move(weights.block(), options.placer->place(weights.block().bytes()));
+    layers.emplace_back(weights.layer(spec, i)).for_each(move);
   }
 }
 

@@ -18,18 +18,17 @@ struct Generation {
   std::pmr::vector<int32_t> end_tokens;
 };
 
-class Model {
+class Model : public Ends {
  public:
   Model(const base::Source& source, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
 
   ModelSpec spec;
-  Linear embed, head;  // head is embed where tied
-  const float* final_norm = nullptr;
   std::pmr::vector<Layer> layers;
   Generation generation;
   std::pmr::vector<std::pair<std::pmr::string, std::pmr::string>> meta;
   base::Buffer tokenizer;  // the section's bytes; empty = none
   int32_t group_size = 0;  // of the middle layer's MLP, as the checkpoint had it
+  uint32_t bits = 0;
   uint64_t fingerprint, n_params = 0, weight_bytes = 0;  // weight_bytes: on the host
   uint32_t first_device_layer = 0;  // n_layers: everything is on the host. What is on the device: these layers, final_norm, head; with 0 embed
 

@@ -9,7 +9,7 @@ namespace gptq::model {
 struct WeightBytes {
   explicit WeightBytes(std::pmr::memory_resource* memory) : layers(memory) {}
   std::pmr::vector<uint64_t> layers;
-  uint64_t embed = 0, head = 0;  // head: with the last norm; a tied embedding's bytes too, since it may be needed at both ends
+  uint64_t embed = 0, head = 0;  // with the norms and projections beside them; a tied embedding counts at both ends
 };
 WeightBytes weight_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The weights a spec implies: one table.
+// The weights a spec implies, by the table of roles.
 #include <charconv>
 
 #include "base/checked.h"
@@ -8,66 +8,59 @@
 namespace gptq::model {
 namespace {
 
-class SlotList {
- public:
-  explicit SlotList(std::pmr::memory_resource* memory) : slots(memory), prefix_(memory) {}
+void append(std::pmr::string& text, uint32_t number) {
+  char digits[12];
+  text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr).append(".");
+}
 
-  void layer(uint32_t index) {
-    char digits[12];
-    const auto end = std::to_chars(digits, digits + sizeof digits, index).ptr;
-    prefix_.assign("layers.").append(digits, end).append(".");
-  }
-  void vector(std::string_view name, uint32_t n) { add(name, "", n, 1, true, true); }
-  void linear(std::string_view name, uint32_t n, uint32_t k) {
-    add(name, "", n, k, false, true);
-    add(name, ".bias", n, 1, true, false);
-  }
-  void matrix(std::string_view name, uint32_t n, uint32_t k) { add(name, "", n, k, false, true); }
+bool may_have_bias(const RoleInfo& info, const ModelSpec& spec) {
+  if (info.form == RoleInfo::Form::norm) return spec.norm == NormKind::layer || spec.qk_norm_kind == NormKind::layer;
+  return info.form == RoleInfo::Form::linear;
+}
 
-  std::pmr::vector<Slot> slots;
+void add(const ModelSpec& spec, const LayerSpec& layer, SlotId id, std::pmr::vector<Slot>& slots) {
+  const RoleInfo& info = info_of(id.role);
+  const WeightSize size = info.size(spec, layer);
+  if (size.n == 0) return;
+  std::pmr::memory_resource* memory = slots.get_allocator().resource();
+  slots.push_back({id, name_of(id, memory), size.n, size.k, info.is_vector(), true});
+  if (!may_have_bias(info, spec)) return;
+  id.bias = true;
+  slots.push_back({id, name_of(id, memory), size.n, 1, true, false});
+}
 
- private:
-  void add(std::string_view name, std::string_view suffix, uint32_t n, uint32_t k, bool is_vector, bool required) {
-    std::pmr::string full(prefix_, slots.get_allocator());
-    full.append(name).append(suffix);
-    slots.push_back({std::move(full), n, k, is_vector, required});
-  }
-  std::pmr::string prefix_;
-};
-
-void add_layer(const ModelSpec& spec, uint32_t index, SlotList& list) {
-  const uint32_t q = spec.n_heads * spec.head_dim, kv = spec.n_kv_heads * spec.head_dim;
-  list.layer(index);
-  list.vector("attn_norm", spec.n_embd);
-  list.linear("q", q, spec.n_embd);
-  list.linear("k", kv, spec.n_embd);
-  list.linear("v", kv, spec.n_embd);
-  list.linear("o", spec.n_embd, q);
-  if (spec.qk_norm) {
-    list.vector("q_norm", spec.head_dim);
-    list.vector("k_norm", spec.head_dim);
-  }
-  list.vector("mlp_norm", spec.n_embd);
-  list.linear("gate", spec.n_ff, spec.n_embd);
-  list.linear("up", spec.n_ff, spec.n_embd);
-  list.linear("down", spec.n_embd, spec.n_ff);
+void add_layer(const ModelSpec& spec, uint32_t index, std::pmr::vector<Slot>& slots) {
+  const LayerSpec& layer = spec.layers[index];
+  for (uint32_t i = static_cast<uint32_t>(first_layer_role); i < static_cast<uint32_t>(first_expert_role); ++i)
+    add(spec, layer, {.role = static_cast<Role>(i), .layer = index}, slots);
+  for (uint32_t expert = 0; layer.experts && expert < spec.experts.n; ++expert)
+    for (const Role role : {Role::expert_gate, Role::expert_up, Role::expert_down})
+      add(spec, layer, {.role = role, .layer = index, .expert = expert}, slots);
 }
 
 }  // namespace
 
+std::pmr::string name_of(const SlotId& id, std::pmr::memory_resource* memory) {
+  std::pmr::string name(memory);
+  if (id.layer != no_index) append(name.append("layers."), id.layer);
+  if (id.expert != no_index) append(name.append("experts."), id.expert);
+  name.append(info_of(id.role).name);
+  if (id.bias) name.append(".bias");
+  return name;
+}
+
 std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory) {
-  SlotList list(memory);
-  list.matrix("embed", spec.n_vocab, spec.n_embd);
-  list.vector("final_norm", spec.n_embd);
-  if (!spec.tied_head) list.linear("head", spec.n_vocab, spec.n_embd);
-  for (uint32_t i = 0; i < spec.n_layers; ++i) add_layer(spec, i, list);
-  return std::move(list.slots);
+  std::pmr::vector<Slot> slots(memory);
+  for (uint32_t i = 0; i < static_cast<uint32_t>(first_layer_role); ++i)
+    add(spec, LayerSpec(), {.role = static_cast<Role>(i)}, slots);
+  for (uint32_t i = 0; i < spec.n_layers; ++i) add_layer(spec, i, slots);
+  return slots;
 }
 
 std::pmr::vector<Slot> layer_slots(const ModelSpec& spec, uint32_t layer, std::pmr::memory_resource* memory) {
-  SlotList list(memory);
-  add_layer(spec, layer, list);
-  return std::move(list.slots);
+  std::pmr::vector<Slot> slots(memory);
+  add_layer(spec, layer, slots);
+  return slots;
 }
 
 }  // namespace gptq::model

@@ -2,7 +2,6 @@
 #include "model/weights.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 
 #include "base/checked.h"
@@ -11,7 +10,7 @@ namespace gptq::model {
 namespace {
 
 using format::fb::Part;
-using format::fb::Role;
+using PartRole = format::fb::Role;
 
 // Chunks are read in parallel this many bytes at a time, with a look at progress and cancel between.
 constexpr uint64_t round_bytes = 32u << 20;
@@ -74,10 +73,10 @@ void place_parts(const format::fb::Tensor& tensor, Filler& filler, kernels::Matr
   for (const Part* part : *tensor.parts()) {
     std::byte* data = filler.place(*part);
     switch (part->role()) {
-      case Role::codes: w.codes = data; break;
-      case Role::scales: w.scales = data; break;
-      case Role::zeros: w.zeros = reinterpret_cast<const uint8_t*>(data); break;
-      case Role::perm: w.perm = reinterpret_cast<const int32_t*>(data); break;
+      case PartRole::codes: w.codes = data; break;
+      case PartRole::scales: w.scales = data; break;
+      case PartRole::zeros: w.zeros = reinterpret_cast<const uint8_t*>(data); break;
+      case PartRole::perm: w.perm = reinterpret_cast<const int32_t*>(data); break;
     }
   }
 }
@@ -94,14 +93,6 @@ uint64_t placed_bytes(const format::fb::Tensor& tensor) {
   uint64_t bytes = 0;
   for (const Part* part : *tensor.parts()) bytes = base::add(bytes, base::round_up(part->bytes(), base::Buffer::align));
   return bytes;
-}
-
-std::pmr::string layer_prefix(uint32_t layer, std::pmr::memory_resource* memory) {
-  char number[16];
-  std::pmr::string prefix("layers.", memory);
-  prefix.append(number, std::to_chars(number, number + sizeof number, layer).ptr);
-  prefix += '.';
-  return prefix;
 }
 
 Weights::Weights(const format::Reader& reader, std::span<const Slot> slots, const LoadOptions& options, base::Pool& pool,
@@ -127,46 +118,37 @@ Weights::Weights(const format::Reader& reader, std::span<const Slot> slots, cons
   for (Found& f : found) place_parts(*f.tensor, filler, f.w);
   filler.read_all(options, pool);
   pool.run_throwing(static_cast<uint32_t>(found.size()), [&](uint32_t i) { check_values(found[i].w, found[i].slot->name); });
-  for (const Found& f : found) table_.emplace(f.slot->name, f.w);
+  for (const Found& f : found) table_.emplace(f.slot->id.key(), f.w);
 }
 
-const kernels::Matrix* Weights::find(std::string_view prefix, std::string_view name, std::string_view suffix) const {
-  std::pmr::string key(prefix, memory_);
-  key += name;
-  key += suffix;
-  const auto at = table_.find(key);
+const kernels::Matrix* Weights::find(const SlotId& id) const {
+  const auto at = table_.find(id.key());
   return at == table_.end() ? nullptr : &at->second;
 }
 
-Linear Weights::linear(std::string_view prefix, std::string_view name) const {
+Linear Weights::linear(SlotId id) const {
   Linear linear;
-  if (const auto* w = find(prefix, name)) linear.w = *w;
-  linear.bias = vector(prefix, name, ".bias");
+  if (const auto* w = find(id)) linear.w = *w;
+  id.bias = true;
+  if (const auto* bias = find(id)) linear.bias = static_cast<const float*>(bias->codes);
   return linear;
 }
 
-const float* Weights::vector(std::string_view prefix, std::string_view name, std::string_view suffix) const {
-  const auto* w = find(prefix, name, suffix);
-  return w ? static_cast<const float*>(w->codes) : nullptr;
-}
-
-Layer Weights::layer(uint32_t index) const {
-  const std::pmr::string prefix = layer_prefix(index, memory_);
-  Layer layer;
-  layer.attn_norm = vector(prefix, "attn_norm");
-  layer.mlp_norm = vector(prefix, "mlp_norm");
-  layer.q_norm = vector(prefix, "q_norm");
-  layer.k_norm = vector(prefix, "k_norm");
-  layer.q = linear(prefix, "q");
-  layer.k = linear(prefix, "k");
-  layer.v = linear(prefix, "v");
-  layer.o = linear(prefix, "o");
-  layer.gate = linear(prefix, "gate");
-  layer.up = linear(prefix, "up");
-  layer.down = linear(prefix, "down");
-  share_perm(layer.q.w, layer.k.w);
-  share_perm(layer.q.w, layer.v.w);
-  share_perm(layer.gate.w, layer.up.w);
+Layer Weights::layer(const ModelSpec& spec, uint32_t index) const {
+  Layer layer(memory_);
+  for (auto i = static_cast<uint32_t>(first_layer_role); i < static_cast<uint32_t>(first_expert_role); ++i) {
+    const auto role = static_cast<Role>(i);
+    layer[role] = linear({.role = role, .layer = index});
+  }
+  if (spec.layers[index].experts) layer.experts.resize(spec.experts.n);
+  for (uint32_t expert = 0; expert < layer.experts.size(); ++expert) {
+    const auto of = [&](Role role) { return linear({.role = role, .layer = index, .expert = expert}); };
+    layer.experts[expert] = {of(Role::expert_gate), of(Role::expert_up), of(Role::expert_down)};
+  }
+  for (const Role role : {Role::k, Role::v, Role::attn_gate, Role::z}) share_perm(layer[Role::q].w, layer[role].w);
+  share_perm(layer[Role::gate].w, layer[Role::up].w);
+  share_perm(layer[Role::shared_gate].w, layer[Role::shared_up].w);
+  for (Expert& expert : layer.experts) share_perm(expert.gate.w, expert.up.w);
   return layer;
 }
 

@@ -11,17 +11,48 @@
 
 namespace gptq::model {
 
+// A weight that is a matrix or a vector, with its bias.
 struct Linear {
   kernels::Matrix w{};
   const float* bias = nullptr;  // [w.n]
+  explicit operator bool() const { return w.codes; }
+  const float* values() const { return static_cast<const float*>(w.codes); }  // of a vector
+};
+
+struct Expert {
+  Linear gate, up, down;
 };
 
 struct Layer {
-  const float* attn_norm = nullptr;  // [n_embd]
-  const float* mlp_norm = nullptr;   // [n_embd]
-  const float* q_norm = nullptr;     // [head_dim] or NULL
-  const float* k_norm = nullptr;
-  Linear q, k, v, o, gate, up, down;
+  explicit Layer(std::pmr::memory_resource* memory = std::pmr::get_default_resource()) : experts(memory) {}
+  Linear& operator[](Role role) { return of_[static_cast<size_t>(role) - static_cast<size_t>(first_layer_role)]; }
+  const Linear& operator[](Role role) const { return const_cast<Layer&>(*this)[role]; }
+  const float* vector(Role role) const { return (*this)[role].values(); }
+  std::pmr::vector<Expert> experts;
+
+  template <class F>
+  void for_each(F&& f) {
+    for (Linear& linear : of_) f(linear);
+    for (Expert& expert : experts)
+      for (Linear* linear : {&expert.gate, &expert.up, &expert.down}) f(*linear);
+  }
+  template <class F>
+  void for_each(F&& f) const {
+    const_cast<Layer*>(this)->for_each([&](const Linear& linear) { f(linear); });
+  }
+  Linear& at(const SlotId& id) {
+    if (id.expert == no_index) return (*this)[id.role];
+    Expert& expert = experts[id.expert];
+    return id.role == Role::expert_gate ? expert.gate : id.role == Role::expert_up ? expert.up : expert.down;
+  }
+
+ private:
+  Linear of_[static_cast<size_t>(first_expert_role) - static_cast<size_t>(first_layer_role)];
+};
+
+// What is before the first layer and behind the last.
+struct Ends {
+  Linear embed, positions, embed_proj, embed_norm, final_norm, head_proj, head;  // head is embed where tied
 };
 
 // Called on the loading thread with 0..1000; returning true cancels.
@@ -39,25 +70,22 @@ class Weights {
   Weights(const format::Reader& reader, std::span<const Slot> slots, const LoadOptions& options, base::Pool& pool,
           std::pmr::memory_resource* memory);
 
-  const kernels::Matrix* find(std::string_view prefix, std::string_view name, std::string_view suffix = "") const;
-  Linear linear(std::string_view prefix, std::string_view name) const;
-  const float* vector(std::string_view prefix, std::string_view name, std::string_view suffix = "") const;
-  Layer layer(uint32_t index) const;
+  const kernels::Matrix* find(const SlotId& id) const;
+  Linear linear(SlotId id) const;
+  Layer layer(const ModelSpec& spec, uint32_t index) const;
   uint64_t bytes() const { return block_.size(); }
   uint64_t n_params() const { return n_params_; }
-  // What all the pointers point into, for who keeps them longer than this object.
+  // The memory that all the pointers point into. Whoever keeps them longer than this object takes it.
   base::Buffer take_block() { return std::move(block_); }
   const base::Buffer& block() const { return block_; }
 
  private:
   std::pmr::memory_resource* memory_;
   base::Buffer block_;
-  std::pmr::unordered_map<std::pmr::string, kernels::Matrix> table_;
+  std::pmr::unordered_map<uint64_t, kernels::Matrix> table_;  // by SlotId::key()
   uint64_t n_params_ = 0;
 };
 
-// "layers.7."
-std::pmr::string layer_prefix(uint32_t layer, std::pmr::memory_resource* memory);
 // Bytes of a tensor in the block.
 uint64_t placed_bytes(const format::fb::Tensor& tensor);
 

@@ -34,13 +34,12 @@ double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr:
 
 std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, const Options& options, std::pmr::memory_resource* memory) {
   const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
-  const std::string_view head = spec.tied_head ? "embed" : "head";
   std::pmr::vector<ModuleOptions> out(memory);
   for (const model::Slot& slot : model::weight_slots(spec, memory)) {
     ModuleOptions& chosen = out.emplace_back(ModuleOptions{.bits = 0});
     if (slot.is_vector || !reader.find(slot.name)) continue;
-    if (std::string_view(slot.name) == head) chosen = options.head;
-    if (!slot.name.starts_with("layers.")) continue;
+    if (slot.id.role == model::head_role(spec)) chosen = options.head;
+    if (!slot.quantizable()) continue;
     chosen = options.module;
     if (options.choose) options.choose(slot.name, slot.n, slot.k, chosen);
   }
@@ -61,7 +60,7 @@ gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const Mo
     const ModuleOptions& wanted = *next++;
     const format::fb::Tensor* tensor = reader.find(slot.name);
     if (!tensor) continue;
-    const bool of_layer = slot.name.starts_with("layers.");
+    const bool of_layer = slot.in_layer();
     const uint64_t bytes = model::placed_bytes(*tensor);
     if (of_layer) weights += bytes + uint64_t{slot.n} * slot.k * (sizeof(float) + 1);  // read, computed with, codes
     else others = std::max(others, bytes);

@@ -37,10 +37,10 @@ bool PanelDevice::holds(const Matrix& w) const {
   return std::any_of(held_.begin(), held_.end(), [&](const base::Buffer& buffer) { return reinterpret_cast<const void*>(buffer.data()) == w.codes; });
 }
 
-void PanelDevice::matmul(std::span<const device::Product> products, const device::Input& input, uint32_t rows, bool accumulate) {
+void PanelDevice::matmul(std::span<const device::Product> products, bool accumulate) {
   for (const device::Product& product : products)
-    if (holds(*product.w)) multiply(product, input.x, rows, accumulate);
-    else CpuDevice::matmul({&product, 1}, input, rows, accumulate);
+    if (holds(*product.w)) multiply(product, finish_rows(product.w->k), prepared_rows(), accumulate);
+    else CpuDevice::matmul({&product, 1}, accumulate);
 }
 
 void PanelDevice::multiply(const device::Product& product, const float* x, uint32_t rows, bool accumulate) {

@@ -13,11 +13,11 @@ class PanelDevice final : public device::CpuDevice {
  public:
   PanelDevice(const kernels::Kernels& kernels, base::Pool& pool, const device::CpuScratch& scratch, std::pmr::memory_resource* memory);
 
-  // Gives what stands for w from now on in products of plain inputs; its values cannot be read elsewhere.
+  // Gives what stands for w from now on in products; its values cannot be read elsewhere.
   kernels::Matrix hold(const kernels::Matrix& w);
   void drop_all() { held_.clear(); }
 
-  void matmul(std::span<const device::Product> products, const device::Input& input, uint32_t rows, bool accumulate) override;
+  void matmul(std::span<const device::Product> products, bool accumulate) override;
 
  private:
   bool holds(const kernels::Matrix& w) const;

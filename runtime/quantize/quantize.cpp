@@ -24,14 +24,13 @@ using Clock = std::chrono::steady_clock;
 
 // One matrix of the layer at hand.
 struct Module {
-  std::string name;  // of its slot
+  const model::Slot* slot;
   model::Linear* linear;
 };
 
 // The slots of one layer.
-std::span<const model::Slot> layer_slots(std::span<const model::Slot> slots, uint32_t layer, std::pmr::memory_resource* memory) {
-  const std::pmr::string prefix = model::layer_prefix(layer, memory);
-  const auto inside = [&](const model::Slot& slot) { return slot.name.starts_with(prefix); };
+std::span<const model::Slot> layer_slots(std::span<const model::Slot> slots, uint32_t layer) {
+  const auto inside = [&](const model::Slot& slot) { return slot.id.layer == layer; };
   const auto first = std::find_if(slots.begin(), slots.end(), inside);
   return {first, std::find_if_not(first, slots.end(), inside)};
 }
@@ -88,18 +87,19 @@ class Job {
   }
 
   void embed() {
-    const model::Weights weights(reader_, std::span(slots_).first(1), {}, pool_, memory_);
-    for (const Chunk& chunk : plan_.chunks) {
-      const auto tokens = calibration_.tokens.subspan(chunk.first_token, chunk.n_tokens);
-      replay_.embed(chunk, tokens, *weights.find("", "embed"));
-    }
+    const model::Weights weights(reader_, slots_of(spec_.n_layers), {}, pool_, memory_);
+    const auto of = [&](model::Role role) { return weights.linear({.role = role}); };
+    const model::Ends ends{.embed = of(model::Role::embed), .positions = of(model::Role::positions), .embed_proj = of(model::Role::embed_proj),
+                           .embed_norm = of(model::Role::embed_norm), .final_norm = {}, .head_proj = {}, .head = {}};
+    for (const Chunk& chunk : plan_.chunks)
+      replay_.embed(chunk, calibration_.tokens.subspan(chunk.first_token, chunk.n_tokens), ends);
   }
 
   // One step of a layer over all tokens, and then the matrices that read what it gives.
   template <class Step>
-  void stage(std::initializer_list<Module> modules, Step&& step) {
+  void stage(std::span<const Module> modules, Step&& step) {
     std::optional<Gram> gram;
-    const uint32_t k = modules.begin()->linear->w.k;
+    const uint32_t k = modules[0].linear->w.k;
     if (!done_) gram.emplace(k, kernels_, pool_, memory_);
     for (const Chunk& chunk : plan_.chunks) {
       const float* x = step(chunk);
@@ -112,38 +112,43 @@ class Job {
     }
     gram->finish();
     if (!gram->is_finite())
-      base::fail(GPTQ_E_NUMERIC, "the inputs of '", modules.begin()->name, "' are not finite: is there NaN or infinity in the model's norms or weights?");
+      base::fail(GPTQ_E_NUMERIC, "the inputs of '", modules.begin()->slot->name, "' are not finite: is there NaN or infinity in the model's norms or weights?");
     problem_.reset();
     for (const Module& module : modules) solve_module(module, *gram);
   }
 
   void do_layer(uint32_t index) {
-    const model::Weights weights(reader_, layer_slots(slots_, index, memory_), {}, pool_, memory_);
-    layer_ = weights.layer(index);
+    using model::Role;
+    const model::Weights weights(reader_, layer_slots(slots_, index), {}, pool_, memory_);
+    layer_ = weights.layer(spec_, index);
     begin(index);
     if (done_) load_done(index);
-    const std::string prefix(model::layer_prefix(index, memory_));
-    const auto module = [&](const char* name, model::Linear& linear) { return Module{prefix + name, &linear}; };
-    stage({module("q", layer_.q), module("k", layer_.k), module("v", layer_.v)},
-          [&](const Chunk& chunk) { return replay_.attention_input(chunk, layer_); });
-    stage({module("o", layer_.o)}, [&](const Chunk& chunk) { return replay_.attend(chunk, layer_, index); });
-    stage({module("gate", layer_.gate), module("up", layer_.up)}, [&](const Chunk& chunk) { return replay_.mlp_input(chunk, layer_); });
-    stage({module("down", layer_.down)}, [&](const Chunk& chunk) { return replay_.activate(chunk, layer_); });
+    const auto modules = [&](std::initializer_list<Role> roles) {
+      std::vector<Module> out;
+      for (const Role role : roles)
+        if (layer_[role]) out.push_back({&slot_of({.role = role, .layer = index}), &layer_[role]});
+      return out;
+    };
+    stage(modules({Role::q, Role::k, Role::v, Role::attn_gate}), [&](const Chunk& chunk) { return replay_.attention_input(chunk, layer_); });
+    stage(modules({Role::o}), [&](const Chunk& chunk) { return replay_.attend(chunk, layer_, index); });
+    stage(modules({Role::gate, Role::up}), [&](const Chunk& chunk) { return replay_.mlp_input(chunk, layer_); });
+    stage(modules({Role::down}), [&](const Chunk& chunk) { return replay_.activate(chunk, layer_); });
     for (const Chunk& chunk : plan_.chunks) replay_.finish(chunk, layer_);
     end(index);
   }
 
   void do_head() {
-    const std::string name = spec_.tied_head ? "embed" : "head";
-    const auto wanted = [&](const model::Slot& slot) { return std::string_view(slot.name) == name || slot.name == "final_norm"; };
+    const model::SlotId id{.role = model::head_role(spec_)};
+    const auto wanted = [&](const model::Slot& slot) { return slot.id.role == id.role || slot.id.role == model::Role::final_norm; };
     std::pmr::vector<model::Slot> slots(memory_);
     std::copy_if(slots_.begin(), slots_.end(), std::back_inserter(slots), wanted);
     const model::Weights weights(reader_, slots, {}, pool_, memory_);
-    model::Linear head = weights.linear("", name);
-    const float* norm = weights.vector("", "final_norm");
+    model::Linear head = weights.linear(id);
+    const model::Linear norm = weights.linear({.role = model::Role::final_norm});
+    const Module module{&slot_of(id), &head};
     begin(spec_.n_layers);
     if (done_) tell_reports(format::Reader(base::FileSource(work_.path_of(spec_.n_layers)), memory_));
-    else stage({{name, &head}}, [&](const Chunk& chunk) { return replay_.head_input(chunk, norm); });
+    else stage({&module, 1}, [&](const Chunk& chunk) { return replay_.head_input(chunk, norm); });
     end(spec_.n_layers);
   }
 
@@ -151,50 +156,49 @@ class Job {
     const base::FileSource file(work_.path_of(index));
     const format::Reader reader(file, memory_);
     tell_reports(reader);
-    const model::Weights weights(reader, optional_slots(layer_slots(slots_, index, memory_)), {}, pool_, memory_);
-    const std::pmr::string prefix = model::layer_prefix(index, memory_);
-    const std::pair<const char*, model::Linear*> all[] = {{"q", &layer_.q},       {"k", &layer_.k},   {"v", &layer_.v},      {"o", &layer_.o},
-                                                          {"gate", &layer_.gate}, {"up", &layer_.up}, {"down", &layer_.down}};
-    for (const auto& [name, linear] : all)
-      if (const kernels::Matrix* w = weights.find(prefix, name)) linear->w = replay_.hold(*w);
+    const auto slots = optional_slots(layer_slots(slots_, index));
+    const model::Weights weights(reader, slots, {}, pool_, memory_);
+    for (const model::Slot& slot : slots)
+      if (const kernels::Matrix* w = weights.find(slot.id)) layer_.at(slot.id).w = replay_.hold(*w);
   }
 
   // Matrices alone, none required.
   std::pmr::vector<model::Slot> optional_slots(std::span<const model::Slot> from) const {
     std::pmr::vector<model::Slot> slots(memory_);
     for (const model::Slot& slot : from)
-      if (!slot.is_vector) slots.push_back({slot.name, slot.n, slot.k, false, false});
+      if (!slot.is_vector) slots.push_back({slot.id, slot.name, slot.n, slot.k, false, false});
     return slots;
   }
 
-  const model::Slot& slot_of(std::string_view name) const {
-    return *std::find_if(slots_.begin(), slots_.end(), [&](const model::Slot& slot) { return slot.name == name; });
+  const model::Slot& slot_of(const model::SlotId& id) const {
+    return *std::find_if(slots_.begin(), slots_.end(), [&](const model::Slot& slot) { return slot.id.key() == id.key(); });
   }
 
-  // Of a layer, or behind the last one all that belong to none.
+  // The slots of a layer; at the place behind the last layer those that belong to none.
   std::pmr::vector<model::Slot> slots_of(uint32_t place) const {
     std::pmr::vector<model::Slot> slots(memory_);
     if (place < spec_.n_layers) {
-      const auto of_layer = layer_slots(slots_, place, memory_);
+      const auto of_layer = layer_slots(slots_, place);
       slots.assign(of_layer.begin(), of_layer.end());
     } else {
-      std::copy_if(slots_.begin(), slots_.end(), std::back_inserter(slots), [](const model::Slot& s) { return !s.name.starts_with("layers."); });
+      std::copy_if(slots_.begin(), slots_.end(), std::back_inserter(slots), [](const model::Slot& s) { return !s.in_layer(); });
     }
     return slots;
   }
 
   void solve_module(const Module& module, const Gram& gram) {
-    const model::Slot& slot = slot_of(module.name);
+    const model::Slot& slot = *module.slot;
+    const std::string name(slot.name);
     const ModuleOptions& options = chosen_[static_cast<size_t>(&slot - slots_.data())];
     if (!options.bits) return work_done(solve_work(module.linear->w));
     if (kernels::is_quantized(module.linear->w.kind))
-      base::fail(GPTQ_E_UNSUPPORTED, "'", module.name, "' is quantized to ", kernels::bits_of(module.linear->w.kind),
+      base::fail(GPTQ_E_UNSUPPORTED, "'", name, "' is quantized to ", kernels::bits_of(module.linear->w.kind),
                  " bits already: start from the 16-bit model");
     const Clock::time_point begin = Clock::now();
     if (!problem_ || !(problem_->options == options)) problem_.emplace(gram, options, options_.reference, kernels_, pool_, memory_);
     const double work = solve_work(module.linear->w) / slot.n;
     Solution solution = solve(module.linear->w, *problem_, kernels_, pool_, memory_, [&](uint32_t rows) { work_done(work * rows); });
-    PackedModule packed{module.name, slot.n, slot.k, options.group_size, model::pack_quantized(module.name, solution.weight, slot.n, slot.k, pool_, memory_)};
+    PackedModule packed{name, slot.n, slot.k, options.group_size, model::pack_quantized(name, solution.weight, slot.n, slot.k, pool_, memory_)};
     module.linear->w = replay_.hold(packed.tensor.matrix(slot.n, slot.k));
     packed_.push_back(std::move(packed));
     note(module, *problem_, solution, std::chrono::duration<double>(Clock::now() - begin).count());
@@ -202,7 +206,7 @@ class Job {
 
   void note(const Module& module, const Problem& problem, const Solution& solution, double seconds) {
     ModuleReport report;
-    report.name = module.name;
+    report.name = module.slot->name;
     report.options = problem.options;
     report.n = module.linear->w.n;
     report.k = problem.k;
@@ -230,7 +234,7 @@ class Job {
 
   void count_work() {
     for (const model::Slot& slot : slots_)
-      if (!slot.is_vector && slot.name.starts_with("layers.")) work_total_ += pass_work({.n = slot.n, .k = slot.k}) + solve_work({.n = slot.n, .k = slot.k});
+      if (slot.quantizable()) work_total_ += pass_work({.n = slot.n, .k = slot.k}) + solve_work({.n = slot.n, .k = slot.k});
   }
   // Floating-point operations, about: of the tokens' way through a matrix and its Hessian, and of finding the codes.
   double pass_work(const kernels::Matrix& w) const { return static_cast<double>(plan_.n_tokens) * w.k * (2.0 * w.n + w.k); }
@@ -337,7 +341,8 @@ void quantize(const base::Source& source, std::string_view target, const Calibra
   {
     const format::Reader reader(source, memory);
     model::check_features(reader.manifest());
-    check(calibration, model::check_spec(*reader.manifest().spec(), memory));
+    const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+    check(calibration, spec);
     check_target(target, options.replace);
     chosen = choose_options(reader, options, memory);
     const auto rows = static_cast<uint64_t>(calibration.row_tokens.size());

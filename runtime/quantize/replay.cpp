@@ -5,16 +5,25 @@
 #include <numeric>
 
 #include "base/checked.h"
+#include "engine/shape.h"
 
 namespace gptq::quantize {
 namespace {
 
 constexpr uint32_t page_tokens = 64, wanted_tokens = 2048;
 
-uint32_t inner_width(const model::ModelSpec& spec) { return std::max(spec.n_ff, spec.n_heads * spec.head_dim); }
-uint64_t page_bytes(const model::ModelSpec& spec) {
-  return uint64_t{2} * page_tokens * spec.n_kv_heads * kernels::kv_row_bytes(kernels::KvKind::f32, spec.head_dim);
+using model::Residual;
+using model::Role;
+
+uint32_t inner_width(const model::ModelSpec& spec) {
+  uint32_t width = spec.n_heads * spec.head_dim;
+  for (const model::LayerSpec& layer : spec.layers) width = std::max(width, layer.n_ff);
+  return width;
 }
+bool is_parallel(const model::ModelSpec& spec) { return spec.residual == Residual::parallel; }
+engine::KvLayout layout_of(const model::ModelSpec& spec) { return {spec, 0, spec.n_layers, page_tokens, kernels::KvKind::f32}; }
+// One layer after another uses the same pages.
+uint64_t kv_bytes(const model::ModelSpec& spec, uint64_t pages) { return base::mul(pages, layout_of(spec).page_bytes()); }
 
 }  // namespace
 
@@ -44,8 +53,9 @@ Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory) : 
 Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena)
     : rotation(spec, plan.row_tokens, plan.chunk_tokens, arena),
       workspace(spec, plan.chunk_tokens, 0, arena),
-      device({plan.chunk_tokens, 0, device::Activations::f32, 0, spec.n_heads, spec.head_dim, plan.row_tokens}, arena),  // dense matrices gather nothing, nor is anything normed on the way
-      kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))) {}
+      routing(spec, plan.chunk_tokens, arena),
+      device(engine::cpu_limits(spec, {}, plan.chunk_tokens, device::Activations::f32, plan.row_tokens), arena),  // dense matrices gather nothing
+      kv(arena.take<std::byte>(kv_bytes(spec, plan.chunk_pages))) {}
 
 Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
                std::pmr::memory_resource* memory)
@@ -60,9 +70,11 @@ Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view 
         return Scratch(spec, plan, arena);
       }()),
       device_(kernels, pool, scratch_.device, memory),
-      forward_(spec, device_, kv_cache(), scratch_.workspace),
+      forward_(spec, device_, layout_of(spec), scratch_.kv, scratch_.workspace, scratch_.routing),
       x_(plan.n_tokens, spec.n_embd, folder, memory),
-      inner_(plan.n_tokens, inner_width(spec), folder, memory) {}
+      inner_(plan.n_tokens, inner_width(spec), folder, memory) {
+  if (is_parallel(spec)) branch_.emplace(plan.n_tokens, spec.n_embd, folder, memory);
+}
 
 uint64_t Replay::scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens) {
   const std::vector<uint32_t> rows(std::max(1u, wanted_tokens / std::max(1u, row_tokens)), std::max(1u, row_tokens));
@@ -72,72 +84,104 @@ uint64_t Replay::scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens
 }
 
 uint64_t Replay::store_bytes(const model::ModelSpec& spec, uint64_t n_tokens) {
-  return base::mul(n_tokens, uint64_t{spec.n_embd} + inner_width(spec), sizeof(float));
-}
-
-device::KvCache Replay::kv_cache() const {
-  const uint64_t page = page_bytes(spec_);
-  return {scratch_.kv, page, 0, page / 2, page_tokens, spec_.n_kv_heads, spec_.head_dim,
-          kernels::KvKind::f32};
+  return base::mul(n_tokens, uint64_t{spec.n_embd} * (is_parallel(spec) ? 2 : 1) + inner_width(spec), sizeof(float));
 }
 
 void Replay::load(const Chunk& chunk) { x_.read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
 void Replay::store(const Chunk& chunk) { x_.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
 uint64_t Replay::attended_floats(const Chunk& chunk) const { return uint64_t{chunk.n_tokens} * spec_.n_heads * spec_.head_dim; }
 
-void Replay::embed(const Chunk& chunk, std::span<const int32_t> tokens, const kernels::Matrix& table) {
-  device_.embed(table, tokens, scratch_.workspace.x);
+void Replay::embed(const Chunk& chunk, std::span<const int32_t> tokens, const model::Ends& ends) {
+  device_.begin({tokens, chunk.sequences, {}, {}});
+  forward_.embed(chunk.n_tokens, ends);
   store(chunk);
 }
 
-const float* Replay::norm(const Chunk& chunk, const float* weight) {
+const float* Replay::norm(const Chunk& chunk, const model::Linear& weights, float* out) {
   const engine::Workspace& ws = scratch_.workspace;
-  device_.rms_norm(ws.x, weight, ws.h, chunk.n_tokens, spec_.n_embd, spec_.norm_eps);
-  return ws.h;
+  if (!weights) return ws.x;
+  device_.norm(ws.x, forward_.norm_of(weights), out, chunk.n_tokens, spec_.n_embd);
+  return out;
+}
+
+// ws.branch -> x
+void Replay::add_branch(const Chunk& chunk, const model::Linear& out_norm) {
+  const engine::Workspace& ws = scratch_.workspace;
+  if (out_norm) device_.norm(ws.branch, forward_.norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
+  device_.add(ws.x, ws.branch, uint64_t{chunk.n_tokens} * spec_.n_embd, spec_.residual_scale);
 }
 
 const float* Replay::attention_input(const Chunk& chunk, const model::Layer& layer) {
   load(chunk);
-  return norm(chunk, layer.attn_norm);
+  if (spec_.residual == Residual::norm_after_add) return scratch_.workspace.x;
+  return norm(chunk, layer[Role::attn_norm], scratch_.workspace.h);
 }
 
 const float* Replay::attend(const Chunk& chunk, const model::Layer& layer, uint32_t index) {
-  attention_input(chunk, layer);
+  const float* input = attention_input(chunk, layer);
   scratch_.rotation.turn_to(chunk.sequences);
-  device_.begin({{}, chunk.sequences, {}, scratch_.rotation.cos, scratch_.rotation.sin});
-  forward_.attend(chunk.n_tokens, layer, index, {scratch_.workspace.h});
+  device_.begin({{}, chunk.sequences, {}, scratch_.rotation.angles()});
+  forward_.mix(chunk.n_tokens, layer, index, {.x = input});
   inner_.write(chunk.first_token, attended_floats(chunk), scratch_.workspace.attended);
   return scratch_.workspace.attended;
 }
 
+const float* Replay::mlp_norm(const Chunk& chunk, const model::Layer& layer) {
+  const bool own = static_cast<bool>(layer[Role::mlp_norm]);
+  switch (spec_.residual) {
+    case Residual::sequential: return norm(chunk, layer[Role::mlp_norm], scratch_.workspace.h);
+    case Residual::parallel: return norm(chunk, layer[own ? Role::mlp_norm : Role::attn_norm], scratch_.workspace.h);
+    case Residual::norm_after_add:
+    case Residual::from_norm: return scratch_.workspace.x;  // it was normed when it was stored
+  }
+  return nullptr;
+}
+
 const float* Replay::mlp_input(const Chunk& chunk, const model::Layer& layer) {
+  const engine::Workspace& ws = scratch_.workspace;
   load(chunk);
-  inner_.read(chunk.first_token, attended_floats(chunk), scratch_.workspace.attended);
-  forward_.attention_output(chunk.n_tokens, layer);
+  inner_.read(chunk.first_token, attended_floats(chunk), ws.attended);
+  if (is_parallel(spec_)) {
+    forward_.mix_output(chunk.n_tokens, layer, ws.branch, false);
+    if (const model::Linear& out_norm = layer[Role::attn_out_norm])
+      device_.norm(ws.branch, forward_.norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
+    branch_->write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
+    return mlp_norm(chunk, layer);
+  }
+  if (spec_.residual == Residual::from_norm) norm(chunk, layer[Role::attn_norm], ws.x);
+  const bool plain = !layer[Role::attn_out_norm] && spec_.residual_scale == 1;
+  forward_.mix_output(chunk.n_tokens, layer, plain ? ws.x : ws.branch, plain);
+  if (!plain) add_branch(chunk, layer[Role::attn_out_norm]);
+  if (spec_.residual == Residual::norm_after_add) norm(chunk, layer[Role::attn_norm], ws.x);
+  if (spec_.residual == Residual::from_norm) norm(chunk, layer[Role::mlp_norm], ws.x);
   store(chunk);
-  return norm(chunk, layer.mlp_norm);
+  return mlp_norm(chunk, layer);
 }
 
 const float* Replay::activate(const Chunk& chunk, const model::Layer& layer) {
   load(chunk);
-  norm(chunk, layer.mlp_norm);
-  const engine::Workspace& ws = scratch_.workspace;
-  forward_.gate_up(chunk.n_tokens, layer, {ws.h});
-  device_.silu_mul(ws.gate, ws.up, chunk.n_tokens, spec_.n_ff);
-  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_ff, ws.gate);
-  return ws.gate;
+  forward_.gate_up(chunk.n_tokens, layer, {.x = mlp_norm(chunk, layer)});
+  const uint32_t width = layer[Role::down].w.k;
+  const float* activated = device_.finish_input(forward_.activated(layer), chunk.n_tokens, width);
+  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * width, activated);
+  return activated;
 }
 
 void Replay::finish(const Chunk& chunk, const model::Layer& layer) {
+  const engine::Workspace& ws = scratch_.workspace;
   load(chunk);
-  inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_ff, scratch_.workspace.gate);
-  forward_.mlp_output(chunk.n_tokens, layer, {scratch_.workspace.gate});
+  inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, ws.gate);
+  if (is_parallel(spec_)) branch_->read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
+  const bool plain = !is_parallel(spec_) && !layer[Role::mlp_out_norm] && spec_.residual_scale == 1;
+  forward_.mlp_output(chunk.n_tokens, layer, {.x = ws.gate}, plain ? ws.x : ws.branch, plain || is_parallel(spec_));
+  if (!plain) add_branch(chunk, layer[Role::mlp_out_norm]);
+  if (spec_.residual == Residual::norm_after_add) norm(chunk, layer[Role::mlp_norm], ws.x);
   store(chunk);
 }
 
-const float* Replay::head_input(const Chunk& chunk, const float* final_norm) {
+const float* Replay::head_input(const Chunk& chunk, const model::Linear& final_norm) {
   load(chunk);
-  return norm(chunk, final_norm);
+  return norm(chunk, final_norm, scratch_.workspace.h);
 }
 
 }  // namespace gptq::quantize

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The calibration tokens on their way through the model, one layer at a time, some rows at a time. A row is a sequence of its own.
 #pragma once
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -44,24 +45,26 @@ class Replay {
 
   // Each step is taken with every chunk before the next one is. Those of a layer, in order; all but the last return what the
   // matrices named read, [n_tokens][k].
-  void embed(const Chunk& chunk, std::span<const int32_t> tokens, const kernels::Matrix& table);
+  void embed(const Chunk& chunk, std::span<const int32_t> tokens, const model::Ends& ends);
   const float* attention_input(const Chunk& chunk, const model::Layer& layer);         // q, k, v
   const float* attend(const Chunk& chunk, const model::Layer& layer, uint32_t index);  // o
-  const float* mlp_input(const Chunk& chunk, const model::Layer& layer);               // gate, up
+  const float* mlp_input(const Chunk& chunk, const model::Layer& layer);               // gate, up (o is added)
   const float* activate(const Chunk& chunk, const model::Layer& layer);                // down
   void finish(const Chunk& chunk, const model::Layer& layer);
-  const float* head_input(const Chunk& chunk, const float* final_norm);
+  const float* head_input(const Chunk& chunk, const model::Linear& final_norm);
 
  private:
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena);
     engine::Rotation rotation;
     engine::Workspace workspace;
+    engine::Routing routing;
     device::CpuScratch device;
-    std::byte* kv;  // one layer's
+    std::byte* kv;
   };
-  device::KvCache kv_cache() const;
-  const float* norm(const Chunk& chunk, const float* weight);  // x -> h
+  const float* norm(const Chunk& chunk, const model::Linear& weights, float* out);  // of x
+  const float* mlp_norm(const Chunk& chunk, const model::Layer& layer);
+  void add_branch(const Chunk& chunk, const model::Linear& out_norm);
   void load(const Chunk& chunk);
   void store(const Chunk& chunk);
   uint64_t attended_floats(const Chunk& chunk) const;
@@ -72,6 +75,7 @@ class Replay {
   PanelDevice device_;
   engine::Forward forward_;
   TokenStore x_, inner_;  // the residual stream; what o or down reads
+  std::optional<TokenStore> branch_;  // of parallel residuals: what o gave
 };
 
 }  // namespace gptq::quantize

@@ -13,13 +13,6 @@ namespace {
 
 constexpr uint32_t page_tokens = 64, rows_max = 256;
 
-uint32_t columns_max(const model::Model& model) {
-  uint32_t most = std::max(model.embed.w.k_padded, model.head.w.k_padded);
-  for (const model::Layer& l : model.layers)
-    for (const model::Linear* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) most = std::max(most, w->w.k_padded);
-  return most;
-}
-
 using device::Activations;
 
 // One sequence going through a model, layer by layer, a few rows at a time.
@@ -27,26 +20,29 @@ class Stream {
  public:
   Stream(const model::Model& model, base::Pool& pool, Activations activations, uint32_t ctx)
       : model_(model), memory_(std::pmr::get_default_resource(), measure(model, activations, ctx)), arena_(memory_.data()),
-        rotation_(model.spec, ctx, rows_max, arena_), workspace_(model.spec, rows_max, 1, arena_), scratch_(limits(model, activations, ctx), arena_),
-        device_(kernels::select_kernels(0), pool, scratch_) {
-    const bool exact = activations == Activations::f32;
-    const model::ModelSpec& spec = model.spec;
-    const uint64_t half = uint64_t{spec.n_kv_heads} * spec.head_dim * page_tokens * (exact ? 4 : 2);
-    const uint64_t page = (2 * half * spec.n_layers + base::Buffer::align - 1) / base::Buffer::align * base::Buffer::align;
+        rotation_(model.spec, ctx, rows_max, arena_), workspace_(model.spec, rows_max, 1, arena_), routing_(model.spec, rows_max, arena_),
+        scratch_(limits(model, activations, ctx), arena_), device_(kernels::select_kernels(0), pool, scratch_) {
+    const engine::KvLayout layout(model.spec, 0, model.spec.n_layers, page_tokens, activations == Activations::f32 ? kernels::KvKind::f32 : kernels::KvKind::f16);
     const uint32_t n_pages = (ctx + page_tokens - 1) / page_tokens;
     for (uint32_t p = 0; p < n_pages; ++p) pages_.push_back(p);
-    kv_memory_ = base::Buffer(std::pmr::get_default_resource(), page * n_pages);
-    const device::KvCache kv{kv_memory_.data(), page, 2 * half, half, page_tokens, spec.n_kv_heads, spec.head_dim,
-                             exact ? kernels::KvKind::f32 : kernels::KvKind::f16};
-    forward_.emplace(model_.spec, device_, kv, workspace_);
+    kv_memory_ = base::Buffer(std::pmr::get_default_resource(), layout.page_bytes() * n_pages + 2 * layout.state_bytes());
+    for (size_t i = 0; i < 2; ++i) states_[i] = kv_memory_.data() + layout.page_bytes() * n_pages + i * layout.state_bytes();
+    forward_.emplace(model_.spec, device_, layout, kv_memory_.data(), workspace_, routing_);
   }
   Stream(const Stream&) = delete;
 
   void begin(std::span<const gptq_token> tokens, uint32_t position) {
-    sequence_ = {0, static_cast<uint32_t>(tokens.size()), position, pages_.data()};
+    sequence_ = {.first_row = 0,
+                 .n_rows = static_cast<uint32_t>(tokens.size()),
+                 .first_position = position,
+                 .pages = pages_.data(),
+                 .n_tokens = position + static_cast<uint32_t>(tokens.size()),
+                 .state = position ? states_[0] : nullptr,
+                 .next_state = states_[1]};
+    std::swap(states_[0], states_[1]);
     rotation_.turn_to({&sequence_, 1});
-    device_.begin({tokens, {&sequence_, 1}, {}, rotation_.cos, rotation_.sin});
-    forward_->embed(model_.embed);
+    device_.begin({tokens, {&sequence_, 1}, {}, rotation_.angles()});
+    forward_->embed(sequence_.n_rows, model_);
   }
   void layer(uint32_t index) { forward_->layer(sequence_.n_rows, model_.layers[index], index); }
   // The residual stream, [rows][n_embd].
@@ -54,12 +50,13 @@ class Stream {
 
  private:
   static device::CpuLimits limits(const model::Model& model, Activations activations, uint32_t ctx) {
-    return {rows_max, columns_max(model), activations, model.spec.n_embd, model.spec.n_heads, model.spec.head_dim, ctx};
+    return engine::cpu_limits(model.spec, engine::weight_shape(model), rows_max, activations, ctx);
   }
   static size_t measure(const model::Model& model, Activations activations, uint32_t ctx) {
     base::Arena arena;
     engine::Rotation(model.spec, ctx, rows_max, arena);
     engine::Workspace(model.spec, rows_max, 1, arena);
+    engine::Routing(model.spec, rows_max, arena);
     device::CpuScratch(limits(model, activations, ctx), arena);
     return arena.used();
   }
@@ -69,11 +66,13 @@ class Stream {
   base::Arena arena_;
   engine::Rotation rotation_;
   engine::Workspace workspace_;
+  engine::Routing routing_;
   device::CpuScratch scratch_;
   device::CpuDevice device_;
   std::vector<uint32_t> pages_;
   std::optional<engine::Forward> forward_;
   device::Sequence sequence_{};
+  std::byte* states_[2] = {};
 };
 
 // Lengths of differences against lengths of what should be there.

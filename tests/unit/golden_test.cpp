@@ -55,7 +55,7 @@ TEST(Golden, Version1_0) {
   EXPECT_EQ(model.spec.n_ff, 40u);
   EXPECT_EQ(model.generation.end_tokens.size(), 2u);
   EXPECT_EQ(*model.find_meta("name"), "tiny");
-  EXPECT_TRUE(model.layers[0].q.w.perm && model.layers[0].q.bias && model.layers[0].v.w.zeros);
+  EXPECT_TRUE(model.layers[0][model::Role::q].w.perm && model.layers[0][model::Role::q].bias && model.layers[0][model::Role::v].w.zeros);
 
   const text::Tokenizer tokenizer(model.tokenizer.bytes(), model.spec.n_vocab, memory);
   std::pmr::vector<int32_t> ids(memory);

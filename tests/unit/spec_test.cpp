@@ -95,6 +95,8 @@ TEST(Spec, FieldsAgainstEachOther) {
 TEST(Spec, SlotsAreUniqueAndComplete) {
   model::ModelSpec spec(memory);
   spec.n_vocab = 10, spec.n_layers = 12, spec.n_embd = 8, spec.n_ff = 24, spec.n_heads = 4, spec.n_kv_heads = 2, spec.head_dim = 6;
+  spec.n_embed = 8, spec.norms = 37, spec.layers.resize(12);
+  for (model::LayerSpec& layer : spec.layers) layer.n_ff = 24;
   const auto count = [&] {
     const auto slots = model::weight_slots(spec, memory);
     std::set<std::string_view> names;

@@ -2,6 +2,7 @@
 #include "device/cpu/cpu_device.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/half.h"
 #include "kernels/kv.h"
@@ -11,19 +12,19 @@ namespace {
 
 using kernels::Matrix;
 
-constexpr uint32_t tasks_per_thread = 4;   // so that a thread that is held up costs little
+constexpr uint32_t tasks_per_thread = CpuDevice::tasks_per_thread;
 constexpr uint32_t rows_per_task = 16;     // of attention
 
-kernels::KvView view(const KvCache& kv, const Sequence& sequence, uint32_t layer) {
-  return {kv.base + layer * kv.layer_stride,
-          sequence.pages,
-          kv.page_stride,
-          kv.value_offset,
-          kv.page_tokens,
-          kv.n_kv_heads,
-          kv.head_dim,
-          kv.head_dim,
-          kv.kind};
+kernels::KvView view(const KvCache& kv, const Sequence& sequence) {
+  return {.base = kv.base,
+          .pages = sequence.pages,
+          .page_stride = kv.page_stride,
+          .value_offset = kv.value_offset,
+          .page_tokens = kv.page_tokens,
+          .n_kv_heads = kv.n_kv_heads,
+          .key_dim = kv.key_dim,
+          .value_dim = kv.value_dim,
+          .kind = kv.kind};
 }
 
 uint32_t row_pieces(const Sequence& s) { return (s.n_rows + rows_per_task - 1) / rows_per_task; }
@@ -34,9 +35,9 @@ struct BlockRange {
   uint32_t count() const { return last - first; }
 };
 
-BlockRange blocks_of(const Sequence& s, uint32_t window) {
+BlockRange blocks_of(const Sequence& s, const AttentionShape& shape) {
   constexpr uint32_t size = kernels::attention_block;
-  return {kernels::first_seen(s.first_position, window, 0) / size, (s.first_position + s.n_rows - 1) / size + 1};
+  return {kernels::first_seen(s.first_position, shape.window, shape.chunk) / size, (s.first_position + s.n_rows - 1) / size + 1};
 }
 
 // Whether two matrices want their activations in the same form.
@@ -66,38 +67,21 @@ void place_floats(const Matrix& w, const float* x, float* out, F convert) {
 
 }  // namespace
 
-// How a matrix reads its inputs here. rounded: to bfloat16, as float32, where there is no matmul_bf16.
-enum class CpuDevice::Form : uint8_t { plain, int8, bf16, rounded, floats };
-
-struct CpuDevice::Packed {
-  Form form;
-  kernels::Int8Activations x8;
-  const float* x;
-  const uint16_t* x16;
-};
-
 CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
     : activations(limits.activations), n_partials(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
-  partials = arena.take<float>(n_partials * limits.n_heads * (limits.head_dim + 2));
-  normed = arena.take<float>(uint64_t(limits.rows) * limits.n_embd);
-  const uint64_t elements = uint64_t(limits.rows) * limits.k_padded;
+  partials = arena.take<float>(n_partials * limits.n_heads * (limits.value_dim + 2));
+  finished = arena.take<float>(limits.finished);
   if (activations != Activations::int8) {
-    gathered = arena.take<float>(elements);
+    gathered = arena.take<float>(limits.packed_elements);
     return;
   }
-  packed.records = arena.take<kernels::Record>(uint64_t(limits.rows) * (limits.k_padded / kernels::record_columns));
-  packed.scale = arena.take<float>(limits.rows);
-  packed.sum = arena.take<float>(elements / 16);
+  packed.records = arena.take<kernels::Record>(limits.packed_elements / kernels::record_columns);
+  packed.scale = arena.take<float>(limits.packed_rows);
+  packed.sum = arena.take<float>(limits.packed_elements / 16);
 }
 
 CpuDevice::CpuDevice(const kernels::Kernels& kernels, base::Pool& pool, const CpuScratch& scratch)
     : kernels_(kernels), pool_(pool), scratch_(scratch) {}
-
-template <class F>
-void CpuDevice::split(uint64_t total, uint64_t least, F&& part) {
-  const uint64_t tasks = std::clamp<uint64_t>(total / least, 1, uint64_t(pool_.threads()) * tasks_per_thread);
-  pool_.run(static_cast<uint32_t>(tasks), [&](uint32_t task) { part(total * task / tasks, total * (task + 1) / tasks); });
-}
 
 void CpuDevice::embed(const Matrix& table, std::span<const int32_t> tokens, float* x) {
   split(tokens.size(), 16, [&](uint64_t first, uint64_t last) {
@@ -112,26 +96,28 @@ void CpuDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t
   for (uint32_t i = 0; i < count; ++i) std::copy_n(x + size_t(batch_.logit_rows[first + i]) * n, n, out + size_t(i) * n);
 }
 
-void CpuDevice::rms_norm(const float* x, const float* weight, float* y, uint32_t rows, uint32_t n, float eps) {
-  split(rows, 1 + 8192 / n, [&](uint64_t first, uint64_t last) {
-    kernels_.rms_norm({x + first * n, weight, y + first * n, static_cast<uint32_t>(last - first), n, eps});
-  });
-}
-
-void CpuDevice::silu_mul(float* gate, const float* up, uint32_t rows, uint32_t n) {
-  split(rows, 1 + 8192 / n, [&](uint64_t first, uint64_t last) {
-    kernels_.silu_mul({gate + first * n, up + first * n, gate + first * n, (last - first) * n});
-  });
-}
-
 // A row as the matrices read it, in true order.
-const float* CpuDevice::finish_input(const Input& input, uint32_t row, uint32_t k) {
-  float* x = input.x + uint64_t{row} * k;
-  if (input.up) kernels_.silu_mul({x, input.up + uint64_t{row} * k, x, k});
-  if (!input.norm) return x;
-  float* y = scratch_.normed + uint64_t{row} * k;
-  kernels_.rms_norm({x, input.norm, y, 1, k, input.eps});
+const float* CpuDevice::finish_row(uint32_t row, uint32_t k) {
+  const float* x = input_.x + uint64_t{row} * k;
+  if (!input_.norm && !input_.activated) return x;
+  float* y = scratch_.finished + uint64_t{row} * k;
+  if (finished_) return y;
+  if (input_.norm) norm_rows(x, *input_.norm, y, 1, k);
+  else activate(input_, x, input_.up ? input_.up + uint64_t{row} * k : nullptr, y, k);
   return y;
+}
+
+const float* CpuDevice::finish_input(const Input& input, uint32_t rows, uint32_t k) {
+  prepare(input, rows);
+  return finish_rows(k);
+}
+
+const float* CpuDevice::finish_rows(uint32_t k) {
+  split(rows_, 1 + 8192 / k, [&](uint64_t first, uint64_t last) {
+    for (auto row = static_cast<uint32_t>(first); row < last; ++row) finish_row(row, k);
+  });
+  finished_ = true;
+  return finish_row(0, k);
 }
 
 CpuDevice::Form CpuDevice::form_of(const Matrix& w) const {
@@ -141,12 +127,16 @@ CpuDevice::Form CpuDevice::form_of(const Matrix& w) const {
   return kernels_.matmul_bf16 ? Form::bf16 : Form::rounded;
 }
 
-void CpuDevice::pack_row(const Matrix& w, const float* x, const Packed& packed, uint32_t row) {
+void CpuDevice::pack_row(const Matrix& w, const float* x, uint32_t row) {
   const uint64_t first = uint64_t{row} * w.k_padded;
-  kernels::Int8Activations x8 = packed.x8;
-  switch (packed.form) {
+  kernels::Int8Activations x8 = scratch_.packed;
+  switch (form_) {
+    case Form::none:
     case Form::plain: return;
     case Form::int8:
+      x8.rows = rows_;
+      x8.k_padded = w.k_padded;
+      x8.sum_block = kernels::activation_sum_block(w.group);
       x8.records += row;
       x8.scale += row;
       x8.sum += row;
@@ -159,64 +149,116 @@ void CpuDevice::pack_row(const Matrix& w, const float* x, const Packed& packed, 
   }
 }
 
-CpuDevice::Packed CpuDevice::pack(const Matrix& w, const Input& input, uint32_t rows) {
-  Packed packed{form_of(w), scratch_.packed, scratch_.gathered, scratch_.gathered16()};
-  const bool plain = packed.form == Form::plain;
-  if (plain) packed.x = input.norm ? scratch_.normed : input.x;
-  packed.x8.rows = rows;
-  packed.x8.k_padded = w.k_padded;
-  packed.x8.sum_block = kernels::activation_sum_block(w.group);
-  if (plain && !input.norm && !input.up) return packed;
-  split(rows, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
-    for (auto row = static_cast<uint32_t>(first); row < last; ++row) pack_row(w, finish_input(input, row, w.k), packed, row);
+void CpuDevice::prepare(const Input& input, uint32_t rows) {
+  input_ = input;
+  rows_ = rows;
+  finished_ = false;
+  form_ = Form::none;
+}
+
+bool CpuDevice::is_packed_for(const Matrix& w) const {
+  return form_ == form_of(w) && same_input(packed_for_, w, scratch_.activations);
+}
+
+void CpuDevice::pack(const Matrix& w) {
+  form_ = form_of(w);
+  packed_for_ = w;
+  if (form_ == Form::plain && !input_.norm && !input_.activated) return;
+  split(rows_, 1 + 8192 / w.k, [&](uint64_t first, uint64_t last) {
+    for (auto row = static_cast<uint32_t>(first); row < last; ++row) pack_row(w, finish_row(row, w.k), row);
   });
-  return packed;
+  finished_ = true;
 }
 
 // Products that want their input in the same form run in one loop over the 16-row blocks of all of them.
-void CpuDevice::matmul(std::span<const Product> products, const Input& input, uint32_t rows, bool accumulate) {
-  Input rest = input;
+void CpuDevice::matmul(std::span<const Product> products, bool accumulate) {
   while (!products.empty()) {
     size_t n = 1;
-    while (n < products.size() && same_input(*products[0].w, *products[n].w, scratch_.activations)) ++n;
-    const std::span<const Product> group = products.first(n);
+    while (n < products.size() && form_of(*products[0].w) == form_of(*products[n].w) && same_input(*products[0].w, *products[n].w, scratch_.activations)) ++n;
+    if (!is_packed_for(*products[0].w)) pack(*products[0].w);
+    multiply_group(products.first(n), accumulate);
     products = products.subspan(n);
-    const Packed packed = pack(*group[0].w, rest, rows);
-    const auto matmul = packed.form == Form::int8 ? kernels_.matmul_int8 : packed.form == Form::bf16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
-    rest.up = nullptr;  // it is multiplied in now
-    uint64_t total = 0;
-    for (const Product& p : group) total += kernels::n_blocks(p.w->n);
-    split(total, 2, [&](uint64_t first, uint64_t last) {
-      for (const Product& p : group) {
-        const uint64_t blocks = kernels::n_blocks(p.w->n);
-        if (first < blocks && last > 0) {
-          const kernels::MatmulArgs args{p.w, packed.x8, packed.x, packed.x16, p.y, rows, p.w->n, static_cast<uint32_t>(first),
-                                         static_cast<uint32_t>(std::min(last, blocks)), p.bias, accumulate};
-          matmul(args);
-        }
-        first -= std::min(first, blocks);
-        last -= std::min(last, blocks);
-      }
-    });
   }
 }
 
-void CpuDevice::append_rows(const KvCache& kv, const Heads& h, uint32_t layer, const Sequence& s, uint32_t first, uint32_t n_rows) {
-  const uint32_t q_stride = h.n_heads * kv.head_dim, k_stride = kv.n_kv_heads * kv.head_dim;
-  const uint64_t row = s.first_row + first;
-  float *q = h.q + row * q_stride, *k = h.k + row * k_stride;
-  if (h.q_norm) kernels_.rms_norm({q, h.q_norm, q, n_rows * h.n_heads, kv.head_dim, h.eps});
-  if (h.k_norm) kernels_.rms_norm({k, h.k_norm, k, n_rows * kv.n_kv_heads, kv.head_dim, h.eps});
-  const float *cos = batch_.cos + row * (h.rope_dim / 2), *sin = batch_.sin + row * (h.rope_dim / 2);
-  kernels_.rope({q, cos, sin, n_rows, q_stride, h.n_heads, kv.head_dim, h.rope_dim});
-  kernels_.rope({k, cos, sin, n_rows, k_stride, kv.n_kv_heads, kv.head_dim, h.rope_dim});
-  kernels_.store_kv({k, h.v + row * k_stride, n_rows, k_stride, k_stride, s.first_position + first, view(kv, s, layer)});
+void CpuDevice::multiply_group(std::span<const Product> products, bool accumulate) {
+  const auto matmul = form_ == Form::int8 ? kernels_.matmul_int8 : form_ == Form::bf16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
+  const float* x = form_ == Form::plain ? finish_row(0, packed_for_.k) : scratch_.gathered;
+  const uint64_t stride = form_ == Form::plain ? packed_for_.k : packed_for_.k_padded;
+  uint64_t total = 0;
+  for (const Product& p : products) total += kernels::n_blocks(p.w->n);
+  split(total, 2, [&](uint64_t first, uint64_t last) {
+    for (const Product& p : products) {
+      const uint64_t blocks = kernels::n_blocks(p.w->n);
+      if (first < blocks && last > 0) {
+        kernels::MatmulArgs args{};
+        args.w = p.w;
+        args.x8 = scratch_.packed;
+        args.x8.rows = rows_;
+        args.x8.k_padded = packed_for_.k_padded;
+        args.x8.sum_block = kernels::activation_sum_block(packed_for_.group);
+        if (form_ == Form::int8) args.x8.records += p.first_row, args.x8.scale += p.first_row, args.x8.sum += p.first_row;
+        args.x = x + p.first_row * stride;
+        args.x16 = scratch_.gathered16() + p.first_row * stride;
+        args.y = p.y + uint64_t{p.first_row} * p.w->n;
+        args.m = std::min(p.n_rows, rows_ - p.first_row);
+        args.y_stride = p.w->n;
+        args.first_block = static_cast<uint32_t>(first);
+        args.last_block = static_cast<uint32_t>(std::min(last, blocks));
+        args.bias = p.bias;
+        args.accumulate = accumulate;
+        matmul(args);
+      }
+      first -= std::min(first, blocks);
+      last -= std::min(last, blocks);
+    }
+  });
 }
 
-void CpuDevice::append_kv(const KvCache& kv, const Heads& heads, uint32_t layer) {
+void CpuDevice::norm_heads(const HeadNorms& norms, const Norm& norm, float* x, uint32_t rows, uint32_t n_heads, uint32_t dim) const {
+  using kernels::Span;
+  if (norms.span == Span::all) return norm_rows(x, norm, x, rows, n_heads * dim);
+  if (norms.span != Span::each_head) return norm_rows(x, norm, x, rows * n_heads, dim);
+  for (uint32_t i = 0; i < rows * n_heads; ++i) {
+    Norm one = norm;
+    one.weight += uint64_t{i} % n_heads * dim;
+    if (one.bias) one.bias += uint64_t{i} % n_heads * dim;
+    norm_rows(x + uint64_t{i} * dim, one, x + uint64_t{i} * dim, 1, dim);
+  }
+}
+
+void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s, uint32_t first, uint32_t n_rows) {
+  const uint32_t q_stride = h.n_heads * kv.key_dim, k_stride = kv.n_kv_heads * kv.key_dim, v_stride = kv.n_kv_heads * kv.value_dim;
+  const uint64_t row = s.first_row + first;
+  float *q = h.q + row * q_stride, *k = h.k + row * k_stride, *v = h.v + row * v_stride;
+  const auto norm = [&] {
+    norm_heads(h.norms, h.norms.q, q, n_rows, h.n_heads, kv.key_dim);
+    norm_heads(h.norms, h.norms.k, k, n_rows, kv.n_kv_heads, kv.key_dim);
+  };
+  if (h.norms.any && !h.norms.after_rope) norm();
+  if (h.clip > 0) {
+    const auto clip = [&](float* x, uint64_t count) { std::transform(x, x + count, x, [&](float value) { return std::clamp(value, -h.clip, h.clip); }); };
+    clip(q, uint64_t{n_rows} * q_stride), clip(k, uint64_t{n_rows} * k_stride), clip(v, uint64_t{n_rows} * v_stride);
+  }
+  if (h.rope >= 0) {
+    const Angles& angles = batch_.ropes[static_cast<size_t>(h.rope)];
+    const float *cos = angles.cos + row * angles.n, *sin = angles.sin + row * angles.n;
+    kernels_.rope({q, cos, sin, n_rows, q_stride, h.n_heads, kv.key_dim, 2 * angles.n});
+    kernels_.rope({k, cos, sin, n_rows, k_stride, kv.n_kv_heads, kv.key_dim, 2 * angles.n});
+  }
+  if (h.norms.any && h.norms.after_rope) norm();
+  for (uint32_t i = 0; h.query_scale.factor != 0 && i < n_rows; ++i) {
+    const float position = static_cast<float>(s.first_position + first + i);
+    const float factor = 1 + h.query_scale.factor * std::log1p(std::floor((position + h.query_scale.offset) / h.query_scale.floor));
+    for (uint32_t j = 0; j < q_stride; ++j) q[uint64_t{i} * q_stride + j] *= factor;
+  }
+  kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s)});
+}
+
+void CpuDevice::append_kv(const KvCache& kv, const Heads& heads) {
   for (const Sequence& s : batch_.sequences)
-    split(s.n_rows, 1 + 8192 / (heads.n_heads * kv.head_dim), [&](uint64_t first, uint64_t last) {
-      append_rows(kv, heads, layer, s, static_cast<uint32_t>(first), static_cast<uint32_t>(last - first));
+    split(s.n_rows, 1 + 8192 / (heads.n_heads * kv.key_dim), [&](uint64_t first, uint64_t last) {
+      append_rows(kv, heads, s, static_cast<uint32_t>(first), static_cast<uint32_t>(last - first));
     });
 }
 
@@ -227,12 +269,13 @@ void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const A
   uint64_t whole_tasks = 0, n_partials = 0;
   for (const Sequence& s : sequences) {
     whole_tasks += uint64_t(row_pieces(s)) * kv.n_kv_heads;
-    n_partials += uint64_t(s.n_rows) * blocks_of(s, shape.window).count();
+    n_partials += uint64_t(s.n_rows) * blocks_of(s, shape).count();
   }
   const bool whole = pool_.threads() == 1 || whole_tasks >= uint64_t(pool_.threads()) * tasks_per_thread || n_partials > scratch_.n_partials;
-  const uint64_t stride = uint64_t(shape.n_heads) * kv.head_dim, partial_floats = uint64_t(shape.n_heads) * (kv.head_dim + 2);
+  const uint64_t q_stride = uint64_t(shape.n_heads) * kv.key_dim, stride = uint64_t(shape.n_heads) * kv.value_dim;
+  const uint64_t partial_floats = uint64_t(shape.n_heads) * (kv.value_dim + 2);
   const auto n_tasks = [&](const Sequence& s) {
-    return row_pieces(s) * kv.n_kv_heads * (whole ? 1 : blocks_of(s, shape.window).count());
+    return row_pieces(s) * kv.n_kv_heads * (whole ? 1 : blocks_of(s, shape).count());
   };
   uint32_t tasks = 0;
   for (const Sequence& s : sequences) tasks += n_tasks(s);
@@ -241,32 +284,55 @@ void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const A
     float* partials = scratch_.partials;
     for (uint32_t n; task >= (n = n_tasks(*s)); ++s) {
       task -= n;
-      partials += s->n_rows * blocks_of(*s, shape.window).count() * partial_floats;
+      partials += s->n_rows * blocks_of(*s, shape).count() * partial_floats;
     }
     const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads % row_pieces(*s) * rows_per_task;
-    const uint64_t row = (s->first_row + first) * stride;
-    kernels::AttentionArgs args{q + row, out + row, std::min(rows_per_task, s->n_rows - first), s->first_position + first, shape.n_heads, head,
-                                head + 1, shape.scale, shape.window, view(kv, *s, shape.layer)};
+    const uint64_t row = s->first_row + first;
+    kernels::AttentionArgs args{};
+    args.q = q + row * q_stride;
+    args.out = out + row * stride;
+    args.m = std::min(rows_per_task, s->n_rows - first);
+    args.first_position = s->first_position + first;
+    args.n_heads = shape.n_heads;
+    args.first_kv_head = head;
+    args.last_kv_head = head + 1;
+    args.scale = shape.scale;
+    args.window = shape.window;
+    args.kv = view(kv, *s);
+    args.chunk = shape.chunk;
+    args.softcap = shape.softcap;
+    args.alibi_slopes = shape.alibi_slopes;
+    args.sinks = shape.sinks;
     if (!whole) {
       const uint32_t block = task / kv.n_kv_heads / row_pieces(*s);
       args.block_stride = s->n_rows * partial_floats;
       args.partials = partials + block * args.block_stride + first * partial_floats;
-      args.first_block = blocks_of(*s, shape.window).first + block;
+      args.first_block = blocks_of(*s, shape).first + block;
       args.last_block = args.first_block + 1;
     }
     kernels_.attention(args);
   });
-  if (!whole) merge_attention(out, shape, kv.head_dim);
+  if (!whole) merge_attention(out, shape, kv.value_dim);
 }
 
-void CpuDevice::merge_attention(float* out, const AttentionShape& shape, uint32_t head_dim) {
+void CpuDevice::merge_attention(float* out, const AttentionShape& shape, uint32_t value_dim) {
   const float* partials = scratch_.partials;
   for (const Sequence& s : batch_.sequences) {
-    const BlockRange blocks = blocks_of(s, shape.window);
-    const uint64_t stride = uint64_t(s.n_rows) * shape.n_heads * (head_dim + 2);
-    split(uint64_t(s.n_rows) * shape.n_heads, 1 + 65536 / (blocks.count() * head_dim), [&](uint64_t first, uint64_t last) {
-      kernels_.merge_attention({partials, stride, blocks.first, out + uint64_t(s.first_row) * shape.n_heads * head_dim, s.first_position,
-                                shape.n_heads, head_dim, shape.window, static_cast<uint32_t>(first), static_cast<uint32_t>(last)});
+    const BlockRange blocks = blocks_of(s, shape);
+    const uint64_t stride = uint64_t(s.n_rows) * shape.n_heads * (value_dim + 2);
+    split(uint64_t(s.n_rows) * shape.n_heads, 1 + 65536 / (blocks.count() * value_dim), [&](uint64_t first, uint64_t last) {
+      kernels_.merge_attention({.partials = partials,
+                                .block_stride = stride,
+                                .first_block = blocks.first,
+                                .out = out + uint64_t(s.first_row) * shape.n_heads * value_dim,
+                                .first_position = s.first_position,
+                                .n_heads = shape.n_heads,
+                                .value_dim = value_dim,
+                                .window = shape.window,
+                                .first_query = static_cast<uint32_t>(first),
+                                .last_query = static_cast<uint32_t>(last),
+                                .chunk = shape.chunk,
+                                .sinks = shape.sinks});
     });
     partials += blocks.count() * stride;
   }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU as a device: cuts every operation into tasks for the pool and calls the kernels.
 #pragma once
+#include <algorithm>
+
 #include "base/memory.h"
 #include "base/threads.h"
 #include "device/device.h"
@@ -8,63 +10,101 @@
 namespace gptq::device {
 
 struct CpuLimits {
-  uint32_t rows;          // most rows of one call
-  uint32_t k_padded;      // most columns of any matrix
+  uint32_t rows;             // most rows of a batch
+  uint32_t packed_rows;      // most rows of one product: with experts more than a batch has
+  uint64_t packed_elements;  // most rows * columns of one product's input
+  uint64_t finished;         // the same of inputs that are normed or activated, in true columns
   Activations activations;
-  uint32_t n_embd, n_heads, head_dim, ctx_tokens;
+  uint32_t n_heads, value_dim, ctx_tokens;
 };
 
 // Room for activations as the matrices want them, and for partial results of attention.
 struct CpuScratch {
   CpuScratch(const CpuLimits& limits, base::Arena& arena);
   Activations activations;
-  float* normed = nullptr;    // [rows][n_embd]
+  float* finished = nullptr;  // [rows][k]: inputs that are normed or activated
   kernels::Int8Activations packed{};
-  float* gathered = nullptr;  // [rows][k_padded], but for int8
+  float* gathered = nullptr;  // [rows][k_padded], except for int8
   uint16_t* gathered16() const { return reinterpret_cast<uint16_t*>(gathered); }  // the same as bfloat16
-  float* partials = nullptr;  // [n_partials][n_heads][head_dim + 2]
+  float* partials = nullptr;  // [n_partials][n_heads][value_dim + 2]
   uint64_t n_partials;
 };
 
 class CpuDevice : public Device {
  public:
+  static constexpr uint32_t tasks_per_thread = 4;  // so that a thread that is held up costs little
   CpuDevice(const kernels::Kernels& kernels, base::Pool& pool, const CpuScratch& scratch);
 
   void begin(const Batch& batch) override { batch_ = batch; }
   void embed(const kernels::Matrix& table, float* x) override;
   void upload(const float* host, uint64_t count, float* x) override;
-  void matmul(std::span<const Product> products, const Input& input, uint32_t rows, bool accumulate) override;
-  void append_kv(const KvCache& kv, const Heads& heads, uint32_t layer) override;
+  void prepare(const Input& input, uint32_t rows) override;
+  void matmul(std::span<const Product> products, bool accumulate) override;
+  void append_kv(const KvCache& kv, const Heads& heads) override;
   void attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) override;
   void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
   const float* download(const float* y, uint64_t) override { return y; }
   const int32_t* best_tokens(const float*, uint32_t, uint32_t) override { return nullptr; }
   const Candidate* candidates(const float*, uint32_t, uint32_t, uint32_t) override { return nullptr; }
+  // elementwise.cpp
+  void norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) override;
+  void scale(float* x, uint64_t count, float factor) override;
+  void add(float* y, const float* x, uint64_t count, float factor) override;
+  void gate(float* x, const float* gate, uint64_t count) override;
+  void multiply(const Multiplication& m) override;
+  void copy_columns(const Copy& copy) override;
+  void gather_rows(const float* x, const uint32_t* rows, uint32_t count, uint32_t n, float* out) override;
+  void mix_parts(const Mixture& mixture) override;
+  void softcap(float* x, uint64_t count, float cap) override;
+  void add_positions(const kernels::Matrix& table, uint32_t offset, float* x) override;
+  void latent_heads(const LatentHeads& heads) override;
+  // recurrent.cpp
+  void convolve(const Convolution& convolution) override;
+  void delta_rule(const DeltaRule& rule) override;
+
   bool finish(uint32_t) override { return true; }
   bool replay(uint32_t) override { return false; }
 
   void embed(const kernels::Matrix& table, std::span<const int32_t> tokens, float* x);
-  void rms_norm(const float* x, const float* weight, float* y, uint32_t rows, uint32_t n, float eps);
-  // gate = silu(gate) * up
-  void silu_mul(float* gate, const float* up, uint32_t rows, uint32_t n);
+  // What the products read, in true order: [rows][k].
+  const float* finish_input(const Input& input, uint32_t rows, uint32_t k);
+
+ protected:
+  const float* finish_rows(uint32_t k);
+  uint32_t prepared_rows() const { return rows_; }
 
  private:
-  enum class Form : uint8_t;
-  struct Packed;  // activations in the form one kind of matrix wants them
+  // How a matrix reads its inputs here. rounded: to bfloat16, as float32, where there is no matmul_bf16.
+  enum class Form : uint8_t { none, plain, int8, bf16, rounded, floats };
   Form form_of(const kernels::Matrix& w) const;
-  Packed pack(const kernels::Matrix& w, const Input& input, uint32_t rows);
-  void pack_row(const kernels::Matrix& w, const float* x, const Packed& packed, uint32_t row);
-  const float* finish_input(const Input& input, uint32_t row, uint32_t k);
-  void append_rows(const KvCache& kv, const Heads& heads, uint32_t layer, const Sequence& sequence, uint32_t first, uint32_t n_rows);
-  void merge_attention(float* out, const AttentionShape& shape, uint32_t head_dim);
+  bool is_packed_for(const kernels::Matrix& w) const;
+  void pack(const kernels::Matrix& w);
+  void pack_row(const kernels::Matrix& w, const float* x, uint32_t row);
+  const float* finish_row(uint32_t row, uint32_t k);
+  void multiply_group(std::span<const Product> products, bool accumulate);
+  void norm_rows(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) const;
+  void activate(const Input& input, const float* x, const float* up, float* y, uint32_t n) const;
+  void norm_heads(const HeadNorms& norms, const Norm& norm, float* x, uint32_t rows, uint32_t n_heads, uint32_t dim) const;
+  void append_rows(const KvCache& kv, const Heads& heads, const Sequence& sequence, uint32_t first, uint32_t n_rows);
+  void merge_attention(float* out, const AttentionShape& shape, uint32_t value_dim);
   // Calls part(first, last) over 0..total in pieces of at least `least`.
   template <class F>
-  void split(uint64_t total, uint64_t least, F&& part);
+  void split(uint64_t total, uint64_t least, F&& part) {
+    const uint64_t tasks = std::clamp<uint64_t>(total / least, 1, uint64_t(pool_.threads()) * tasks_per_thread);
+    pool_.run(static_cast<uint32_t>(tasks), [&](uint32_t task) { part(total * task / tasks, total * (task + 1) / tasks); });
+  }
 
   kernels::Kernels kernels_;
   base::Pool& pool_;
   const CpuScratch scratch_;
   Batch batch_;
+
+  // What is prepared, and the form it is packed in: that of packed_for_.
+  Input input_{};
+  uint32_t rows_ = 0;
+  bool finished_ = false;  // scratch_.finished has it
+  Form form_ = Form::none;
+  kernels::Matrix packed_for_{};
 };
 
 }  // namespace gptq::device

@@ -104,8 +104,8 @@ void CudaDevice::begin(const Batch& batch) {
   std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
   std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), to.logit_rows);
   const uint64_t angles = uint64_t{size.rows} * (limits_.rope_dim / 2);
-  std::copy_n(batch.cos, angles, to.cos);
-  std::copy_n(batch.sin, angles, to.sin);
+  std::copy_n(batch.ropes[0].cos, angles, to.cos);
+  std::copy_n(batch.ropes[0].sin, angles, to.sin);
   table_.copy_in(&stream_, own_.batch, host_.batch, to.bytes);
   written_ = true;
 }
@@ -113,11 +113,16 @@ void CudaDevice::begin(const Batch& batch) {
 void CudaDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({table, view_, x}, stream_); }
 void CudaDevice::upload(const float* host, uint64_t count, float* x) { table_.copy_in(&stream_, x, host, count * sizeof(float)); }
 
-void CudaDevice::matmul(std::span<const Product> products, const Input& input, uint32_t rows, bool accumulate) {
+void CudaDevice::prepare(const Input& input, uint32_t rows) {
+  input_ = {input.x, input.norm ? input.norm->weight : nullptr, input.up, input.norm ? input.norm->eps : 0};
+  rows_ = rows;
+}
+
+void CudaDevice::matmul(std::span<const Product> products, bool accumulate) {
   cuda::MatmulArgs args{};
   for (const Product& p : products) args.products[args.n_products++] = {*p.w, p.bias, p.y};
-  args.rows = rows;
-  args.input = {input.x, input.norm, input.up, input.eps};
+  args.rows = rows_;
+  args.input = input_;
   args.accumulate = accumulate;
   args.exact = limits_.shape.exact;
   args.workspace = own_.workspace;
@@ -126,17 +131,34 @@ void CudaDevice::matmul(std::span<const Product> products, const Input& input, u
 
 namespace {
 cuda::KvCache kv_of(const KvCache& kv) {
-  return {reinterpret_cast<uint8_t*>(kv.base), kv.page_stride, kv.layer_stride, kv.value_offset, kv.page_tokens, kv.n_kv_heads, kv.head_dim,
-          kv.kind == kernels::KvKind::i8};
+  return {.base = reinterpret_cast<uint8_t*>(kv.base),
+          .page_stride = kv.page_stride,
+          .layer_stride = 0,
+          .value_offset = kv.value_offset,
+          .page_tokens = kv.page_tokens,
+          .n_kv_heads = kv.n_kv_heads,
+          .head_dim = kv.key_dim,
+          .int8 = kv.kind == kernels::KvKind::i8};
 }
 }  // namespace
 
-void CudaDevice::append_kv(const KvCache& kv, const Heads& h, uint32_t layer) {
-  table_.append_kv({view_, kv_of(kv), h.q, h.k, h.v, h.q_norm, h.k_norm, h.eps, h.n_heads, h.rope_dim, layer}, stream_);
+void CudaDevice::append_kv(const KvCache& kv, const Heads& h) {
+  table_.append_kv({.batch = view_,
+                    .kv = kv_of(kv),
+                    .q = h.q,
+                    .k = h.k,
+                    .v = h.v,
+                    .q_norm = h.norms.q.weight,
+                    .k_norm = h.norms.k.weight,
+                    .eps = h.norms.q.eps,
+                    .n_heads = h.n_heads,
+                    .rope_dim = limits_.rope_dim,
+                    .layer = 0},
+                   stream_);
 }
 
 void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
-  table_.attention({view_, kv_of(kv), q, out, shape.n_heads, shape.layer, shape.window, shape.scale, own_.workspace}, stream_);
+  table_.attention({view_, kv_of(kv), q, out, shape.n_heads, 0, shape.window, shape.scale, own_.workspace}, stream_);
 }
 
 void CudaDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {

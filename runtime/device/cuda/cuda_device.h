@@ -65,8 +65,9 @@ class CudaDevice final : public Device {
   void begin(const Batch& batch) override;
   void embed(const kernels::Matrix& table, float* x) override;
   void upload(const float* host, uint64_t count, float* x) override;
-  void matmul(std::span<const Product> products, const Input& input, uint32_t rows, bool accumulate) override;
-  void append_kv(const KvCache& kv, const Heads& heads, uint32_t layer) override;
+  void prepare(const Input& input, uint32_t rows) override;
+  void matmul(std::span<const Product> products, bool accumulate) override;
+  void append_kv(const KvCache& kv, const Heads& heads) override;
   void attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) override;
   void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
   const float* download(const float* y, uint64_t count) override;
@@ -91,6 +92,8 @@ class CudaDevice final : public Device {
   const CudaHostLayout host_;
   cuda::Batch view_{};          // of the batch in own_
   const uint32_t* logit_rows_ = nullptr;
+  cuda::Input input_{};
+  uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
 };

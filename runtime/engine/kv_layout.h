@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where everything that sequences leave behind lies: the pages of keys and values, and the state of recurrent layers.
+#pragma once
+#include "device/device.h"
+#include "model/spec.h"
+
+namespace gptq::engine {
+
+class KvLayout {
+ public:
+  // Of layers first_layer .. end_layer - 1, on the host.
+  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind);
+  // On a GPU; kind is f16 or i8.
+  static KvLayout on_gpu(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind);
+
+  uint64_t page_bytes() const { return page_bytes_; }
+  // Of one sequence, 0 without recurrent layers. It is kept twice: as it was, and as the batch in progress leaves it.
+  uint64_t state_bytes() const { return state_bytes_; }
+  device::KvCache cache(std::byte* arena, uint32_t layer) const;
+  uint64_t state_of(uint32_t layer) const { return state_before(layer); }
+
+ private:
+  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t page_tokens, kernels::KvKind kind);
+  uint64_t caches_before(uint32_t layer) const;  // counted from first_layer_
+  uint64_t state_before(uint32_t layer) const;
+
+  const model::ModelSpec& spec_;
+  uint32_t first_layer_, page_tokens_, n_kv_heads_, key_dim_, value_dim_;
+  kernels::KvKind kind_;
+  uint64_t key_bytes_ = 0, layer_bytes_ = 0, page_bytes_ = 0, state_bytes_ = 0;
+};
+
+// Bytes of a layer's part of the state, 0 where it attends.
+uint64_t recurrent_bytes(const model::ModelSpec& spec, const model::LayerSpec& layer);
+inline bool is_recurrent(const model::ModelSpec& spec) { return spec.any(model::Mixer::delta) || spec.any(model::Mixer::short_conv); }
+
+}  // namespace gptq::engine
