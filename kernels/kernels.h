@@ -90,13 +90,26 @@ struct DequantizeRowArgs {  // out[input] = W[row][input], inputs in true order:
 };
 
 enum class NormKind : uint8_t { rms, layer };
+// gelu is the exact one, x / 2 * (1 + erf(x / sqrt(2))); gelu_tanh its approximation by tanh; relu2 is max(x, 0)^2.
+// swiglu_clamped, with a gate: g = min(gate, 7), u = up within -7..7, out = (u + 1) * g * sigmoid(1.702 g).
+// xielu: positive * x^2 + beta * x where x > 0, else negative * (e^min(x, eps) - 1 - x) + beta * x. Models give alpha_p and alpha_n:
+// positive is softplus(alpha_p), negative beta + softplus(alpha_n).
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, swiglu_clamped, xielu };
 // What a norm of queries and keys spans: each head with the same weights, each with its own, all heads at once, each without weights.
 enum class Span : uint8_t { head, each_head, all, unit };
 
 struct RmsNormArgs {        // y = x / sqrt(mean(x^2) + eps) * weight, row by row; y may be x
   const float* x;       // [rows][n]
-  const float* weight;  // [n]
+  const float* weight;  // [n] or NULL: all 1
+  float* y;             // [rows][n]
+  uint32_t rows, n;
+  float eps;
+};
+
+struct LayerNormArgs {      // y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias, row by row; y may be x
+  const float* x;       // [rows][n]
+  const float* weight;  // [n] or NULL: all 1
+  const float* bias;    // [n] or NULL: all 0
   float* y;             // [rows][n]
   uint32_t rows, n;
   float eps;
@@ -109,11 +122,75 @@ struct RopeArgs {           // in place; rotates pairs (j, j + dim/2) of the fir
   uint32_t m, x_stride, n_heads, head_dim, dim;
 };
 
-struct SiluMulArgs {        // out = silu(gate) * up
-  const float* gate;    // [count]
+struct XieluParameters {
+  float positive, negative, beta, eps;
+};
+
+struct ActivateArgs {       // out = act(gate) * up, or act(up) without a gate; out may be gate or up
+  Activation act;
+  const float* gate;    // [count] or NULL
   const float* up;
   float* out;
   uint64_t count;
+  XieluParameters xielu;
+};
+
+enum class Elementwise : uint8_t {
+  scale,       // x * factor
+  clamp,       // x within -factor..factor
+  softcap,     // factor * tanh(x / factor)
+  multiply,    // x * y
+  gate,        // x * sigmoid(y)
+  add_scaled,  // x + factor * y
+};
+
+struct ElementwiseArgs {
+  Elementwise kind;
+  const float* x;       // [count]
+  const float* y;       // [count], for the last three kinds
+  float* out;           // may be x or y
+  uint64_t count;
+  float factor;
+};
+
+constexpr uint32_t largest_convolution = 8;
+
+// Causal depthwise convolution of the rows of one sequence, in order: out[i][c] = sum over j of weight[c][j] * x[i + j - (kernel - 1)][c],
+// then silu of it if asked, then times `after`. Rows before the first are those of the state; what the last rows leave behind there
+// is the state afterwards. Each x is multiplied by `before` where it is read.
+struct ConvolveArgs {
+  const float* x;       // [m, stride apart][n]
+  const float* before;  // like x, or NULL
+  const float* after;   // like x, or NULL
+  const float* weight;  // [n][kernel]
+  const float* state;   // [kernel - 1][n], oldest first; NULL: all 0
+  float* next_state;    // may be state
+  float* out;           // [m, out_stride apart][n]; may be x, with the same stride
+  uint32_t m, n, kernel, stride, out_stride;  // kernel: 1..largest_convolution
+  uint32_t first_channel, last_channel;       // the range to do
+  bool silu;
+};
+
+// The gated delta rule over the rows of one sequence, in order. Each value head h has a state S [key_dim][value_dim], zero in the
+// beginning, and reads key head h / (n_value_heads / n_key_heads). For every row:
+//   decay = exp(-rate[h] * softplus(a[h] + dt_bias[h])), beta = sigmoid(b[h])
+//   q, k = q / sqrt(sum(q^2) + 1e-6) / sqrt(key_dim), k / sqrt(sum(k^2) + 1e-6)
+//   S = decay * S;  S += k outer beta * (v - S^T k);  y = S^T q
+//   y = y / sqrt(mean(y^2) + eps) * weight * silu(z)
+// The result is the same however the rows are cut into calls.
+struct DeltaArgs {
+  const float *q, *k, *v;  // [m, stride apart][n_key_heads][key_dim], the same, [n_value_heads][value_dim]
+  const float *a, *b;      // [m, gate_stride apart][n_value_heads]
+  const float *rate, *dt_bias;  // [n_value_heads]; rate is exp(A_log)
+  const float* z;          // [m, z_stride apart][n_value_heads][value_dim]
+  const float* weight;     // [value_dim]
+  const float* state;      // [n_value_heads][key_dim][value_dim]; NULL: all 0
+  float* next_state;       // may be state
+  float* y;                // [m][n_value_heads][value_dim]
+  uint32_t m, stride, gate_stride, z_stride;
+  uint32_t n_key_heads, n_value_heads, key_dim, value_dim;
+  uint32_t first_head, last_head;  // the range of value heads to do
+  float eps;
 };
 
 // How keys and values are stored; values are those of GPTQ_KV_*.
@@ -247,7 +324,8 @@ struct AddProductArgs {
 
 #define GPTQ_KERNEL_OPS(X) \
   X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(matmul_bf16, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
-  X(rms_norm, RmsNormArgs) X(rope, RopeArgs) X(silu_mul, SiluMulArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
+  X(rms_norm, RmsNormArgs) X(layer_norm, LayerNormArgs) X(rope, RopeArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
+  X(convolve, ConvolveArgs) X(delta, DeltaArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
   X(merge_attention, MergeAttentionArgs) X(store_latent, StoreLatentArgs) X(latent_attention, LatentAttentionArgs) \
   X(head_matmul, HeadMatmulArgs) X(subtract_product, SubtractProductArgs) \
   X(add_product, AddProductArgs)

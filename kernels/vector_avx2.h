@@ -22,6 +22,9 @@ GPTQ_INLINE Floats magnitude(Floats v) { return _mm256_andnot_ps(_mm256_set1_ps(
 GPTQ_INLINE Floats with_sign_of(Floats x, Floats sign) {  // x is not negative
   return _mm256_or_ps(x, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign));
 }
+GPTQ_INLINE Floats where_positive(Floats x, Floats a, Floats b) {  // a where x > 0, else b
+  return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GT_OQ));
+}
 GPTQ_INLINE Floats larger_bits(Floats a, Floats b) { return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))); }
 GPTQ_INLINE float sum_of(Floats v) { return _mm_cvtss_f32(sum_lanes(v, v, v, v)); }
 GPTQ_INLINE float largest_of(Floats v) {

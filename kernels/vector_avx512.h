@@ -22,6 +22,9 @@ GPTQ_INLINE Floats magnitude(Floats v) { return _mm512_abs_ps(v); }
 GPTQ_INLINE Floats with_sign_of(Floats x, Floats sign) {  // x is not negative
   return _mm512_or_ps(x, _mm512_and_ps(_mm512_set1_ps(-0.0f), sign));
 }
+GPTQ_INLINE Floats where_positive(Floats x, Floats a, Floats b) {  // a where x > 0, else b
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ), b, a);
+}
 GPTQ_INLINE Floats larger_bits(Floats a, Floats b) { return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))); }
 GPTQ_INLINE float sum_of(Floats v) { return _mm512_reduce_add_ps(v); }
 GPTQ_INLINE float largest_of(Floats v) { return _mm512_reduce_max_ps(v); }

@@ -22,6 +22,7 @@ GPTQ_INLINE Floats smaller(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b
 GPTQ_INLINE Floats bits_up_23(Floats v) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(v), 23)); }
 GPTQ_INLINE Floats magnitude(Floats v) { return vabsq_f32(v); }
 GPTQ_INLINE Floats with_sign_of(Floats x, Floats sign) { return vbslq_f32(vdupq_n_u32(0x80000000), sign, x); }  // x is not negative
+GPTQ_INLINE Floats where_positive(Floats x, Floats a, Floats b) { return vbslq_f32(vcgtzq_f32(x), a, b); }  // a where x > 0, else b
 GPTQ_INLINE Floats larger_bits(Floats a, Floats b) { return vreinterpretq_f32_s32(vmaxq_s32(vreinterpretq_s32_f32(a), vreinterpretq_s32_f32(b))); }
 GPTQ_INLINE float sum_of(Floats v) { return vaddvq_f32(v); }
 GPTQ_INLINE float largest_of(Floats v) { return vmaxvq_f32(v); }

@@ -13,7 +13,7 @@ void rms_norm_ref(const RmsNormArgs& a) {
     double squares = 0;
     for (uint32_t j = 0; j < a.n; ++j) squares += static_cast<double>(x[j]) * x[j];
     const double factor = 1 / sqrt(squares / a.n + a.eps);
-    for (uint32_t j = 0; j < a.n; ++j) y[j] = static_cast<float>(x[j] * factor * a.weight[j]);
+    for (uint32_t j = 0; j < a.n; ++j) y[j] = static_cast<float>(x[j] * factor * (a.weight ? a.weight[j] : 1));
   }
 }
 

@@ -8,6 +8,7 @@
 namespace gptq::kernels {
 namespace {
 
+// weight may be NULL: all 1, which changes no bit.
 GPTQ_INLINE void norm_row(const float* x, const float* weight, float* y, uint32_t n, float eps) {
   const uint32_t rest = n % lanes, whole = n - rest;
   Floats squares = all(0);
@@ -15,8 +16,9 @@ GPTQ_INLINE void norm_row(const float* x, const float* weight, float* y, uint32_
   const Floats tail = load_part(x + whole, rest);
   const float mean = sum_of(fma(tail, tail, squares)) / static_cast<float>(n);
   const Floats factor = all(1 / sqrtf(mean + eps));
-  for (uint32_t j = 0; j < whole; j += lanes) store(y + j, multiply(multiply(load(x + j), factor), load(weight + j)));
-  store_part(y + whole, multiply(multiply(tail, factor), load_part(weight + whole, rest)), rest);
+  const auto scaled = [&](Floats v, Floats w) { return multiply(multiply(v, factor), w); };
+  for (uint32_t j = 0; j < whole; j += lanes) store(y + j, scaled(load(x + j), weight ? load(weight + j) : all(1)));
+  store_part(y + whole, scaled(tail, weight ? load_part(weight + whole, rest) : all(1)), rest);
 }
 
 GPTQ_INLINE void norm_rows(const RmsNormArgs& a) {

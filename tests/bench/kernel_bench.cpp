@@ -344,7 +344,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
-  if (op == "silu_mul") call(SiluMulArgs{x.data(), weight.data(), y.data(), n});
+  if (op == "activate") call(ActivateArgs{Activation::silu, x.data(), weight.data(), y.data(), n, {}});
   const LatentView latent = {.base = reinterpret_cast<std::byte*>(cache.data()),
                              .pages = &page,
                              .page_stride = 0,

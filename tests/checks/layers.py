@@ -28,7 +28,7 @@ OUTSIDE = {
 }
 GENERATED = {"model_generated.h": "format", "tokenizer_generated.h": "text", "kernel_variants.h": "kernels"}
 # An instruction set's file may not take inline functions of the C++ library along: the linker could keep its copy for everyone.
-ISA_FILE = re.compile(r"kernels/.*(\w*avx\w*|\w*neon\w*|\w*x86|half|element|common|kv|vector|simd|merge|ahead)\.(h|cpp)$")
+ISA_FILE = re.compile(r"kernels/.*(\w*avx\w*|\w*neon\w*|\w*x86|half|element|common|kv|vector\w*|simd|merge|ahead)\.(h|cpp)$")
 ISA_HEADERS = re.compile(r"(immintrin|arm_neon|cpuid|stddef|stdint|math|string|float)\.h|cstdint|cstring")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 

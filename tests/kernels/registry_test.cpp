@@ -40,7 +40,7 @@ TEST(registry, every_op_has_a_reference) {
 }
 
 TEST(registry, masks_choose_levels) {
-  char text[512];
+  char text[1024];
   describe_kernels(GPTQ_CPU_REFERENCE, text, sizeof text);
   std::string expected;
 #define X(op, Args) if (has_reference(#op)) expected.append(#op "=ref ");

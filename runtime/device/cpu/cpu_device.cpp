@@ -237,7 +237,9 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s
   };
   if (h.norms.any && !h.norms.after_rope) norm();
   if (h.clip > 0) {
-    const auto clip = [&](float* x, uint64_t count) { std::transform(x, x + count, x, [&](float value) { return std::clamp(value, -h.clip, h.clip); }); };
+    const auto clip = [&](float* x, uint64_t count) {
+      kernels_.elementwise({.kind = kernels::Elementwise::clamp, .x = x, .y = nullptr, .out = x, .count = count, .factor = h.clip});
+    };
     clip(q, uint64_t{n_rows} * q_stride), clip(k, uint64_t{n_rows} * k_stride), clip(v, uint64_t{n_rows} * v_stride);
   }
   if (h.rope >= 0) {
@@ -250,7 +252,8 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s
   for (uint32_t i = 0; h.query_scale.factor != 0 && i < n_rows; ++i) {
     const float position = static_cast<float>(s.first_position + first + i);
     const float factor = 1 + h.query_scale.factor * std::log1p(std::floor((position + h.query_scale.offset) / h.query_scale.floor));
-    for (uint32_t j = 0; j < q_stride; ++j) q[uint64_t{i} * q_stride + j] *= factor;
+    float* scaled = q + uint64_t{i} * q_stride;
+    kernels_.elementwise({.kind = kernels::Elementwise::scale, .x = scaled, .y = nullptr, .out = scaled, .count = q_stride, .factor = factor});
   }
   kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s)});
 }

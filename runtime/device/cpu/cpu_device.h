@@ -84,6 +84,7 @@ class CpuDevice : public Device {
   void multiply_group(std::span<const Product> products, bool accumulate);
   void norm_rows(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) const;
   void activate(const Input& input, const float* x, const float* up, float* y, uint32_t n) const;
+  void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
   void norm_heads(const HeadNorms& norms, const Norm& norm, float* x, uint32_t rows, uint32_t n_heads, uint32_t dim) const;
   void append_rows(const KvCache& kv, const Heads& heads, const Sequence& sequence, uint32_t first, uint32_t n_rows);
   void merge_attention(float* out, const AttentionShape& shape, uint32_t value_dim);

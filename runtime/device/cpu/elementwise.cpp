@@ -1,78 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is done number by number, or row by row.
-#include <cmath>
-
 #include "device/cpu/cpu_device.h"
 
 namespace gptq::device {
 namespace {
 
-using kernels::Activation;
+using kernels::Elementwise;
 
 constexpr uint64_t least_elements = 8192;  // of a task
-
-float gelu(float x) { return 0.5f * x * (1 + std::erf(x * 0.70710678f)); }
-float gelu_tanh(float x) { return 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x))); }
-float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
-
-// alpha_p, alpha_n (softplus taken), beta, eps (Apertus).
-float xielu(float x, const float* p) {
-  return x > 0 ? p[0] * x * x + p[2] * x : (std::expm1(std::min(x, p[3])) - x) * p[1] + p[2] * x;
-}
-
-float apply(Activation activation, float x, const float* params) {
-  switch (activation) {
-    case Activation::silu: return x * sigmoid(x);
-    case Activation::gelu: return gelu(x);
-    case Activation::gelu_tanh: return gelu_tanh(x);
-    case Activation::relu: return std::max(x, 0.0f);
-    case Activation::relu2: return x > 0 ? x * x : 0;
-    case Activation::xielu: return xielu(x, params);
-    case Activation::swiglu_clamped: return 0;  // takes two
-  }
-  return 0;
-}
-
-// gpt-oss
-float clamped_swiglu(float gate, float up) {
-  const float g = std::min(gate, 7.0f), u = std::clamp(up, -7.0f, 7.0f);
-  return (u + 1) * g * sigmoid(1.702f * g);
-}
-
-void layer_norm(const float* x, const Norm& norm, float* y, uint32_t n) {
-  double sum = 0, squares = 0;
-  for (uint32_t i = 0; i < n; ++i) sum += x[i];
-  const double mean = sum / n;
-  for (uint32_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
-  const double scale = 1 / std::sqrt(squares / n + norm.eps);
-  for (uint32_t i = 0; i < n; ++i) {
-    const auto normed = static_cast<float>((x[i] - mean) * scale);
-    y[i] = normed * (norm.weight ? norm.weight[i] : 1) + (norm.bias ? norm.bias[i] : 0);
-  }
-}
-
-void rms_norm_without_weights(const float* x, float* y, uint32_t n, float eps) {
-  double squares = 0;
-  for (uint32_t i = 0; i < n; ++i) squares += double(x[i]) * x[i];
-  const auto scale = static_cast<float>(1 / std::sqrt(squares / n + eps));
-  for (uint32_t i = 0; i < n; ++i) y[i] = x[i] * scale;
-}
 
 }  // namespace
 
 void CpuDevice::norm_rows(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) const {
-  if (norm.kind == kernels::NormKind::rms && norm.weight) return kernels_.rms_norm({x, norm.weight, y, rows, n, norm.eps});
-  for (uint32_t row = 0; row < rows; ++row, x += n, y += n)
-    if (norm.kind == kernels::NormKind::rms) rms_norm_without_weights(x, y, n, norm.eps);
-    else layer_norm(x, norm, y, n);
+  if (norm.kind == kernels::NormKind::rms) return kernels_.rms_norm({x, norm.weight, y, rows, n, norm.eps});
+  kernels_.layer_norm({.x = x, .weight = norm.weight, .bias = norm.bias, .y = y, .rows = rows, .n = n, .eps = norm.eps});
 }
 
+// act(x) * up, or act(x).
 void CpuDevice::activate(const Input& input, const float* x, const float* up, float* y, uint32_t n) const {
-  if (input.activation == Activation::silu && up) return kernels_.silu_mul({x, up, y, n});
-  for (uint32_t i = 0; i < n; ++i) {
-    if (input.activation == Activation::swiglu_clamped) y[i] = clamped_swiglu(x[i], up[i]);
-    else y[i] = apply(input.activation, x[i], input.act_params) * (up ? up[i] : 1);
-  }
+  kernels::ActivateArgs args{.act = input.activation, .gate = up ? x : nullptr, .up = up ? up : x, .out = y, .count = n, .xielu = {}};
+  if (const float* p = input.act_params) args.xielu = {.positive = p[0], .negative = p[1], .beta = p[2], .eps = p[3]};
+  kernels_.activate(args);
+}
+
+void CpuDevice::change(Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor) {
+  split(count, least_elements, [&](uint64_t first, uint64_t last) {
+    kernels_.elementwise({.kind = kind, .x = x + first, .y = y ? y + first : nullptr, .out = out + first, .count = last - first, .factor = factor});
+  });
 }
 
 void CpuDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) {
@@ -81,34 +35,20 @@ void CpuDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, 
   });
 }
 
-void CpuDevice::scale(float* x, uint64_t count, float factor) {
-  split(count, least_elements, [&](uint64_t first, uint64_t last) {
-    for (uint64_t i = first; i < last; ++i) x[i] *= factor;
-  });
-}
-
-void CpuDevice::add(float* y, const float* x, uint64_t count, float factor) {
-  split(count, least_elements, [&](uint64_t first, uint64_t last) {
-    for (uint64_t i = first; i < last; ++i) y[i] += factor * x[i];
-  });
-}
-
-void CpuDevice::gate(float* x, const float* gate, uint64_t count) {
-  split(count, least_elements / 8, [&](uint64_t first, uint64_t last) {
-    for (uint64_t i = first; i < last; ++i) x[i] *= sigmoid(gate[i]);
-  });
-}
-
-void CpuDevice::softcap(float* x, uint64_t count, float cap) {
-  split(count, least_elements / 8, [&](uint64_t first, uint64_t last) {
-    for (uint64_t i = first; i < last; ++i) x[i] = cap * std::tanh(x[i] / cap);
-  });
-}
+void CpuDevice::scale(float* x, uint64_t count, float factor) { change(Elementwise::scale, x, nullptr, x, count, factor); }
+void CpuDevice::add(float* y, const float* x, uint64_t count, float factor) { change(Elementwise::add_scaled, y, x, y, count, factor); }
+void CpuDevice::gate(float* x, const float* gate, uint64_t count) { change(Elementwise::gate, x, gate, x, count, 0); }
+void CpuDevice::softcap(float* x, uint64_t count, float cap) { change(Elementwise::softcap, x, nullptr, x, count, cap); }
 
 void CpuDevice::multiply(const Multiplication& m) {
   split(m.rows, 1 + least_elements / m.n, [&](uint64_t first, uint64_t last) {
     for (uint64_t row = first; row < last; ++row)
-      for (uint32_t i = 0; i < m.n; ++i) m.out[row * m.n + i] = m.a[row * m.a_stride + i] * m.b[row * m.b_stride + i];
+      kernels_.elementwise({.kind = Elementwise::multiply,
+                            .x = m.a + row * m.a_stride,
+                            .y = m.b + row * m.b_stride,
+                            .out = m.out + row * m.n,
+                            .count = m.n,
+                            .factor = 0});
   });
 }
 
@@ -129,8 +69,7 @@ void CpuDevice::mix_parts(const Mixture& m) {
       if (!m.accumulate) std::fill_n(y, m.n, 0.0f);
       for (uint32_t j = 0; j < m.n_parts; ++j) {
         const float* part = m.parts + uint64_t{m.slot[row * m.n_parts + j]} * m.n;
-        const float weight = m.weight[row * m.n_parts + j];
-        for (uint32_t i = 0; i < m.n; ++i) y[i] += weight * part[i];
+        kernels_.elementwise({.kind = Elementwise::add_scaled, .x = y, .y = part, .out = y, .count = m.n, .factor = m.weight[row * m.n_parts + j]});
       }
     }
   });
@@ -142,7 +81,7 @@ void CpuDevice::add_positions(const kernels::Matrix& table, uint32_t offset, flo
     for (uint32_t i = 0; i < s.n_rows; ++i) {
       kernels_.dequantize_row({&table, std::min(s.first_position + i + offset, table.n - 1), row_values});
       float* out = x + uint64_t{s.first_row + i} * table.k;
-      for (uint32_t j = 0; j < table.k; ++j) out[j] += row_values[j];
+      kernels_.elementwise({.kind = Elementwise::add_scaled, .x = out, .y = row_values, .out = out, .count = table.k, .factor = 1});
     }
 }
 

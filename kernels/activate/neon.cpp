@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/silu_mul/simd.h"
+#include "kernels/activate/simd.h"
 
 namespace gptq::kernels {
 
-void silu_mul_avx2(const SiluMulArgs& a) { silu_mul(a); }
+void activate_neon(const ActivateArgs& a) { activate(a); }
 
 }  // namespace gptq::kernels
