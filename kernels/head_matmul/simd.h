@@ -10,10 +10,11 @@ namespace {
 constexpr uint32_t chunk_columns = 512;  // summed before they are added to y: part of the summation order
 constexpr uint32_t together = lanes == 16 ? 6 : lanes == 8 ? 3 : 4;  // tokens, as many as the registers hold sums of
 
-// A chunk of four rows; the last may be one row several times.
+// A chunk of four rows; the last may be one row several times. ahead: bytes from an element to the one to ask for.
 struct Rows {
   const char* row[4];
   uint32_t columns;
+  uint64_t ahead;
 };
 
 // sums[t][r] of T tokens.
@@ -37,7 +38,12 @@ GPTQ_INLINE void dot(const Rows& w, const float* x, uint64_t x_stride, float (&s
   };
   uint32_t k = 0;
   for (; k + lanes <= w.columns; k += lanes)
-    add_columns([&](const char* row) { return load_as<kind>(row, k); }, [&](const float* token) { return load(token + k); });
+    add_columns(
+        [&](const char* row) __attribute__((always_inline)) {
+          if constexpr (T == 1) prefetch(row + k * (bits_of(kind) / 8) + w.ahead);
+          return load_as<kind>(row, k);
+        },
+        [&](const float* token) { return load(token + k); });
   if (const uint32_t rest = w.columns - k)
     add_columns([&](const char* row) { return load_part_as<kind>(row, k, rest); },
                 [&](const float* token) { return load_part(token + k, rest); });
@@ -70,7 +76,7 @@ void multiply_rows(const HeadMatmulArgs& a, const Rows& w, const Place& to) {
     return;
   }
   alignas(64) float floats[4][chunk_columns];
-  Rows converted = {{}, w.columns};
+  Rows converted = {{}, w.columns, 0};
   for (int r = 0; r < 4; ++r) {
     converted.row[r] = reinterpret_cast<const char*>(floats[r]);
     uint32_t k = 0;
@@ -89,7 +95,7 @@ void multiply_head(const HeadMatmulArgs& a, uint64_t head) {
   for (uint32_t row = 0; row < a.n; row += 4)
     for (uint32_t k = 0; k < a.k; k += chunk_columns) {
       const uint32_t rows = a.n - row < 4 ? a.n - row : 4;
-      Rows w = {{}, a.k - k < chunk_columns ? a.k - k : chunk_columns};
+      Rows w = {{}, a.k - k < chunk_columns ? a.k - k : chunk_columns, uint64_t{a.k} * 16 * size};
       for (uint32_t r = 0; r < 4; ++r) w.row[r] = matrix + (uint64_t{row + (r < rows ? r : 0)} * a.k + k) * size;
       const float* x = a.x + head * a.x_head_stride + k;
       multiply_rows<kind>(a, w, {x, a.y + head * a.y_head_stride + row, rows, k == 0});

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint32_t group_queries = 16;     // share rows
 constexpr uint32_t queries_together = 64;  // go through a block one group after another, so that all but the first find it in cache
-constexpr uint32_t at_once = lanes == 8 ? 2 : 4;  // queries, as many as the registers hold sums of four vectors for
+constexpr uint32_t at_once = lanes == 8 ? 3 : 4;  // queries, as many as the registers hold sums of four vectors for
 constexpr uint32_t value_columns = 4 * lanes, value_rows = 64;  // added at a time
 constexpr uint32_t row_floats = 8 * largest_head;               // of rows that became float32, in half of L1
 static_assert(value_columns * value_rows <= row_floats);
@@ -35,7 +35,8 @@ struct Count {};
 template <class F>
 GPTQ_INLINE void for_queries(uint32_t n, F f) {
   uint32_t first = 0;
-  for (; first + at_once <= n; first += at_once) f(first, Count<at_once>());
+  for (; first + at_once <= n && (at_once == 4 || n - first != 4); first += at_once) f(first, Count<at_once>());
+  if constexpr (at_once == 3) for (; first + 2 <= n; first += 2) f(first, Count<2>());
   for (; first < n; ++first) f(first, Count<1>());
 }
 
@@ -46,6 +47,15 @@ void take_rows(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_
   for (uint32_t at = from; at < to; ++at, out += columns) {
     const std::byte* row = latent_row(a.kv, g.position(at)) + uint64_t{begin} * kv_element_bytes(kind);
     for (uint32_t d = 0; d < columns; d += lanes) store(out + d, load_kv<kind>(row + uint64_t{d} * kv_element_bytes(kind)));
+  }
+}
+
+// Rows that are taken next: the work on those before is so long that a processor does not look ahead that far.
+template <KvKind kind>
+GPTQ_INLINE void ask_for(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t row, const Group& g) {
+  for (uint32_t at = from; at < to; ++at) {
+    const std::byte* line = latent_row(a.kv, g.position(at));
+    for (uint32_t byte = 0; byte < row * kv_element_bytes(kind); byte += 64) prefetch(line + byte);
   }
 }
 
@@ -86,6 +96,7 @@ void score_all(const LatentAttentionArgs& a, Group& g) {
   for (uint32_t from = 0, to; from < end; from = to) {
     to = smaller_of(from + at_a_time, end);
     take_rows<kind>(a, from, to, 0, row, g);
+    ask_for<kind>(a, to, smaller_of(to + at_a_time, end), row, g);
     for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
       for (uint32_t at = from; at < to; at += 4) score_rows<T>(a, g.rows + uint64_t{at - from} * row, row, at, first, g);
     });
