@@ -249,7 +249,7 @@ void attend_blocks(const AttentionArgs& a, uint32_t kv_head, uint64_t first, uin
         g.begin[t] = clamp(first_seen(position, a.window, a.chunk), start, start + attention_block) - start;
         g.end[t] = clamp(position + 1, start, start + attention_block) - start;
       }
-      if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running + (index - first));
+      if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running ? running + (index - first) : nullptr);
     }
 }
 

@@ -239,7 +239,7 @@ void attend_blocks(const LatentAttentionArgs& a, const Queries& queries, uint32_
   for (g.block = begin; g.block < end; ++g.block)
     for (uint64_t at = queries.first; at < queries.last; at += g.n) {
       g.n = queries.last - at < group_queries ? static_cast<uint32_t>(queries.last - at) : group_queries;
-      attend<kind>(a, at, g, running + (at - queries.first));
+      attend<kind>(a, at, g, running ? running + (at - queries.first) : nullptr);
     }
 }
 

@@ -45,7 +45,7 @@ class TestCache {
     for (uint32_t d = 0; d < padded(dim(value)); ++d) {
       const float x = d < dim(value) ? row[d] : 0;
       const uint16_t half = half_from_float(x);
-      const auto code = static_cast<int8_t>(std::nearbyint(x * (127 / max)));
+      const auto code = static_cast<int8_t>(view.kind == KvKind::i8 ? std::nearbyint(x * (127 / max)) : 0);
       memcpy(at(position, head, d, value), view.kind == KvKind::f32 ? static_cast<const void*>(&x) : view.kind == KvKind::f16 ? static_cast<const void*>(&half) : &code,
              size(view.kind));
     }

@@ -40,7 +40,7 @@ class TestLatentCache {
     for (uint32_t d = 0; d < padded_; ++d) {
       const float x = d < view.width ? row[d] : 0;
       const uint16_t half = half_from_float(x);
-      const auto code = static_cast<int8_t>(std::nearbyint(x * (127 / max)));
+      const auto code = static_cast<int8_t>(view.kind == KvKind::i8 ? std::nearbyint(x * (127 / max)) : 0);
       const void* from[] = {&half, &x, &code};
       memcpy(at(position, d), from[static_cast<int>(view.kind)], kv_element_bytes(view.kind));
     }
