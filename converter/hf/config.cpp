@@ -104,6 +104,7 @@ uint32_t default_kv_heads(const JsonObject& config, const Architecture& architec
 }  // namespace
 
 bool HfModel::has_bias(std::string_view module) const {
+  if (family) return false;
   const bool qkv = module.ends_with(".q_proj") || module.ends_with(".k_proj") || module.ends_with(".v_proj");
   if (qkv || module.ends_with(".o_proj")) return attention_bias && (qkv || architecture->biases == Architecture::Biases::as_config);
   return mlp_bias && module.find(".mlp.") != module.npos;
@@ -111,7 +112,13 @@ bool HfModel::has_bias(std::string_view module) const {
 
 HfModel read_config(const JsonObject& config) {
   HfModel out;
-  out.architecture = &find_architecture(config);
+  out.architecture = find_architecture(config);
+  if (!out.architecture) {
+    out.family = find_family(config);
+    if (!out.family) refuse_architecture(config);
+    read_family(*out.family, config, out.spec, out.layout);
+    return out;
+  }
   const Architecture& architecture = *out.architecture;
   refuse_unsupported(config);
   format::fb::SpecT& spec = out.spec;

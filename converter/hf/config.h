@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "converter/hf/families.h"
 #include "converter/json.h"
 #include "converter/source.h"
 
@@ -13,6 +14,7 @@ struct Architecture {
   enum class Biases { as_config, none, qkv };  // as_config: attention_bias (q, k, v, o) and mlp_bias (gate, up, down)
   enum class Window { none, every_layer, listed };
   std::string_view name;      // as in config.json "architectures"
+  std::string_view model_type;
   std::string_view families;  // for --help and error messages
   Biases biases;
   Window window;
@@ -22,12 +24,15 @@ struct Architecture {
   uint32_t max_positions;     // where the config has none
 };
 const std::vector<Architecture>& architectures();
-// The architecture a config names; fails with UNSUPPORTED and the list of those supported.
-const Architecture& find_architecture(const JsonObject& config);
+// The architecture of the Llama line that a config names, or NULL.
+const Architecture* find_architecture(const JsonObject& config);
+[[noreturn]] void refuse_architecture(const JsonObject& config);
 
 struct HfModel {
   format::fb::SpecT spec;
-  const Architecture* architecture;
+  Layout layout;
+  const Architecture* architecture = nullptr;  // of the Llama line, or NULL
+  const Family* family = nullptr;              // or one of the others
   bool attention_bias = false;  // o_proj too, unless the architecture says qkv
   bool mlp_bias = false;
   // Whether config.json says that "model.layers.3.self_attn.q_proj" has one.

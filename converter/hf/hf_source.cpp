@@ -3,6 +3,9 @@
 #include "converter/hf/hf_source.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <set>
 
 #include "base/checked.h"
@@ -10,7 +13,7 @@
 #include "converter/floats.h"
 #include "converter/hf/config.h"
 #include "converter/hf/metadata.h"
-#include "converter/hf/names.h"
+#include "converter/json_writer.h"
 #include "converter/tokenizer/import.h"
 
 namespace gptq::convert {
@@ -36,6 +39,9 @@ class HfSource final : public ModelSource {
         quant_(read_quant_config(folder, config_)),
         model_(read_config(config_)),
         tensors_(folder) {
+    const auto names = tensors_.names();
+    model_.layout.drop_prefix = std::none_of(names.begin(), names.end(), [](std::string_view name) { return name.starts_with("transformer."); });
+    if (model_.family) settle_shapes();
     settle_head();
     check_custom_code();
     describe_model(folder);
@@ -45,30 +51,82 @@ class HfSource final : public ModelSource {
   const ModelDescription& description() const override { return description_; }
 
   Weight load(const model::Slot& slot) override {
-    const std::string_view name = slot.name;
-    if (name.ends_with(".bias")) return load_bias(hf_module(name.substr(0, name.size() - 5)), slot);
-    const std::string module = name == "embed" ? embed_module_ : hf_module(name);
-    if (slot.is_vector || !is_quantized_module(tensors_, module)) return load_dense(module + ".weight", slot);
-    static const QuantConfig nothing_said{};
-    return read_gptq_linear(tensors_, module, slot.n, slot.k, quant_ ? *quant_ : nothing_said, options_);
+    const Piece piece = model_.layout.locate(description_.spec, slot.id, has_);
+    if (slot.id.role == model::Role::embed) return load_matrix({.module = embed_module_}, slot);
+    if (slot.id.role == model::Role::act_params) return load_scalars(piece.module, {"alpha_p", "alpha_n", "beta", "eps"});
+    if (slot.id.bias) return load_bias(piece, slot);
+    return slot.is_vector ? load_vector(piece, slot) : load_matrix(piece, slot);
   }
 
  private:
-  bool has(const std::string& module) const { return tensors_.find(module + ".weight") || tensors_.find(module + ".qweight"); }
+  // Models with eyes have their text part under a prefix.
+  std::string full(const std::string& name) const {
+    const auto there = [&](const std::string& module) { return tensors_.find(module) || tensors_.find(module + ".weight") || tensors_.find(module + ".qweight"); };
+    if (!model_.family || there(name)) return name;
+    for (const std::string prefix : {"language_model.", "model.language_model."}) {
+      const bool inner = prefix.starts_with("model.") && name.starts_with("model.");
+      if (const std::string other = prefix + (inner ? name.substr(6) : name); there(other)) return other;
+    }
+    return name;
+  }
+  bool has(const std::string& module) const {
+    const std::string name = full(module);
+    return tensors_.find(name + ".weight") || tensors_.find(name + ".qweight");
+  }
+  const TensorEntry* find(const std::string& tensor) const {
+    for (const std::string_view suffix : {".weight", ".bias", ""})
+      if (tensor.ends_with(suffix)) return tensors_.find(full(tensor.substr(0, tensor.size() - suffix.size())) + std::string(suffix));
+    return nullptr;
+  }
+
+  // Rows of a module, by its own tensors; 0: it is not there.
+  uint32_t outputs(const Piece& piece) const {
+    const std::string name = full(piece.module);
+    uint64_t n = 0;
+    if (const TensorEntry* scales = tensors_.find(name + ".scales"); scales && scales->shape.size() == 2) n = scales->shape[1];
+    else if (const TensorEntry* weight = tensors_.find(piece.raw ? name : name + ".weight"); weight && weight->shape.size() >= 2)
+      n = weight->shape[weight->shape.size() - (piece.transposed ? 1 : 2)];
+    return static_cast<uint32_t>(std::min<uint64_t>(n, UINT32_MAX));
+  }
+
+  // Widths that configs say wrongly or in too many ways (padded vocabularies, rounded MLPs) are those of the tensors.
+  void settle_shapes() {
+    using model::Role;
+    format::fb::SpecT& spec = model_.spec;
+    const auto of = [&](const model::SlotId& id) {
+      const Piece piece = model_.layout.locate(spec, id, has_);
+      const uint32_t n = outputs(piece);
+      return piece.rows.empty() ? n : n / 2;  // gate and up in one
+    };
+    const auto take = [](uint32_t& field, uint32_t n) {
+      if (n) field = n;
+    };
+    const auto mixes = [&](uint32_t layer) { return spec.experts && (spec.expert_layers.empty() || spec.expert_layers[layer]); };
+    take(spec.n_vocab, of({.role = Role::embed}));
+    if (spec.n_positions) take(spec.n_positions, of({.role = Role::positions}));
+    for (uint32_t layer = spec.n_layers; layer-- > 0;) {
+      if (!mixes(layer)) take(spec.n_ff, of({.role = Role::up, .layer = layer}));
+      if (mixes(layer)) take(spec.experts->n_ff, of({.role = Role::expert_up, .layer = layer, .expert = 0}));
+      if (mixes(layer) && spec.experts->n_ff_shared) spec.experts->n_ff_shared = of({.role = Role::shared_up, .layer = layer});
+    }
+  }
 
   // Tied or not, as the tensors have it: a head of its own counts only where it differs from the embedding.
   void settle_head() {
     bool tied = model_.spec.tied_head;
-    const bool head = has("lm_head"), embed = has("model.embed_tokens");
-    if (!embed && head && tied) embed_module_ = "lm_head";
+    const std::string embed_name = model_.layout.locate(model_.spec, {.role = model::Role::embed}, {}).module;
+    const std::string head_name = model_.layout.locate(model_.spec, {.role = model::Role::head}, {}).module;
+    const bool head = has(head_name), embed = has(embed_name);
+    embed_module_ = !embed && head && tied ? head_name : embed_name;
     if (!tied && !head && embed) {
       options_.warn("there is no lm_head and the config does not tie it; the embedding is used for it");
       tied = true;
     }
-    if (tied && head && embed && !same_tensor("lm_head.weight", "model.embed_tokens.weight")) {
+    if (tied && head && embed && !same_tensor(full(head_name) + ".weight", full(embed_name) + ".weight")) {
       options_.warn("the config ties lm_head to the embedding, but the checkpoint has another lm_head, which is used");
       tied = false;
     }
+    if (model_.layout.unit_head && tied) fail(GPTQ_E_UNSUPPORTED, "the head's rows are normalized, which a tied embedding cannot have");
     model_.spec.tied_head = tied;
   }
 
@@ -89,22 +147,148 @@ class HfSource final : public ModelSource {
   void check_custom_code() const {
     if (config_.has("auto_map"))
       options_.warn("the model names code of its own (auto_map); it is not run, the weights are read as " +
-                    std::string(model_.architecture->name));
+                    std::string(class_name()));
   }
 
-  Weight load_dense(const std::string& name, const model::Slot& slot) const {
-    const TensorEntry* entry = tensors_.find(name);
-    if (!entry) return {};
-    const std::vector<uint64_t> shape = slot.is_vector ? std::vector<uint64_t>{slot.n} : std::vector<uint64_t>{slot.n, slot.k};
-    if (entry->shape != shape) refuse_shape(*entry, shape);
+  DenseWeight read_dense(const TensorEntry& entry) const {
     using kernels::Kind;
-    if (entry->dtype != Dtype::f16 && entry->dtype != Dtype::bf16 && entry->dtype != Dtype::f32)
-      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(*entry), "': tensor '", name, "' is ", describe(*entry),
-           "; weights must be F16, BF16 or F32");
-    return DenseWeight{entry->dtype == Dtype::f16    ? Kind::f16
-                       : entry->dtype == Dtype::bf16 ? Kind::bf16
-                                                     : Kind::f32,
-                       tensors_.read(*entry)};
+    if (entry.dtype != Dtype::f16 && entry.dtype != Dtype::bf16 && entry.dtype != Dtype::f32)
+      fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), "; weights must be F16, BF16 or F32");
+    return DenseWeight{entry.dtype == Dtype::f16 ? Kind::f16 : entry.dtype == Dtype::bf16 ? Kind::bf16 : Kind::f32, tensors_.read(entry)};
+  }
+
+  static DenseWeight of_floats(const std::vector<float>& values) {
+    DenseWeight weight{kernels::Kind::f32, std::vector<std::byte>(values.size() * sizeof(float))};
+    std::memcpy(weight.bytes.data(), values.data(), weight.bytes.size());
+    return weight;
+  }
+
+  std::vector<float> read_floats(const TensorEntry& entry) const { return to_floats(entry.dtype, tensors_.read(entry)); }
+
+  Weight load_scalars(const std::string& prefix, std::initializer_list<std::string_view> names) const {
+    std::vector<float> values;
+    for (const std::string_view name : names) {
+      const TensorEntry* entry = tensors_.find(full(prefix + std::string(name)));
+      if (!entry) fail(GPTQ_E_FORMAT, "the checkpoint has no tensor '", prefix, name, "'");
+      values.push_back(read_floats(*entry).at(0));
+    }
+    return of_floats(values);
+  }
+
+  Weight load_vector(const Piece& piece, const model::Slot& slot) const {
+    const Layout& layout = model_.layout;
+    if (piece.module.find("{}") != std::string::npos) return load_heads(piece, slot, ".weight");
+    const TensorEntry* entry = piece.raw ? tensors_.find(full(piece.module)) : find(piece.module + ".weight");
+    const bool norm = model::info_of(slot.id.role).form == model::RoleInfo::Form::norm;
+    if (!entry && layout.ones_norms && norm) return of_floats(std::vector<float>(slot.n, 1.0f));
+    if (!entry) return {};
+    uint64_t count = 1;
+    for (const uint64_t size : entry->shape) count *= size;
+    if (count != slot.n || (!model_.family && entry->shape.size() != 1)) refuse_shape(*entry, {slot.n});
+    DenseWeight weight = read_dense(*entry);
+    const bool shifted = norm && layout.plus_one, decays = slot.id.role == model::Role::decay;
+    if (!shifted && !decays && piece.rows.empty()) return weight;
+    std::vector<float> values = read_floats(*entry), out(values.size());
+    for (size_t i = 0; i < values.size(); ++i) out[i] = values[piece.rows.empty() ? i : piece.rows[i]] + (shifted ? 1.0f : 0.0f);
+    if (decays) std::transform(out.begin(), out.end(), out.begin(), [](float value) { return std::exp(value); });
+    return of_floats(out);
+  }
+
+  // Vectors of every head in tensors of their own.
+  Weight load_heads(const Piece& piece, const model::Slot& slot, std::string_view suffix) const {
+    std::vector<float> values;
+    for (uint32_t head = 0; values.size() < slot.n; ++head) {
+      std::string name = piece.module;
+      name.replace(name.find("{}"), 2, std::to_string(head));
+      const TensorEntry* entry = tensors_.find(full(name + std::string(suffix)));
+      if (!entry) return {};
+      const std::vector<float> part = read_floats(*entry);
+      if (part.empty() || slot.n % part.size() != 0) refuse_shape(*entry, {slot.n});
+      values.insert(values.end(), part.begin(), part.end());
+    }
+    return of_floats(values);
+  }
+
+  Weight load_matrix(const Piece& piece, const model::Slot& slot) {
+    const std::string module = full(piece.module);
+    if (!piece.raw && is_quantized_module(tensors_, module)) {
+      static const QuantConfig nothing_said{};
+      const QuantConfig& quant = quant_ ? *quant_ : nothing_said;
+      if (piece.rows.empty()) return read_gptq_linear(tensors_, module, slot.n, slot.k, quant, options_);
+      if (fused_module_ != module) fused_ = read_gptq_linear(tensors_, module, outputs(piece), slot.k, quant, options_), fused_module_ = module;
+      return rows_of(fused_, piece.rows, slot);
+    }
+    const TensorEntry* entry = piece.raw ? tensors_.find(module) : find(piece.module + ".weight");
+    if (!entry) return {};
+    const std::vector<uint64_t> plain{slot.n, slot.k};
+    if (piece.rows.empty() && piece.slice < 0 && !piece.transposed) {
+      const bool depthwise = model_.family && entry->shape.size() == 3 && entry->shape[0] * entry->shape[1] * entry->shape[2] == uint64_t{slot.n} * slot.k;
+      if (entry->shape != plain && !depthwise) refuse_shape(*entry, plain);
+      return slot.id.role == model::Role::head && model_.layout.unit_head ? normalized(read_dense(*entry), slot) : read_dense(*entry);
+    }
+    return rows_of(*entry, piece, slot);
+  }
+
+  static QuantizedWeight rows_of(const QuantizedWeight& whole, const std::vector<uint32_t>& rows, const model::Slot& slot) {
+    QuantizedWeight out;
+    out.bits = whole.bits, out.group_size = whole.group_size, out.n_groups = whole.n_groups, out.g_idx = whole.g_idx;
+    const auto take = [&](const auto& from, size_t width, auto& to) {
+      if (from.empty()) return;
+      if (rows.size() != slot.n || *std::max_element(rows.begin(), rows.end()) >= from.size() / width) fail(GPTQ_E_FORMAT, "'", std::string_view(slot.name), "': the fused matrix it is part of has too few rows");
+      to.resize(rows.size() * width);
+      for (size_t i = 0; i < rows.size(); ++i) std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(rows[i] * width), width, to.begin() + static_cast<std::ptrdiff_t>(i * width));
+    };
+    take(whole.codes, slot.k, out.codes);
+    take(whole.zeros, whole.n_groups, out.zeros);
+    take(whole.scales, whole.n_groups, out.scales);
+    return out;
+  }
+
+  // Some rows of [rows][k], of [k][rows], or of one such slice of a tensor of three dimensions.
+  Weight rows_of(const TensorEntry& entry, const Piece& piece, const model::Slot& slot) const {
+    const std::vector<uint64_t>& shape = entry.shape;
+    const size_t dims = piece.slice < 0 ? 2 : 3;
+    const uint64_t n = shape.size() == dims ? shape[dims - (piece.transposed ? 1 : 2)] : 0, k = shape.size() == dims ? shape[dims - (piece.transposed ? 2 : 1)] : 0;
+    const uint64_t most = piece.rows.empty() ? slot.n - 1 : *std::max_element(piece.rows.begin(), piece.rows.end());
+    if (k != slot.k || most >= n || (piece.slice >= 0 && static_cast<uint64_t>(piece.slice) >= shape[0]) || (!piece.rows.empty() && piece.rows.size() != slot.n))
+      refuse_shape(entry, {slot.n, slot.k});
+    const size_t size = entry.dtype == Dtype::f32 ? 4 : 2, first = piece.slice < 0 ? 0 : static_cast<size_t>(piece.slice) * n * k;
+    DenseWeight whole = read_slice(entry, first * size, n * k * size);
+    DenseWeight out{whole.kind, std::vector<std::byte>(uint64_t{slot.n} * k * size)};
+    for (uint64_t i = 0; i < slot.n; ++i) {
+      const uint64_t row = piece.rows.empty() ? i : piece.rows[i];
+      for (uint64_t j = 0; j < k; ++j) {
+        std::memcpy(&out.bytes[(i * k + j) * size], &whole.bytes[(piece.transposed ? j * n + row : row * k + j) * size], size);
+        if (!piece.transposed) {
+          std::memcpy(&out.bytes[i * k * size], &whole.bytes[row * k * size], k * size);
+          break;
+        }
+      }
+    }
+    return out;
+  }
+
+  DenseWeight read_slice(const TensorEntry& entry, uint64_t first, uint64_t bytes) const {
+    if (first == 0 && bytes == entry.bytes) return read_dense(entry);
+    using kernels::Kind;
+    DenseWeight out{entry.dtype == Dtype::f16 ? Kind::f16 : entry.dtype == Dtype::bf16 ? Kind::bf16 : Kind::f32, std::vector<std::byte>(base::to_size(bytes))};
+    if (entry.dtype != Dtype::f16 && entry.dtype != Dtype::bf16 && entry.dtype != Dtype::f32) return read_dense(entry);
+    tensors_.read(entry, out.bytes, first);
+    return out;
+  }
+
+  // Rows of length 1 (Baichuan 2's head).
+  static DenseWeight normalized(DenseWeight weight, const model::Slot& slot) {
+    const Dtype dtype = weight.kind == kernels::Kind::f16 ? Dtype::f16 : weight.kind == kernels::Kind::bf16 ? Dtype::bf16 : Dtype::f32;
+    std::vector<float> values = to_floats(dtype, weight.bytes);
+    for (uint64_t row = 0; row < slot.n; ++row) {
+      float* x = values.data() + row * slot.k;
+      double squares = 0;
+      for (uint32_t i = 0; i < slot.k; ++i) squares += double(x[i]) * x[i];
+      const double length = std::max(std::sqrt(squares), 1e-12);
+      for (uint32_t i = 0; i < slot.k; ++i) x[i] = static_cast<float>(x[i] / length);
+    }
+    return of_floats(values);
   }
 
   [[noreturn]] void refuse_shape(const TensorEntry& entry, const std::vector<uint64_t>& shape) const {
@@ -115,16 +299,29 @@ class HfSource final : public ModelSource {
   }
 
   // Quantizers write biases of zeros where the model has none.
-  Weight load_bias(const std::string& module, const model::Slot& slot) const {
-    Weight weight = load_dense(module + ".bias", slot);
-    const auto* dense = std::get_if<DenseWeight>(&weight);
-    if (model_.has_bias(module)) {
-      if (!dense) fail(GPTQ_E_FORMAT, "the checkpoint has no tensor '", module, ".bias', which config.json wants");
-      return weight;
-    }
-    if (!dense || std::all_of(dense->bytes.begin(), dense->bytes.end(), [](std::byte b) { return b == std::byte{0}; })) return {};
-    options_.warn(module + ".bias is used, although config.json does not mention it");
+  Weight load_bias(const Piece& piece, const model::Slot& slot) const {
+    if (piece.module.find("{}") != std::string::npos) return load_heads(piece, slot, ".bias");
+    const TensorEntry* entry = piece.slice < 0 ? find(piece.module + ".bias") : tensors_.find(full(piece.slice_bias));
+    if (model_.has_bias(piece.module) && !entry) fail(GPTQ_E_FORMAT, "the checkpoint has no tensor '", piece.module, ".bias', which config.json wants");
+    if (!entry) return {};
+    if (model_.family) return load_rows_of_bias(*entry, piece, slot);
+    if (entry->shape != std::vector<uint64_t>{slot.n}) refuse_shape(*entry, {slot.n});
+    DenseWeight weight = read_dense(*entry);
+    if (model_.has_bias(piece.module)) return weight;
+    if (std::all_of(weight.bytes.begin(), weight.bytes.end(), [](std::byte b) { return b == std::byte{0}; })) return {};
+    options_.warn(piece.module + ".bias is used, although config.json does not mention it");
     return weight;
+  }
+
+  Weight load_rows_of_bias(const TensorEntry& entry, const Piece& piece, const model::Slot& slot) const {
+    const std::vector<float> values = read_floats(entry);
+    const size_t n = piece.slice < 0 ? values.size() : entry.shape.back(), first = piece.slice < 0 ? 0 : static_cast<size_t>(piece.slice) * n;
+    const size_t most = piece.rows.empty() ? slot.n - 1 : *std::max_element(piece.rows.begin(), piece.rows.end());
+    // Older checkpoints have masks under the names of biases.
+    if (piece.rows.empty() ? n != slot.n : most >= n) return entry.shape.size() > 2 ? Weight() : (refuse_shape(entry, {slot.n}), Weight());
+    std::vector<float> out(slot.n);
+    for (size_t i = 0; i < out.size(); ++i) out[i] = values.at(first + (piece.rows.empty() ? i : piece.rows[i]));
+    return of_floats(out);
   }
 
   void describe_model(const std::string& folder) {
@@ -137,11 +334,22 @@ class HfSource final : public ModelSource {
     add("name", folder_name(folder));
     add("license", read_license(folder));
     add("source", "Hugging Face folder");
-    add("architecture", std::string(model_.architecture->name));
-    add("rope", rope_settings(config_));
+    add("architecture", std::string(class_name()));
+    if (model_.architecture) add("rope", rope_settings(config_));
+    else add("config", config_text());
     add("quantization", quantization_in_words());
     add("chat_template", read_chat_template(folder, options_));
     description_.spec = std::move(model_.spec);
+  }
+
+  std::string_view class_name() const { return model_.family ? model_.family->classes[0] : model_.architecture->name; }
+
+  // What export writes again, for classes whose configs it cannot make from the spec.
+  std::string config_text() const {
+    JsonWriter out;
+    for (const auto field : config_.fields())
+      if (field.key != "quantization_config") out.add_raw(field.key, simdjson::minify(field.value));
+    return out.object();
   }
 
   std::string quantization_in_words() const {
@@ -158,17 +366,31 @@ class HfSource final : public ModelSource {
 
   // So that a part of a model that is not known does not pass in silence.
   void warn_of_unknown_tensors() const {
-    const auto modules = hf_modules(description_.spec.n_layers);
-    const std::set<std::string_view> known(modules.begin(), modules.end());
+    std::set<std::string, std::less<>> known;
+    flatbuffers::FlatBufferBuilder builder;
+    builder.Finish(format::fb::Spec::Pack(builder, &description_.spec));
+    const model::ModelSpec spec = model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
+    for (const model::Slot& slot : model::weight_slots(spec, std::pmr::get_default_resource()))
+      if (!slot.id.bias) known.insert(full(model_.layout.locate(description_.spec, slot.id, has_).module));
+    known.insert(full(model_.layout.locate(description_.spec, {.role = model::Role::head}, {}).module));
     size_t count = 0;
     std::string first;
     for (const std::string_view name : tensors_.names()) {
-      if (known.contains(name.substr(0, name.rfind('.'))) || is_harmless(name)) continue;
+      if (known.contains(name.substr(0, name.rfind('.'))) || known.contains(name) || is_harmless(name) || is_elsewhere(name)) continue;
       if (count++ == 0) first = name;
     }
     if (count)
       options_.warn(std::to_string(count) + (count == 1 ? " tensor is" : " tensors are") +
                     " not part of this kind of model and left out: " + first + (count > 1 ? ", ..." : ""));
+  }
+
+  // Layers behind the last one (multi-token prediction), pictures, and parts of vectors that were joined.
+  bool is_elsewhere(std::string_view name) const {
+    if (!model_.family) return false;
+    for (const std::string_view part : {"visual.", "vision_tower.", "multi_modal_projector.", "vision_model.", "mtp.", ".act_fn.", ".attention.bias", ".attn.bias", "masked_bias", "_layernorm.norms."})
+      if (name.find(part) != name.npos) return true;
+    const size_t at = name.find("layers.");
+    return at != name.npos && std::strtoul(name.data() + at + 7, nullptr, 10) >= description_.spec.n_layers;
   }
 
   Options options_;
@@ -177,7 +399,10 @@ class HfSource final : public ModelSource {
   std::optional<QuantConfig> quant_;
   HfModel model_;
   TensorFolder tensors_;
-  std::string embed_module_ = "model.embed_tokens";
+  Layout::Has has_ = [this](const std::string& name) { return has(name) || tensors_.find(full(name)); };
+  std::string embed_module_;
+  std::string fused_module_;
+  QuantizedWeight fused_;  // the last that was read: q, k and v come one after another
   ModelDescription description_;
 };
 

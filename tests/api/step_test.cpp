@@ -31,7 +31,7 @@ TEST(Step, KeepsNearItsBudget) {
   Chain c(text_model(), engine_of(0), with_threads(1));
   c.session.append(some_tokens(150));
   c.session.start(generation(100));
-  constexpr uint32_t budget = 1000;
+  constexpr uint32_t budget = 250;
   uint32_t steps = 0, over = 0, generated = 0;
   auto info = make<gptq_step_info>();
   while (c.engine.step(budget, &info) == GPTQ_MORE) {

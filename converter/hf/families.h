@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// One entry a family: what its configs are called, where its checkpoints have the weights, and how the config fills the spec.
+#pragma once
+#include <string_view>
+#include <vector>
+
+#include "converter/hf/layout.h"
+#include "converter/json.h"
+
+namespace gptq::convert {
+
+struct Family {
+  std::string_view model_type;
+  std::vector<std::string_view> classes;  // as in config.json "architectures"
+  std::string_view name;                  // for people
+  void (*read)(const JsonObject& config, format::fb::SpecT& spec, Layout& layout);
+};
+const std::vector<Family>& families();
+// By the class or by model_type; NULL: none.
+const Family* find_family(const JsonObject& config);
+// What a class says of itself, without what belongs to pictures.
+JsonObject text_config(const JsonObject& config);
+void read_family(const Family& family, const JsonObject& config, format::fb::SpecT& spec, Layout& layout);
+
+}  // namespace gptq::convert
