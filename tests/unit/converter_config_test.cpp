@@ -75,7 +75,7 @@ TEST(HfConfig, Qwen) {
 }
 
 TEST(HfConfig, RefusesWhatWouldChangeResults) {
-  EXPECT_REFUSED(model_of(config_text("MixtralForCausalLM")), "'MixtralForCausalLM' is not supported; these are: LlamaForCausalLM, ");
+  EXPECT_REFUSED(model_of(config_text("GrokForCausalLM")), "'GrokForCausalLM' is not supported; these are: LlamaForCausalLM, ");
   EXPECT_REFUSED(model_of(R"({"hidden_size":1})"), "architectures");
   for (const char* extra :
        {R"("attn_logit_softcapping":50.0)", R"("num_local_experts":8)", R"("embedding_multiplier":12)", R"("logits_scaling":8.0)",

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is done number by number, or row by row.
+#include <cmath>
+
 #include "device/cpu/cpu_device.h"
 
 namespace gptq::device {
@@ -8,6 +10,8 @@ namespace {
 using kernels::Elementwise;
 
 constexpr uint64_t least_elements = 8192;  // of a task
+
+float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
 
 }  // namespace
 
@@ -19,7 +23,7 @@ void CpuDevice::norm_rows(const float* x, const Norm& norm, float* y, uint32_t r
 // act(x) * up, or act(x).
 void CpuDevice::activate(const Input& input, const float* x, const float* up, float* y, uint32_t n) const {
   kernels::ActivateArgs args{.act = input.activation, .gate = up ? x : nullptr, .up = up ? up : x, .out = y, .count = n, .xielu = {}};
-  if (const float* p = input.act_params) args.xielu = {.positive = p[0], .negative = p[1], .beta = p[2], .eps = p[3]};
+  if (const float* p = input.act_params) args.xielu = {.positive = softplus(p[0]), .negative = p[2] + softplus(p[1]), .beta = p[2], .eps = p[3]};
   kernels_.activate(args);
 }
 
