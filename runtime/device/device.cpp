@@ -21,6 +21,7 @@ void Device::mix_parts(const Mixture&) { refuse(); }
 void Device::softcap(float*, uint64_t, float) { refuse(); }
 void Device::add_positions(const kernels::Matrix&, uint32_t, float*) { refuse(); }
 void Device::latent_heads(const LatentHeads&) { refuse(); }
+void Device::latent_attention(const KvCache&, const LatentAttention&) { refuse(); }
 void Device::convolve(const Convolution&) { refuse(); }
 void Device::delta_rule(const DeltaRule&) { refuse(); }
 

@@ -110,6 +110,22 @@ struct LatentHeads {
   int32_t rope;
 };
 
+// The same on a cache of what keys and values come from: c, normed, and behind it the key that all heads share.
+struct LatentAttention {
+  float* q;              // [rows][n_heads][d_nope + d_rope]; the rope part is turned in place
+  float* kv;             // [rows][kv_rank + d_rope]; its rope part is turned in place
+  const float* c;        // [rows][kv_rank]
+  const void* keys;      // [n_heads][kv_rank][d_nope] of kind
+  const void* values;    // [n_heads][d_v][kv_rank]
+  float* q_latent;       // [rows][n_heads][kv_rank + d_rope]
+  float* o_latent;       // [rows][n_heads][kv_rank]
+  float* out;            // [rows][n_heads][d_v]
+  uint32_t n_heads, kv_rank, d_nope, d_rope, d_v;
+  int32_t rope;
+  kernels::Kind kind;
+  float scale;
+};
+
 // A causal convolution over each sequence's rows, channel by channel, with silu or without.
 struct Convolution {
   const float* x;        // [rows][n]
@@ -207,6 +223,7 @@ class Device {
   virtual void softcap(float* x, uint64_t count, float cap);
   virtual void add_positions(const kernels::Matrix& table, uint32_t offset, float* x);
   virtual void latent_heads(const LatentHeads& heads);
+  virtual void latent_attention(const KvCache& kv, const LatentAttention& attention);
   virtual void convolve(const Convolution& convolution);
   virtual void delta_rule(const DeltaRule& rule);
 

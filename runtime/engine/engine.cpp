@@ -26,6 +26,7 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
     : rotation(spec, shape.ctx_tokens, shape.batch_tokens, arena),
       workspace(spec, rows_on_host(shape), shape.first_device_layer == spec.n_layers ? shape.max_logits() : 0, arena),
       routing(spec, rows_on_host(shape), arena),
+      absorbed(spec, shape.activations == device::Activations::f32, arena),
       device(cpu_limits(spec, weights, rows_on_host(shape), shape.activations, shape.ctx_tokens), arena),
       pages(shape.n_pages, arena),
       members(arena.take<Member>(shape.max_sessions)),
@@ -61,8 +62,9 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       sessions_(shape.max_sessions, memory) {
   const model::ModelSpec& spec = model.spec;
   stages_.reserve(stages_max);
+  scratch_.absorbed.fill(model, kernels, pool);
   if (shape.first_device_layer > 0) {
-    stages_.push_back({cpu_, Forward(spec, cpu_, host_layout(shape, spec), kv_memory_.data(), scratch_.workspace, scratch_.routing), 0,
+    stages_.push_back({cpu_, Forward(spec, cpu_, host_layout(shape, spec), kv_memory_.data(), scratch_.workspace, scratch_.routing, &scratch_.absorbed), 0,
                        shape.first_device_layer, 1});
   }
   if (shape.first_device_layer == spec.n_layers) return;

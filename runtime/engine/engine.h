@@ -62,6 +62,7 @@ class Engine {
     Rotation rotation;
     Workspace workspace;
     Routing routing;
+    Absorbed absorbed;
     device::CpuScratch device;
     KvPages pages;
     Member* members;              // [max_sessions]

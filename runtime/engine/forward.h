@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "device/device.h"
+#include "engine/absorbed.h"
 #include "engine/kv_layout.h"
 #include "model/weights.h"
 
@@ -68,8 +69,8 @@ struct Routing {
 class Forward {
  public:
   Forward(const model::ModelSpec& spec, device::Device& device, const KvLayout& layout, std::byte* kv, const Workspace& workspace,
-          const Routing& routing)
-      : spec_(spec), device_(device), layout_(layout), kv_(kv), ws_(workspace), routing_(routing) {}
+          const Routing& routing, const Absorbed* absorbed = nullptr)
+      : spec_(spec), device_(device), layout_(layout), kv_(kv), ws_(workspace), routing_(routing), absorbed_(absorbed) {}
 
   void embed(uint32_t rows, const model::Ends& model);
   void layer(uint32_t rows, const model::Layer& layer, uint32_t index);
@@ -103,6 +104,7 @@ class Forward {
   std::byte* const kv_;
   const Workspace ws_;
   const Routing routing_;
+  const Absorbed* const absorbed_;  // NULL: latent attention goes by keys and values of every head, and the layout has room for them
 };
 
 }  // namespace gptq::engine

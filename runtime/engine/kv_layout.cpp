@@ -29,11 +29,13 @@ KvLayout::KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t 
   value_dim_ = spec.latent.d_v;
 }
 
-KvLayout::KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind)
+KvLayout::KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind, Latents latents)
     : KvLayout(spec, first_layer, page_tokens, kind) {
+  const bool kept = spec.any(model::Mixer::latent) && latents == Latents::kept;
+  if (kept) n_kv_heads_ = 1, key_dim_ = spec.latent.width(), value_dim_ = 0;
   const auto bytes = [&](uint32_t dim) { return base::mul(n_kv_heads_, page_tokens, kernels::kv_row_bytes(kind, dim)); };
   key_bytes_ = bytes(key_dim_);
-  layer_bytes_ = base::add(key_bytes_, bytes(value_dim_));
+  layer_bytes_ = base::add(key_bytes_, kept ? 0 : bytes(value_dim_));
   page_bytes_ = base::round_up(base::mul(layer_bytes_, caches_before(end_layer)), base::Buffer::align);
   state_bytes_ = state_before(end_layer);
 }

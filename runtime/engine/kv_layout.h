@@ -8,8 +8,11 @@ namespace gptq::engine {
 
 class KvLayout {
  public:
+  // How multi-head latent attention is kept: kv_rank + d_rope numbers a token, or the keys and values of every head.
+  enum class Latents : uint8_t { kept, expanded };
   // Of layers first_layer .. end_layer - 1, on the host.
-  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind);
+  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind,
+           Latents latents = Latents::kept);
   // On a GPU; kind is f16 or i8.
   static KvLayout on_gpu(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind);
 

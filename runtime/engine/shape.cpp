@@ -46,7 +46,7 @@ device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& we
   uint32_t widest = std::max({spec.n_embd, spec.experts.n_ff_shared, spec.latent.q_rank, spec.latent.kv_rank});
   for (const model::LayerSpec& layer : spec.layers)
     if (!layer.experts) widest = std::max(widest, layer.n_ff);
-  const uint32_t value_dim = std::max(spec.head_dim, spec.latent.d_v);
+  const uint32_t value_dim = std::max({spec.head_dim, spec.latent.d_v, spec.latent.kv_rank});
   return {.rows = rows,
           .packed_rows = static_cast<uint32_t>(std::max<uint64_t>(rows, pairs)),
           .packed_elements = std::max(uint64_t{rows} * weights.columns, pairs * weights.expert_columns),

@@ -28,7 +28,7 @@ struct Widths {
           widen(k, uint64_t{s.n_heads} * l.d_k());
           widen(v, uint64_t{s.n_heads} * l.d_v);
           widen(attended, uint64_t{s.n_heads} * l.d_v);
-          widen(inner, uint64_t{l.q_rank} + l.width() + l.kv_rank + uint64_t{s.n_heads} * l.d_nope);
+          widen(inner, uint64_t{l.q_rank} + l.width() + l.kv_rank + uint64_t{s.n_heads} * (l.width() + l.kv_rank));
           break;
         case Mixer::delta:
           widen(q, d.channels());

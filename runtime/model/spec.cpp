@@ -115,6 +115,7 @@ void check_latent(const fb::Spec& in, ModelSpec& out) {
                 .d_nope = in_range("latent.d_nope", l.d_nope(), 1, 512),
                 .d_rope = in_range("latent.d_rope", l.d_rope(), 2, 512),
                 .d_v = in_range("latent.d_v", l.d_v(), 1, 512)};
+  in_range("latent.kv_rank + latent.d_rope", out.latent.width(), 2, kernels::largest_head);
   in_range("n_heads * latent.d_k", out.n_heads * std::max(out.latent.d_k(), out.latent.d_v), 2, 1u << 18);
 }
 

@@ -21,7 +21,7 @@ uint32_t inner_width(const model::ModelSpec& spec) {
   return width;
 }
 bool is_parallel(const model::ModelSpec& spec) { return spec.residual == Residual::parallel; }
-engine::KvLayout layout_of(const model::ModelSpec& spec) { return {spec, 0, spec.n_layers, page_tokens, kernels::KvKind::f32}; }
+engine::KvLayout layout_of(const model::ModelSpec& spec) { return {spec, 0, spec.n_layers, page_tokens, kernels::KvKind::f32, engine::KvLayout::Latents::expanded}; }
 // One layer after another uses the same pages.
 uint64_t kv_bytes(const model::ModelSpec& spec, uint64_t pages) { return base::mul(pages, layout_of(spec).page_bytes()); }
 

@@ -58,6 +58,8 @@ class CpuDevice : public Device {
   void softcap(float* x, uint64_t count, float cap) override;
   void add_positions(const kernels::Matrix& table, uint32_t offset, float* x) override;
   void latent_heads(const LatentHeads& heads) override;
+  // latent.cpp
+  void latent_attention(const KvCache& kv, const LatentAttention& attention) override;
   // recurrent.cpp
   void convolve(const Convolution& convolution) override;
   void delta_rule(const DeltaRule& rule) override;
@@ -87,6 +89,8 @@ class CpuDevice : public Device {
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
   void norm_heads(const HeadNorms& norms, const Norm& norm, float* x, uint32_t rows, uint32_t n_heads, uint32_t dim) const;
   void append_rows(const KvCache& kv, const Heads& heads, const Sequence& sequence, uint32_t first, uint32_t n_rows);
+  void turn(int32_t rope, uint64_t row, float* x, uint32_t n_heads, uint32_t stride) const;
+  void attend_latent(const KvCache& kv, const LatentAttention& attention);
   void merge_attention(float* out, const AttentionShape& shape, uint32_t value_dim);
   // Calls part(first, last) over 0..total in pieces of at least `least`.
   template <class F>

@@ -28,6 +28,27 @@ void Forward::attend_latent(uint32_t rows, const model::Layer& layer, uint32_t i
   }
   device_.copy_columns({.from = kv, .from_stride = l.width(), .to = c, .to_stride = l.kv_rank, .rows = rows, .n = l.kv_rank});
   const device::Norm norm{.weight = layer.vector(Role::kv_a_norm), .eps = latent_norm_eps};
+  if (absorbed_) {
+    device_.norm(c, norm, c, rows, l.kv_rank);
+    float* q_latent = k_nope;
+    device_.latent_attention(layout_.cache(kv_, index), {.q = ws_.q,
+                                                         .kv = kv,
+                                                         .c = c,
+                                                         .keys = absorbed_->keys(index),
+                                                         .values = absorbed_->values(index),
+                                                         .q_latent = q_latent,
+                                                         .o_latent = q_latent + uint64_t{rows} * spec_.n_heads * l.width(),
+                                                         .out = ws_.attended,
+                                                         .n_heads = spec_.n_heads,
+                                                         .kv_rank = l.kv_rank,
+                                                         .d_nope = l.d_nope,
+                                                         .d_rope = l.d_rope,
+                                                         .d_v = l.d_v,
+                                                         .rope = spec_.layers[index].rope,
+                                                         .kind = absorbed_->kind(),
+                                                         .scale = spec_.layers[index].attention_scale});
+    return;
+  }
   const device::Product keys_values[] = {product(Role::k_b, k_nope), product(Role::v_b, ws_.v)};
   device_.prepare({.x = c, .norm = &norm}, rows);
   device_.matmul(keys_values, false);
