@@ -344,7 +344,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
-  if (op == "activate") call(ActivateArgs{Activation::silu, x.data(), weight.data(), y.data(), n, {}});
+  if (op == "layer_norm") call(LayerNormArgs{x.data(), weight.data(), x.data(), y.data(), 1, n, 1e-5f});
   const LatentView latent = {.base = reinterpret_cast<std::byte*>(cache.data()),
                              .pages = &page,
                              .page_stride = 0,
@@ -355,6 +355,80 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "store_latent")
     call(StoreLatentArgs{.latent = x.data(), .rope = y.data(), .m = 1, .latent_stride = n, .rope_stride = n, .first_position = 5, .kv = latent});
   if (op == "store_kv") call(StoreKvArgs{.k = x.data(), .v = weight.data(), .m = 1, .k_stride = n, .v_stride = n, .first_position = 5, .kv = kv});
+}
+
+void bench_activate(benchmark::State& state, const Variant& variant, Activation act) {
+  constexpr uint32_t n = 2048;
+  const std::vector<float> x = random_floats(n);
+  std::vector<float> y(n);
+  const bool gated = act == Activation::silu || act == Activation::swiglu_clamped;
+  const ActivateArgs args = {act, gated ? x.data() : nullptr, x.data(), y.data(), n, {0.8f, 0.8f, 0.5f, -1e-6f}};
+  measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(const ActivateArgs&)>(variant.function)(args); });
+}
+
+void bench_elementwise(benchmark::State& state, const Variant& variant, Elementwise kind, uint64_t count) {
+  const std::vector<float> x = random_floats(count);
+  std::vector<float> y(count);
+  const ElementwiseArgs args = {kind, x.data(), x.data(), y.data(), count, 30};
+  measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(const ElementwiseArgs&)>(variant.function)(args); });
+}
+
+void bench_convolve(benchmark::State& state, const Variant& variant, uint32_t m) {
+  constexpr uint32_t n = 8192, kernel = 4;
+  std::vector<float> x = random_floats(size_t{m} * n), y(x.size()), weight = random_floats(n * kernel), past(n * kernel);
+  const ConvolveArgs args = {.x = x.data(),
+                             .before = nullptr,
+                             .after = nullptr,
+                             .weight = weight.data(),
+                             .state = past.data(),
+                             .next_state = past.data(),
+                             .out = y.data(),
+                             .m = m,
+                             .n = n,
+                             .kernel = kernel,
+                             .stride = n,
+                             .out_stride = n,
+                             .first_channel = 0,
+                             .last_channel = n,
+                             .silu = true};
+  measure(state, 0, 2.0 * m * n * kernel, roofs.float_ops, [&] { reinterpret_cast<void (*)(const ConvolveArgs&)>(variant.function)(args); });
+}
+
+// Qwen3-Next's layer; with one row as many layers' states as are more than the caches hold.
+void bench_delta(benchmark::State& state, const Variant& variant, uint32_t m) {
+  constexpr uint32_t key_heads = 16, value_heads = 32, dim = 128, size = value_heads * dim * dim, stride = (2 * key_heads + value_heads) * dim;
+  const size_t layers = m == 1 ? beyond_cache / (size * sizeof(float)) + 1 : 1;
+  const std::vector<float> x = random_floats(size_t{m} * stride);
+  std::vector<float> y(size_t{m} * value_heads * dim), states(layers * size);
+  DeltaArgs args = {.q = x.data(),
+                    .k = x.data() + key_heads * dim,
+                    .v = x.data() + 2 * key_heads * dim,
+                    .a = x.data(),
+                    .b = x.data(),
+                    .rate = x.data(),
+                    .dt_bias = x.data(),
+                    .z = x.data(),
+                    .weight = x.data(),
+                    .state = nullptr,
+                    .next_state = nullptr,
+                    .y = y.data(),
+                    .m = m,
+                    .stride = stride,
+                    .gate_stride = stride,
+                    .z_stride = stride,
+                    .n_key_heads = key_heads,
+                    .n_value_heads = value_heads,
+                    .key_dim = dim,
+                    .value_dim = dim,
+                    .first_head = 0,
+                    .last_head = value_heads,
+                    .eps = 1e-6f};
+  size_t i = 0;
+  measure(state, m == 1 ? 2.0 * size * sizeof(float) : 0, 7.0 * m * size, roofs.float_ops, [&] {
+    args.next_state = states.data() + i++ % layers * size;
+    args.state = args.next_state;
+    reinterpret_cast<void (*)(const DeltaArgs&)>(variant.function)(args);
+  });
 }
 
 const char* name_of(Kind kind) {
@@ -439,6 +513,26 @@ void add_products(const Variant& variant, const std::vector<ProductShape>& shape
         [=](benchmark::State& state) { bench(state, variant, s); });
 }
 
+void add_activations(const Variant& variant) {
+  static const char* const names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_clamped", "xielu"};
+  for (int act = 0; act <= static_cast<int>(Activation::xielu); ++act)
+    add(name_of(variant) + "/" + names[act] + "/2048",
+        [=](benchmark::State& state) { bench_activate(state, variant, static_cast<Activation>(act)); });
+}
+
+void add_elementwise(const Variant& variant) {
+  static const char* const names[] = {"scale", "clamp", "softcap", "multiply", "gate", "add_scaled"};
+  for (int kind = 0; kind <= static_cast<int>(Elementwise::add_scaled); ++kind)
+    for (const uint64_t count : {uint64_t{2048}, uint64_t{262144}})
+      add(name_of(variant) + "/" + names[kind] + "/" + std::to_string(count),
+          [=](benchmark::State& state) { bench_elementwise(state, variant, static_cast<Elementwise>(kind), count); });
+}
+
+void add_rows(const Variant& variant, void (*bench)(benchmark::State&, const Variant&, uint32_t)) {
+  for (const uint32_t m : {1u, 128u})
+    add(name_of(variant) + "/m:" + std::to_string(m), [=](benchmark::State& state) { bench(state, variant, m); });
+}
+
 void add_all() {
   size_t count;
   const Variant* all = variants(&count);
@@ -450,6 +544,14 @@ void add_all() {
       add_latent_attentions(variant);
     } else if (op == "head_matmul") {
       add_head_matmuls(variant);
+    } else if (op == "activate") {
+      add_activations(variant);
+    } else if (op == "elementwise") {
+      add_elementwise(variant);
+    } else if (op == "convolve") {
+      add_rows(variant, bench_convolve);
+    } else if (op == "delta") {
+      add_rows(variant, bench_delta);
     } else if (op.starts_with("matmul")) {
       add_matmuls(variant, op != "matmul_float");
     } else if (op == "attention") {

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/convolve/simd.h"
+
+namespace gptq::kernels {
+
+void convolve_avx2(const ConvolveArgs& a) { convolve(a); }
+
+}  // namespace gptq::kernels
