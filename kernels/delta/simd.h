@@ -12,8 +12,9 @@
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t delta_rows = 64;                       // of one go
-constexpr uint32_t delta_vectors = lanes == 4 ? 4 : 2;    // of columns
+constexpr uint32_t delta_rows = 64;    // of one go
+constexpr uint32_t delta_vectors = 4;  // of columns
+constexpr uint32_t rows_ahead = 16;    // of the state, fetched while it comes from far
 
 // What a head's rows have besides vectors.
 struct DeltaRows {
@@ -78,6 +79,7 @@ GPTQ_INLINE Found<n> sweep(const DeltaArgs& a, const float* from, float* to, uin
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < n; ++i) {
       Floats s = get(from + j * a.value_dim + i * lanes);
+      if (!update) prefetch(from + (j + rows_ahead) * a.value_dim + i * lanes);
       if (update) {
         s = fma(all(old_k[j]), change[i], multiply(all(decay), s));
         put(to + j * a.value_dim + i * lanes, s);
