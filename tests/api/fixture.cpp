@@ -2,6 +2,7 @@
 #include "tests/api/fixture.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -20,9 +21,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string own_checkpoints() {
-  const char* golden = std::getenv("GPTQ_GOLDEN");
-  return std::string(golden ? golden : "tests/golden") + "/checkpoints";
+std::string golden(const std::string& name) {
+  const char* folder = std::getenv("GPTQ_GOLDEN");
+  return std::string(folder ? folder : "tests/golden") + name;
+}
+std::string own_checkpoints() { return golden("/checkpoints"); }
+
+// Those with a reference.
+std::vector<std::string> folders_in(const std::string& parent) {
+  std::vector<std::string> folders;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(parent, error))
+    if (fs::exists(entry.path() / "reference.json")) folders.push_back(entry.path().string());
+  std::sort(folders.begin(), folders.end());
+  return folders;
 }
 
 // A folder of this run, removed at its end.
@@ -141,12 +153,11 @@ Tokens tokens_of(const convert::JsonObject& object, std::string_view key) {
 
 std::vector<std::string> checkpoint_folders() {
   const char* data = std::getenv("GPTQ_TEST_DATA");
-  std::vector<std::string> folders;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(data ? std::string(data) + "/checkpoints" : own_checkpoints(), error))
-    if (fs::exists(entry.path() / "reference.json")) folders.push_back(entry.path().string());
-  std::sort(folders.begin(), folders.end());
-  return folders;
+  return folders_in(data ? std::string(data) + "/checkpoints" : own_checkpoints());
+}
+std::vector<std::string> family_folders() {
+  const char* data = std::getenv("GPTQ_TEST_DATA");
+  return folders_in(data ? std::string(data) + "/families" : golden("/families"));
 }
 
 std::string name_of(const std::string& folder) { return fs::path(folder).filename().string(); }
@@ -196,7 +207,8 @@ std::vector<Prompt> prompts_of(const std::string& folder) {
   const auto array = document.root().array("prompts").value();
   for (const auto element : array) {
     const convert::JsonObject object("prompt", element);
-    Prompt prompt{tokens_of(object, "ids"), tokens_of(object, "greedy"), std::string(object.string("text").value_or("")), {}};
+    Prompt prompt{tokens_of(object, "ids"), tokens_of(object, "greedy"), std::string(object.string("text").value_or("")), {},
+                  object.number("smallest_gap", 0)};
     const std::string name = "prompt" + std::to_string(prompts.size()) + ".logits";
     const auto tensor = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
     prompt.logits.resize(tensor->bytes / sizeof(float));
@@ -273,6 +285,19 @@ Tokens some_tokens(uint32_t n, uint32_t seed) {
     if (token == sick_token) token = 3;
   }
   return tokens;
+}
+
+double kl(const float* p, const float* q, size_t n) {
+  const auto log_sum = [n](const float* x) {
+    const double most = *std::max_element(x, x + n);
+    double sum = 0;
+    for (size_t i = 0; i < n; ++i) sum += std::exp(x[i] - most);
+    return most + std::log(sum);
+  };
+  const double log_p = log_sum(p), log_q = log_sum(q);
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += std::exp(p[i] - log_p) * ((p[i] - log_p) - (q[i] - log_q));
+  return sum;
 }
 
 size_t top(const float* logits, size_t n) { return static_cast<size_t>(std::max_element(logits, logits + n) - logits); }

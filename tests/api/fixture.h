@@ -18,6 +18,8 @@ using Bytes = std::vector<std::byte>;
 
 // Checkpoints: the project's own two, or all of GPTQ_TEST_DATA.
 std::vector<std::string> checkpoint_folders();
+// One checkpoint of every family at least: the project's own few, or all of GPTQ_TEST_DATA.
+std::vector<std::string> family_folders();
 std::string name_of(const std::string& folder);
 // Its model file, made when it is first asked for.
 const std::string& converted(const std::string& folder);
@@ -38,6 +40,7 @@ struct Prompt {
   Tokens ids, greedy;
   std::string text;           // empty = ids only
   std::vector<float> logits;  // after each of the last ids
+  double smallest_gap = 0;    // between the best two logits on the way of greedy
 };
 std::vector<Prompt> prompts_of(const std::string& folder);
 
@@ -97,5 +100,7 @@ std::vector<float> all_logits(const Model& model, const Engine& engine, Session&
 // A fixed sequence of n tokens between 3 and 511, other for every seed.
 Tokens some_tokens(uint32_t n, uint32_t seed = 1);
 size_t top(const float* logits, size_t n);
+// How far the distribution of logits q is from that of p.
+double kl(const float* p, const float* q, size_t n);
 
 }  // namespace gptq::test

@@ -11,19 +11,6 @@ namespace {
 constexpr double logits_tolerance = 1e-4;  // of the range of the reference's logits
 constexpr double kl_trained = 0.005, kl_random = 0.05;
 
-double kl(const float* p, const float* q, size_t n) {
-  const auto log_sum = [n](const float* x) {
-    const double most = *std::max_element(x, x + n);
-    double sum = 0;
-    for (size_t i = 0; i < n; ++i) sum += std::exp(x[i] - most);
-    return most + std::log(sum);
-  };
-  const double log_p = log_sum(p), log_q = log_sum(q);
-  double sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += std::exp(p[i] - log_p) * ((p[i] - log_p) - (q[i] - log_q));
-  return sum;
-}
-
 class Golden : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
