@@ -31,16 +31,24 @@ class Collector {
   }
   bool full() const { return tokens.size() >= wanted_; }
 
+  // A file without a token would pass for no file, and the model would be calibrated with its own text.
   void file(const std::string& path) {
+    const size_t before = tokens.size();
+    if (full()) return;
+    take(path);
+    if (tokens.size() == before) fail(GPTQ_E_FORMAT, "the calibration file '", path, "' holds no token");
+  }
+
+  CalibrationTokens tokens;
+
+ private:
+  void take(const std::string& path) {
     const std::string bytes = read_text(path, file_bytes_max);
     if (path.ends_with(".ids")) return ids(path, bytes);
     if (!tokenizer_) fail(GPTQ_E_TEXT, "the model has no tokenizer: give calibration data as token ids (a file named *.ids)");
     path.ends_with(".jsonl") ? lines(path, bytes) : text::encode_enough(*tokenizer_, bytes, wanted_, tokens);
   }
 
-  CalibrationTokens tokens;
-
- private:
   void ids(const std::string& path, std::string_view bytes) {
     const char *at = bytes.data(), *end = at + bytes.size();
     while (at < end && !full()) {

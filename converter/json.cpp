@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/checked.h"
+#include "base/file_kind.h"
 #include "base/io.h"
 
 namespace gptq::convert {
@@ -36,6 +37,25 @@ void check_duplicates(const std::string& file, element value) {
   if (!value.get(object)) check_duplicates(file, object);
   if (value.get(array)) return;
   for (const element item : array) check_duplicates(file, item);
+}
+
+// Python writes and reads NaN, Infinity and -Infinity, which JSON does not have: as strings they are no numbers to any accessor, and
+// where nobody asks for the key they do no harm.
+std::string with_quoted_infinities(std::string_view text) {
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size();) {
+    size_t n = 1;
+    if (in_string && text[i] == '\\') n = std::min<size_t>(2, text.size() - i);
+    if (text[i] == '"') in_string = !in_string;
+    std::string_view literal;
+    if (!in_string)
+      for (const std::string_view word : {"NaN", "Infinity", "-Infinity"})
+        if (text.substr(i).starts_with(word)) literal = word;
+    if (literal.empty()) out += text.substr(i, n); else out += "\"" + std::string(literal) + "\"";
+    i += literal.empty() ? n : literal.size();
+  }
+  return out;
 }
 
 template <class T>
@@ -88,9 +108,14 @@ uint32_t JsonObject::count(std::string_view key) const {
 uint32_t JsonObject::count(std::string_view key, uint32_t otherwise) const { return has(key) ? count(key) : otherwise; }
 
 JsonDocument::JsonDocument(std::string_view name, std::string_view text) : name_(name) {
+  if (const std::string_view kind = base::kind_of_file(text); !kind.empty()) fail(GPTQ_E_FORMAT, "'", name, "' is ", kind);
   element root;
-  auto error = parser_.allocate(std::max<size_t>(text.size(), 64), depth_max);
-  if (!error) error = parser_.parse(text.data(), text.size()).get(root);
+  const auto parse = [&](std::string_view json) {
+    const auto error = parser_.allocate(std::max<size_t>(json.size(), 64), depth_max);
+    return error ? error : parser_.parse(json.data(), json.size()).get(root);
+  };
+  auto error = parse(text);
+  if (error && (text.find("NaN") != text.npos || text.find("Infinity") != text.npos)) error = parse(with_quoted_infinities(text));
   if (error) fail(GPTQ_E_FORMAT, "'", name, "' is no valid JSON: ", simdjson::error_message(error));
   if (root.get_object().get(root_)) fail(GPTQ_E_FORMAT, "'", name, "': the top level must be an object");
   check_duplicates(name_, root_);
@@ -106,6 +131,7 @@ std::string read_text(const std::string& path, uint64_t bytes_max) {
     fail(GPTQ_E_FORMAT, "'", path, "' has ", file.size(), " bytes, more than the ", bytes_max, " that such a file may have");
   std::string text(base::to_size(file.size()), '\0');
   file.read_at(0, std::as_writable_bytes(std::span(text)));
+  if (text.starts_with("version https://git-lfs")) fail(GPTQ_E_FORMAT, "'", path, "' is ", base::kind_of_file(text));
   return text;
 }
 

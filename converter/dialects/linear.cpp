@@ -9,11 +9,23 @@
 #include "converter/dialects/bit_fields.h"
 #include "converter/dialects/zeros.h"
 #include "converter/floats.h"
+#include "converter/safetensors/files.h"
 
 namespace gptq::convert {
 namespace {
 
 using base::fail;
+
+bool is_signed(Dtype type) { return type == Dtype::i8 || type == Dtype::i16 || type == Dtype::i32 || type == Dtype::i64; }
+bool is_integer(Dtype type) {
+  return is_signed(type) || type == Dtype::u8 || type == Dtype::u16 || type == Dtype::u32 || type == Dtype::u64;
+}
+
+int64_t integer_at(const std::byte* at, uint32_t size, bool is_signed) {
+  uint64_t value = is_signed && std::to_integer<uint8_t>(at[size - 1]) & 0x80 ? ~uint64_t{0} : 0;
+  for (uint32_t b = size; b > 0; --b) value = value << 8 | std::to_integer<uint64_t>(at[b - 1]);
+  return static_cast<int64_t>(value);
+}
 
 class LinearReader {
  public:
@@ -78,19 +90,31 @@ class LinearReader {
          ", which fits no number of bits for ", k_, " inputs");
   }
 
+  // Where inputs are in the order of their groups there may be none, or an empty one, or one of zeros.
   void read_group_index() {
     const TensorEntry* entry = tensors_.find(module_ + ".g_idx");
-    if (!entry) return;
-    if (entry->dtype != Dtype::i32 || entry->shape != std::vector<uint64_t>{k_})
-      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' is ", describe(*entry), " where I32 [", k_,
+    if (entry && entry->bytes) read_group_index(*entry);
+    const auto is_first = [](int32_t g) { return g == 0; };
+    if (out_.n_groups > 1 && std::all_of(out_.g_idx.begin(), out_.g_idx.end(), is_first)) out_.g_idx.clear();
+    if (out_.g_idx.empty() && config_.activation_order && out_.n_groups > 1)
+      warn("the config says desc_act, but there is no g_idx: inputs are taken in the order of their groups");
+  }
+
+  // Integers of any type, as one row.
+  void read_group_index(const TensorEntry& entry) {
+    uint64_t count = 1;
+    for (const uint64_t size : entry.shape) count = base::mul(count, size);
+    if (count != k_ || !is_integer(entry.dtype))
+      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where I32 [", k_,
            "] belongs");
-    out_.g_idx.resize(k_);
-    tensors_.read(*entry, std::as_writable_bytes(std::span(out_.g_idx)));
-    for (const int32_t g : out_.g_idx)
-      if (g < 0 || static_cast<uint32_t>(g) >= out_.n_groups)
-        fail(GPTQ_E_FORMAT, "'", tensors_.file_of(*entry), "': tensor '", entry->name, "' holds group ", g, ", there are ", out_.n_groups);
-    // Old writers left zeros for "in order".
-    if (out_.n_groups > 1 && std::all_of(out_.g_idx.begin(), out_.g_idx.end(), [](int32_t g) { return g == 0; })) out_.g_idx.clear();
+    const std::vector<std::byte> bytes = tensors_.read(entry);
+    const uint32_t size = dtype_bytes(entry.dtype);
+    for (uint32_t i = 0; i < k_; ++i) {
+      const int64_t group = integer_at(bytes.data() + uint64_t{i} * size, size, is_signed(entry.dtype));
+      if (group < 0 || group >= int64_t{out_.n_groups})
+        fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' holds group ", group, ", there are ", out_.n_groups);
+      out_.g_idx.push_back(static_cast<int32_t>(group));
+    }
   }
 
   bool makes_groups(int64_t size) const { return size == -1 ? out_.n_groups == 1 : size > 0 && (k_ + size - 1) / size == out_.n_groups; }
@@ -120,7 +144,9 @@ class LinearReader {
     return found;
   }
 
+  // Symmetric zeros are the middle by definition, so that they may be left out.
   void read_zeros() {
+    if (const TensorEntry* found = tensors_.find(module_ + ".qzeros"); settings_.symmetric && (!found || !found->bytes)) return;
     const TensorEntry& entry = matrix(".qzeros", {Dtype::i32, Dtype::u32}, out_.n_groups, packed_words(n_, out_.bits));
     std::vector<uint32_t> words(base::to_size(entry.bytes / 4));
     tensors_.read(entry, std::as_writable_bytes(std::span(words)));
@@ -175,6 +201,20 @@ bool is_quantized_module(const TensorFolder& tensors, const std::string& module)
       fail(GPTQ_E_UNSUPPORTED, "tensor '", module, suffix, "' belongs to the format ", format,
            ", which is not supported; save the model in GPTQ format");
   return false;
+}
+
+void warn_of_no_quantized(const TensorFolder& tensors, const std::string& folder, const QuantConfig& config, const Options& options) {
+  for (const std::string_view name : tensors.names())
+    if (name.ends_with(".qweight")) return;
+  std::string text = config.file + " says GPTQ";
+  if (config.settings.bits) text += " with " + std::to_string(config.settings.bits) + " bits";
+  text += ", but no tensor in '" + std::string(tensors.files()[0]) + "' is quantized: the weights are taken as they are";
+  for (const std::string& name : files_in(folder)) {
+    const auto files = tensors.files();
+    if (name.ends_with(".safetensors") && std::find(files.begin(), files.end(), name) == files.end())
+      text += "; '" + name + "' is another file of weights in the folder";
+  }
+  options.warn(text);
 }
 
 QuantizedWeight read_gptq_linear(const TensorFolder& tensors, const std::string& module, uint32_t n, uint32_t k, const QuantConfig& config,

@@ -122,6 +122,15 @@ QuantOverrides read_overrides(const JsonObject& object) {
   return out;
 }
 
+// As AutoGPTQ looks for them.
+std::vector<std::string> file_names(const JsonObject& object, const QuantSettings& settings) {
+  if (const auto name = object.string("model_file_base_name"); name && !name->empty()) {
+    constexpr std::string_view ending = ".safetensors";
+    return {std::string(name->ends_with(ending) ? name->substr(0, name->size() - ending.size()) : *name)};
+  }
+  return {"gptq_model-" + std::to_string(settings.bits) + "bit-" + std::to_string(settings.group_size) + "g"};
+}
+
 QuantConfig read(const JsonObject& object) {
   QuantConfig out;
   out.file = object.where();
@@ -130,6 +139,7 @@ QuantConfig read(const JsonObject& object) {
   out.settings = read_overrides(object).over(out.settings);
   out.activation_order = object.boolean("desc_act", false);
   read_tool(object, out);
+  out.file_names = file_names(object, out.settings);
   if (const auto dynamic = object.object("dynamic")) read_rules(*dynamic, out.rules);
   return out;
 }

@@ -50,6 +50,7 @@ struct QuantConfig {
   Tool tool = Tool::unknown;
   std::string quantizer;     // "gptqmodel:7.7.0", for the metadata
   std::string file;          // where it was found
+  std::vector<std::string> file_names;  // of the weights, without their ending: model_file_base_name, or AutoGPTQ's own
   ModuleRules rules;
 };
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "base/file_kind.h"
 
 namespace gptq::convert {
 namespace {
@@ -147,9 +148,12 @@ GgufTensor take_tensor(Cursor& in, std::string_view name) {
   return tensor;
 }
 
-void check_version(Cursor& in) {
+void check_version(Cursor& in, const base::Source& source) {
   if (in.left() < 24) fail(GPTQ_E_FORMAT, "not a GGUF file: it is too short");
-  if (in.take<uint32_t>() != 0x46554747) fail(GPTQ_E_FORMAT, "not a GGUF file: its first bytes differ");
+  if (in.take<uint32_t>() != 0x46554747) {
+    if (const std::string_view kind = base::kind_of_file(source); !kind.empty()) fail(GPTQ_E_FORMAT, "not a GGUF file, but ", kind);
+    fail(GPTQ_E_FORMAT, "not a GGUF file: its first bytes differ");
+  }
   const uint32_t version = in.take<uint32_t>();
   if (version != 0 && (version & 0xFFFF) == 0) fail(GPTQ_E_UNSUPPORTED, "a big-endian GGUF file; use the little-endian one");
   if (version != 2 && version != 3) fail(GPTQ_E_UNSUPPORTED, "GGUF version ", version, "; 2 and 3 are supported: convert the model anew");
@@ -159,7 +163,7 @@ void check_version(Cursor& in) {
 
 GgufFile::GgufFile(const base::Source& source, std::string_view name) : source_(source), name_(name) {
   Cursor in(source);
-  check_version(in);
+  check_version(in, source);
   const uint64_t n_tensors = in.take<uint64_t>(), n_keys = in.take<uint64_t>();
   if (n_tensors > tensors_max) fail(GPTQ_E_FORMAT, "GGUF: ", n_tensors, " tensors, more than ", tensors_max);
   if (n_keys > keys_max) fail(GPTQ_E_FORMAT, "GGUF: ", n_keys, " keys, more than ", keys_max);
@@ -180,7 +184,16 @@ GgufFile::GgufFile(const base::Source& source, std::string_view name) : source_(
   for (auto& [tensor, facts] : tensors_)
     if (facts.offset % alignment != 0)
       fail(GPTQ_E_FORMAT, "GGUF: tensor '", tensor, "' is at ", facts.offset, ", no multiple of ", alignment);
+  check_split();
   check_tensors(base::round_up(in.position(), alignment));
+}
+
+// The parts behind the first hold tensors and nothing of what the model is.
+void GgufFile::check_split() const {
+  const int64_t n_parts = integer("split.count").value_or(1), part = integer("split.no").value_or(0) + 1;
+  if (n_parts > 1)
+    fail(GPTQ_E_UNSUPPORTED, "GGUF: '", std::string_view(name_), "' is part ", part, " of ", n_parts,
+         " of a split model: join the parts first (llama-gguf-split --merge FIRST_PART WHOLE.gguf)");
 }
 
 // Makes offsets absolute.

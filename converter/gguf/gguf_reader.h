@@ -51,6 +51,7 @@ class GgufFile {
   const GgufValue* value(std::string_view key) const;
   template <class T>
   const std::vector<T>* array(std::string_view key) const;
+  void check_split() const;
   void check_tensors(uint64_t data_begin);
 
   const base::Source& source_;

@@ -20,29 +20,41 @@ const std::vector<Architecture>& architectures() {
 
 namespace {
 
-std::string_view class_of(const JsonObject& config) {
-  const auto names = config.array("architectures");
-  std::string_view name;
-  if (!names || names->size() == 0 || names->at(0).get_string().get(name)) return {};
-  return name;
+// "LLaMAForCausalLM" is Llama's too.
+std::string lower(std::string_view name) {
+  std::string out;
+  for (const char c : name)
+    if (c != '_' && c != '-') out += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return out;
 }
 
 }  // namespace
 
-// Where the class is missing or spelled in another way, model_type decides.
+std::string_view class_of(const JsonObject& config) {
+  const auto value = config.find("architectures");
+  std::string_view name;
+  simdjson::dom::array names;
+  if (!value || !value->get(name)) return name;
+  if (!value->get(names))
+    for (const auto item : names)
+      if (!item.get(name)) return name;
+  return {};
+}
+
+// Where the class is missing, model_type decides. Another class of that type is another model, even if its weights have the same names.
 const Architecture* find_architecture(const JsonObject& config) {
   const std::string_view name = class_of(config), type = config.string("model_type").value_or("");
   for (const Architecture& a : architectures())
     if (a.name == name) return &a;
   if (find_family(config)) return nullptr;
   for (const Architecture& a : architectures())
-    if (a.model_type == type) return &a;
+    if (name.empty() ? a.model_type == type : lower(a.name) == lower(name)) return &a;
   return nullptr;
 }
 
 void refuse_architecture(const JsonObject& config) {
   const std::string_view name = class_of(config);
-  if (name.empty() && !config.has("model_type")) config.refuse("architectures", "must name the model's class");
+  if (name.empty() && !config.has("model_type")) config.refuse("architectures", "must name the model's class, or model_type its kind");
   std::string known;
   for (const Architecture& a : architectures()) known += (known.empty() ? "" : ", ") + std::string(a.name);
   for (const Family& family : families()) known += ", " + std::string(family.classes[0]);

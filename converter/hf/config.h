@@ -42,6 +42,8 @@ HfModel read_config(const JsonObject& config);
 
 // The rotary part alone. head_dim and max_positions are those of the model.
 format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions);
+// Names the settings of other rope types, which are left out.
+void warn_of_rope(const JsonObject& config, const Options& options);
 // The scaling as a JSON object, so that a config.json can be written again; "" where there is none.
 std::string rope_settings(const JsonObject& config);
 

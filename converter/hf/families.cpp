@@ -426,12 +426,9 @@ const Family* find_family(const JsonObject& config) {
       if (family.model_type == type) return &family;
     return nullptr;
   };
-  if (const auto names = config.array("architectures"); names && names->size()) {
-    std::string_view name;
-    if (!names->at(0).get_string().get(name))
-      for (const Family& family : families())
-        if (std::find(family.classes.begin(), family.classes.end(), name) != family.classes.end()) return &family;
-  }
+  const std::string_view name = class_of(config);
+  for (const Family& family : families())
+    if (std::find(family.classes.begin(), family.classes.end(), name) != family.classes.end()) return &family;
   if (const auto type = text.string("model_type"))
     if (const Family* family = of_type(*type)) return family;
   return nullptr;

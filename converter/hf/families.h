@@ -16,6 +16,8 @@ struct Family {
   void (*read)(const JsonObject& config, format::fb::SpecT& spec, Layout& layout);
 };
 const std::vector<Family>& families();
+// The first class in "architectures", a list or one name; "": none.
+std::string_view class_of(const JsonObject& config);
 // By the class or by model_type; NULL: none.
 const Family* find_family(const JsonObject& config);
 // What a class says of itself, without what belongs to pictures.

@@ -38,9 +38,11 @@ class HfSource final : public ModelSource {
         config_(config_file_.root()),
         quant_(read_quant_config(folder, config_)),
         model_(read_config(config_)),
-        tensors_(folder) {
+        tensors_(folder, {.names = quant_ ? quant_->file_names : std::vector<std::string>(), .warn = options.warn}) {
     const auto names = tensors_.names();
     model_.layout.drop_prefix = std::none_of(names.begin(), names.end(), [](std::string_view name) { return name.starts_with("transformer."); });
+    if (quant_) warn_of_no_quantized(tensors_, folder, *quant_, options_);
+    warn_of_rope(model_.family ? text_config(config_) : config_, options_);
     if (model_.family) settle_shapes();
     settle_head();
     check_custom_code();

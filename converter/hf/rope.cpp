@@ -56,7 +56,12 @@ void use_linear(const Setting& s, format::fb::RopeT& rope) {
   for (float& f : rope.inv_freq) f /= factor;
 }
 
+// With alpha, as HunYuan has it, one theta for all lengths.
 void use_dynamic(const Setting& s, format::fb::RopeT& rope) {
+  if (s.fields.number("alpha", 0) != 0 && s.dim > 2) {
+    rope.inv_freq = plain(s.theta * std::pow(s.positive("alpha"), s.dim / (s.dim - 2.0)), s.dim);
+    return;
+  }
   rope.dynamic_factor = static_cast<float>(s.positive("factor"));
   rope.n_ctx_original = s.max_positions;
 }
@@ -78,10 +83,13 @@ void use_llama3(const Setting& s, format::fb::RopeT& rope) {
 
 double yarn_scale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
 
+// attention_factor is the whole of it; attn_factor multiplies what follows from the factor, as vLLM and llama.cpp have it.
 double yarn_attention(const Setting& s, double factor) {
   if (const auto said = s.fields.number("attention_factor")) return *said;
+  const double more = s.fields.number("attn_factor", 1);
+  if (!s.fields.boolean("apply_yarn_scaling", true)) return more;
   const double mscale = s.fields.number("mscale", 0), all = s.fields.number("mscale_all_dim", 0);
-  return mscale != 0 && all != 0 ? yarn_scale(factor, mscale) / yarn_scale(factor, all) : yarn_scale(factor, 1);
+  return more * (mscale != 0 && all != 0 ? yarn_scale(factor, mscale) / yarn_scale(factor, all) : yarn_scale(factor, 1));
 }
 
 // The pair of dimensions between which frequencies pass from untouched to divided by the factor.
@@ -109,9 +117,10 @@ void use_yarn(const Setting& s, format::fb::RopeT& rope) {
   const auto [low, high_said] = yarn_range(s);
   const double high = low == high_said ? high_said + 0.001 : high_said;
   const Frequencies powers = wave_powers(s.theta, s.dim);
+  const auto extrapolated = static_cast<float>(s.fields.number("extrapolation_factor", 1));
   for (size_t j = 0; j < powers.size(); ++j) {
     const float ramp = std::clamp((static_cast<float>(j) - static_cast<float>(low)) / static_cast<float>(high - low), 0.0f, 1.0f);
-    const float kept = 1 - ramp;
+    const float kept = (1 - ramp) * extrapolated;
     rope.inv_freq[j] = 1.0f / (static_cast<float>(factor) * powers[j]) * (1 - kept) + 1.0f / powers[j] * kept;
   }
 }
@@ -126,15 +135,21 @@ const std::vector<Kind>& kinds() {
   static const std::vector<Kind> table{
       {"default", [](const Setting&, format::fb::RopeT&) {}, {}},
       {"linear", use_linear, {}},
-      {"dynamic", use_dynamic, {}},
+      {"dynamic", use_dynamic, {"alpha"}},
       {"llama3", use_llama3, {"low_freq_factor", "high_freq_factor"}},
-      {"yarn", use_yarn, {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}},
+      {"yarn",
+       use_yarn,
+       {"attention_factor", "attn_factor", "apply_yarn_scaling", "beta_fast", "beta_slow", "extrapolation_factor", "mscale",
+        "mscale_all_dim", "truncate"}},
+      {"mrope", [](const Setting&, format::fb::RopeT&) {}, {}},  // text has the same position in all its sections
   };
   return table;
 }
 
+std::string_view type_of(const JsonObject& fields) { return fields.string("rope_type").value_or(fields.string("type").value_or("default")); }
+
 const Kind& find_kind(const JsonObject& fields) {
-  const std::string_view name = fields.string("rope_type").value_or(fields.string("type").value_or("default"));
+  const std::string_view name = type_of(fields);
   std::string known;
   for (const Kind& kind : kinds()) {
     if (kind.name == name) return kind;
@@ -143,41 +158,72 @@ const Kind& find_kind(const JsonObject& fields) {
   fail(GPTQ_E_UNSUPPORTED, "'", fields.where(), "': rope type '", name, "' is not supported; these are: ", known);
 }
 
+// Keys that every kind may have; mrope's sections are the same for text alone.
+constexpr std::string_view common_keys[] = {
+    "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "finetuned",
+    "mrope_section", "mrope_interleaved"};
+// Keys of kinds that are not among ours.
+constexpr std::string_view foreign_keys[] = {"short_factor", "long_factor", "short_mscale", "long_mscale"};
+
+enum class KeyUse { own, leftover, unknown };
+
+KeyUse use_of(std::string_view key, const Kind& kind) {
+  const auto holds = [&](const auto& keys) { return std::find(std::begin(keys), std::end(keys), key) != std::end(keys); };
+  if (holds(common_keys) || holds(kind.keys)) return KeyUse::own;
+  const bool others = std::any_of(kinds().begin(), kinds().end(), [&](const Kind& other) { return holds(other.keys); });
+  return others || holds(foreign_keys) ? KeyUse::leftover : KeyUse::unknown;
+}
+
 void refuse_unknown_keys(const JsonObject& fields, const Kind& kind) {
-  static constexpr std::string_view common[] = {
-      "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "finetuned"};
-  for (const auto field : fields.fields()) {
-    const auto is_key = [&](std::string_view key) { return key == field.key; };
-    if (field.value.is_null() || std::any_of(std::begin(common), std::end(common), is_key) ||
-        std::any_of(kind.keys.begin(), kind.keys.end(), is_key))
-      continue;
-    fail(GPTQ_E_UNSUPPORTED, "'", fields.where(), "': '", field.key, "' is not supported with rope type '", kind.name, "'");
-  }
+  for (const auto field : fields.fields())
+    if (!field.value.is_null() && use_of(field.key, kind) == KeyUse::unknown)
+      fail(GPTQ_E_UNSUPPORTED, "'", fields.where(), "': '", field.key, "' is not supported with rope type '", kind.name, "'");
+}
+
+// The object that has the settings, where there is one.
+std::optional<JsonObject> scaling_of(const JsonObject& config) {
+  const auto scaling = config.object("rope_scaling");
+  return scaling ? scaling : config.object("rope_parameters");
 }
 
 }  // namespace
 
+void warn_of_rope(const JsonObject& config, const Options& options) {
+  const auto fields = scaling_of(config);
+  for (const Kind& kind : kinds()) {
+    if (!fields || type_of(*fields) != kind.name) continue;  // longrope is read elsewhere
+    for (const auto field : fields->fields())
+      if (!field.value.is_null() && use_of(field.key, kind) == KeyUse::leftover)
+        options.warn(fields->where() + ": '" + std::string(field.key) + "' belongs to another rope type than '" + std::string(kind.name) +
+                     "' and is left out");
+  }
+}
+
 std::string rope_settings(const JsonObject& config) {
-  const auto scaling = config.object("rope_scaling"), parameters = config.object("rope_parameters");
-  if (!scaling && !parameters) return {};
-  const JsonObject& fields = scaling ? *scaling : *parameters;
+  const auto found = scaling_of(config);
+  if (!found) return {};
+  const JsonObject& fields = *found;
   const Kind& kind = find_kind(fields);
-  if (kind.name == "default") return {};
+  if (kind.name == "default" || kind.name == "mrope") return {};
   constexpr std::string_view original = "original_max_position_embeddings";
   constexpr std::string_view elsewhere[] = {"type", "rope_type", "rope_theta", "partial_rotary_factor", original};
   JsonWriter out;
   out.add("rope_type", kind.name);
   if (config.has(original) || fields.has(original)) out.add(original, (config.has(original) ? config : fields).count(original));
   for (const auto field : fields.fields())
-    if (!field.value.is_null() && std::find(std::begin(elsewhere), std::end(elsewhere), field.key) == std::end(elsewhere))
+    if (!field.value.is_null() && use_of(field.key, kind) == KeyUse::own && !field.key.starts_with("mrope_") &&
+        std::find(std::begin(elsewhere), std::end(elsewhere), field.key) == std::end(elsewhere))
       out.add_raw(field.key, simdjson::minify(field.value));
+  // transformers does not know attn_factor: with both, it and vLLM compute the same.
+  if (kind.name == "yarn" && fields.has("attn_factor") && fields.has("factor") && !fields.has("attention_factor"))
+    out.add("attention_factor", yarn_attention({fields, 1, 0, 0, 0}, fields.number("factor", 1)));
   return out.object();
 }
 
 format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions) {
-  const auto scaling = config.object("rope_scaling"), parameters = config.object("rope_parameters");
-  const bool given = scaling || parameters;
-  const JsonObject fields = scaling ? *scaling : parameters ? *parameters : config;
+  const auto scaling = scaling_of(config);
+  const bool given = scaling.has_value();
+  const JsonObject fields = given ? *scaling : config;
   const Kind& kind = given ? find_kind(fields) : kinds().front();
   if (given) refuse_unknown_keys(fields, kind);
 

@@ -7,6 +7,7 @@
 #include <array>
 
 #include "base/checked.h"
+#include "base/file_kind.h"
 
 namespace gptq::convert {
 namespace {
@@ -43,9 +44,11 @@ uint64_t header_size(const base::Source& source, std::string_view file) {
   source.read_at(0, bytes);
   uint64_t size = 0;
   for (int i = 7; i >= 0; --i) size = size << 8 | static_cast<uint64_t>(bytes[static_cast<size_t>(i)]);
-  if (size > header_bytes_max)
+  if (size > header_bytes_max) {
+    if (const std::string_view kind = base::kind_of_file(source); !kind.empty()) fail(GPTQ_E_FORMAT, "'", file, "' is ", kind);
     fail(GPTQ_E_FORMAT, "'", file, "': a header of ", size, " bytes, at most ", header_bytes_max,
          " are allowed: is it a safetensors file?");
+  }
   if (size > source.size() - 8)
     fail(GPTQ_E_FORMAT, "'", file, "': the header of ", size, " bytes passes the end of the file: the download is not complete");
   return size;
@@ -117,8 +120,10 @@ class EntryReader {
   TensorEntry entry_{};
 };
 
+// Some writers say null where they have none.
 void check_metadata(std::string_view file, element value) {
   simdjson::dom::object fields;
+  if (value.is_null()) return;
   if (value.get_object().get(fields)) fail(GPTQ_E_FORMAT, "'", file, "': __metadata__ must be an object");
   for (const auto field : fields)
     if (!field.value.is_string()) fail(GPTQ_E_FORMAT, "'", file, "': __metadata__ '", field.key, "' must be a string");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensors of a checkpoint folder: one safetensors file, or shards with an index.
+// The tensors of a checkpoint folder: one safetensors file, or shards, with an index or without.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,9 +11,15 @@
 
 namespace gptq::convert {
 
+struct FolderOptions {
+  std::vector<std::string> names;  // file names without their ending, which are looked for before "model"
+  std::function<void(std::string_view)> warn = [](std::string_view) {};
+};
+
 class TensorFolder {
  public:
-  explicit TensorFolder(const std::string& folder);
+  // Which files are the model (files.h) is decided as transformers does it, with a warning where the folder contradicts itself.
+  explicit TensorFolder(const std::string& folder, const FolderOptions& options = {});
 
   // NULL where there is none.
   const TensorEntry* find(const std::string& name) const;
@@ -23,6 +30,8 @@ class TensorFolder {
   // The file a tensor is in, for messages.
   std::string_view file_of(const TensorEntry& entry) const { return shards_[places_.at(entry.name).shard].name; }
   std::vector<std::string_view> names() const;
+  // The files that are read, in the order of their names.
+  std::vector<std::string_view> files() const;
 
  private:
   struct Shard {
@@ -33,8 +42,8 @@ class TensorFolder {
     TensorEntry entry;
     size_t shard;
   };
-  void add_shard(const std::string& folder, const std::string& name);
-  void add_indexed(const std::string& folder, const std::string& index);
+  using FileOfTensor = std::map<std::string, std::string, std::less<>>;
+  void add_shard(const std::string& folder, const std::string& name, const FileOfTensor& map);
 
   std::vector<Shard> shards_;
   std::map<std::string, Place, std::less<>> places_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/checked.h"
+#include "base/file_kind.h"
 #include "format/container.h"
 #include "format/header.h"
 
@@ -18,11 +19,21 @@ using base::fail_at;
 
 std::string_view view(const flatbuffers::String* text) { return {text->c_str(), text->size()}; }
 
+void refuse_other_kinds(const base::Source& source) {
+  if (const std::string_view kind = base::kind_of_file(source); !kind.empty()) fail(GPTQ_E_FORMAT, "not a .gptq file, but ", kind);
+}
+
 Header read_header(const base::Source& source) {
   Header header;
-  if (source.size() < sizeof header) fail(GPTQ_E_FORMAT, "not a .gptq file: ", source.size(), " bytes are less than its header");
+  if (source.size() < sizeof header) {
+    refuse_other_kinds(source);
+    fail(GPTQ_E_FORMAT, "not a .gptq file: ", source.size(), " bytes are less than its header");
+  }
   source.read_at(0, std::as_writable_bytes(std::span(&header, 1)));
-  if (std::memcmp(header.magic, header_magic, sizeof header.magic) != 0) fail(GPTQ_E_FORMAT, "not a .gptq file: its first bytes differ");
+  if (std::memcmp(header.magic, header_magic, sizeof header.magic) != 0) {
+    refuse_other_kinds(source);
+    fail(GPTQ_E_FORMAT, "not a .gptq file: its first bytes differ");
+  }
   if (header.major != version_major)
     fail(GPTQ_E_UNSUPPORTED, "file format version ", header.major, ".", header.minor, "; this build reads ", version_major,
         ".x: convert the model anew");
@@ -102,7 +113,7 @@ void check_manifest(const fb::Manifest& manifest, uint64_t end, std::pmr::memory
 
 void check_hash(const fb::Chunk& chunk, uint64_t hash) {
   if (hash != chunk.hash())
-    fail_at(GPTQ_E_CHECKSUM, chunk.offset(), "the file is damaged at byte ", chunk.offset(), ": copy or download it again");
+    fail_at(GPTQ_E_CHECKSUM, chunk.offset(), "the file is damaged in the chunk at byte ", chunk.offset(), ": copy or download it again");
 }
 
 // Straight to its place, each piece hashed while the caches hold it; the padding is hashed behind.

@@ -88,6 +88,50 @@ TEST(HfConfig, RefusesWhatWouldChangeResults) {
   EXPECT_REFUSED(model_of(R"({"architectures":["LlamaForCausalLM"],"hidden_act":"gelu"})"), "hidden_act 'gelu'");
 }
 
+TEST(HfConfig, ClassOrModelType) {
+  const auto class_of = [](const std::string& fields) {
+    const JsonDocument config("config.json", "{" + fields + "}");
+    if (const Architecture* found = find_architecture(config.root())) return found->name;
+    if (const Family* family = find_family(config.root())) return family->classes.at(0);
+    refuse_architecture(config.root());
+  };
+  EXPECT_EQ(class_of(R"("model_type":"llama")"), "LlamaForCausalLM");
+  for (const char* none : {"null", "[]", "[null]"})
+    EXPECT_EQ(class_of(R"("architectures":)" + std::string(none) + R"(,"model_type":"qwen2")"), "Qwen2ForCausalLM") << none;
+  EXPECT_EQ(class_of(R"("architectures":"MistralForCausalLM")"), "MistralForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["LLaMAForCausalLM"])"), "LlamaForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["Qwen3ForCausalLM"],"model_type":"llama")"), "Qwen3ForCausalLM");  // the class is what was trained
+  EXPECT_EQ(class_of(R"("architectures":null,"model_type":"mixtral")"), "MixtralForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":"MixtralForCausalLM")"), "MixtralForCausalLM");
+  EXPECT_REFUSED(class_of(R"("model_type":"bert")"), "'bert' is not supported");
+  EXPECT_REFUSED(class_of(R"("architectures":["BitnetForCausalLM"],"model_type":"llama")"), "'BitnetForCausalLM' is not supported");
+  EXPECT_REFUSED(class_of(R"("architectures":["LlamaForSequenceClassification"],"model_type":"llama")"), "is not supported");
+  EXPECT_REFUSED(class_of(R"("model_type":1)"), "must be a string");
+  EXPECT_REFUSED(class_of(""), "model_type");
+}
+
+// What Python's json writes beside JSON's numbers.
+TEST(HfConfig, NotANumber) {
+  for (const char* value : {"NaN", "Infinity", "-Infinity", R"([NaN,{"NaN":-Infinity},"\"NaN"])"}) {
+    const HfModel m = model_of(config_text("LlamaForCausalLM", R"(,"attention_dropout":)" + std::string(value) + R"(,"head_dim":24)"));
+    EXPECT_EQ(m.spec.head_dim, 24u) << value;
+  }
+  const JsonDocument document("d", R"({"a":"NaN, \" Infinity","b":NaN})");
+  EXPECT_EQ(document.root().string("a"), "NaN, \" Infinity");
+  for (const char* value : {"NaN", "Infinity", "-Infinity"}) {
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"rms_norm_eps":)" + std::string(value))), "'rms_norm_eps' must be a number");
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"head_dim":)" + std::string(value))), "'head_dim' must be a whole number");
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"final_logit_softcapping":)" + std::string(value))), "would change");
+  }
+  for (const char* value : {"nan", "-NaN", "+Infinity", "Inf", "NaN1"})
+    EXPECT_REFUSED(JsonDocument("d", R"({"a":)" + std::string(value) + "}"), "no valid JSON");
+}
+
+TEST(HfConfig, SaysWhatElseAFileIs) {
+  EXPECT_REFUSED(JsonDocument("config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"), "'config.json' is a git-lfs pointer");
+  EXPECT_REFUSED(JsonDocument("config.json", "<!DOCTYPE html>"), "'config.json' is a web page");
+}
+
 TEST(HfConfig, RefusesNonsense) {
   // Sizes that would cost memory or time before the model's own checks see them.
   EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"head_dim":2147483647)")), "head_dim");
@@ -159,9 +203,88 @@ TEST(HfRope, PartialAndRefused) {
                  "'longrope' is not supported; these are: default, linear, dynamic, llama3, yarn");
   EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear"}})"), "'factor' is missing");
   EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":0}})"), "'factor' must be positive");
-  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":2,"mrope_section":[1]}})"), "'mrope_section' is not supported");
+  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":2,"llama_4_scaling_beta":1}})"), "'llama_4_scaling_beta' is not supported");
   EXPECT_REFUSED(rope_of(R"({"rope_parameters":{"full_attention":{"rope_type":"default"}}})"), "'full_attention' is not supported");
   EXPECT_REFUSED(rope_of(R"({"rope_theta":-1})"), "rope_theta");
+}
+
+format::fb::RopeT rope_of(const std::string& fields) {
+  return read_rope(JsonDocument("config.json", R"({"rope_scaling":{)" + fields + "}}").root(), 16, 256);
+}
+
+std::string rope_warnings(const std::string& fields) {
+  std::string said;
+  const Options options{[&](std::string_view text) { said += std::string(text) + "\n"; }};
+  warn_of_rope(JsonDocument("config.json", R"({"rope_scaling":{)" + fields + "}}").root(), options);
+  return said;
+}
+
+TEST(HfRope, KeysOfOtherTypesAreLeftOut) {
+  const struct {
+    const char *own, *leftover;
+  } cases[] = {
+      {R"("type":"linear","factor":2.0)", R"("low_freq_factor":1.0,"high_freq_factor":4.0,"beta_fast":32,"attn_factor":2)"},
+      {R"("type":"dynamic","factor":2.0)", R"("mscale":0.7,"short_factor":[1,2],"long_factor":[1,2])"},
+      {R"("rope_type":"default")", R"("alpha":1000,"beta_slow":1,"truncate":false)"},
+      {R"("rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0)", R"("attention_factor":3,"long_mscale":2)"},
+      {R"("rope_type":"yarn","factor":4.0)", R"("low_freq_factor":1.0,"alpha":3,"short_mscale":1)"},
+  };
+  for (const auto& c : cases) {
+    const auto clean = rope_of(c.own), both = rope_of(std::string(c.own) + "," + c.leftover);
+    EXPECT_EQ(clean.inv_freq, both.inv_freq) << c.own;
+    EXPECT_EQ(clean.scale, both.scale) << c.own;
+    EXPECT_EQ(clean.dynamic_factor, both.dynamic_factor) << c.own;
+    EXPECT_EQ(rope_warnings(c.own), "");
+    const std::string said = rope_warnings(std::string(c.own) + "," + c.leftover);
+    EXPECT_GE(std::count(said.begin(), said.end(), '\n'), 2) << said;
+    const std::string config = R"({"rope_scaling":{)" + std::string(c.own) + "," + c.leftover + "}}";
+    const std::string written = rope_settings(JsonDocument("config.json", config).root());  // of an exported config.json
+    if (!written.empty()) {
+      EXPECT_EQ(rope_warnings(written.substr(1, written.size() - 2)), "") << written;
+    }
+  }
+  EXPECT_EQ(rope_warnings(R"("rope_type":"linear","factor":2,"low_freq_factor":null)"), "");
+}
+
+// Text has the same position in all sections.
+TEST(HfRope, SectionsOfPicturesAreTheSameForText) {
+  const auto plain = rope_of(R"("rope_type":"default")");
+  for (const char* fields : {R"("type":"mrope","mrope_section":[2,3,3])", R"("rope_type":"default","type":"mrope","mrope_section":[2,3,3])",
+                             R"("rope_type":"default","mrope_section":[2,3,3],"mrope_interleaved":true)"}) {
+    EXPECT_EQ(rope_of(fields).inv_freq, plain.inv_freq) << fields;
+    EXPECT_EQ(rope_warnings(fields), "") << fields;
+    const std::string config = R"({"rope_scaling":{)" + std::string(fields) + "}}";
+    EXPECT_EQ(rope_settings(JsonDocument("config.json", config).root()), "");
+  }
+  EXPECT_EQ(rope_of(R"("type":"linear","factor":2,"mrope_section":[2,3,3])").inv_freq, rope_of(R"("type":"linear","factor":2)").inv_freq);
+}
+
+// vLLM and llama.cpp: attn_factor multiplies 0.1 ln(factor) + 1; transformers: attention_factor stands for the whole.
+TEST(HfRope, AttentionFactors) {
+  const auto scale = [](const std::string& more) { return rope_of(R"("rope_type":"yarn","factor":4.0)" + more).scale; };
+  const double of_factor = 0.1 * std::log(4.0) + 1;
+  EXPECT_FLOAT_EQ(scale(""), static_cast<float>(of_factor));
+  EXPECT_FLOAT_EQ(scale(R"(,"attn_factor":0.8782488562869419)"), 1.0f);
+  EXPECT_FLOAT_EQ(scale(R"(,"attn_factor":1.5)"), static_cast<float>(1.5 * of_factor));
+  EXPECT_FLOAT_EQ(scale(R"(,"attn_factor":1.5,"attention_factor":0.25)"), 0.25f);
+  EXPECT_FLOAT_EQ(scale(R"(,"attn_factor":2,"mscale":0.707,"mscale_all_dim":0.5)"),
+                  static_cast<float>(2 * (0.0707 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1)));
+  EXPECT_FLOAT_EQ(scale(R"(,"attn_factor":1.5,"apply_yarn_scaling":false)"), 1.5f);
+  // An exported config.json has both, so that transformers computes what vLLM does.
+  const JsonDocument config("config.json", R"({"rope_scaling":{"rope_type":"yarn","factor":4.0,"attn_factor":1.5}})");
+  const std::string written = rope_settings(config.root());
+  EXPECT_NE(written.find("\"attn_factor\": 1.5"), std::string::npos) << written;
+  EXPECT_FLOAT_EQ(rope_of(written.substr(1, written.size() - 2)).scale, static_cast<float>(1.5 * of_factor));
+}
+
+TEST(HfRope, AlphaIsOneThetaForAllLengths) {
+  const auto rope = rope_of(R"("type":"dynamic","alpha":1000.0,"factor":1.0)");
+  EXPECT_EQ(rope.dynamic_factor, 0);
+  const double theta = 10000 * std::pow(1000.0, 16.0 / 14);
+  for (size_t j = 0; j < rope.inv_freq.size(); ++j) {
+    const double expected = std::pow(theta, -static_cast<double>(j) / 8);
+    EXPECT_NEAR(rope.inv_freq[j], expected, 3e-7 * expected) << j;
+  }
 }
 
 TEST(HfMetadata, Generation) {

@@ -145,6 +145,14 @@ TEST(QuantConfig, KeysAndPlaces) {
     EXPECT_EQ(config_of("{}", R"({"meta":{"quantizer":"gptqmodel:)" + std::string(version) + "\"}}")->wrong_3bit, wrong) << version;
 }
 
+TEST(QuantConfig, NamesOfTheWeights) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(config_of("{}", R"({"bits":4,"group_size":128})")->file_names, Names{"gptq_model-4bit-128g"});
+  EXPECT_EQ(config_of("{}", R"({"bits":4,"group_size":128,"model_file_base_name":null})")->file_names, Names{"gptq_model-4bit-128g"});
+  EXPECT_EQ(config_of("{}", R"({"bits":4,"model_file_base_name":"net"})")->file_names, Names{"net"});
+  EXPECT_EQ(config_of("{}", R"({"bits":4,"model_file_base_name":"net.safetensors"})")->file_names, Names{"net"});
+}
+
 TEST(QuantConfig, RefusesOtherFormatsByName) {
   const struct {
     const char *fields, *words;
@@ -190,11 +198,12 @@ class LayerFolder {
   static uint32_t code(uint32_t row, uint32_t i) { return row * 7 + i * 3; }
   void add_g_idx(const std::vector<int32_t>& values) { tensors["m.g_idx"] = tensor("I32", {values.size()}, values); }
 
-  QuantizedWeight read(uint32_t bits, int32_t group_size) {
+  QuantizedWeight read(uint32_t bits, int32_t group_size, bool symmetric = true, bool activation_order = false) {
     warnings.clear();
     folder_.write("model.safetensors", safetensors(tensors));
     QuantConfig config;
-    config.settings = {bits, group_size, true};
+    config.settings = {bits, group_size, symmetric};
+    config.activation_order = activation_order;
     const TensorFolder files(folder_.path());
     const Options options{[this](std::string_view text) { warnings.emplace_back(text); }};
     return read_gptq_linear(files, "m", n_, k_, config, options);
@@ -254,6 +263,85 @@ TEST(GptqLinear, GroupIndex) {
   EXPECT_REFUSED(layer.read(4, 32), "where I32 [64] belongs");
 }
 
+template <class T>
+void check_group_index_as(const char* dtype, const std::vector<uint64_t>& shape) {
+  LayerFolder layer(16, 64, 4, 2);
+  std::vector<T> groups(64);
+  for (size_t i = 0; i < groups.size(); ++i) groups[i] = static_cast<T>(i / 3 % 2);
+  layer.tensors["m.g_idx"] = tensor(dtype, shape, groups);
+  const auto read = layer.read(4, 32).g_idx;
+  ASSERT_EQ(read.size(), groups.size()) << dtype;
+  for (size_t i = 0; i < groups.size(); ++i) EXPECT_EQ(read[i], static_cast<int32_t>(i / 3 % 2)) << dtype;
+  for (const T bad : {static_cast<T>(2), static_cast<T>(~T{0}), static_cast<T>(T{1} << (8 * sizeof(T) - 1))}) {
+    groups[63] = bad;
+    layer.tensors["m.g_idx"] = tensor(dtype, shape, groups);
+    EXPECT_REFUSED(layer.read(4, 32), "holds group");
+  }
+}
+
+TEST(GptqLinear, GroupIndexOfEveryInteger) {
+  check_group_index_as<int64_t>("I64", {64});
+  check_group_index_as<uint64_t>("U64", {64});
+  check_group_index_as<int32_t>("I32", {1, 64});
+  check_group_index_as<uint32_t>("U32", {64, 1});
+  check_group_index_as<int16_t>("I16", {64});
+  check_group_index_as<uint16_t>("U16", {64});
+  check_group_index_as<int8_t>("I8", {64});
+  check_group_index_as<uint8_t>("U8", {64});
+  LayerFolder layer(16, 64, 4, 2);
+  layer.tensors["m.g_idx"] = tensor("F32", {64}, std::vector<float>(64));
+  EXPECT_REFUSED(layer.read(4, 32), "where I32 [64] belongs");
+  layer.tensors["m.g_idx"] = tensor("I64", {32}, std::vector<int64_t>(32));
+  EXPECT_REFUSED(layer.read(4, 32), "where I32 [64] belongs");
+}
+
+TEST(GptqLinear, GroupIndexEmptyOrMissing) {
+  LayerFolder layer(16, 64, 4, 2);
+  const QuantizedWeight without = layer.read(4, 32);
+  EXPECT_TRUE(without.g_idx.empty() && layer.warnings.empty());
+  for (const char* dtype : {"I32", "I64", "F32"}) {
+    layer.tensors["m.g_idx"] = tensor(dtype, {0}, std::vector<int32_t>());
+    EXPECT_TRUE(std::ranges::equal(layer.read(4, 32).codes, without.codes));
+    EXPECT_TRUE(layer.warnings.empty());
+  }
+  layer.read(4, 32, true, true);
+  ASSERT_EQ(layer.warnings.size(), 1u);
+  EXPECT_NE(layer.warnings[0].find("desc_act, but there is no g_idx"), std::string::npos);
+}
+
+TEST(GptqLinear, ZerosMissingWhereSymmetric) {
+  for (const uint32_t bits : {2u, 3u, 4u, 8u}) {
+    LayerFolder layer(16, 64, bits, 2);
+    const QuantizedWeight with = layer.read(bits, 32);
+    for (int empty = 0; empty < 2; ++empty) {
+      layer.tensors.erase("m.qzeros");
+      if (empty) layer.tensors["m.qzeros"] = tensor("I32", {0}, std::vector<int32_t>());
+      const QuantizedWeight without = layer.read(bits, 32);
+      EXPECT_TRUE(with.zeros.empty() && without.zeros.empty() && std::ranges::equal(with.codes, without.codes)) << bits;
+      EXPECT_TRUE(layer.warnings.empty());
+    }
+    EXPECT_REFUSED(layer.read(bits, 32, false), "qzeros");
+  }
+}
+
+TEST(GptqLinear, SaysWhereNothingIsQuantized) {
+  TemporaryFolder folder;
+  std::vector<std::string> warnings;
+  const Options options{[&](std::string_view text) { warnings.emplace_back(text); }};
+  QuantConfig config;
+  config.file = "config.json: quantization_config";
+  config.settings.bits = 4;
+  folder.write("model.safetensors", safetensors({{"m.weight", tensor<float>("F32", {1}, {1})}}));
+  warn_of_no_quantized(TensorFolder(folder.path()), folder.path(), config, options);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings[0].find("; '"), std::string::npos) << warnings[0];
+  folder.write("net.safetensors", safetensors({{"m.qweight", tensor<int32_t>("I32", {1}, {1})}}));
+  warn_of_no_quantized(TensorFolder(folder.path()), folder.path(), config, options);
+  EXPECT_NE(warnings.at(1).find("; 'net.safetensors' is another file"), std::string::npos) << warnings[1];
+  warn_of_no_quantized(TensorFolder(folder.path(), {.names = {"net"}}), folder.path(), config, options);
+  EXPECT_EQ(warnings.size(), 2u);
+}
+
 TEST(GptqLinear, RefusesWrongTensors) {
   const LayerFolder good(16, 64, 4, 2);
   const auto read = [&](const char* name, const RawTensor& t) {
@@ -272,7 +360,7 @@ TEST(GptqLinear, RefusesWrongTensors) {
   EXPECT_REFUSED(read("m.scales", tensor("F16", {2, 16}, std::vector<uint16_t>(32, 0x7E00))), "NaN or infinity");
   LayerFolder missing(16, 64, 4, 2);
   missing.tensors.erase("m.qzeros");
-  EXPECT_REFUSED(missing.read(4, 32), "no tensor 'm.qzeros'");
+  EXPECT_REFUSED(missing.read(4, 32, false), "no tensor 'm.qzeros'");
 }
 
 }  // namespace

@@ -23,6 +23,15 @@ TEST(Safetensors, ReadsWhatItShould) {
   EXPECT_EQ(describe(entries[1]), "F16 [2, 3]");
   EXPECT_EQ(entries[1].bytes, 12u);
   EXPECT_EQ(entries[2].bytes, 0u);
+  EXPECT_EQ(header_of(safetensors(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")).size(), 1u);
+}
+
+TEST(Safetensors, SaysWhatElseItIs) {
+  const std::string rest(400, 'x');
+  EXPECT_REFUSED(header_of("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5\n"), "is a git-lfs pointer, not the file itself");
+  EXPECT_REFUSED(header_of("<!DOCTYPE html><html>" + rest), "a web page");
+  EXPECT_REFUSED(header_of("PK\3\4" + rest), "zip archive");
+  EXPECT_REFUSED(header_of("GGUF\3" + rest), "a GGUF file");
 }
 
 TEST(Safetensors, RefusesEveryBrokenRule) {
@@ -103,13 +112,20 @@ TEST(TensorFolder, RefusesFolders) {
   EXPECT_REFUSED(TensorFolder(several.path()), "add the index");
 }
 
-std::string index_failure(const std::string& index) {
+// What happens to a folder with one.safetensors (a), two.safetensors (b), again.safetensors (a) and this index: a failure, or warnings.
+std::string outcome_of_index(const std::string& index) {
   const TemporaryFolder folder;
   folder.write("one.safetensors", byte_tensor("a"));
   folder.write("two.safetensors", byte_tensor("b"));
   folder.write("again.safetensors", byte_tensor("a"));
   folder.write("model.safetensors.index.json", index);
-  return failure_of([&] { TensorFolder tensors(folder.path()); });
+  std::string warnings;
+  try {
+    TensorFolder tensors(folder.path(), {.warn = [&](std::string_view text) { warnings += std::string(text) + "\n"; }});
+  } catch (const base::Failure& failure) {
+    return "refused: " + std::string(failure.detail.message);
+  }
+  return warnings;
 }
 
 TEST(TensorFolder, ChecksTheIndex) {
@@ -117,7 +133,9 @@ TEST(TensorFolder, ChecksTheIndex) {
     const char *index, *words;
   } cases[] = {
       {"{", "no valid JSON"},
+      {"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"},
       {"{}", "weight_map"},
+      {R"({"weight_map":{}})", "names no file"},
       {R"({"weight_map":[]})", "must be an object"},
       {R"({"weight_map":{"a":1}})", "must name a file"},
       {R"({"weight_map":{"a":"../one.safetensors"}})", "without any path"},
@@ -125,13 +143,96 @@ TEST(TensorFolder, ChecksTheIndex) {
       {R"({"weight_map":{"a":"sub\\one.safetensors"}})", "without any path"},
       {R"({"weight_map":{"a":".."}})", "without any path"},
       {R"({"weight_map":{"a":"one.bin"}})", "without any path"},
-      {R"({"weight_map":{"a":"three.safetensors"}})", "cannot open"},
-      {R"({"weight_map":{"a":"one.safetensors","c":"two.safetensors"}})", "not there"},
-      {R"({"weight_map":{"a":"two.safetensors","b":"one.safetensors"}})", "not there"},
+      {R"({"weight_map":{"a":"three.safetensors"}})", "'three.safetensors', which is not there"},
+      {R"({"weight_map":{"a":"one.safetensors","c":"three.safetensors"}})", "which is not there: the download is not complete"},
       {R"({"weight_map":{"a":"one.safetensors","a":"two.safetensors"}})", "twice"},
-      {R"({"weight_map":{"a":"one.safetensors","b":"again.safetensors"}})", "and again in"},
+      {R"({"weight_map":{"x":"one.safetensors","y":"again.safetensors"}})", "and again in"},
   };
-  for (const auto& c : cases) EXPECT_NE(index_failure(c.index).find(c.words), std::string::npos) << index_failure(c.index);
+  for (const auto& c : cases) {
+    const std::string outcome = outcome_of_index(c.index);
+    EXPECT_TRUE(outcome.starts_with("refused: ")) << c.index;
+    EXPECT_NE(outcome.find(c.words), std::string::npos) << outcome;
+  }
+}
+
+TEST(TensorFolder, ReadsWithAStaleIndex) {
+  EXPECT_EQ(outcome_of_index(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})"), "");
+  EXPECT_EQ(outcome_of_index(R"({"weight_map":{"a":"one.safetensors"}})"), "");
+  EXPECT_NE(outcome_of_index(R"({"weight_map":{"a":"one.safetensors","c":"two.safetensors"}})").find("1 tensor is not in the file it says, such as 'c'"),
+            std::string::npos);
+  EXPECT_NE(outcome_of_index(R"({"weight_map":{"a":"two.safetensors","b":"one.safetensors"}})").find("2 tensors are"), std::string::npos);
+  // Where two files have the same tensor, the index decides.
+  EXPECT_EQ(outcome_of_index(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})"), "");
+  EXPECT_NE(outcome_of_index(R"({"weight_map":{"a":"again.safetensors","b":"one.safetensors"}})").find("such as 'b'"), std::string::npos);
+}
+
+// Files of one tensor each, whose value is the file's place in the list; index: "" = none.
+struct Choice {
+  const char* what;
+  std::vector<std::string> files;
+  std::string index, name;
+  std::vector<std::string> expected;
+  const char* words;  // of the warning, or of the failure where nothing is expected
+};
+
+TEST(TensorFolder, ChoosesTheFiles) {
+  const std::string shard = "model-00001-of-00002.safetensors", other = "model-00002-of-00002.safetensors", whole = "model.safetensors";
+  const auto map = [](const std::vector<std::string>& files) {
+    std::string text;
+    for (const std::string& file : files) text += (text.empty() ? "" : ",") + ("\"" + file + "\":\"" + file + "\"");
+    return "{\"weight_map\":{" + text + "}}";
+  };
+  const Choice choices[] = {
+      {"shards by their index", {shard, other}, map({shard, other}), "", {shard, other}, ""},
+      {"the whole file, not an index of other files", {shard, other, whole}, map({shard, other}), "", {whole}, "does not name"},
+      {"the whole file, the index's shards are gone", {whole}, map({shard, other}), "", {whole}, "does not name"},
+      {"an index of the whole file", {whole}, map({whole}), "", {whole}, ""},
+      {"an index of the whole file and another", {whole, "more.safetensors"}, map({whole, "more.safetensors"}), "",
+       {whole, "more.safetensors"}, ""},
+      {"a broken index beside the whole file", {whole}, "{", "", {whole}, "does not name"},
+      {"an index that leaves out a shard", {shard, other}, map({shard}), "", {shard, other}, "leaves out"},
+      {"an index of shards that are gone, and one other file", {"gptq_model-4bit-128g.safetensors"}, map({shard, other}), "",
+       {"gptq_model-4bit-128g.safetensors"}, "which is not there"},
+      {"half a download", {shard}, map({shard, other}), "", {}, "the download is not complete"},
+      {"half a download without an index", {other}, "", "", {}, "shard 1 of 2"},
+      {"shards without an index", {shard, other}, "", "", {shard, other}, ""},
+      {"shards with a broken index", {shard, other}, "[]", "", {shard, other}, "is read without an index"},
+      {"two of three shards", {"model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"}, "", "", {}, "shard 2 of 3"},
+      {"shards of another name", {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, "", "", {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, ""},
+      {"shards of two models", {"m-1-of-2.safetensors", "n-2-of-2.safetensors"}, "", "", {}, "add the index"},
+      {"the config's name", {"net.safetensors", whole}, "", "net", {"net.safetensors"}, "'model.safetensors' is left out"},
+      {"the config's name before an index", {"net.safetensors", shard, other}, map({shard, other}), "net", {"net.safetensors"},
+       "'model.safetensors.index.json' is left out"},
+      {"the config's name, as shards", {"net-1-of-2.safetensors", "net-2-of-2.safetensors", whole}, "", "net",
+       {"net-1-of-2.safetensors", "net-2-of-2.safetensors"}, "is left out"},
+      {"the config's name is not there", {whole}, "", "net", {whole}, ""},
+      {"the config's name among others", {"a.safetensors", "b.safetensors"}, "", "b", {"b.safetensors"}, ""},
+      {"nobody says which", {"a.safetensors", "b.safetensors"}, "", "c", {}, "add the index"},
+      {"an adapter beside the model", {"adapter_model.safetensors", "net.safetensors"}, "", "", {"net.safetensors"}, ""},
+      {"an adapter alone", {"adapter_model.safetensors"}, "", "", {}, "has only an adapter"},
+      {"Mistral's consolidated file", {"consolidated.safetensors", "net.safetensors"}, "", "", {"net.safetensors"}, ""},
+      {"the consolidated file alone", {"consolidated.safetensors"}, "", "", {"consolidated.safetensors"}, ""},
+  };
+  for (const Choice& c : choices) {
+    SCOPED_TRACE(c.what);
+    const TemporaryFolder folder;
+    for (const std::string& file : c.files) folder.write(file, byte_tensor(file));
+    if (!c.index.empty()) folder.write("model.safetensors.index.json", c.index);
+    std::string said;
+    FolderOptions options;
+    if (!c.name.empty()) options.names = {c.name};
+    options.warn = [&](std::string_view text) { said += text; };
+    std::vector<std::string> read;
+    try {
+      const TensorFolder tensors(folder.path(), options);
+      for (const std::string_view name : tensors.names()) read.emplace_back(name);
+    } catch (const base::Failure& failure) {
+      said = failure.detail.message;
+    }
+    EXPECT_EQ(read, c.expected) << said;
+    EXPECT_EQ(said.empty(), *c.words == 0) << said;
+    EXPECT_NE(said.find(c.words), std::string::npos) << said;
+  }
 }
 
 TEST(TensorFolder, ReadsShards) {

@@ -363,7 +363,11 @@ TEST(Gguf, RefusedByName) {
   expect("version 1", GPTQ_E_UNSUPPORTED, [](Builder& b) { b.version = 1; });
   expect("big-endian", GPTQ_E_UNSUPPORTED, [](Builder& b) { b.version = 0x03000000; });
   expect("experts", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.count("llama.expert_count", 8); }));
-  expect("split", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.number("split.count", 2, uint16_t{2}); }));
+  expect("part 1 of 2", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.number("split.count", 2, uint16_t{2}); }));
+  expect("part 3 of 4 of a split model: join the parts", GPTQ_E_UNSUPPORTED, [](Builder& b) {  // it says nothing of the model
+    b.dropped = {"general.architecture", "llama.block_count", "llama.embedding_length"};
+    b.more = [](Builder& builder) { builder.number("split.count", 2, uint16_t{4}), builder.number("split.no", 2, uint16_t{2}); };
+  });
   expect("longrope", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.text("llama.rope.scaling.type", "longrope"); }));
   expect("general.alignment", GPTQ_E_FORMAT, with_key([](Builder& b) { b.count("general.alignment", 24); }));
   expect("twice", GPTQ_E_FORMAT, with_key([](Builder& b) { b.text("general.name", "again"); }));
@@ -374,6 +378,20 @@ TEST(Gguf, RefusedByName) {
 }
 
 bool clean(gptq_status status) { return status == GPTQ_E_FORMAT || status == GPTQ_E_UNSUPPORTED || status == GPTQ_E_OUT_OF_MEMORY; }
+
+TEST(Gguf, SaysWhatElseItIs) {
+  const auto message_of = [](std::string text) {
+    text.resize(200, 'x');
+    const auto bytes = std::as_bytes(std::span(text));
+    std::string message;
+    EXPECT_EQ(import(Bytes(bytes.begin(), bytes.end()), &message), GPTQ_E_FORMAT);
+    return message;
+  };
+  EXPECT_NE(message_of("version https://git-lfs.github.com/spec/v1\n").find("a git-lfs pointer"), std::string::npos);
+  EXPECT_NE(message_of("tjgg\3").find("older than GGUF"), std::string::npos);
+  EXPECT_NE(message_of("<!DOCTYPE html>").find("a web page"), std::string::npos);
+  EXPECT_NE(message_of("anything").find("its first bytes differ"), std::string::npos);
+}
 
 TEST(Gguf, EveryTruncationIsRefused) {
   const Bytes file = Builder().build();

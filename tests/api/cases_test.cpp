@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Faults that users of this and other engines reported, each with the right answer (GPTQ_TEST_DATA/cases), and others of their kinds.
+#include <cstdlib>
+#include <filesystem>
+
+#include "converter/calibration.h"
+#include "converter/convert.h"
+#include "converter/json.h"
+#include "fixture.h"
+#include "tests/unit/converter_fixture.h"
+
+namespace gptq::test {
+namespace {
+
+class Case {
+ public:
+  explicit Case(const std::string& name) : folder_(std::string(std::getenv("GPTQ_TEST_DATA")) + "/cases/" + name) {
+    convert::Options options;
+    options.warn = [this](std::string_view text) { warnings_ += std::string(text) + "\n"; };
+    convert::ConvertOptions how;
+    how.replace = true;
+    convert::convert(*convert::open_source(folder_ + "/input", options), model(), how);
+  }
+  std::string model() const { return target_.file("m.gptq"); }
+  std::string file(const std::string& name) const { return folder_ + "/" + name; }
+  const std::string& warnings() const { return warnings_; }
+
+  // The list of expected ids whose key begins with these words.
+  Tokens expected(std::string_view key) const {
+    const auto file = convert::JsonDocument::read(folder_ + "/case.json", "case.json", 1 << 20);
+    Tokens ids;
+    for (const auto field : file.root().object("expected")->fields()) {
+      simdjson::dom::array list;
+      if (!field.key.starts_with(key) || field.value.get(list)) continue;
+      for (const auto id : list) ids.push_back(static_cast<gptq_token>(int64_t(id)));
+    }
+    return ids;
+  }
+  Tokens greedy_ids() const {
+    Chain c(model(), engine_of(GPTQ_ENGINE_EXACT));
+    return greedy(c.engine, c.session, {1, 17, 99, 300, 42}, 16);
+  }
+
+ private:
+  std::string folder_, warnings_;
+  TemporaryFolder target_;
+};
+
+TEST(Cases, right_ids) {
+  if (!std::getenv("GPTQ_TEST_DATA")) GTEST_SKIP() << "GPTQ_TEST_DATA does not name the folder with cases/";
+  const struct {
+    const char *name, *key, *warning;
+  } cases[] = {
+      {"arch-missing", "greedy_ids", ""},
+      {"base-name-ignored", "greedy_ids", "'net-4bit-32g.safetensors' is read, as the quantization config has it"},
+      {"config-nan-literal", "greedy_ids", ""},
+      {"gidx-int64", "greedy_ids", ""},
+      {"rope-linear-leftover-keys", "greedy_ids", "'low_freq_factor' belongs to another rope type than 'linear'"},
+      {"safetensors-metadata-null", "greedy_ids", ""},
+      {"stale-index-other-weights", "greedy_ids", "'model.safetensors.index.json' does not name 'model.safetensors'"},
+      {"sym-qzeros-missing", "greedy_ids", ""},
+      {"yarn-attn-factor", "vLLM", ""},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.name);
+    const Case input(c.name);
+    const Tokens expected = input.expected(c.key);
+    ASSERT_EQ(expected.size(), 16u);
+    EXPECT_EQ(input.greedy_ids(), expected);
+    EXPECT_NE(input.warnings().find(c.warning), std::string::npos) << input.warnings();
+  }
+}
+
+TEST(Cases, gptq_promised_and_not_there) {
+  if (!std::getenv("GPTQ_TEST_DATA")) GTEST_SKIP() << "GPTQ_TEST_DATA does not name the folder with cases/";
+  const Case input("gptq-config-no-gptq-tensors");
+  EXPECT_NE(input.warnings().find("says GPTQ with 4 bits, but no tensor in 'model.safetensors' is quantized"), std::string::npos)
+      << input.warnings();
+}
+
+TEST(Cases, calibration_files_without_a_token) {
+  if (!std::getenv("GPTQ_TEST_DATA")) GTEST_SKIP() << "GPTQ_TEST_DATA does not name the folder with cases/";
+  const Case input("calibration-empty");
+  const base::FileSource model(input.model());
+  for (const char* name : {"empty.txt", "empty-texts.jsonl"})
+    EXPECT_REFUSED(convert::read_calibration({input.file(name)}, model, 256), "holds no token");
+}
+
+TEST(Cases, calibration_kinds) {
+  const base::FileSource model(text_model());
+  const TemporaryFolder folder;
+  const auto tokens = [&](const std::vector<std::string>& names, uint64_t wanted = 100) {
+    std::vector<std::string> paths;
+    for (const std::string& name : names) paths.push_back(folder.file(name));
+    return convert::read_calibration(paths, model, wanted).size();
+  };
+  folder.write("empty.txt", "");
+  folder.write("empty.ids", " \n, ");
+  folder.write("empty.jsonl", "\n  \n");
+  folder.write("texts.jsonl", "{\"text\":\"\"}\n{\"text\":\"\"}\n");
+  folder.write("good.ids", "1,2 3");
+  folder.write("good.txt", "Hello there");
+  folder.write("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
+  for (const char* name : {"empty.txt", "empty.ids", "empty.jsonl", "texts.jsonl"}) {
+    EXPECT_REFUSED(tokens({name}), "holds no token");
+    EXPECT_REFUSED(tokens({"good.ids", name}), "holds no token");  // one among others too
+    EXPECT_EQ(tokens({"good.ids", name}, 3), 3u);                  // where it is not needed, it is not read
+  }
+  EXPECT_REFUSED(tokens({"pointer.txt"}), "git-lfs pointer");
+  EXPECT_EQ(tokens({"good.ids"}), 3u);
+  EXPECT_GT(tokens({"good.ids", "good.txt"}), 3u);
+}
+
+}  // namespace
+}  // namespace gptq::test
