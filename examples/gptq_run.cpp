@@ -79,14 +79,23 @@ std::string stream(Session& session, const Options& o, const gptq_generate_param
   return output.text;
 }
 
+void append_text(Session& session, const std::string& text) {
+  try {
+    session.append(text, GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL);
+  } catch (const Error& error) {
+    if (error.status != GPTQ_E_TEXT) throw;
+    throw Error(error.status, std::string(error.what()) + ": --ids takes token ids");
+  }
+}
+
 void complete(const Model& model, const Options& o, const std::vector<gptq_string>& stops, double load_s) {
-  const auto ids = o.ids ? tool::parse_ids(*o.ids) : model.tokenize(o.prompt.value_or(""), GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL);
   Engine engine(model, o.engine());
   Session session(engine);
-  session.append(ids);
+  if (o.ids) session.append(tool::parse_ids(*o.ids)); else append_text(session, *o.prompt);
+  const size_t n_prompt = session.info().n_tokens;
   stream(session, o, generate_params(o, stops));
   write("\n");
-  report(session.info(), ids.size(), load_s);
+  report(session.info(), n_prompt, load_s);
 }
 
 struct Turn {

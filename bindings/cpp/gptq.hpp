@@ -30,6 +30,7 @@ T make() {
 inline void check(gptq_status status, const gptq_error* err = nullptr) {
   if (status >= 0) return;
   std::string text = err && err->message[0] ? err->message : gptq_status_name(status);
+  if (status == GPTQ_E_TEXT && !(err && err->message[0])) text += ": the model has no tokenizer, or it cannot express the text";
   if (err && err->site[0]) text += std::string(" [") + err->site + "]";
   throw Error(status, text);
 }

@@ -7,6 +7,7 @@
  * Rules that hold for every function here (exceptions are named at the function):
  *   Status    0 or positive is success, negative an error. On error outputs stay untouched and the object is as before the call.
  *   Error     `gptq_error *err` may be NULL; the caller owns it and sets struct_size. No state of an error is kept elsewhere.
+ *             A call that has no err sends the message to the runtime's log (GPTQ_LOG_ERROR).
  *   Structs   struct_size = sizeof(the struct); all other fields zero mean defaults. A shorter struct reads as zero-extended, a longer
  *             one is refused (GPTQ_E_STRUCT_VERSION) if its unknown tail is not zero. Structs only ever grow at their end.
  *   Handles   reference-counted: release or destroy in any order, NULL is fine. A session keeps its engine alive, an engine its
@@ -16,6 +17,8 @@
  *   Threads   runtime and model functions: any thread. An engine with all its sessions is one domain: one thread at a time;
  *             gptq_session_cancel alone may be called from any thread meanwhile. Callbacks run on the thread inside the call
  *             (the allocator also on the library's worker threads).
+ *   Fork      a child process may use and release its copies of the handles, if no other thread was inside a call at the time of
+ *             fork(); its work is done on the calling thread alone. What is on a GPU can only be released there.
  *   Process   the library never aborts, exits, prints, installs handlers, reads the environment, or changes locale or FP state.
  */
 #ifndef GPTQ_H
@@ -89,10 +92,13 @@ enum { GPTQ_EXT_CUDA_STREAM = 1 };
 typedef struct gptq_ext_cuda_stream { gptq_ext ext; void *stream; } gptq_ext_cuda_stream;  /* gptq_engine_params: a CUstream to work in, not the default one */
 
 enum { GPTQ_MEM_HOST = 0 };
+/* What memory is for: a model's weights and tokenizer; an engine's KV cache and workspace; a quantization; all else. */
+enum { GPTQ_TAG_OTHER = 0, GPTQ_TAG_MODEL = 1, GPTQ_TAG_ENGINE = 2, GPTQ_TAG_QUANTIZE = 3 };
 enum { GPTQ_LOG_ERROR = 1, GPTQ_LOG_WARN = 2, GPTQ_LOG_INFO = 3, GPTQ_LOG_DEBUG = 4 };
 
 typedef void   (GPTQ_CALL *gptq_log_fn)(void *user, int32_t level, const char *text, size_t size);
-/* Returns size bytes at a multiple of align (a power of two), or NULL. tag names the use for the host's statistics. */
+/* Returns size bytes at a multiple of align (a power of two), or NULL. tag (GPTQ_TAG_*) names the use for the host's statistics;
+ * it is free's too. */
 typedef void  *(GPTQ_CALL *gptq_alloc_fn)(void *user, size_t size, size_t align, uint32_t kind, uint32_t tag);
 typedef void   (GPTQ_CALL *gptq_free_fn)(void *user, void *ptr, size_t size, size_t align, uint32_t kind, uint32_t tag);
 typedef void   (GPTQ_CALL *gptq_task_fn)(void *ctx, uint32_t index);

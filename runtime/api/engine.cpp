@@ -42,7 +42,7 @@ void GPTQ_CALL gptq_engine_destroy(gptq_engine* e) {
 }
 
 gptq_status GPTQ_CALL gptq_engine_step(gptq_engine* e, uint32_t budget_us, gptq_step_info* info) {
-  return guard(nullptr, [&] {
+  return guard_logged(e, [&] {
     require(e, "e is NULL");
     if (info) check_version(info, "gptq_step_info");
     gptq_step_info result{};
@@ -55,7 +55,7 @@ gptq_status GPTQ_CALL gptq_engine_step(gptq_engine* e, uint32_t budget_us, gptq_
 gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) { return e ? handle_of(e->engine->next_readable()) : nullptr; }
 
 gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine* e, gptq_memory_info* out) {
-  return guard(nullptr, [&] {
+  return guard_logged(e, [&] {
     require(e && out, "e and out must not be NULL");
     check_version(out, "gptq_memory_info");
     gptq_memory_info info{};

@@ -23,28 +23,32 @@ inline gptq_status report(gptq_error* err, const gptq_error& detail) {
   return detail.status;
 }
 
-// Runs f, which returns a status or throws.
-template <class F>
-gptq_status guard(gptq_error* err, F&& f) {
+// Runs f, which returns a status or throws; tell(detail) reports what it threw.
+template <class Tell, class F>
+gptq_status guard_with(Tell&& tell, F&& f) {
   const base::FloatState state;
   try {
     return f();
   } catch (const base::Failure& failure) {
-    return report(err, failure.detail);
+    return tell(failure.detail);
   } catch (const std::bad_alloc&) {
     base::MessageWriter message(GPTQ_E_OUT_OF_MEMORY);
     message.add("the host's allocator returned no memory");
-    return report(err, message.error);
+    return tell(message.error);
   } catch (const std::system_error& error) {  // threads
     base::MessageWriter message(GPTQ_E_OUT_OF_MEMORY);
     message.add("cannot start a thread: ");
     message.add(error.what());
-    return report(err, message.error);
+    return tell(message.error);
   } catch (...) {
     base::MessageWriter message(GPTQ_E_INTERNAL);
     message.add("an unexpected exception; please report it");
-    return report(err, message.error);
+    return tell(message.error);
   }
+}
+template <class F>
+gptq_status guard(gptq_error* err, F&& f) {
+  return guard_with([&](const gptq_error& detail) { return report(err, detail); }, f);
 }
 
 // A caller's struct in our version: what it lacks is zero, what we do not know must be.

@@ -2,11 +2,13 @@
 // What stands behind the opaque handles, and their reference counts.
 #pragma once
 #include <atomic>
+#include <cstdio>
 #include <mutex>
 #include <optional>
 #include <string_view>
 
 #include "api/gpu_placer.h"
+#include "api/guard.h"
 #include "base/failure.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -57,8 +59,9 @@ struct gptq_model {
       device_account.limit = request.limit;
       options.placer = &placer.emplace(gpu.emplace(*request.table, request.ordinal, device_account), request.layers, request.bytes_max, &rt.memory);
     }
-    model.emplace(source, options, rt.pool, &rt.memory);
-    if (model->tokenizer.size()) tokenizer.emplace(model->tokenizer.bytes(), model->spec.n_vocab, &rt.memory);
+    std::pmr::memory_resource* memory = rt.memory.part(GPTQ_TAG_MODEL);
+    model.emplace(source, options, rt.pool, memory);
+    if (model->tokenizer.size()) tokenizer.emplace(model->tokenizer.bytes(), model->spec.n_vocab, memory);
   }
   const gptq::text::Tokenizer* text() const { return tokenizer ? &*tokenizer : nullptr; }
   uint64_t weights_on_gpu() const { return placer ? placer->bytes() : 0; }
@@ -77,7 +80,7 @@ struct gptq_model {
 struct gptq_engine {
   gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape, void* host_stream) : model(m) {
     if (m.on_gpu()) gpu.emplace(*m.gpu_request.table, m.gpu_request.ordinal, m.device_account, host_stream);
-    engine.emplace(*m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, gpu ? &*gpu : nullptr, &m.runtime.memory);
+    engine.emplace(*m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, gpu ? &*gpu : nullptr, m.runtime.memory.part(GPTQ_TAG_ENGINE));
   }
 
   std::atomic<uint32_t> references{1};
@@ -88,10 +91,28 @@ struct gptq_engine {
 
 namespace gptq::api {
 
+inline const gptq_runtime* runtime_of(const gptq_model* m) { return m ? &m->runtime : nullptr; }
+inline const gptq_runtime* runtime_of(const gptq_engine* e) { return e ? runtime_of(&e->model) : nullptr; }
+inline const gptq_runtime* runtime_of(const gptq_session* s);
+
 inline engine::Session& session_of(gptq_session* s) { return *reinterpret_cast<engine::Session*>(s); }
 inline const engine::Session& session_of(const gptq_session* s) { return *reinterpret_cast<const engine::Session*>(s); }
 inline gptq_session* handle_of(engine::Session* s) { return reinterpret_cast<gptq_session*>(s); }
 inline gptq_engine& engine_of(const engine::Session& s) { return *static_cast<gptq_engine*>(s.owner); }
+
+inline const gptq_runtime* runtime_of(const gptq_session* s) { return s ? runtime_of(&engine_of(session_of(s))) : nullptr; }
+
+// guard for calls without a gptq_error: the host's log gets the message. handle may be NULL.
+template <class Handle, class F>
+gptq_status guard_logged(const Handle* handle, F&& f) {
+  const gptq_runtime* rt = runtime_of(handle);
+  return guard_with([&](const gptq_error& detail) {
+    char text[sizeof detail.message + sizeof detail.site + 4];
+    const int n = std::snprintf(text, sizeof text, "%s [%s]", detail.message, detail.site);
+    if (rt) rt->log(GPTQ_LOG_ERROR, {text, static_cast<size_t>(n)});
+    return detail.status;
+  }, f);
+}
 
 template <class Handle>
 Handle* retain(Handle* handle) {

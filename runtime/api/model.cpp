@@ -143,7 +143,7 @@ void GPTQ_CALL gptq_model_release(gptq_model* m) {
 }
 
 gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* out) {
-  return guard(nullptr, [&] {
+  return guard_logged(m, [&] {
     require(m && out, "m and out must not be NULL");
     check_version(out, "gptq_model_info");
     const model::ModelSpec& spec = m->model->spec;
@@ -173,7 +173,7 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
 }
 
 gptq_status GPTQ_CALL gptq_model_meta(const gptq_model* m, const char* key, size_t key_size, char* buf, size_t cap, size_t* needed) {
-  return guard(nullptr, [&] {
+  return guard_logged(m, [&] {
     require(m && key, "m and key must not be NULL");
     const std::pmr::string* value = m->model->find_meta(text_of(key, key_size, "key"));
     return value ? copy_out(value->c_str(), value->size() + 1, buf, cap, needed) : GPTQ_E_NOT_FOUND;

@@ -203,7 +203,8 @@ gptq_status api::quantize_file(gptq_runtime* rt, const gptq_source* src, const c
     const format::Reader reader(*opened, &rt->memory);
     const Rows rows = RowSource(*rt, source, p, reader).read();
     warn_of_little(*rt, rows, reader);
-    quantize::quantize(*opened, target, {rows.tokens, rows.lengths}, options, rt->kernels, rt->pool, &rt->memory);
+    quantize::quantize(*opened, target, {rows.tokens, rows.lengths}, options, rt->kernels, rt->pool,
+                       rt->memory.part(GPTQ_TAG_QUANTIZE));
     return GPTQ_OK;
   });
 }

@@ -4,6 +4,7 @@
 
 #include "api/guard.h"
 #include "api/handles.h"
+#include "kernels/kernel_variants.h"
 
 using namespace gptq;
 using namespace gptq::api;
@@ -18,12 +19,13 @@ const char* GPTQ_CALL gptq_build_info(void) {
          "gcc " __VERSION__
 #endif
 #if defined(__x86_64__)
-         ", x86-64: reference, avx2, avx512vnni, avx512bf16";
+         ", x86-64: "
 #elif defined(__aarch64__)
-         ", aarch64: reference";
+         ", aarch64: "
 #else
-         ", reference";
+         ", "
 #endif
+         GPTQ_KERNEL_LEVELS;
 }
 
 const char* GPTQ_CALL gptq_status_name(gptq_status status) {

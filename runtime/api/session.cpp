@@ -188,7 +188,7 @@ gptq_status GPTQ_CALL gptq_session_start(gptq_session* s, const gptq_generate_pa
 }
 
 gptq_status GPTQ_CALL gptq_session_read(gptq_session* s, char* buf, size_t cap, size_t* size) {
-  return guard(nullptr, [&] {
+  return guard_logged(s, [&] {
     require(s && size && (buf || !cap), "s, buf and size must not be NULL");
     *size = session_of(s).text.read(session_of(s).generated(), {buf, cap});
     return GPTQ_OK;
@@ -196,7 +196,7 @@ gptq_status GPTQ_CALL gptq_session_read(gptq_session* s, char* buf, size_t cap, 
 }
 
 gptq_status GPTQ_CALL gptq_session_read_tokens(gptq_session* s, gptq_token* buf, size_t cap, size_t* n) {
-  return guard(nullptr, [&] {
+  return guard_logged(s, [&] {
     require(s && n && (buf || !cap), "s, buf and n must not be NULL");
     engine::Session& session = session_of(s);
     const auto unread = session.generated().subspan(session.tokens_read);
@@ -208,7 +208,7 @@ gptq_status GPTQ_CALL gptq_session_read_tokens(gptq_session* s, gptq_token* buf,
 }
 
 gptq_status GPTQ_CALL gptq_session_read_logits(gptq_session* s, float* out, size_t cap_floats, uint32_t* first_position, uint32_t* n_rows) {
-  return guard(nullptr, [&] {
+  return guard_logged(s, [&] {
     require(s && first_position && n_rows && (out || !cap_floats), "s, out, first_position and n_rows must not be NULL");
     engine::Session& session = session_of(s);
     const size_t n_vocab = session.engine->model().spec.n_vocab;
@@ -232,7 +232,7 @@ gptq_status GPTQ_CALL gptq_session_cancel(gptq_session* s) {
 }
 
 gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session* s, gptq_session_info* out) {
-  return guard(nullptr, [&] {
+  return guard_logged(s, [&] {
     require(s && out, "s and out must not be NULL");
     check_version(out, "gptq_session_info");
     write_struct(out, info_of(session_of(s)));
@@ -241,14 +241,14 @@ gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session* s, gptq_session_
 }
 
 gptq_status GPTQ_CALL gptq_session_tokens(const gptq_session* s, gptq_token* buf, size_t cap, size_t* needed) {
-  return guard(nullptr, [&] {
+  return guard_logged(s, [&] {
     require(s && needed, "s and needed must not be NULL");
     return copy_out(session_of(s).tokens, session_of(s).n_tokens, buf, cap, needed);
   });
 }
 
 gptq_status GPTQ_CALL gptq_session_truncate(gptq_session* s, uint32_t n_tokens) {
-  return guard(nullptr, [&] {
+  return guard_logged(s, [&] {
     require(s, "s is NULL");
     require_idle(session_of(s));
     session_of(s).engine->truncate(session_of(s), n_tokens);

@@ -8,7 +8,7 @@
 namespace gptq::api {
 
 const text::Tokenizer& tokenizer_of(const gptq_model& m) {
-  if (!m.tokenizer) base::fail(GPTQ_E_TEXT, "the model file has no tokenizer: it takes token ids only");
+  if (!m.tokenizer) base::fail(GPTQ_E_TEXT, "the model has no tokenizer: give token ids instead of text");
   return *m.tokenizer;
 }
 
@@ -68,7 +68,7 @@ using namespace gptq;
 using namespace gptq::api;
 
 gptq_status GPTQ_CALL gptq_tokenize(const gptq_model* m, const char* text, size_t size, uint32_t flags, gptq_token* out, size_t cap, size_t* needed) {
-  return guard(nullptr, [&] {
+  return guard_logged(m, [&] {
     require(m && needed, "m and needed must not be NULL");
     const auto tokens = encode(*m, text_of(text, size, "text"), flags);
     return copy_out(tokens.data(), tokens.size(), out, cap, needed);
@@ -76,7 +76,7 @@ gptq_status GPTQ_CALL gptq_tokenize(const gptq_model* m, const char* text, size_
 }
 
 gptq_status GPTQ_CALL gptq_detokenize(const gptq_model* m, const gptq_token* tokens, size_t n, uint32_t flags, char* out, size_t cap, size_t* needed) {
-  return guard(nullptr, [&] {
+  return guard_logged(m, [&] {
     require(m && needed && (tokens || !n), "m, tokens and needed must not be NULL");
     const text::Tokenizer& tokenizer = tokenizer_of(*m);
     std::pmr::string text(&m->runtime.memory);
@@ -92,7 +92,7 @@ gptq_status GPTQ_CALL gptq_detokenize(const gptq_model* m, const gptq_token* tok
 }
 
 gptq_status GPTQ_CALL gptq_token_bytes(const gptq_model* m, gptq_token token, const char** bytes, size_t* size, uint32_t* attr) {
-  return guard(nullptr, [&] {
+  return guard_logged(m, [&] {
     require(m && bytes && size, "m, bytes and size must not be NULL");
     require(token >= 0 && static_cast<uint32_t>(token) < m->model->spec.n_vocab, "the token is outside the vocabulary");
     const text::Tokenizer& tokenizer = tokenizer_of(*m);

@@ -34,9 +34,9 @@ void GPTQ_CALL default_free(void*, void* p, size_t size, size_t align, uint32_t,
 HostMemory::HostMemory(gptq_alloc_fn alloc, gptq_free_fn free, void* user, uint64_t bytes_max)
     : alloc_(alloc ? alloc : default_alloc), free_(free ? free : default_free), user_(user), limit_(bytes_max) {}
 
-void* HostMemory::do_allocate(size_t bytes, size_t align) {
+void* HostMemory::allocate_for(uint32_t tag, size_t bytes, size_t align) {
   const uint64_t now = bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
-  void* p = limit_ && now > limit_ ? nullptr : alloc_(user_, bytes, align, GPTQ_MEM_HOST, 0);
+  void* p = limit_ && now > limit_ ? nullptr : alloc_(user_, bytes, align, GPTQ_MEM_HOST, tag);
   if (!p) {
     bytes_.fetch_sub(bytes, std::memory_order_relaxed);
     if (limit_ && now > limit_) fail(GPTQ_E_BUDGET_EXCEEDED, bytes, " bytes more would pass host_bytes_max = ", limit_);
@@ -47,8 +47,8 @@ void* HostMemory::do_allocate(size_t bytes, size_t align) {
   return p;
 }
 
-void HostMemory::do_deallocate(void* p, size_t bytes, size_t align) {
-  free_(user_, p, bytes, align, GPTQ_MEM_HOST, 0);
+void HostMemory::deallocate_of(uint32_t tag, void* p, size_t bytes, size_t align) {
+  free_(user_, p, bytes, align, GPTQ_MEM_HOST, tag);
   bytes_.fetch_sub(bytes, std::memory_order_relaxed);
 }
 

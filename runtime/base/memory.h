@@ -20,10 +20,25 @@ class HostMemory final : public std::pmr::memory_resource {
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
   uint64_t peak() const { return peak_.load(std::memory_order_relaxed); }
   uint64_t limit() const { return limit_; }
+  // The same memory for one use, which the host is told: GPTQ_TAG_*. What comes from a part goes back to it.
+  std::pmr::memory_resource* part(uint32_t tag) { return &parts_[tag]; }
 
  private:
-  void* do_allocate(size_t bytes, size_t align) override;
-  void do_deallocate(void* p, size_t bytes, size_t align) override;
+  class Part final : public std::pmr::memory_resource {
+   public:
+    Part(HostMemory& whole, uint32_t tag) : whole_(whole), tag_(tag) {}
+
+   private:
+    void* do_allocate(size_t bytes, size_t align) override { return whole_.allocate_for(tag_, bytes, align); }
+    void do_deallocate(void* p, size_t bytes, size_t align) override { whole_.deallocate_of(tag_, p, bytes, align); }
+    bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+    HostMemory& whole_;
+    uint32_t tag_;
+  };
+  void* allocate_for(uint32_t tag, size_t bytes, size_t align);
+  void deallocate_of(uint32_t tag, void* p, size_t bytes, size_t align);
+  void* do_allocate(size_t bytes, size_t align) override { return allocate_for(GPTQ_TAG_OTHER, bytes, align); }
+  void do_deallocate(void* p, size_t bytes, size_t align) override { deallocate_of(GPTQ_TAG_OTHER, p, bytes, align); }
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 
   gptq_alloc_fn alloc_;
@@ -31,6 +46,7 @@ class HostMemory final : public std::pmr::memory_resource {
   void* user_;
   uint64_t limit_;  // 0 = none
   std::atomic<uint64_t> bytes_{0}, peak_{0};
+  Part parts_[4]{{*this, GPTQ_TAG_OTHER}, {*this, GPTQ_TAG_MODEL}, {*this, GPTQ_TAG_ENGINE}, {*this, GPTQ_TAG_QUANTIZE}};
 };
 
 // One owned block of bytes, aligned for SIMD. Not zeroed.

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/threads.h"
 
+#include <unistd.h>
+
+#include <new>
+
 #include "base/float_state.h"
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -39,7 +43,7 @@ constexpr uint32_t number_of(uint64_t state) { return static_cast<uint32_t>(stat
 }  // namespace
 
 Pool::Pool(uint32_t threads, gptq_parallel_fn host, void* host_user, std::pmr::memory_resource* memory)
-    : threads_(threads ? threads : default_threads()), host_(host), host_user_(host_user), workers_(memory) {
+    : process_(getpid()), threads_(threads ? threads : default_threads()), host_(host), host_user_(host_user), workers_(memory) {
   if (host_) return;
   workers_.reserve(threads_ - 1);
   try {
@@ -52,7 +56,21 @@ Pool::Pool(uint32_t threads, gptq_parallel_fn host, void* host_user, std::pmr::m
 
 Pool::~Pool() { stop_workers(); }
 
+// After fork() the child has the pool and no worker: its loops run on their caller alone. Whoever waits for a worker there, joins it or
+// destroys what it slept on would wait for ever. Asked once a step and by loops outside of steps, since it is a call of the system.
+bool Pool::is_copy() {
+  if (!copy_.load(std::memory_order_relaxed) && getpid() != process_) copy_.store(true, std::memory_order_relaxed);
+  return copy_.load(std::memory_order_relaxed);
+}
+
 void Pool::stop_workers() {
+  if (is_copy()) {
+    for (std::thread& worker : workers_) ::new (static_cast<void*>(&worker)) std::thread;
+    ::new (static_cast<void*>(&caller_)) std::mutex;
+    ::new (static_cast<void*>(&sleep_)) std::mutex;
+    ::new (static_cast<void*>(&wake_)) std::condition_variable;
+    return;
+  }
   {
     std::lock_guard lock(sleep_);
     stop_.store(true);
@@ -76,7 +94,8 @@ void Pool::run_on_host(gptq_task_fn fn, void* ctx, uint32_t count) {
 void Pool::run_tasks(gptq_task_fn fn, void* ctx, uint32_t count) {
   if (host_ && count > 1) return run_on_host(fn, ctx, count);
   std::unique_lock caller(caller_, std::defer_lock);
-  if (workers_.empty() || count <= 1 || !caller.try_lock()) {
+  const bool alone = copy_.load(std::memory_order_relaxed) || (!active_.load(std::memory_order_relaxed) && is_copy());
+  if (workers_.empty() || count <= 1 || alone || !caller.try_lock()) {
     for (uint32_t i = 0; i < count; ++i) fn(ctx, i);
     return;
   }

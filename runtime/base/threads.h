@@ -48,7 +48,10 @@ class Pool {
   // While one of these lives, workers stay close.
   class Active {
    public:
-    explicit Active(Pool& pool) : pool_(pool) { pool_.active_.fetch_add(1, std::memory_order_relaxed); }
+    explicit Active(Pool& pool) : pool_(pool) {
+      pool_.is_copy();
+      pool_.active_.fetch_add(1, std::memory_order_relaxed);
+    }
     ~Active() { pool_.active_.fetch_sub(1, std::memory_order_relaxed); }
     Active(const Active&) = delete;
 
@@ -59,12 +62,14 @@ class Pool {
  private:
   void run_tasks(gptq_task_fn fn, void* ctx, uint32_t count);
   void run_on_host(gptq_task_fn fn, void* ctx, uint32_t count);
+  bool is_copy();
   void work();
   void stop_workers();
   uint32_t take_tasks(uint64_t state);
   void wait_for_done(uint32_t wanted);
   uint64_t wait_for_loop(uint32_t seen);
 
+  const int64_t process_;
   uint32_t threads_;
   gptq_parallel_fn host_;
   void* host_user_;
@@ -77,7 +82,7 @@ class Pool {
   std::atomic<gptq_task_fn> fn_{nullptr};
   std::atomic<void*> ctx_{nullptr};
   std::atomic<uint32_t> count_{0}, active_{0}, sleeping_{0};
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false}, copy_{false};  // copy_: of a pool in the process that forked, whose workers are not here
   alignas(64) std::atomic<uint32_t> done_{0};  // tasks of the loop that workers have done
   alignas(64) std::mutex sleep_;
   std::condition_variable wake_;

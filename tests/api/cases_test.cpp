@@ -86,6 +86,19 @@ TEST(Cases, calibration_files_without_a_token) {
     EXPECT_REFUSED(convert::read_calibration({input.file(name)}, model, 256), "holds no token");
 }
 
+TEST(Cases, text_without_a_tokenizer) {
+  Chain tiny(tiny_model());
+  auto err = make<gptq_error>();
+  EXPECT_EQ(gptq_session_append_text(tiny.session.get(), "x", 1, 0, nullptr, &err), GPTQ_E_TEXT);
+  EXPECT_STREQ(err.message, "the model has no tokenizer: give token ids instead of text");
+  try {
+    tiny.model.tokenize("x");
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("the model has no tokenizer"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Cases, calibration_kinds) {
   const base::FileSource model(text_model());
   const TemporaryFolder folder;

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,12 +11,14 @@
 #include <clocale>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <random>
 #include <thread>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
+#include "kernels/kernels.h"
 #include "tests/api/fixture.h"
 
 namespace gptq::test {
@@ -191,6 +194,146 @@ TEST(Host, LibraryComesAndGoes) {
   // A thread that was joined may be listed a little longer: at the end one of ours, at the beginning one of an earlier test.
   for (int i = 0; i < 1000 && threads_now() > threads; ++i) usleep(1000);
   EXPECT_LE(threads_now(), threads);
+}
+
+// The exit status of what a child process does, -1 where it hung or crashed.
+int in_child(const std::function<int()>& f) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    _exit(f());
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// The child has no worker threads: it computes alone, to the same numbers, and releases everything.
+TEST(Host, ForkedChildrenWork) {
+  const Tokens prompt = some_tokens(40);
+  Tokens wanted;
+  {
+    Chain c(text_model(), engine_of(0), with_threads(4));
+    wanted = greedy(c.engine, c.session, prompt, 12);
+  }
+  for (int round = 0; round < 12; ++round) {
+    auto c = std::make_unique<Chain>(text_model(), engine_of(0), with_threads(4));
+    if (round % 3) greedy(c->engine, c->session, prompt, 3);  // workers are near, or asleep
+    if (round % 3 == 2) usleep(2000);
+    const int status = in_child([&] {
+      c->session.truncate(0);
+      const bool same = greedy(c->engine, c->session, prompt, 12) == wanted;
+#ifndef GPTQ_SANITIZED  // a child of threads must not make any there
+      if (round % 4 == 0) {
+        Chain other(text_model(), engine_of(0), with_threads(2));
+        if (greedy(other.engine, other.session, prompt, 12) != wanted) return 4;
+      }
+#endif
+      c.reset();
+      return same ? 0 : 3;
+    });
+    EXPECT_EQ(status, 0) << round;
+    c->session.truncate(0);
+    EXPECT_EQ(greedy(c->engine, c->session, prompt, 12), wanted) << "the parent goes on";
+  }
+}
+
+TEST(Host, ForkedChildrenLoadAndQuantizeWithTheParentsRuntime) {
+  const Runtime runtime(with_threads(3));
+  const Model model(runtime, text_model());
+  const std::string path = (std::filesystem::temp_directory_path() / ("gptq-forked-" + std::to_string(getpid()))).string();
+  const auto quantize = [&] {
+    auto source = make<gptq_source>();
+    source.path = dense_model().c_str(), source.path_size = GPTQ_NTS;
+    auto params = make<gptq_quantize_params>();
+    params.rows = 2, params.row_tokens = 16, params.flags = GPTQ_QUANTIZE_REPLACE, params.defaults.group_size = 32;
+    if (gptq_quantize(runtime.get(), &source, path.c_str(), GPTQ_NTS, &params, nullptr) != GPTQ_OK) return Bytes();
+    return read_bytes(path);
+  };
+  const Bytes wanted = quantize();
+  EXPECT_FALSE(wanted.empty());
+  EXPECT_EQ(in_child([&] {
+    const Model again(runtime, text_model());
+    return quantize() == wanted ? 0 : 3;
+  }), 0);
+  unlink(path.c_str());
+}
+
+TEST(Host, BuildInfoNamesEveryLevel) {
+  const std::string text = gptq_build_info();
+  size_t n = 0;
+  const kernels::Variant* variants = kernels::variants(&n);
+  ASSERT_GT(n, 0u);
+  for (size_t i = 0; i < n; ++i) {
+    const std::string level = kernels::level_name(variants[i].level);
+    EXPECT_NE((text + ",").find(" " + (level == "ref" ? "reference" : level) + ","), std::string::npos) << text;
+  }
+}
+
+// Calls without a gptq_error tell the host's log why they failed.
+TEST(Host, MessagesWithoutAnErrorGoToTheLog) {
+  std::vector<std::string> log;
+  auto desc = with_threads(1);
+  desc.log_user = &log;
+  desc.log = [](void* user, int32_t level, const char* text, size_t size) {
+    if (level == GPTQ_LOG_ERROR) static_cast<std::vector<std::string>*>(user)->emplace_back(text, size);
+  };
+  Chain c(tiny_model(), engine_of(0), desc);
+  size_t n = 0;
+  EXPECT_EQ(gptq_tokenize(c.model.get(), "x", 1, 0, nullptr, 0, &n), GPTQ_E_TEXT);
+  ASSERT_EQ(log.size(), 1u);
+  EXPECT_TRUE(log[0].starts_with("the model has no tokenizer: give token ids instead of text [api/text.cpp:")) << log[0];
+  c.session.append({4, 5});
+  c.session.start(generation(4));
+  EXPECT_EQ(gptq_session_truncate(c.session.get(), 0), GPTQ_E_INVALID_STATE);
+  gptq_step_info info{};
+  EXPECT_EQ(gptq_engine_step(c.engine.get(), 0, &info), GPTQ_E_STRUCT_VERSION);
+  ASSERT_EQ(log.size(), 3u);
+  EXPECT_TRUE(log[1].starts_with("the session is running")) << log[1];
+  EXPECT_TRUE(log[2].starts_with("gptq_step_info: set struct_size")) << log[2];
+  gptq_token tokens[1];
+  EXPECT_EQ(gptq_session_tokens(c.session.get(), tokens, 1, &n), GPTQ_E_BUFFER_TOO_SMALL);  // an answer, not a failure
+  EXPECT_EQ(gptq_tokenize(nullptr, "x", 1, 0, nullptr, 0, &n), GPTQ_E_INVALID_ARGUMENT);    // nobody to tell
+  EXPECT_EQ(log.size(), 3u);
+}
+
+// The host sees what its memory is for, and every block goes back under its own tag.
+TEST(Host, MemoryIsTagged) {
+  struct Account {
+    std::map<void*, uint32_t> blocks;
+    int64_t bytes[4] = {};
+    bool wrong = false;
+  } account;
+  auto desc = with_threads(1);
+  desc.alloc_user = &account;
+  desc.alloc = [](void* user, size_t size, size_t align, uint32_t, uint32_t tag) -> void* {
+    Account& a = *static_cast<Account*>(user);
+    void* p = std::aligned_alloc(std::max(align, sizeof(void*)), (size + align - 1) / align * align);
+    a.wrong |= tag >= std::size(a.bytes);
+    if (!a.wrong) a.blocks[p] = tag, a.bytes[tag] += static_cast<int64_t>(size);
+    return p;
+  };
+  desc.free = [](void* user, void* p, size_t size, size_t, uint32_t, uint32_t tag) {
+    Account& a = *static_cast<Account*>(user);
+    const auto at = a.blocks.find(p);
+    a.wrong |= at == a.blocks.end() || at->second != tag;
+    if (!a.wrong) a.blocks.erase(at), a.bytes[tag] -= static_cast<int64_t>(size);
+    std::free(p);
+  };
+  {
+    Runtime runtime(desc);
+    Model model(runtime, text_model());
+    const int64_t of_model = account.bytes[GPTQ_TAG_MODEL];
+    EXPECT_GE(of_model, static_cast<int64_t>(model.info().host_bytes));
+    EXPECT_EQ(account.bytes[GPTQ_TAG_ENGINE], 0);
+    Engine engine(model, engine_of(0));
+    EXPECT_GT(account.bytes[GPTQ_TAG_ENGINE], 100'000);
+    EXPECT_EQ(account.bytes[GPTQ_TAG_MODEL], of_model);
+    EXPECT_LT(account.bytes[GPTQ_TAG_OTHER], 100'000);
+    EXPECT_EQ(account.bytes[GPTQ_TAG_QUANTIZE], 0);
+  }
+  EXPECT_FALSE(account.wrong);
+  EXPECT_TRUE(account.blocks.empty());
 }
 
 }  // namespace
