@@ -30,8 +30,8 @@ struct EngineOptions {
     desc.log = [](void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "%.*s\n", static_cast<int>(size), text); };
     return desc;
   }
-  // Where the model goes; auto: to the first GPU if there is one that can be used.
-  gptq_model_params placement(const Runtime& runtime) const {
+  // Where the model goes; auto: to the first GPU if there is one that can be used, and that knows this kind of model.
+  gptq_model_params placement(const Runtime& runtime, const std::string& path) const {
     auto params = make<gptq_model_params>();
     if (device == "cpu") return params;
     auto error = make<gptq_error>();
@@ -44,7 +44,18 @@ struct EngineOptions {
     std::fprintf(stderr, "device: %s, %.1f of %.1f GB free\n", info.name, static_cast<double>(info.bytes_free) / 1e9, static_cast<double>(info.bytes_total) / 1e9);
     params.device_kind = GPTQ_DEVICE_CUDA;
     params.device_layers = device_layers;
+    if (device == "auto" && is_refused(runtime, path, params)) return make<gptq_model_params>();
     return params;
+  }
+  static bool is_refused(const Runtime& runtime, const std::string& path, const gptq_model_params& params) {
+    auto source = make<gptq_source>();
+    source.path = path.data();
+    source.path_size = path.size();
+    auto estimate = make<gptq_memory_estimate>();
+    auto error = make<gptq_error>();
+    if (gptq_model_estimate(runtime.get(), &source, &params, nullptr, &estimate, &error) != GPTQ_E_UNSUPPORTED) return false;
+    std::fprintf(stderr, "device: CPU, since %s\n", error.message);
+    return true;
   }
   gptq_engine_params engine() const {
     auto params = make<gptq_engine_params>();

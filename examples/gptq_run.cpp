@@ -153,7 +153,7 @@ void run(Options& o, bool own_sampling) {
   for (const std::string& stop : o.stop) stops.push_back({stop.data(), stop.size()});
   const auto begin = std::chrono::steady_clock::now();
   const Runtime runtime(o.runtime());
-  const Model model(runtime, o.model, o.placement(runtime));
+  const Model model(runtime, o.model, o.placement(runtime, o.model));
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   o.chat ? converse(model, o, stops, load_s) : complete(model, o, stops, load_s);
 }

@@ -83,6 +83,21 @@ double worst(const std::vector<float>& is, const std::vector<float>& should) {
   return most / range;
 }
 
+TEST_F(Cuda, RefusesByNameWhatItCannotCompute) {
+  for (const std::string& folder : family_folders()) {
+    const std::string name = name_of(folder);
+    if (name.find("mixtral") == name.npos && name.find("deepseek-v3") == name.npos && name.find("bloom") == name.npos) continue;
+    const std::string& path = converted(folder);
+    auto error = make<gptq_error>();
+    gptq_model* model = nullptr;
+    const auto params = on_gpu();
+    EXPECT_EQ(gptq_model_load(runtime.get(), path.data(), path.size(), &params, &model, &error), GPTQ_E_UNSUPPORTED) << name;
+    EXPECT_NE(std::string_view(error.message).find("on a GPU a model with "), std::string_view::npos) << error.message;
+    EXPECT_EQ(gptq_model_load(runtime.get(), path.data(), path.size(), nullptr, &model, &error), GPTQ_OK) << "on the CPU it works";
+    gptq_model_release(model);
+  }
+}
+
 TEST_F(Cuda, DeviceIsDescribed) {
   auto info = make<gptq_device_info>();
   check(gptq_runtime_device(runtime.get(), 0, &info, nullptr));

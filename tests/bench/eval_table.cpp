@@ -11,7 +11,7 @@ namespace {
 // All files see each window together, so that the reference is computed once.
 struct Candidate {
   Candidate(const Runtime& runtime, const std::string& path, const Options& o, uint32_t ctx)
-      : path(path), model(runtime, path, o.placement(runtime)), stream(model, o, ctx) {}
+      : path(path), model(runtime, path, o.placement(runtime, path)), stream(model, o, ctx) {}
   std::string path;
   Model model;
   LogitStream stream;

@@ -16,7 +16,7 @@ void write_logits(const Options& o) {
   const auto ids = tool::parse_ids(o.ids);
   if (ids.empty()) throw Error(GPTQ_E_INVALID_ARGUMENT, "--ids is empty");
   const Runtime runtime(o.runtime());
-  const Model model(runtime, o.model, o.placement(runtime));
+  const Model model(runtime, o.model, o.placement(runtime, o.model));
   LogitStream stream(model, o, static_cast<uint32_t>(ids.size()));
   const std::string temporary = o.output + ".part";
   std::ofstream file(temporary, std::ios::binary);
@@ -32,7 +32,7 @@ void write_logits(const Options& o) {
 
 void perplexity(const Options& o) {
   const Runtime runtime(o.runtime());
-  const Model model(runtime, o.model, o.placement(runtime));
+  const Model model(runtime, o.model, o.placement(runtime, o.model));
   const auto windows = windows_of(model, o);
   LogitStream stream(model, o, static_cast<uint32_t>(windows[0].size()));
   Likelihood likelihood;
@@ -52,7 +52,7 @@ void perplexity(const Options& o) {
 
 void divergence(const Options& o) {
   const Runtime runtime(o.runtime());
-  const Model model(runtime, o.model, o.placement(runtime)), reference(runtime, o.reference);
+  const Model model(runtime, o.model, o.placement(runtime, o.model)), reference(runtime, o.reference);
   if (model.info().n_vocab != reference.info().n_vocab) throw Error(GPTQ_E_INVALID_ARGUMENT, "the two models have different vocabularies");
   const auto windows = windows_of(model, o);
   const auto ctx = static_cast<uint32_t>(windows[0].size());
@@ -75,7 +75,7 @@ void divergence(const Options& o) {
 
 void tokenize(const Options& o) {
   const Runtime runtime(o.runtime());
-  const Model model(runtime, o.model, o.placement(runtime));
+  const Model model(runtime, o.model, o.placement(runtime, o.model));
   const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
   std::string line;
   for (gptq_token id : model.tokenize(text, GPTQ_TEXT_PARSE_SPECIAL | (o.bos ? GPTQ_TEXT_ADD_BOS : 0)))
