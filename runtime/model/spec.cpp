@@ -152,6 +152,8 @@ void check_experts(const fb::Spec& in, ModelSpec& out) {
                  .least_sum = finite_in("experts.least_sum", e.least_sum(), 0, 1),
                  .scale = finite_in("experts.scale", e.scale(), 1e-6f, 1e6f),
                  .jitter = finite_in("experts.jitter", e.jitter(), 0, 1)};
+  // The list of a model's weights is made before the file is asked for them.
+  in_range("n_layers * experts.n", out.n_layers * out.experts.n, 1, 1u << 17);
   if (out.experts.n % out.experts.groups) fail(GPTQ_E_FORMAT, "spec.experts.n = ", out.experts.n, " is no multiple of groups = ", out.experts.groups);
   if (uint64_t{out.experts.n} / out.experts.groups * out.experts.groups_kept < out.experts.n_active)
     fail(GPTQ_E_FORMAT, "spec.experts.groups_kept = ", out.experts.groups_kept, " leaves fewer experts than n_active");

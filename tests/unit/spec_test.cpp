@@ -92,6 +92,43 @@ TEST(Spec, FieldsAgainstEachOther) {
   });
 }
 
+TEST(Spec, BlocksBeyondTheLlamaLine) {
+  const auto with_experts = [](const std::function<void(fb::ExpertsT&)>& change) {
+    return [change](fb::SpecT& s) {
+      s.experts = std::make_unique<fb::ExpertsT>();
+      s.experts->n = 8, s.experts->n_active = 2, s.experts->n_ff = 16;
+      change(*s.experts);
+    };
+  };
+  EXPECT_EQ(verdict(with_experts([](fb::ExpertsT&) {})), "");
+  expect_refused("experts.n", with_experts([](fb::ExpertsT& e) { e.n = 0; }));
+  expect_refused("experts.n_active", with_experts([](fb::ExpertsT& e) { e.n_active = 9; }));
+  expect_refused("experts.n_ff", with_experts([](fb::ExpertsT& e) { e.n_ff = 0; }));
+  expect_refused("experts.score", with_experts([](fb::ExpertsT& e) { e.score = 4; }));
+  expect_refused("experts.groups", with_experts([](fb::ExpertsT& e) { e.groups = 3; }));
+  expect_refused("groups_kept", with_experts([](fb::ExpertsT& e) { e.groups = 8, e.groups_kept = 1; }));
+  expect_refused("experts.n_active", with_experts([](fb::ExpertsT& e) { e.score = 3, e.n_active = 1; }));
+  expect_refused("experts.n_ff_shared", with_experts([](fb::ExpertsT& e) { e.shared_gated = true; }));
+  expect_refused("expert_layers", [&](fb::SpecT& s) { with_experts([](fb::ExpertsT&) {})(s), s.expert_layers = {1, 1}; });
+  expect_refused("n_layers * experts.n", [&](fb::SpecT& s) { with_experts([](fb::ExpertsT& e) { e.n = 4096; })(s), s.n_layers = 1024, s.windowed_layers.clear(); });
+  expect_refused("mixers", [](fb::SpecT& s) { s.mixers = {4}; });
+  expect_refused("latent", [](fb::SpecT& s) { s.mixers = {1}; });
+  expect_refused("delta", [](fb::SpecT& s) { s.mixers = {2}; });
+  expect_refused("conv_kernel", [](fb::SpecT& s) { s.mixers = {3}; });
+  expect_refused("rope_of_layer", [](fb::SpecT& s) { s.rope_of_layer = {1}; });
+  expect_refused("rope_of_layer", [](fb::SpecT& s) { s.rope_of_layer = {-2}; });
+  EXPECT_EQ(verdict([](fb::SpecT& s) { s.rope_of_layer = {-1}, s.rope = std::make_unique<fb::RopeT>(); }), "");
+  expect_refused("activation", [](fb::SpecT& s) { s.activation = 7; });
+  expect_refused("activation", [](fb::SpecT& s) { s.activation = 6; });
+  expect_refused("norms", [](fb::SpecT& s) { s.norms = 64; });
+  expect_refused("residual", [](fb::SpecT& s) { s.residual = 4; });
+  expect_refused("alibi_slopes", [](fb::SpecT& s) { s.alibi_slopes = {0.5f}; });
+  expect_refused("n_positions", [](fb::SpecT& s) { s.n_positions = 63; });
+  expect_refused("embed_scale", [](fb::SpecT& s) { s.embed_scale = NAN; });
+  expect_refused("attention_scales", [](fb::SpecT& s) { s.attention_scales = {1, 1}; });
+  expect_refused("n_ff_of_layer", [](fb::SpecT& s) { s.n_ff_of_layer = {0}; });
+}
+
 TEST(Spec, SlotsAreUniqueAndComplete) {
   model::ModelSpec spec(memory);
   spec.n_vocab = 10, spec.n_layers = 12, spec.n_embd = 8, spec.n_ff = 24, spec.n_heads = 4, spec.n_kv_heads = 2, spec.head_dim = 6;
