@@ -241,7 +241,8 @@ typedef struct gptq_chat {
 
 /* Token ids of text. *needed is the count, also when cap suffices. Errors: TEXT, BUFFER_TOO_SMALL. */
 GPTQ_API gptq_status GPTQ_CALL gptq_tokenize(const gptq_model *m, const char *text, size_t size, uint32_t flags, gptq_token *out, size_t cap, size_t *needed);
-/* Text of token ids, not NUL-terminated; bytes that are no UTF-8 come as they are. */
+/* Text of token ids, not NUL-terminated; bytes that are no UTF-8 come as they are. Errors: INVALID_ARGUMENT (a token out of range), TEXT,
+ * BUFFER_TOO_SMALL. */
 GPTQ_API gptq_status GPTQ_CALL gptq_detokenize(const gptq_model *m, const gptq_token *tokens, size_t n, uint32_t flags, char *out, size_t cap, size_t *needed);
 /* The bytes that one token stands for, owned by the model, and its GPTQ_TOKEN_* attributes (attr may be NULL). */
 GPTQ_API gptq_status GPTQ_CALL gptq_token_bytes(const gptq_model *m, gptq_token token, const char **bytes, size_t *size, uint32_t *attr);

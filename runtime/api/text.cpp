@@ -81,6 +81,8 @@ gptq_status GPTQ_CALL gptq_detokenize(const gptq_model* m, const gptq_token* tok
     const text::Tokenizer& tokenizer = tokenizer_of(*m);
     std::pmr::string text(&m->runtime.memory);
     for (size_t i = 0; i < n; ++i) {
+      if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= m->model->spec.n_vocab)
+        base::fail(GPTQ_E_INVALID_ARGUMENT, "token ", tokens[i], " is outside the vocabulary of ", m->model->spec.n_vocab);
       const bool special = tokenizer.attributes(tokens[i]) & GPTQ_TOKEN_SPECIAL;
       if (special && !(flags & GPTQ_TEXT_RENDER_SPECIAL)) continue;
       std::string_view bytes = tokenizer.token_bytes(tokens[i]);

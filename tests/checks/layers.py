@@ -69,7 +69,7 @@ files = problems = 0
 for folder in MAY_INCLUDE:
   for at, _, names in os.walk(os.path.join(root, folder)):
     for name in sorted(names):
-      if not name.endswith((".h", ".hpp", ".c", ".cpp")):
+      if not name.endswith((".h", ".hpp", ".c", ".cpp", ".cu", ".cuh", ".in")):
         continue
       path = os.path.relpath(os.path.join(at, name), root)
       files += 1

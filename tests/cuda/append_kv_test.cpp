@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache.h"
+#include "tests/seed.h"
 
 namespace gptq::cuda {
 namespace {
@@ -11,7 +12,7 @@ struct Case {
 
 class CudaAppendKv : public GpuTest {
  protected:
-  std::mt19937 random{5};
+  std::mt19937 random{test::seed(5)};
   const std::vector<Sequence> sequences = {{0, 1}, {15, 3}, {100, 20}, {31, 1}};
 
   std::vector<float> floats(size_t n, float size) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache.h"
 #include "tests/sanitized.h"
+#include "tests/seed.h"
 
 namespace gptq::cuda {
 namespace {
@@ -15,7 +16,7 @@ struct Case {
 
 class CudaAttention : public GpuTest {
  protected:
-  std::mt19937 random{17};
+  std::mt19937 random{test::seed(17)};
   double largest = 0;  // error over tolerance, of everything checked
   uint32_t cases = 0;
 

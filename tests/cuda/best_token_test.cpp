@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "gpu.h"
+#include "tests/seed.h"
 
 namespace gptq::cuda {
 namespace {
@@ -17,7 +18,7 @@ int32_t plainly(const float* logits, uint32_t n) {
 
 class CudaBestToken : public GpuTest {
  protected:
-  std::mt19937 random{11};
+  std::mt19937 random{test::seed(11)};
   std::vector<float> logits;
   uint32_t rows = 3;
 

@@ -4,13 +4,14 @@
 
 #include "gpu.h"
 #include "tests/sanitized.h"
+#include "tests/seed.h"
 
 namespace gptq::cuda {
 namespace {
 
 class CudaCandidates : public GpuTest {
  protected:
-  std::mt19937 random{3};
+  std::mt19937 random{test::seed(3)};
   std::vector<float> logits;
   uint32_t rows = 2, cases = 0;
 

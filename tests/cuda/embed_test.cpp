@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "gpu.h"
 #include "kernels/element.h"
+#include "tests/seed.h"
 
 namespace gptq::cuda {
 namespace {
@@ -21,7 +22,7 @@ std::vector<kernels::MatrixShape> shapes() {
 
 // The same product of the same numbers as the CPU's: no rounding may differ.
 TEST_F(CudaEmbed, GivesRowsAsTheyAre) {
-  std::mt19937 random(7);
+  std::mt19937 random(test::seed(7));
   for (const auto& shape : shapes()) {
     const kernels::TestMatrix m(shape, random);
     const std::vector<int32_t> tokens = {0, static_cast<int32_t>(shape.n) - 1, 7, 8, 15, static_cast<int32_t>(random() % shape.n)};

@@ -5,6 +5,7 @@
 
 #include "gpu.h"
 #include "tests/sanitized.h"
+#include "tests/seed.h"
 
 namespace gptq::cuda {
 namespace {
@@ -178,7 +179,7 @@ TEST_F(CudaMatmul, Q4) { every_shape(Kind::q4); }
 TEST_F(CudaMatmul, Q8) { every_shape(Kind::q8); }
 
 TEST_F(CudaMatmul, FloatingKinds) {
-  std::mt19937 random(7);
+  std::mt19937 random(test::seed(7));
   for (const Kind kind : {Kind::f32, Kind::f16, Kind::bf16})
     for (const uint32_t rows : row_counts)
       for (const uint32_t k : {64u, 131u, 324u}) {
@@ -255,7 +256,7 @@ class CudaLibrary : public CudaMatmul {
 };
 
 TEST_F(CudaLibrary, MultipliesEveryKind) {
-  std::mt19937 random(9);
+  std::mt19937 random(test::seed(9));
   for (const Kind kind : {Kind::q2, Kind::q3, Kind::q4, Kind::q8, Kind::f32, Kind::f16, Kind::bf16})
     for (const uint32_t rows : {1u, 9u, 70u})
       for (const uint32_t k : {64u, 131u, 328u}) {
@@ -300,7 +301,7 @@ TEST_F(CudaLibrary, LeavesToOthersWhatItCannotDo) {
 // As Llama-3-8B's: too much for the emulator.
 TEST_F(CudaMatmul, RealShapes) {
   if (!gpu.real) GTEST_SKIP() << "for a real GPU";
-  std::mt19937 random(5);
+  std::mt19937 random(test::seed(5));
   for (const uint32_t n : {4096u, 14336u}) {
     Case c{{{Kind::q4, n, 4096, 128, true}}, 1, Source::norm};
     c.n_processors = 0;

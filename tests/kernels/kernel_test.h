@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "tests/seed.h"
 
 namespace gptq::kernels {
 
@@ -41,7 +42,7 @@ class KernelTest : public testing::TestWithParam<Variant> {
     if (!cpu_has(GetParam().level)) GTEST_SKIP() << "this CPU has no " << missing(GetParam().level);
   }
   void run(const Args& args) { reinterpret_cast<void (*)(const Args&)>(GetParam().function)(args); }
-  std::mt19937 random{12345};
+  std::mt19937 random{test::seed(12345)};
   float uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(random); }
   uint32_t below(uint32_t n) { return static_cast<uint32_t>(random() % n); }
   std::vector<float> floats(size_t count, float size = 1) {

@@ -3,6 +3,7 @@
 #include "kernel_test.h"
 #include "kernels/half.h"
 #include "kernels/layout.h"
+#include "tests/seed.h"
 
 namespace gptq::kernels {
 namespace {
@@ -21,7 +22,7 @@ std::vector<uint32_t> line_of(const uint8_t* tile, Kind kind, uint32_t g) {
 }
 
 TEST(layout, tiles_are_as_described) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   for (const Kind kind : kinds) {
     uint8_t codes[16][64], tile[1024], by_one[1024] = {};
     for (auto& row : codes)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // subtract_product against long double.
 #include "kernel_test.h"
+#include "tests/seed.h"
 
 namespace gptq::kernels {
 namespace {
@@ -8,7 +9,7 @@ namespace {
 KERNEL_SUITE(subtract_product, SubtractProductArgs);
 
 std::vector<double> doubles(size_t n) {
-  static std::mt19937 random{12345};
+  static std::mt19937 random{test::seed(12345)};
   std::vector<double> out(n);
   for (double& d : out) d = std::uniform_real_distribution<double>(-1, 1)(random);
   return out;

@@ -7,6 +7,7 @@
 #include "converter/round.h"
 #include "converter/unpack.h"
 #include "converter_fixture.h"
+#include "tests/seed.h"
 
 namespace gptq::test {
 namespace {
@@ -179,7 +180,7 @@ DenseWeight dense_of(const std::vector<float>& values) {
 
 TEST(Pack, RoundsToNearest) {
   constexpr uint32_t n = 5, k = 100;
-  std::mt19937 random(3);
+  std::mt19937 random(test::seed(3));
   std::normal_distribution<float> number;
   for (const uint32_t bits : {4u, 8u})
     for (const float size : {1e-9f, 1.0f, 1e6f}) {

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "engine/route.h"
+#include "tests/seed.h"
 
 namespace gptq::engine {
 namespace {
@@ -174,7 +175,7 @@ std::vector<float> spread(std::mt19937& random, size_t n, float step) {
 }
 
 TEST(Route, every_familys_rule) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   for (const Family& family : families()) {
     int biased_otherwise = 0;
     for (int row = 0; row < 200; ++row) {
@@ -201,7 +202,7 @@ TEST(Route, of_equals_the_lowest) {
 }
 
 TEST(Route, rows_are_apart) {
-  std::mt19937 random(2);
+  std::mt19937 random(test::seed(2));
   for (const Family& family : families()) {
     const Experts& rule = family.rule;
     constexpr uint32_t rows = 7;

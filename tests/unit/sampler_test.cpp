@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
-#include <random>
+#include <numeric>
+#include <set>
 
 #include "engine/sampler.h"
+#include "tests/seed.h"
 
 namespace gptq::engine {
 namespace {
@@ -18,7 +22,7 @@ int32_t pick(const std::vector<float>& logits) {
 }
 
 TEST(Sampler, greedy_is_the_first_of_the_largest) {
-  std::mt19937 random(1);
+  std::mt19937 random(test::seed(1));
   for (int round = 0; round < 300; ++round) {
     std::vector<float> logits(1 + random() % 70);
     for (float& x : logits) x = static_cast<float>(static_cast<int>(random() % 9) - (round % 3) * 4) * 0.25f;  // many are equal
@@ -29,14 +33,129 @@ TEST(Sampler, greedy_is_the_first_of_the_largest) {
   EXPECT_EQ(pick({-std::numeric_limits<float>::max(), -1e-45f, -3}), 1);
 }
 
-TEST(Sampler, greedy_as_with_a_penalty_that_does_nothing) {
-  std::mt19937 random(2);
-  std::vector<float> logits(5000);
-  for (float& x : logits) x = std::uniform_real_distribution<float>(-9, -1)(random);
-  std::vector<Candidate> scratch(logits.size());
-  Random unused;
-  const Sampling penalty{.repeat_penalty = 2};
-  EXPECT_EQ(pick(logits), engine::sample(logits, {}, penalty, unused, scratch.data()));
+// Sampling written out in float64. margin: how near a decision was to going the other way.
+struct Chosen {
+  int32_t token = -1;
+  double margin = HUGE_VAL;
+  void near(double difference) { margin = std::min(margin, std::fabs(difference)); }
+};
+
+Chosen written_out(const std::vector<float>& logits, std::span<const int32_t> history, const Sampling& s, double u) {
+  Chosen out;
+  std::vector<double> x(logits.begin(), logits.end());
+  if (s.penalty_window && history.size() > s.penalty_window) history = history.last(s.penalty_window);
+  if (s.repeat_penalty != 0 && s.repeat_penalty != 1)
+    for (const int32_t token : std::set<int32_t>(history.begin(), history.end())) {
+      double& logit = x[static_cast<size_t>(token)];
+      logit = logit > 0 ? logit / s.repeat_penalty : logit * s.repeat_penalty;
+    }
+  std::vector<size_t> best(x.size());
+  std::iota(best.begin(), best.end(), 0);
+  std::stable_sort(best.begin(), best.end(), [&](size_t a, size_t b) { return x[a] > x[b]; });
+  if (s.temperature == 0) {
+    out.token = static_cast<int32_t>(best[0]);
+    if (x.size() > 1) out.near(x[best[0]] - x[best[1]]);
+    return out;
+  }
+  const auto weight = [&](size_t token) { return std::exp((x[token] - x[best[0]]) / s.temperature); };
+  const auto sum = [&](const std::vector<size_t>& tokens) {
+    double total = 0;
+    for (const size_t token : tokens) total += weight(token);
+    return total;
+  };
+  std::vector<size_t> kept(x.size());
+  std::iota(kept.begin(), kept.end(), 0);
+  if (s.top_k > 0 && static_cast<size_t>(s.top_k) < x.size()) {
+    kept.assign(best.begin(), best.begin() + s.top_k);
+    out.near(x[best[static_cast<size_t>(s.top_k) - 1]] - x[best[static_cast<size_t>(s.top_k)]]);
+  }
+  if (s.top_p > 0 && s.top_p < 1) {
+    const double total = sum(kept);
+    kept.assign(best.begin(), best.begin() + static_cast<ptrdiff_t>(kept.size()));
+    double held = 0;
+    size_t n = 0;
+    while (held < s.top_p * total && n < kept.size()) held += weight(kept[n++]), out.near(held / total - s.top_p);
+    kept.resize(n);
+  }
+  if (s.min_p > 0) {  // the library's partition, since its order is the one that is walked
+    for (const size_t token : kept) out.near(weight(token) - s.min_p);
+    kept.erase(std::partition(kept.begin(), kept.end(), [&](size_t token) { return weight(token) >= s.min_p; }), kept.end());
+  }
+  const double total = sum(kept);
+  double left = u * total;
+  for (const size_t token : kept) {
+    left -= weight(token);
+    out.near(left / total);
+    if (out.token < 0 && left < 0) out.token = static_cast<int32_t>(token);
+  }
+  return out;
+}
+
+struct Row {
+  std::vector<float> logits;
+  std::vector<int32_t> history;
+};
+
+// 1,000 random rows; settings(random) makes each one's. Rows where float32 may decide otherwise than float64 are left out.
+void compare_with_written_out(uint32_t seed, const std::function<Sampling(std::mt19937&, uint32_t)>& settings) {
+  std::mt19937 random(test::seed(seed));
+  uint32_t compared = 0, differ_from_best = 0;
+  for (int number = 0; number < 1000; ++number) {
+    Row row{std::vector<float>(2 + random() % 900), std::vector<int32_t>(random() % 40)};
+    const auto n = static_cast<uint32_t>(row.logits.size());
+    for (float& logit : row.logits) logit = std::normal_distribution<float>(0, number % 2 ? 3.0f : 1.0f)(random);
+    for (int32_t& token : row.history) {  // the likeliest tokens among them, some of them often
+      const auto best = std::max_element(row.logits.begin(), row.logits.end()) - row.logits.begin();
+      token = random() % 3 ? static_cast<int32_t>(random() % n) : static_cast<int32_t>(best);
+    }
+    const Sampling sampling = settings(random, n);
+    Random draws(random()), same = draws;
+    const Chosen expected = written_out(row.logits, row.history, sampling, sampling.temperature > 0 ? same.uniform() : 0);
+    std::vector<Candidate> scratch(n);
+    const int32_t token = engine::sample(row.logits, row.history, sampling, draws, scratch.data());
+    if (expected.margin < 1e-6) continue;
+    ++compared;
+    differ_from_best += token != pick(row.logits);
+    ASSERT_EQ(token, expected.token) << "row " << number << " of " << n;
+  }
+  EXPECT_GT(compared, 800u);
+  EXPECT_GT(differ_from_best, 50u);  // the setting does something
+}
+
+float part(std::mt19937& random) { return std::uniform_real_distribution<float>(0.01f, 0.99f)(random); }
+float warmth(std::mt19937& random) { return std::uniform_real_distribution<float>(0.2f, 2.5f)(random); }
+
+TEST(Sampler, temperature_as_written_out) {
+  compare_with_written_out(11, [](std::mt19937& random, uint32_t) { return Sampling{.temperature = warmth(random)}; });
+}
+TEST(Sampler, top_k_as_written_out) {
+  compare_with_written_out(12, [](std::mt19937& random, uint32_t n) {
+    return Sampling{.temperature = warmth(random), .top_k = static_cast<int32_t>(1 + random() % (random() % 2 ? 10 : n + 5))};
+  });
+}
+TEST(Sampler, top_p_as_written_out) {
+  compare_with_written_out(13, [](std::mt19937& random, uint32_t) { return Sampling{.temperature = warmth(random), .top_p = part(random)}; });
+}
+TEST(Sampler, min_p_as_written_out) {
+  compare_with_written_out(14, [](std::mt19937& random, uint32_t) { return Sampling{.temperature = warmth(random), .min_p = part(random)}; });
+}
+TEST(Sampler, repeat_penalty_as_written_out) {
+  for (const float temperature : {0.0f, 0.7f})
+    compare_with_written_out(15, [&](std::mt19937& random, uint32_t) {
+      return Sampling{.temperature = temperature, .repeat_penalty = std::uniform_real_distribution<float>(0.4f, 2.5f)(random)};
+    });
+}
+TEST(Sampler, penalty_window_as_written_out) {
+  for (const float temperature : {0.0f, 0.7f})
+    compare_with_written_out(16, [&](std::mt19937& random, uint32_t) {
+      return Sampling{.temperature = temperature, .repeat_penalty = 1.0f + part(random), .penalty_window = static_cast<uint32_t>(random() % 12)};
+    });
+}
+TEST(Sampler, all_together_as_written_out) {
+  compare_with_written_out(17, [](std::mt19937& random, uint32_t n) {
+    return Sampling{.temperature = warmth(random), .top_p = part(random), .min_p = part(random) / 4, .repeat_penalty = 1.0f + part(random),
+                    .top_k = static_cast<int32_t>(1 + random() % n), .penalty_window = static_cast<uint32_t>(random() % 50)};
+  });
 }
 
 // What a device gives: the best logits in their order, at least as many as are asked for.
@@ -49,7 +168,7 @@ std::vector<Candidate> best_of(const std::vector<float>& logits, size_t n) {
 }
 
 TEST(Sampler, from_the_best_as_from_all) {
-  std::mt19937 random(4);
+  std::mt19937 random(test::seed(4));
   for (int round = 0; round < 3000; ++round) {
     std::vector<float> logits(2 + random() % 700);
     for (float& x : logits) x = round % 3 ? std::normal_distribution<float>(0, 4)(random) : static_cast<float>(random() % 5) - 2;
