@@ -15,6 +15,7 @@ usage: tests/run.sh [--clang] [--sanitize] [--build DIR] [-j N]
 The CUDA backend is built where nvcc is, by gcc's build alone; its kernels are tested on the CPU, by an emulator, in every build.
 
 GPTQ_TEST_DATA names the folder of reference checkpoints and tokenizers; tests that need it are skipped where it is not set.
+GPTQ_TEST_SEED gives the random tests other seeds than their usual ones.
 END
 }
 

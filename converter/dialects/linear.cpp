@@ -112,7 +112,8 @@ class LinearReader {
     for (uint32_t i = 0; i < k_; ++i) {
       const int64_t group = integer_at(bytes.data() + uint64_t{i} * size, size, is_signed(entry.dtype));
       if (group < 0 || group >= int64_t{out_.n_groups})
-        fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' holds group ", group, ", there are ", out_.n_groups);
+        fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' holds group ", group, ", there are ",
+             out_.n_groups);
       out_.g_idx.push_back(static_cast<int32_t>(group));
     }
   }

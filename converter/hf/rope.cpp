@@ -146,7 +146,9 @@ const std::vector<Kind>& kinds() {
   return table;
 }
 
-std::string_view type_of(const JsonObject& fields) { return fields.string("rope_type").value_or(fields.string("type").value_or("default")); }
+std::string_view type_of(const JsonObject& fields) {
+  return fields.string("rope_type").value_or(fields.string("type").value_or("default"));
+}
 
 const Kind& find_kind(const JsonObject& fields) {
   const std::string_view name = type_of(fields);

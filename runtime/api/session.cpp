@@ -107,6 +107,13 @@ gptq_session_info info_of(const engine::Session& s) {
   return info;
 }
 
+// The scheduler keeps the status alone.
+const char* reason_of(gptq_status status) {
+  if (status == GPTQ_E_NUMERIC) return "NaN or infinity in what the model computes";
+  if (status == GPTQ_E_KV_FULL) return "no free page is left in the KV arena; raise kv_bytes";
+  return gptq_status_name(status);
+}
+
 // Gives all text that may be read to the host's callback, which may cancel.
 void drain(engine::Session& s, gptq_text_fn on_text, void* user) {
   char buffer[512];
@@ -284,7 +291,7 @@ gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t si
       }
     }
     if (result) write_struct(result, info_of(session));
-    if (session.status != GPTQ_OK) base::fail(session.status, "generation ended with ", gptq_status_name(session.status));
+    if (session.status != GPTQ_OK) base::fail(session.status, "generation ended early: ", reason_of(session.status));
     return GPTQ_OK;
   });
 }

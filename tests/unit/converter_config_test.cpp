@@ -119,16 +119,18 @@ TEST(HfConfig, NotANumber) {
   const JsonDocument document("d", R"({"a":"NaN, \" Infinity","b":NaN})");
   EXPECT_EQ(document.root().string("a"), "NaN, \" Infinity");
   for (const char* value : {"NaN", "Infinity", "-Infinity"}) {
-    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"rms_norm_eps":)" + std::string(value))), "'rms_norm_eps' must be a number");
-    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"head_dim":)" + std::string(value))), "'head_dim' must be a whole number");
-    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"final_logit_softcapping":)" + std::string(value))), "would change");
+    const auto with = [&](const std::string& key) { return model_of(config_text("LlamaForCausalLM", ",\"" + key + "\":" + value)); };
+    EXPECT_REFUSED(with("rms_norm_eps"), "'rms_norm_eps' must be a number");
+    EXPECT_REFUSED(with("head_dim"), "'head_dim' must be a whole number");
+    EXPECT_REFUSED(with("final_logit_softcapping"), "would change");
   }
   for (const char* value : {"nan", "-NaN", "+Infinity", "Inf", "NaN1"})
     EXPECT_REFUSED(JsonDocument("d", R"({"a":)" + std::string(value) + "}"), "no valid JSON");
 }
 
 TEST(HfConfig, SaysWhatElseAFileIs) {
-  EXPECT_REFUSED(JsonDocument("config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"), "'config.json' is a git-lfs pointer");
+  EXPECT_REFUSED(JsonDocument("config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"),
+                 "'config.json' is a git-lfs pointer");
   EXPECT_REFUSED(JsonDocument("config.json", "<!DOCTYPE html>"), "'config.json' is a web page");
 }
 
@@ -203,7 +205,8 @@ TEST(HfRope, PartialAndRefused) {
                  "'longrope' is not supported; these are: default, linear, dynamic, llama3, yarn");
   EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear"}})"), "'factor' is missing");
   EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":0}})"), "'factor' must be positive");
-  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":2,"llama_4_scaling_beta":1}})"), "'llama_4_scaling_beta' is not supported");
+  EXPECT_REFUSED(rope_of(R"({"rope_scaling":{"type":"linear","factor":2,"llama_4_scaling_beta":1}})"),
+                 "'llama_4_scaling_beta' is not supported");
   EXPECT_REFUSED(rope_of(R"({"rope_parameters":{"full_attention":{"rope_type":"default"}}})"), "'full_attention' is not supported");
   EXPECT_REFUSED(rope_of(R"({"rope_theta":-1})"), "rope_theta");
 }

@@ -28,7 +28,8 @@ TEST(Safetensors, ReadsWhatItShould) {
 
 TEST(Safetensors, SaysWhatElseItIs) {
   const std::string rest(400, 'x');
-  EXPECT_REFUSED(header_of("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5\n"), "is a git-lfs pointer, not the file itself");
+  EXPECT_REFUSED(header_of("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5\n"),
+                 "is a git-lfs pointer, not the file itself");
   EXPECT_REFUSED(header_of("<!DOCTYPE html><html>" + rest), "a web page");
   EXPECT_REFUSED(header_of("PK\3\4" + rest), "zip archive");
   EXPECT_REFUSED(header_of("GGUF\3" + rest), "a GGUF file");
@@ -158,7 +159,8 @@ TEST(TensorFolder, ChecksTheIndex) {
 TEST(TensorFolder, ReadsWithAStaleIndex) {
   EXPECT_EQ(outcome_of_index(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})"), "");
   EXPECT_EQ(outcome_of_index(R"({"weight_map":{"a":"one.safetensors"}})"), "");
-  EXPECT_NE(outcome_of_index(R"({"weight_map":{"a":"one.safetensors","c":"two.safetensors"}})").find("1 tensor is not in the file it says, such as 'c'"),
+  EXPECT_NE(outcome_of_index(R"({"weight_map":{"a":"one.safetensors","c":"two.safetensors"}})")
+                .find("1 tensor is not in the file it says, such as 'c'"),
             std::string::npos);
   EXPECT_NE(outcome_of_index(R"({"weight_map":{"a":"two.safetensors","b":"one.safetensors"}})").find("2 tensors are"), std::string::npos);
   // Where two files have the same tensor, the index decides.
@@ -198,7 +200,8 @@ TEST(TensorFolder, ChoosesTheFiles) {
       {"shards without an index", {shard, other}, "", "", {shard, other}, ""},
       {"shards with a broken index", {shard, other}, "[]", "", {shard, other}, "is read without an index"},
       {"two of three shards", {"model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"}, "", "", {}, "shard 2 of 3"},
-      {"shards of another name", {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, "", "", {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, ""},
+      {"shards of another name", {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, "", "",
+       {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, ""},
       {"shards of two models", {"m-1-of-2.safetensors", "n-2-of-2.safetensors"}, "", "", {}, "add the index"},
       {"the config's name", {"net.safetensors", whole}, "", "net", {"net.safetensors"}, "'model.safetensors' is left out"},
       {"the config's name before an index", {"net.safetensors", shard, other}, map({shard, other}), "net", {"net.safetensors"},

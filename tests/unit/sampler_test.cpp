@@ -134,10 +134,14 @@ TEST(Sampler, top_k_as_written_out) {
   });
 }
 TEST(Sampler, top_p_as_written_out) {
-  compare_with_written_out(13, [](std::mt19937& random, uint32_t) { return Sampling{.temperature = warmth(random), .top_p = part(random)}; });
+  compare_with_written_out(13, [](std::mt19937& random, uint32_t) {
+    return Sampling{.temperature = warmth(random), .top_p = part(random)};
+  });
 }
 TEST(Sampler, min_p_as_written_out) {
-  compare_with_written_out(14, [](std::mt19937& random, uint32_t) { return Sampling{.temperature = warmth(random), .min_p = part(random)}; });
+  compare_with_written_out(14, [](std::mt19937& random, uint32_t) {
+    return Sampling{.temperature = warmth(random), .min_p = part(random)};
+  });
 }
 TEST(Sampler, repeat_penalty_as_written_out) {
   for (const float temperature : {0.0f, 0.7f})
@@ -148,7 +152,8 @@ TEST(Sampler, repeat_penalty_as_written_out) {
 TEST(Sampler, penalty_window_as_written_out) {
   for (const float temperature : {0.0f, 0.7f})
     compare_with_written_out(16, [&](std::mt19937& random, uint32_t) {
-      return Sampling{.temperature = temperature, .repeat_penalty = 1.0f + part(random), .penalty_window = static_cast<uint32_t>(random() % 12)};
+      const auto window = static_cast<uint32_t>(random() % 12);
+      return Sampling{.temperature = temperature, .repeat_penalty = 1.0f + part(random), .penalty_window = window};
     });
 }
 TEST(Sampler, all_together_as_written_out) {
