@@ -227,13 +227,25 @@ TEST(Quantize, DefaultModeErrsLess) {
   const uint32_t n = 32, k = 192;
   const std::vector<float> w = lab.floats(size_t{n} * k);
   const Gram gram = gram_of(lab, inputs(lab, 1000, k), k);
-  for (ModuleOptions options : settings()) {
-    const double published = solve_with(lab, w, n, Problem(gram, options, true, lab.kernels, lab.pool, memory)).error;
-    const double ours = solve_with(lab, w, n, Problem(gram, options, false, lab.kernels, lab.pool, memory)).error;
-    EXPECT_LT(ours, published * (options.bits == 8 ? 1.05 : 1)) << options.bits << " bits, group " << options.group_size << " symmetric " << options.symmetric;
-    if (options.order != Order::natural) continue;
-    options.order = Order::group_aware;
-    EXPECT_LT(solve_with(lab, w, n, Problem(gram, options, false, lab.kernels, lab.pool, memory)).error, published * (options.bits == 8 ? 1.05 : 1));
+  // On the mean 0.54, 0.70, 0.80 and 0.90 with 2, 3, 4 and 8 bits, whatever the seed.
+  for (const uint32_t bits : {2u, 3u, 4u, 8u}) {
+    double sum = 0;  // of the logarithms of our errors over the published ones
+    uint32_t count = 0;
+    for (ModuleOptions options : settings()) {
+      if (options.bits != bits) continue;
+      const auto error = [&](bool reference) {
+        return solve_with(lab, w, n, Problem(gram, options, reference, lab.kernels, lab.pool, memory)).error;
+      };
+      const double published = error(true);
+      std::vector<double> ours{error(false)};
+      if (options.order == Order::natural) options.order = Order::group_aware, ours.push_back(error(false));
+      for (const double e : ours) {
+        EXPECT_LT(e, published * 1.1) << bits << " bits, group " << options.group_size << " symmetric " << options.symmetric;
+        sum += std::log(e / published), ++count;
+      }
+    }
+    RecordProperty("ratio_" + std::to_string(bits), std::to_string(std::exp(sum / count)));
+    EXPECT_LT(std::exp(sum / count), bits == 2 ? 0.60 : bits == 3 ? 0.76 : bits == 4 ? 0.85 : 0.95) << bits << " bits";
   }
 }
 
