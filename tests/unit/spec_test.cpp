@@ -105,7 +105,7 @@ TEST(Spec, BlocksBeyondTheLlamaLine) {
   expect_refused("experts.n_active", with_experts([](fb::ExpertsT& e) { e.n_active = 9; }));
   expect_refused("experts.n_ff", with_experts([](fb::ExpertsT& e) { e.n_ff = 0; }));
   expect_refused("experts.score", with_experts([](fb::ExpertsT& e) { e.score = 4; }));
-  expect_refused("experts.groups", with_experts([](fb::ExpertsT& e) { e.groups = 3; }));
+  expect_refused("no multiple of groups", with_experts([](fb::ExpertsT& e) { e.groups = 3; }));
   expect_refused("groups_kept", with_experts([](fb::ExpertsT& e) { e.groups = 8, e.groups_kept = 1; }));
   expect_refused("experts.n_active", with_experts([](fb::ExpertsT& e) { e.score = 3, e.n_active = 1; }));
   expect_refused("experts.n_ff_shared", with_experts([](fb::ExpertsT& e) { e.shared_gated = true; }));
