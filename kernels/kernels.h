@@ -139,7 +139,6 @@ enum class Elementwise : uint8_t {
   scale,       // x * factor
   clamp,       // x within -factor..factor
   softcap,     // factor * tanh(x / factor)
-  multiply,    // x * y
   gate,        // x * sigmoid(y)
   add_scaled,  // x + factor * y
 };
@@ -147,7 +146,7 @@ enum class Elementwise : uint8_t {
 struct ElementwiseArgs {
   Elementwise kind;
   const float* x;       // [count]
-  const float* y;       // [count], for the last three kinds
+  const float* y;       // [count], for the last two kinds
   float* out;           // may be x or y
   uint64_t count;
   float factor;

@@ -13,7 +13,6 @@ double changed(const ElementwiseArgs& a, double x, double y) {
     case Elementwise::scale: return x * factor;
     case Elementwise::clamp: return x > factor ? factor : x < -factor ? -factor : x;  // NaN stays
     case Elementwise::softcap: return factor * tanh(x / factor);
-    case Elementwise::multiply: return x * y;
     case Elementwise::gate: return x / (1 + exp(-y));
     case Elementwise::add_scaled: return x + factor * y;
   }
@@ -23,7 +22,7 @@ double changed(const ElementwiseArgs& a, double x, double y) {
 }  // namespace
 
 void elementwise_ref(const ElementwiseArgs& a) {
-  const bool two = a.kind >= Elementwise::multiply;
+  const bool two = a.kind >= Elementwise::gate;
   for (uint64_t j = 0; j < a.count; ++j) a.out[j] = static_cast<float>(changed(a, a.x[j], two ? a.y[j] : 0));
 }
 

@@ -12,7 +12,6 @@ GPTQ_INLINE Floats changed(Floats x, Floats y, Floats factor, Floats inverse) {
     case Elementwise::scale: return multiply(x, factor);
     case Elementwise::clamp: return larger(negative(factor), smaller(factor, x));
     case Elementwise::softcap: return multiply(tanh_of(multiply(x, inverse)), factor);
-    case Elementwise::multiply: return multiply(x, y);
     case Elementwise::gate: return divide(x, add(all(1), exp_of(negative(y))));
     case Elementwise::add_scaled: break;
   }
@@ -21,7 +20,7 @@ GPTQ_INLINE Floats changed(Floats x, Floats y, Floats factor, Floats inverse) {
 
 template <Elementwise kind>
 GPTQ_INLINE void change(const ElementwiseArgs& a) {
-  constexpr bool two = kind >= Elementwise::multiply;
+  constexpr bool two = kind >= Elementwise::gate;
   const Floats factor = all(a.factor), inverse = all(1 / a.factor);
   uint64_t j = 0;
   for (; j + lanes <= a.count; j += lanes) store(a.out + j, changed<kind>(load(a.x + j), two ? load(a.y + j) : all(0), factor, inverse));
@@ -35,7 +34,6 @@ GPTQ_INLINE void change(const ElementwiseArgs& a) {
     case Elementwise::scale: return change<Elementwise::scale>(a);
     case Elementwise::clamp: return change<Elementwise::clamp>(a);
     case Elementwise::softcap: return change<Elementwise::softcap>(a);
-    case Elementwise::multiply: return change<Elementwise::multiply>(a);
     case Elementwise::gate: return change<Elementwise::gate>(a);
     case Elementwise::add_scaled: return change<Elementwise::add_scaled>(a);
   }

@@ -14,7 +14,6 @@ void Device::norm(const float*, const Norm&, float*, uint32_t, uint32_t) { refus
 void Device::scale(float*, uint64_t, float) { refuse(); }
 void Device::add(float*, const float*, uint64_t, float) { refuse(); }
 void Device::gate(float*, const float*, uint64_t) { refuse(); }
-void Device::multiply(const Multiplication&) { refuse(); }
 void Device::copy_columns(const Copy&) { refuse(); }
 void Device::gather_rows(const float*, const uint32_t*, uint32_t, uint32_t, float*) { refuse(); }
 void Device::mix_parts(const Mixture&) { refuse(); }

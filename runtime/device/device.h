@@ -126,12 +126,14 @@ struct LatentAttention {
   float scale;
 };
 
-// A causal convolution over each sequence's rows, channel by channel, with silu or without.
+// A causal convolution over each sequence's rows, channel by channel, with silu or without: y = after * convolved(x * before).
 struct Convolution {
-  const float* x;        // [rows][n]
+  const float* x;        // [rows, stride apart][n]
+  const float* before;   // like x, or NULL
+  const float* after;
   const float* weight;   // [n][kernel]
   float* y;              // [rows][n]
-  uint32_t n, kernel;
+  uint32_t n, kernel, stride;
   bool silu;
   uint64_t state;        // where in a sequence's state: [kernel - 1][n]
 };
@@ -149,16 +151,6 @@ struct DeltaRule {
   uint32_t n_k, n_v, d_k, d_v;
   float eps;
   uint64_t state;        // where in a sequence's state: [n_v][d_k][d_v]
-};
-
-// out[i] = a[i] * b[i], n numbers of every row; out has no stride of its own.
-struct Multiplication {
-  const float* a;
-  uint64_t a_stride;
-  const float* b;
-  uint64_t b_stride;
-  float* out;
-  uint32_t rows, n;
 };
 
 // y row i (+)= sum over j of weight[i][j] * parts row slot[i][j]; slot and weight on the host.
@@ -215,7 +207,6 @@ class Device {
   virtual void scale(float* x, uint64_t count, float factor);
   virtual void add(float* y, const float* x, uint64_t count, float factor);  // y += factor * x
   virtual void gate(float* x, const float* gate, uint64_t count);            // x *= sigmoid(gate)
-  virtual void multiply(const Multiplication& m);
   virtual void copy_columns(const Copy& copy);
   // out row i = x row rows[i]; rows on the host
   virtual void gather_rows(const float* x, const uint32_t* rows, uint32_t count, uint32_t n, float* out);

@@ -36,7 +36,7 @@ struct Widths {
           widen(attended, uint64_t{d.n_v} * d.d_v);
           break;
         case Mixer::short_conv:
-          widen(inner, 4 * uint64_t{s.n_embd});
+          widen(inner, 3 * uint64_t{s.n_embd});
           widen(attended, s.n_embd);
           break;
       }

@@ -521,7 +521,7 @@ void add_activations(const Variant& variant) {
 }
 
 void add_elementwise(const Variant& variant) {
-  static const char* const names[] = {"scale", "clamp", "softcap", "multiply", "gate", "add_scaled"};
+  static const char* const names[] = {"scale", "clamp", "softcap", "gate", "add_scaled"};
   for (int kind = 0; kind <= static_cast<int>(Elementwise::add_scaled); ++kind)
     for (const uint64_t count : {uint64_t{2048}, uint64_t{262144}})
       add(name_of(variant) + "/" + names[kind] + "/" + std::to_string(count),

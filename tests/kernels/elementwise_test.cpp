@@ -9,15 +9,13 @@ namespace {
 
 KERNEL_SUITE(elementwise, ElementwiseArgs);
 
-constexpr Elementwise kinds[] = {Elementwise::scale,    Elementwise::clamp, Elementwise::softcap,
-                                 Elementwise::multiply, Elementwise::gate,  Elementwise::add_scaled};
+constexpr Elementwise kinds[] = {Elementwise::scale, Elementwise::clamp, Elementwise::softcap, Elementwise::gate, Elementwise::add_scaled};
 
 double expected(Elementwise kind, double x, double y, double factor) {
   switch (kind) {
     case Elementwise::scale: return x * factor;
     case Elementwise::clamp: return std::min(std::max(x, -factor), factor);
     case Elementwise::softcap: return factor * std::tanh(x / factor);
-    case Elementwise::multiply: return x * y;
     case Elementwise::gate: return x / (1 + std::exp(-y));
     case Elementwise::add_scaled: return x + factor * y;
   }
@@ -29,7 +27,7 @@ TEST_P(elementwise, matches_float64) {
     for (const uint64_t count : {0ull, 1ull, 7ull, 8ull, 9ull, 16ull, 17ull, 1000ull, 100003ull}) {
       const std::vector<float> before = floats(count, count < 100 ? 5 : 110), y = floats(count, count < 100 ? 5 : 110);
       const float factor = kind == Elementwise::add_scaled ? -0.3f : 30;
-      const bool two = kind >= Elementwise::multiply;
+      const bool two = kind >= Elementwise::gate;
       const bool in_place = count % 2;
       Guarded<float> x(count);
       if (in_place) std::copy(before.begin(), before.end(), x.data());

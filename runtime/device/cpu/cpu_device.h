@@ -51,7 +51,6 @@ class CpuDevice : public Device {
   void scale(float* x, uint64_t count, float factor) override;
   void add(float* y, const float* x, uint64_t count, float factor) override;
   void gate(float* x, const float* gate, uint64_t count) override;
-  void multiply(const Multiplication& m) override;
   void copy_columns(const Copy& copy) override;
   void gather_rows(const float* x, const uint32_t* rows, uint32_t count, uint32_t n, float* out) override;
   void mix_parts(const Mixture& mixture) override;

@@ -44,18 +44,6 @@ void CpuDevice::add(float* y, const float* x, uint64_t count, float factor) { ch
 void CpuDevice::gate(float* x, const float* gate, uint64_t count) { change(Elementwise::gate, x, gate, x, count, 0); }
 void CpuDevice::softcap(float* x, uint64_t count, float cap) { change(Elementwise::softcap, x, nullptr, x, count, cap); }
 
-void CpuDevice::multiply(const Multiplication& m) {
-  split(m.rows, 1 + least_elements / m.n, [&](uint64_t first, uint64_t last) {
-    for (uint64_t row = first; row < last; ++row)
-      kernels_.elementwise({.kind = Elementwise::multiply,
-                            .x = m.a + row * m.a_stride,
-                            .y = m.b + row * m.b_stride,
-                            .out = m.out + row * m.n,
-                            .count = m.n,
-                            .factor = 0});
-  });
-}
-
 void CpuDevice::copy_columns(const Copy& c) {
   for (uint64_t row = 0; row < c.rows; ++row) std::copy_n(c.from + row * c.from_stride, c.n, c.to + row * c.to_stride);
 }

@@ -13,19 +13,19 @@ float* next_state_of(const Sequence& s, uint64_t offset) { return reinterpret_ca
 
 void CpuDevice::convolve(const Convolution& c) {
   for (const Sequence& s : batch_.sequences) {
-    const uint64_t begin = uint64_t{s.first_row} * c.n;
+    const uint64_t begin = uint64_t{s.first_row} * c.stride;
     split(c.n, 64, [&](uint64_t first, uint64_t last) {
       kernels_.convolve({.x = c.x + begin,
-                         .before = nullptr,
-                         .after = nullptr,
+                         .before = c.before ? c.before + begin : nullptr,
+                         .after = c.after ? c.after + begin : nullptr,
                          .weight = c.weight,
                          .state = state_of(s, c.state),
                          .next_state = next_state_of(s, c.state),
-                         .out = c.y + begin,
+                         .out = c.y + uint64_t{s.first_row} * c.n,
                          .m = s.n_rows,
                          .n = c.n,
                          .kernel = c.kernel,
-                         .stride = c.n,
+                         .stride = c.stride,
                          .out_stride = c.n,
                          .first_channel = static_cast<uint32_t>(first),
                          .last_channel = static_cast<uint32_t>(last),

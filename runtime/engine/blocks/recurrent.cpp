@@ -27,7 +27,16 @@ void Forward::apply_delta(uint32_t rows, const model::Layer& layer, uint32_t ind
   join(apart + rows * keys, keys, keys);
   join(apart + 2 * rows * keys, values, 2 * keys);
   const uint64_t state = layout_.state_of(index), conv_floats = uint64_t{d.kernel - 1} * n;
-  device_.convolve({.x = mixed, .weight = layer.vector(Role::conv), .y = apart, .n = static_cast<uint32_t>(n), .kernel = d.kernel, .silu = true, .state = state});
+  device_.convolve({.x = mixed,
+                    .before = nullptr,
+                    .after = nullptr,
+                    .weight = layer.vector(Role::conv),
+                    .y = apart,
+                    .n = static_cast<uint32_t>(n),
+                    .kernel = d.kernel,
+                    .stride = static_cast<uint32_t>(n),
+                    .silu = true,
+                    .state = state});
   device_.delta_rule({.qkv = apart,
                       .a = a,
                       .b = b,
@@ -48,13 +57,19 @@ void Forward::apply_delta(uint32_t rows, const model::Layer& layer, uint32_t ind
 void Forward::convolve(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input) {
   const uint32_t n = spec_.n_embd;
   float* bcx = ws_.inner;
-  float* bx = bcx + uint64_t{rows} * 3 * n;
   const device::Product product{&layer[Role::conv_in].w, layer[Role::conv_in].bias, bcx};
   device_.prepare(input, rows);
   device_.matmul({&product, 1}, false);
-  device_.multiply({.a = bcx, .a_stride = 3 * n, .b = bcx + 2 * n, .b_stride = 3 * n, .out = bx, .rows = rows, .n = n});
-  device_.convolve({.x = bx, .weight = layer.vector(Role::conv), .y = ws_.attended, .n = n, .kernel = spec_.conv_kernel, .silu = false, .state = layout_.state_of(index)});
-  device_.multiply({.a = ws_.attended, .a_stride = n, .b = bcx + n, .b_stride = 3 * n, .out = ws_.attended, .rows = rows, .n = n});
+  device_.convolve({.x = bcx + 2 * n,
+                    .before = bcx,
+                    .after = bcx + n,
+                    .weight = layer.vector(Role::conv),
+                    .y = ws_.attended,
+                    .n = n,
+                    .kernel = spec_.conv_kernel,
+                    .stride = 3 * n,
+                    .silu = false,
+                    .state = layout_.state_of(index)});
 }
 
 }  // namespace gptq::engine
