@@ -211,7 +211,7 @@ GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) 
 
 // The group with what its queries have so far, or into partials.
 template <KvKind kind>
-void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& g, Running* running) {
+GPTQ_INLINE void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& g, Running* running) {
   const uint32_t dim = a.kv.value_dim;
   score_all<kind>(a, ahead, g);
   for (uint32_t t = 0; t < g.n; ++t)
@@ -249,7 +249,7 @@ void attend_blocks(const AttentionArgs& a, uint32_t kv_head, uint64_t first, uin
         g.begin[t] = clamp(first_seen(position, a.window, a.chunk), start, start + attention_block) - start;
         g.end[t] = clamp(position + 1, start, start + attention_block) - start;
       }
-      if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running ? running + (index - first) : nullptr);
+      if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running + (index - first));
     }
 }
 
@@ -260,8 +260,9 @@ void attend_all(const AttentionArgs& a) {
   for (uint32_t kv_head = a.first_kv_head; kv_head < a.last_kv_head; ++kv_head)
     for (uint64_t first = 0, last; first < queries; first = last) {
       last = queries - first < queries_together ? queries : first + queries_together;
+      Running running[queries_together];
       if (a.partials) {
-        attend_blocks<kind>(a, kv_head, first, last, a.first_block, a.last_block, nullptr);
+        attend_blocks<kind>(a, kv_head, first, last, a.first_block, a.last_block, running);
         continue;
       }
       const uint32_t first_position = a.first_position + static_cast<uint32_t>(first / heads_per_kv);
@@ -270,7 +271,6 @@ void attend_all(const AttentionArgs& a) {
       const uint32_t dim = a.kv.value_dim;
       const auto head_of = [&](uint64_t index) { return kv_head * heads_per_kv + index % heads_per_kv; };
       const auto out_of = [&](uint64_t index) { return a.out + (index / heads_per_kv * a.n_heads + head_of(index)) * dim; };
-      Running running[queries_together];
       for (uint64_t index = first; index < last; ++index) memset(out_of(index), 0, dim * sizeof(float));
       attend_blocks<kind>(a, kv_head, first, last, begin, end, running);
       for (uint64_t index = first; index < last; ++index)

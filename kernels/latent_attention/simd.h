@@ -239,7 +239,7 @@ void attend_blocks(const LatentAttentionArgs& a, const Queries& queries, uint32_
   for (g.block = begin; g.block < end; ++g.block)
     for (uint64_t at = queries.first; at < queries.last; at += g.n) {
       g.n = queries.last - at < group_queries ? static_cast<uint32_t>(queries.last - at) : group_queries;
-      attend<kind>(a, at, g, running ? running + (at - queries.first) : nullptr);
+      attend<kind>(a, at, g, running + (at - queries.first));
     }
 }
 
@@ -249,11 +249,11 @@ void attend_all(const LatentAttentionArgs& a) {
   const uint32_t rank = a.kv.rank;
   for (Queries queries = {0, 0}; queries.first < n; queries.first = queries.last) {
     queries.last = n - queries.first < queries_together ? n : queries.first + queries_together;
+    Running running[queries_together];
     if (a.partials) {
-      attend_blocks<kind>(a, queries, a.first_block, a.last_block, nullptr);
+      attend_blocks<kind>(a, queries, a.first_block, a.last_block, running);
       continue;
     }
-    Running running[queries_together];
     for (uint64_t at = queries.first; at < queries.last; ++at) memset(a.out + query_of(a, at).index * rank, 0, rank * sizeof(float));
     attend_blocks<kind>(a, queries, 0, query_of(a, queries.last - 1).position / attention_block + 1, running);
     for (uint64_t at = queries.first; at < queries.last; ++at)
