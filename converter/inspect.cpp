@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "converter/inspect_spec.h"
 #include "converter/json_writer.h"
 #include "format/container.h"
 #include "model/spec.h"
@@ -45,6 +46,7 @@ Section spec_facts(const format::fb::Spec& spec) {
              {"attention_scale", double(spec.attention_scale())}, {"tied_head", spec.tied_head()}, {"qk_norm", spec.qk_norm()},
              {"window", uint64_t(spec.window())}, {"rope_dim", uint64_t(rope.dim())}, {"rope_theta", double(rope.theta())},
              {"rope_scale", double(rope.scale())}, {"rope_dynamic_factor", double(rope.dynamic_factor())}};
+  for (auto& [key, text] : facts_beyond_llama(spec)) s.facts.emplace_back(key, std::move(text));
   return s;
 }
 

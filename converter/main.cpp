@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "converter/convert.h"
 #include "converter/hf/export.h"
+#include "converter/hf/families.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
 #include "converter/quantize_command.h"
@@ -22,7 +23,7 @@ using namespace gptq;
 struct Arguments {
   std::string source, target, file, compress = "stored", zeros = "auto";
   uint32_t head_bits = 16;
-  bool force = false, as_json = false;
+  bool force = false, as_json = false, families = false;
   convert::SynthOptions synth;
   convert::QuantizeArguments quantize;
 };
@@ -103,6 +104,8 @@ void run_export(const Arguments& arguments) {
               static_cast<double>(result.bytes) / 1e6, result.n_files, result.n_files == 1 ? "" : "s", result.n_quantized);
 }
 
+void list_families(const Arguments&) { std::fputs(convert::family_table().c_str(), stdout); }
+
 void run_quantize(const Arguments& arguments) { convert::run_quantize(arguments.quantize); }
 
 // Runs one command; every failure is one line.
@@ -129,6 +132,7 @@ int main(int argc, char** argv) {
   app.name("gptq-convert");
   app.footer(
       "Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq");
+  app.add_flag("--families", arguments.families, "list the families of models that can be converted");
   app.set_version_flag("--version", "gptq-convert " GPTQ_VERSION_TEXT);
   app.add_option("SRC", arguments.source, "folder with config.json and *.safetensors, or a .gguf file");
   app.add_option("DST", arguments.target, "file to write");
@@ -149,7 +153,7 @@ int main(int argc, char** argv) {
   out->add_option("--format", arguments.zeros, "how zero points are kept: v1, which every engine reads, v2, or auto: v2 where asymmetric")
       ->check(CLI::IsMember({"auto", "v1", "v2"}))->capture_default_str();
   CLI::App* synth = app.add_subcommand("synth", "make a model of a real shape with random weights, to measure speed with");
-  synth->add_option("SHAPE", arguments.source, "smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, or a config.json")->required();
+  synth->add_option("SHAPE", arguments.source, "smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, qwen3-moe-small, or a config.json")->required();
   synth->add_option("DST", arguments.target, "file to write")->required();
   synth->add_option("--bits", arguments.synth.bits, "of the layers' matrices: 2, 3, 4, 8, or 16")->capture_default_str();
   synth->add_option("--group-size", arguments.synth.group_size, "inputs that share a scale; -1 = all")->capture_default_str();
@@ -163,6 +167,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (arguments.families) return guarded(list_families, arguments);
   if (*inspect) return guarded(run_inspect, arguments);
   if (*verify) return guarded(run_verify, arguments);
   if (*out) return guarded(run_export, arguments);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <optional>
 
 #include "api/quantize.h"
@@ -13,6 +14,7 @@
 #include "converter/calibration.h"
 #include "converter/convert.h"
 #include "converter/dialects/quant_config.h"
+#include "converter/hf/published.h"
 #include "converter/interrupt.h"
 #include "converter/quantize_report.h"
 #include "converter/zstd_frame.h"
@@ -51,14 +53,18 @@ class ConvertedSource {
 // --dynamic and --keep, whose patterns are over the module names of Hugging Face checkpoints.
 class Rules {
  public:
-  explicit Rules(const QuantizeArguments& a) {
+  Rules(const QuantizeArguments& a, const std::string& model) {
+    if (a.dynamic.empty() && a.keep.empty()) return;
+    name_modules(model);
     if (!a.dynamic.empty()) read_rules(JsonDocument::read(a.dynamic, a.dynamic, 1 << 20).root(), rules_);
     for (const std::string& pattern : a.keep) rules_.add("-:" + pattern, {});
   }
 
   void apply(gptq_quantize_module& m) const {
     const QuantSettings before{m.bits, m.group_size, !(m.flags & GPTQ_QUANT_ASYMMETRIC)};
-    const auto settings = rules_.apply(published_name({m.name, m.name_size}), before);
+    const auto module = modules_.find(std::string_view(m.name, m.name_size));
+    if (module == modules_.end()) return;
+    const auto settings = rules_.apply(module->second, before);
     if (!settings) {
       m.flags |= GPTQ_QUANT_KEEP;
       return;
@@ -69,19 +75,23 @@ class Rules {
   }
 
  private:
-  // "layers.0.q" -> "model.layers.0.self_attn.q_proj"
-  static std::string published_name(std::string_view slot) {
-    const size_t dot = slot.rfind('.');
-    const std::string_view matrix = slot.substr(dot + 1);
-    const bool mlp = matrix == "gate" || matrix == "up" || matrix == "down";
-    return "model." + std::string(slot.substr(0, dot)) + (mlp ? ".mlp." : ".self_attn.") + std::string(matrix) + "_proj";
+  // "layers.0.q" -> "model.layers.0.self_attn.q_proj"; what a checkpoint has in one module goes by its one name.
+  void name_modules(const std::string& model) {
+    const base::FileSource file(model);
+    std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+    const format::Reader reader(file, memory);
+    const Published published = read_published(reader.manifest());
+    for (const model::Slot& slot : model::weight_slots(model::check_spec(*reader.manifest().spec(), memory), memory))
+      if (slot.quantizable()) modules_.emplace(slot.name, published.locate(slot.id).module);
   }
+
+  std::map<std::string, std::string, std::less<>> modules_;
   ModuleRules rules_;
 };
 
 // What the callbacks share.
 struct Job {
-  explicit Job(const QuantizeArguments& a) : rules(a) {}
+  Job(const QuantizeArguments& a, const std::string& model) : rules(a, model) {}
   Rules rules;
   QuantizeReport report;
   StopOnSignal signal;  // what is done stays
@@ -193,7 +203,7 @@ void run_quantize(const QuantizeArguments& a) {
   const Clock::time_point begin = Clock::now();
   const ConvertedSource converted(a);
   const Runtime runtime(a);
-  Job job(a);
+  Job job(a, converted.path());
   gptq_quantize_params params = params_of(a, job);
   gptq_source source{};
   source.struct_size = sizeof source;

@@ -30,6 +30,12 @@ constexpr NamedShape shapes[] = {
     {"llama2-13b", R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
       "num_attention_heads": 40, "num_key_value_heads": 40, "vocab_size": 32000, "max_position_embeddings": 16384, "rms_norm_eps": 1e-5,
       "rope_theta": 10000.0, "tie_word_embeddings": false, "hidden_act": "silu"})"},
+    // Qwen3-30B-A3B with half its width, a third of its layers and a quarter of its vocabulary: 1.5 GB.
+    {"qwen3-moe-small", R"({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 1024, "intermediate_size": 3072,
+      "moe_intermediate_size": 384, "num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": true, "decoder_sparse_step": 1,
+      "mlp_only_layers": [], "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128,
+      "vocab_size": 37984, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+      "tie_word_embeddings": false, "hidden_act": "silu"})"},
 };
 
 JsonDocument config_of(std::string_view shape) {
@@ -41,29 +47,43 @@ JsonDocument config_of(std::string_view shape) {
   return {"config.json", read_text(std::string(shape), 1 << 20)};
 }
 
-bool is_vocabulary(const model::Slot& slot) { return !slot.in_layer(); }
+bool is_vocabulary(const model::Slot& slot) { return slot.id.role == model::Role::embed || slot.id.role == model::Role::head; }
 
 class SynthSource final : public ModelSource {
  public:
   SynthSource(std::string_view shape, const SynthOptions& options) : options_(options) {
     const JsonDocument config = config_of(shape);
-    description_.spec = read_config(config.root()).spec;
+    HfModel model = read_config(config.root());
+    description_.spec = std::move(model.spec);
     description_.meta = {{"name", std::string(shape)}, {"source", "random weights of this shape, for measuring speed"}};
+    if (model.family) description_.meta.emplace_back("config", kept_config(config.root()));
   }
 
   const ModelDescription& description() const override { return description_; }
 
   Weight load(const model::Slot& slot) override {
     if (slot.is_vector && !slot.required) return {};  // biases
-    if (slot.is_vector) return ones(slot.n);
+    if (slot.is_vector) return vector(slot);
     const uint32_t bits = is_vocabulary(slot) ? options_.head_bits : slot.quantizable() ? options_.bits : 16;
     return bits == 16 ? Weight(dense(slot)) : Weight(quantized(slot, bits));
   }
 
  private:
-  static DenseWeight ones(uint32_t n) {
-    const std::vector<float> values(n, 1.0f);
-    DenseWeight weight{kernels::Kind::f32, std::vector<std::byte>(n * sizeof(float))};
+  DenseWeight vector(const model::Slot& slot) {
+    std::vector<float> values(slot.n, 1.0f);
+    const auto fill = [&](auto value_at) {
+      for (uint32_t i = 0; i < slot.n; ++i) values[i] = value_at(i);
+    };
+    using model::Role;
+    switch (slot.id.role) {
+      case Role::router_bias: case Role::sinks: fill([](uint32_t) { return 0.0f; }); break;
+      case Role::decay: fill([&](uint32_t i) { return static_cast<float>(i + 1) / static_cast<float>(slot.n); }); break;
+      case Role::dt_bias: fill([](uint32_t) { return -2.0f; }); break;
+      case Role::conv: fill([&](uint32_t) { return static_cast<float>(static_cast<int16_t>(random_() >> 15)) / 32768; }); break;
+      case Role::act_params: values = {0.2027f, -1.0502f, 0.5f, -1e-6f}; break;  // as transformers begins training
+      default: break;  // norms
+    }
+    DenseWeight weight{kernels::Kind::f32, std::vector<std::byte>(slot.n * sizeof(float))};
     std::memcpy(weight.bytes.data(), values.data(), weight.bytes.size());
     return weight;
   }

@@ -14,7 +14,7 @@ struct SynthOptions {
   uint32_t head_bits = 16;  // of embedding and head: 4, 8 or 16
 };
 
-// shape: smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, or the path of a config.json. The same options give the same weights.
+// shape: smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, qwen3-moe-small, or the path of a config.json. The same options give the same weights.
 std::unique_ptr<ModelSource> make_synth(std::string_view shape, const SynthOptions& options);
 
 }  // namespace gptq::convert

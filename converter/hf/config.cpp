@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/checked.h"
+#include "converter/json_writer.h"
 
 namespace gptq::convert {
 namespace {
@@ -144,6 +145,13 @@ HfModel read_config(const JsonObject& config) {
   out.attention_bias = as_config ? config.boolean("attention_bias", false) : architecture.biases == Architecture::Biases::qkv;
   out.mlp_bias = as_config && config.boolean("mlp_bias", false);
   return out;
+}
+
+std::string kept_config(const JsonObject& config) {
+  JsonWriter out;
+  for (const auto field : config.fields())
+    if (field.key != "quantization_config") out.add_raw(field.key, simdjson::minify(field.value));
+  return out.object();
 }
 
 }  // namespace gptq::convert

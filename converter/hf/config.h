@@ -39,6 +39,8 @@ struct HfModel {
   bool has_bias(std::string_view module) const;
 };
 HfModel read_config(const JsonObject& config);
+// What a file keeps of it, for export to write again: of families whose config cannot be made from the spec.
+std::string kept_config(const JsonObject& config);
 
 // The rotary part alone. head_dim and max_positions are those of the model.
 format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions);

@@ -2,12 +2,12 @@
 #include "converter/hf/export.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "base/checked.h"
 #include "converter/dialects/bit_fields.h"
 #include "converter/hf/export_parts.h"
-#include "converter/hf/names.h"
+#include "converter/hf/export_modules.h"
+#include "converter/hf/hf_source.h"
 #include "converter/json_writer.h"
 #include "converter/new_folder.h"
 #include "converter/tokenizer/description.h"
@@ -17,17 +17,6 @@ namespace {
 
 using base::fail;
 namespace fb = format::fb;
-constexpr std::string_view bias_suffix = ".bias";
-
-// A weight of the file and what becomes of it.
-struct Item {
-  const model::Slot* slot;
-  const fb::Tensor* tensor;
-  std::string name;                  // of the module, or of the tensor where there is one alone
-  bool quantized = false;
-  std::optional<DenseWeight> dense;  // small ones are read when the plan is made
-};
-
 class Export {
  public:
   Export(const base::Source& file, std::string_view folder, const ExportOptions& options)
@@ -36,21 +25,23 @@ class Export {
     model::check_features(manifest_);
     spec_ = model::check_spec(*manifest_.spec(), memory_);
     slots_ = model::weight_slots(spec_, memory_);
+    published_ = read_published(manifest_);
   }
 
   ExportResult run() {
     decide_dtype();
+    published_.gate_up_apart = !published_.layout.gate_up.empty() && !gate_and_up_are_alike();
     collect();
     const std::string quantization = describe_quantization();
-    const ExportedConfig config = write_config(manifest_, biases_, dtype_, quantization);
-    add_missing_biases(config.model);
+    const std::string config = config_text(quantization);
     SafetensorsWriter writer(folder_.temporary(), plan(), options_.shard_bytes);
     write_tensors(writer);
-    folder_.write("config.json", config.text);
+    folder_.write("config.json", config);
     if (!quantization.empty()) folder_.write("quantize_config.json", quantization);
     folder_.write("generation_config.json", write_generation_config(manifest_));
     write_tokenizer();
     write_readme();
+    read_back();
     folder_.commit();
     result_.bytes = writer.bytes();
     result_.n_files = writer.n_files();
@@ -67,49 +58,76 @@ class Export {
   }
 
   void collect() {
+    items_.emplace(reader_, published_, pool_, dtype_);
     for (const model::Slot& slot : slots_) {
       const fb::Tensor* tensor = reader_.find(slot.name);
       if (!tensor && slot.required) fail(GPTQ_E_FORMAT, "the file has no tensor '", std::string_view(slot.name), "'");
-      if (tensor) add(slot, *tensor);
+      if (!tensor) continue;
+      if (slot.id.bias && !published_.family) note_bias(slot.id.role);
+      items_->add(slot, *tensor);
     }
+    items_->finish();
+    for (const ExportItem& item : items_->all())
+      if (item.quantized || item.quantizable) add_linear(item);
   }
 
-  void add(const model::Slot& slot, const fb::Tensor& tensor) {
-    const std::string_view slot_name = slot.name;
-    Item item{&slot, &tensor, "", false, {}};
-    if (slot_name.ends_with(bias_suffix)) {
-      const std::string_view owner = slot_name.substr(0, slot_name.size() - bias_suffix.size());
-      note_bias(owner);
-      item.name = hf_module(owner) + std::string(bias_suffix);
-    } else {
-      item.quantized = !slot.is_vector && kernels::is_quantized(model::check_tensor(tensor, slot).kind) && slot_name != "embed";
-      item.name = hf_module(slot_name) + (item.quantized ? "" : ".weight");
-      if (!slot.is_vector && slot_name != "embed") add_linear(item);
-    }
-    if (slot.is_vector) item.dense = narrow(std::get<DenseWeight>(unpack(reader_, tensor, slot, pool_)), dtype_);
-    items_.push_back(std::move(item));
+  void note_bias(model::Role role) {
+    using model::Role;
+    if (role == Role::head)
+      fail(GPTQ_E_UNSUPPORTED, "the head has a bias, which the classes of transformers known here have not");
+    (role == Role::o ? biases_.o : role == Role::q || role == Role::k || role == Role::v ? biases_.qkv : biases_.mlp) = true;
   }
 
-  void note_bias(std::string_view owner) {
-    if (owner == "head") fail(GPTQ_E_UNSUPPORTED, "the head has a bias, which the classes of transformers known here have not");
-    const std::string_view part = owner.substr(owner.rfind('.') + 1);
-    (part == "o" ? biases_.o : part == "q" || part == "k" || part == "v" ? biases_.qkv : biases_.mlp) = true;
+  static bool is_symmetric(const fb::Tensor& tensor) {
+    const auto* parts = tensor.parts();
+    return std::none_of(parts->begin(), parts->end(),
+                        [](const fb::Part* part) { return part->role() == fb::Role::zeros; });
   }
 
-  void add_linear(const Item& item) {
+  void add_linear(const ExportItem& item) {
     ExportedLinear linear;
-    linear.module = hf_module(item.slot->name);
-    linear.weights = uint64_t{item.slot->n} * item.slot->k;
+    linear.module = item.name;
+    if (!item.quantized) linear.module.resize(item.name.size() - std::string_view(".weight").size());
+    linear.weights = uint64_t{item.n} * item.k;
+    linear.is_head = item.is_head;
     if (item.quantized) {
-      linear.bits = kernels::bits_of(static_cast<kernels::Kind>(item.tensor->kind()));
-      linear.group_size = item.tensor->group_size();
-      linear.g_idx = groups_of_inputs(reader_, *item.tensor, *item.slot);
-      const auto* parts = item.tensor->parts();
-      linear.symmetric = std::none_of(parts->begin(), parts->end(), [](const fb::Part* part) { return part->role() == fb::Role::zeros; });
-      quantized_head_ |= item.slot->name == "head";
+      const ExportPart& first = item.parts[0];
+      linear.bits = kernels::bits_of(static_cast<kernels::Kind>(first.tensor->kind()));
+      linear.group_size = first.tensor->group_size();
+      linear.g_idx = groups_of_inputs(reader_, *first.tensor, *first.slot);
+      linear.symmetric = std::all_of(item.parts.begin(), item.parts.end(),
+                                     [](const ExportPart& part) { return is_symmetric(*part.tensor); });
+      quantized_head_ |= item.is_head;
       ++result_.n_quantized;
     }
     linears_.push_back(std::move(linear));
+  }
+
+  // Whether gate and up can be one module in every layer.
+  bool gate_and_up_are_alike() const {
+    const auto slot_of = [&](const model::SlotId& id) {
+      return std::find_if(slots_.begin(), slots_.end(),
+                          [&](const model::Slot& slot) { return slot.id.key() == id.key(); });
+    };
+    for (uint32_t layer = 0; layer < spec_.n_layers; ++layer) {
+      const auto gate = slot_of({.role = model::Role::gate, .layer = layer});
+      const auto up = slot_of({.role = model::Role::up, .layer = layer});
+      if (gate == slots_.end() || up == slots_.end()) continue;
+      const fb::Tensor *a = reader_.find(gate->name), *b = reader_.find(up->name);
+      if (!a || !b) continue;
+      if (a->kind() != b->kind() || a->group_size() != b->group_size()) return false;
+      if (kernels::is_quantized(static_cast<kernels::Kind>(a->kind())) &&
+          groups_of_inputs(reader_, *a, *gate) != groups_of_inputs(reader_, *b, *up))
+        return false;
+    }
+    return true;
+  }
+
+  std::string config_text(const std::string& quantization) {
+    if (published_.family) return write_family_config(published_, dtype_, quantization);
+    const ExportedConfig config = write_config(manifest_, biases_, dtype_, quantization);
+    add_missing_biases(config.model);
+    return config.text;
   }
 
   std::string describe_quantization() {
@@ -124,72 +142,79 @@ class Export {
   // A class has all biases of its kind or none.
   void add_missing_biases(const HfModel& model) {
     for (const model::Slot& slot : slots_) {
-      const std::string_view name = slot.name;
-      if (!name.ends_with(bias_suffix) || reader_.find(name)) continue;
-      const std::string module = hf_module(name.substr(0, name.size() - bias_suffix.size()));
+      if (!slot.id.bias || reader_.find(slot.name)) continue;
+      const std::string module = published_.locate(slot.id).module;
       if (!model.has_bias(module)) continue;
       const DenseWeight zeros{kernels::Kind::f32, std::vector<std::byte>(slot.n * sizeof(float))};
-      items_.push_back({&slot, nullptr, module + std::string(bias_suffix), false, narrow(zeros, dtype_)});
+      items_->add_dense(module + ".bias", narrow(zeros, dtype_), {slot.n});
     }
-  }
-
-  // What an unquantized tensor is written as.
-  Dtype dtype_of_item(const Item& item) const {
-    if (item.dense) return dtype_of(item.dense->kind);
-    const auto kind = static_cast<kernels::Kind>(item.tensor->kind());
-    return kernels::is_quantized(kind) ? Dtype::f16 : dtype_of(kind);
   }
 
   std::vector<TensorPlan> plan() const {
     std::vector<TensorPlan> out;
     size_t linear = 0;
-    for (const Item& item : items_) {
-      const uint64_t n = item.slot->n, k = item.slot->k;
+    for (const ExportItem& item : items_->all()) {
       if (!item.quantized) {
-        out.push_back({item.name, dtype_of_item(item), item.slot->is_vector ? std::vector<uint64_t>{n} : std::vector<uint64_t>{n, k}});
+        out.push_back({item.name, items_->dtype_of_item(item), item.shape});
         continue;
       }
       while (linears_[linear].module != item.name) ++linear;
       const uint32_t bits = linears_[linear].bits;
       const uint64_t groups = count_groups(linears_[linear].g_idx, linears_[linear].group_size);
-      out.push_back({item.name + ".qweight", Dtype::i32, {packed_words(k, bits), n}});
-      out.push_back({item.name + ".qzeros", Dtype::i32, {groups, packed_words(n, bits)}});
-      out.push_back({item.name + ".scales", Dtype::f16, {groups, n}});
-      out.push_back({item.name + ".g_idx", Dtype::i32, {k}});
+      out.push_back({item.name + ".qweight", Dtype::i32, {packed_words(item.k, bits), item.n}});
+      out.push_back({item.name + ".qzeros", Dtype::i32, {groups, packed_words(item.n, bits)}});
+      out.push_back({item.name + ".scales", Dtype::f16, {groups, item.n}});
+      out.push_back({item.name + ".g_idx", Dtype::i32, {item.k}});
     }
     return out;
   }
 
+  static uint64_t weights_of(const ExportItem& item) { return uint64_t{item.n} * item.k * item.slices; }
+
   void write_tensors(SafetensorsWriter& writer) {
     uint64_t total = 0, done = 0;
-    for (const Item& item : items_) total += uint64_t{item.slot->n} * item.slot->k;
-    for (const Item& item : items_) {
+    for (const ExportItem& item : items_->all()) total += weights_of(item);
+    for (const ExportItem& item : items_->all()) {
       options_.progress(done, total);
-      if (item.dense) writer.write(item.name, item.dense->bytes);
-      else write_matrix(item, unpack(reader_, *item.tensor, *item.slot, pool_), writer);
-      done += uint64_t{item.slot->n} * item.slot->k;
+      write_item(item, writer);
+      done += weights_of(item);
     }
     options_.progress(total, total);
     writer.finish();
-    result_.n_tensors = items_.size() + 3 * result_.n_quantized;
+    result_.n_tensors = items_->all().size() + 3 * result_.n_quantized;
     if (rounded_)
       options_.warn("scales of " + std::to_string(rounded_) + " modules are rounded to float16, the only type GPTQ checkpoints have");
   }
 
-  void write_matrix(const Item& item, Weight&& weight, SafetensorsWriter& writer) {
+  void write_item(const ExportItem& item, SafetensorsWriter& writer) {
+    if (item.dense) return writer.write(item.name, item.dense->bytes);
+    if (item.quantized) return write_quantized(item, writer);
+    const ExportPart& first = item.parts[0];
+    if (!kernels::is_quantized(static_cast<kernels::Kind>(first.tensor->kind())))
+      return writer.write(item.name, items_->assemble(item).bytes);
+    options_.warn("the embedding is written as float16: GPTQ checkpoints have it unquantized");
+    const QuantizedWeight w = std::get<QuantizedWeight>(unpack(reader_, *first.tensor, *first.slot, pool_));
+    writer.write(item.name, round_to_half(item.name, dequantize(w, item.n, item.k)).bytes);
+  }
+
+  void write_quantized(const ExportItem& item, SafetensorsWriter& writer) {
     const auto bytes = [](const auto& values) { return std::as_bytes(std::span(values)); };
-    if (const auto* dense = std::get_if<DenseWeight>(&weight)) return writer.write(item.name, dense->bytes);
-    const QuantizedWeight& w = std::get<QuantizedWeight>(weight);
-    if (!item.quantized) {
-      options_.warn("the embedding is written as float16: GPTQ checkpoints have it unquantized");
-      return writer.write(item.name, round_to_half(item.name, dequantize(w, item.slot->n, item.slot->k)).bytes);
-    }
-    const PackedLinear packed = pack_linear(item.name, w, item.slot->n, item.slot->k, v2_zeros_);
+    const QuantizedWeight w = items_->join(item);
+    const PackedLinear packed = pack_linear(item.name, w, item.n, item.k, v2_zeros_);
     rounded_ += packed.scales_rounded;
     writer.write(item.name + ".qweight", bytes(packed.qweight));
     writer.write(item.name + ".qzeros", bytes(packed.qzeros));
     writer.write(item.name + ".scales", bytes(packed.scales));
     writer.write(item.name + ".g_idx", bytes(w.g_idx));
+  }
+
+  // A config that was kept must still mean what the file computes.
+  void read_back() const {
+    if (!published_.family) return;
+    const auto again = open_hf_folder(folder_.temporary(), {});
+    if (!same_spec(again->description().spec, *manifest_.spec()))
+      fail(GPTQ_E_UNSUPPORTED, "the config that the file was made with does not give this model again; ",
+           "convert it anew from its source");
   }
 
   void write_tokenizer() {
@@ -228,7 +253,8 @@ class Export {
   model::ModelSpec spec_{memory_};
   std::pmr::vector<model::Slot> slots_;
   Dtype dtype_ = Dtype::f16;
-  std::vector<Item> items_;
+  Published published_;
+  std::optional<ExportItems> items_;
   std::vector<ExportedLinear> linears_;
   ExportedBiases biases_;
   bool quantized_head_ = false, v2_zeros_ = false;

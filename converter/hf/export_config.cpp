@@ -152,13 +152,6 @@ std::string config_text(const fb::Manifest& manifest, const Architecture& a, con
 
 }  // namespace
 
-std::string find_meta(const fb::Manifest& manifest, std::string_view key) {
-  if (manifest.meta())
-    for (const auto* entry : *manifest.meta())
-      if (entry->key()->string_view() == key) return entry->value()->str();
-  return {};
-}
-
 ExportedConfig write_config(const fb::Manifest& manifest, const ExportedBiases& biases, Dtype dtype, const std::string& quantization) {
   const Architecture& a = choose_architecture(manifest, biases);
   const fb::Spec& spec = *manifest.spec();

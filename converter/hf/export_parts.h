@@ -6,6 +6,7 @@
 
 #include "converter/hf/config.h"
 #include "converter/hf/export.h"
+#include "converter/hf/published.h"
 #include "converter/safetensors/writer.h"
 #include "converter/unpack.h"
 
@@ -18,6 +19,7 @@ struct ExportedLinear {
   uint32_t bits = 0;         // 0: not quantized
   int32_t group_size = 0;
   bool symmetric = true;
+  bool is_head = false;
   std::vector<int32_t> g_idx;  // of quantized ones
   bool in_order(size_t input) const { return g_idx[input] == (group_size > 0 ? static_cast<int32_t>(input) / group_size : 0); }
   bool is_reordered() const;
@@ -43,8 +45,10 @@ struct ExportedConfig {
 ExportedConfig write_config(const format::fb::Manifest& manifest, const ExportedBiases& biases, Dtype dtype,
                             const std::string& quantization);
 std::string write_generation_config(const format::fb::Manifest& manifest);
-// The text of a meta entry, or "".
-std::string find_meta(const format::fb::Manifest& manifest, std::string_view key);
+// Of a family beyond the Llama line: the config it was imported with, about its text part alone.
+std::string write_family_config(const Published& published, Dtype dtype, const std::string& quantization);
+// Whether two specs are the same but for the last digits of frequencies.
+bool same_spec(const format::fb::SpecT& a, const format::fb::Spec& b);
 
 // ---- export_tensors.cpp ----
 

@@ -30,14 +30,17 @@ Setting commonest(const std::vector<ExportedLinear>& linears) {
 }
 
 struct Place {
-  std::string layer, part;  // "3" and "mlp.up_proj"; lm_head has no layer
+  std::string prefix, layer, part;  // "model.layers.", "3" and "mlp.up_proj"; lm_head has no layer
 };
 
+// The layer is the first part of a name that is a number.
 Place place_of(const std::string& module) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (!module.starts_with(prefix)) return {"", module};
-  const size_t dot = module.find('.', prefix.size());
-  return {module.substr(prefix.size(), dot - prefix.size()), module.substr(dot + 1)};
+  for (size_t at = 0; at < module.size(); at = module.find('.', at) == module.npos ? module.size() : module.find('.', at) + 1) {
+    const size_t end = std::min(module.find('.', at), module.size());
+    if (end > at && end < module.size() && module.find_first_not_of("0123456789", at) == end)
+      return {module.substr(0, at), module.substr(at, end - at), module.substr(end + 1)};
+  }
+  return {"", "", module};
 }
 
 // Engines that run several projections as one ask under a name of their own.
@@ -60,12 +63,15 @@ Parts with_fused(Parts parts) {
   return parts;
 }
 
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) out += c == '.' ? std::string("\\.") : std::string(1, c);
+  return out;
+}
+
 std::string alternatives(const std::vector<std::string>& texts) {
   std::string out;
-  for (const std::string& text : texts) {
-    out += out.empty() ? "" : "|";
-    for (const char c : text) out += c == '.' ? std::string("\\.") : std::string(1, c);
-  }
+  for (const std::string& text : texts) out += (out.empty() ? "" : "|") + escaped(text);
   return texts.size() == 1 ? out : "(?:" + out + ")";
 }
 
@@ -73,7 +79,9 @@ std::string alternatives(const std::vector<std::string>& texts) {
 std::vector<std::string> patterns(const std::vector<Place>& places) {
   std::map<std::string, Parts> parts_of;
   std::vector<std::string> layers, out;
+  std::string prefix;
   for (const Place& place : places) {
+    if (!place.layer.empty()) prefix = place.prefix;
     if (!parts_of.contains(place.layer)) layers.push_back(place.layer);
     parts_of[place.layer].insert(place.part);
   }
@@ -81,7 +89,7 @@ std::vector<std::string> patterns(const std::vector<Place>& places) {
   for (const std::string& layer : layers) layers_of[parts_of[layer]].push_back(layer);
   for (const auto& [alone, with] : layers_of) {
     const Parts parts = with_fused(alone);
-    const std::string which = with[0].empty() ? "" : "model\\.layers\\." + alternatives(with) + "\\.";
+    const std::string which = with[0].empty() ? "" : escaped(prefix) + alternatives(with) + "\\.";
     out.push_back("^" + which + alternatives({parts.begin(), parts.end()}) + "$");
   }
   return out;
@@ -90,7 +98,7 @@ std::vector<std::string> patterns(const std::vector<Place>& places) {
 std::string write_rules(const std::vector<ExportedLinear>& linears, const Setting& base, bool quantized_head) {
   std::map<Setting, std::vector<Place>> different;
   for (const ExportedLinear& linear : linears)
-    if (setting_of(linear) != base && (quantized_head || linear.module != "lm_head"))
+    if (setting_of(linear) != base && (quantized_head || !linear.is_head))
       different[setting_of(linear)].push_back(place_of(linear.module));
   JsonWriter rules;
   for (const auto& [setting, places] : different)
@@ -113,7 +121,7 @@ std::string fused_groups_differ(const std::vector<ExportedLinear>& linears, cons
   for (const Fused& f : fused) {
     if (place.part != f.parts[0]) continue;
     for (const std::string_view part : f.parts) {
-      const ExportedLinear* other = find(linears, "model.layers." + place.layer + "." + std::string(part));
+      const ExportedLinear* other = find(linears, place.prefix + place.layer + "." + std::string(part));
       if (other && (setting_of(*other) != setting_of(first) || (first.is_reordered() && other->g_idx != first.g_idx)))
         return first.module + " and " + std::string(part) + " are quantized differently, and it runs them as one";
     }

@@ -288,6 +288,7 @@ class HfSource final : public ModelSource {
       double squares = 0;
       for (uint32_t i = 0; i < slot.k; ++i) squares += double(x[i]) * x[i];
       const double length = std::max(std::sqrt(squares), 1e-12);
+      if (std::abs(length - 1) < 1e-6) continue;  // as export has written it
       for (uint32_t i = 0; i < slot.k; ++i) x[i] = static_cast<float>(x[i] / length);
     }
     return of_floats(values);
@@ -338,21 +339,13 @@ class HfSource final : public ModelSource {
     add("source", "Hugging Face folder");
     add("architecture", std::string(class_name()));
     if (model_.architecture) add("rope", rope_settings(config_));
-    else add("config", config_text());
+    else add("config", kept_config(config_));
     add("quantization", quantization_in_words());
     add("chat_template", read_chat_template(folder, options_));
     description_.spec = std::move(model_.spec);
   }
 
   std::string_view class_name() const { return model_.family ? model_.family->classes[0] : model_.architecture->name; }
-
-  // What export writes again, for classes whose configs it cannot make from the spec.
-  std::string config_text() const {
-    JsonWriter out;
-    for (const auto field : config_.fields())
-      if (field.key != "quantization_config") out.add_raw(field.key, simdjson::minify(field.value));
-    return out.object();
-  }
 
   std::string quantization_in_words() const {
     if (!quant_) return "none";

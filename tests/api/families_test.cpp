@@ -99,7 +99,8 @@ TEST_P(Families, Int8IsNearExact) {
       return all_logits(c.model, c.engine, c.session, prompt.ids);
     };
     const std::vector<float> truth = logits(exact), found = logits(int8);
-    for (size_t at = 0; at < truth.size(); at += n_vocab, ++rows) sum += kl(truth.data() + at, found.data() + at, n_vocab);
+    for (size_t at = 0; at < truth.size(); at += n_vocab, ++rows)
+      sum += kl(truth.data() + at, found.data() + at, n_vocab);
   }
   const double mean = sum / static_cast<double>(rows);
   RecordProperty("kl_int8", std::to_string(mean));
