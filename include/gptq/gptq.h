@@ -380,7 +380,7 @@ enum {
 };
 typedef struct gptq_quantize_module {        /* how to quantize one matrix */
   uint32_t struct_size; uint32_t flags;      /* GPTQ_QUANT_* */
-  const char *name; size_t name_size;        /* in: "layers.0.q|k|v|o|gate|up|down" */
+  const char *name; size_t name_size;        /* in: "layers.0.q|k|v|o|gate|up|down", "layers.0.experts.5.up" */
   uint32_t n; uint32_t k;                    /* in: outputs, inputs */
   uint32_t bits; int32_t group_size;         /* 2, 3, 4, 8 (0 = 4); inputs that share a scale (0 = 128, -1 = all) */
   int32_t order; uint32_t reserved;          /* GPTQ_ORDER_* */
@@ -391,7 +391,8 @@ typedef struct gptq_quantize_report {        /* what became of one matrix */
   const char *name; size_t name_size;
   uint32_t n; uint32_t k; uint32_t bits; int32_t group_size;
   uint64_t n_tokens;                         /* its Hessian was made from */
-  uint32_t dead_inputs; uint32_t reserved;   /* inputs that were 0 for every token */
+  uint32_t dead_inputs; uint32_t all_tokens; /* inputs that were 0 for every token; 1: of an expert that fewer tokens are routed to than it
+                                              * has inputs, so that it was calibrated with the tokens of all */
   double error;                              /* squared error of its output over the calibration tokens, as a part of the squared output */
   double damp; double seconds;               /* damp: what it took */
 } gptq_quantize_report;

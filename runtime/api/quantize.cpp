@@ -68,6 +68,7 @@ void send_report(const gptq_quantize_params& p, const quantize::ModuleReport& r)
   out.group_size = r.options.group_size;
   out.n_tokens = r.n_tokens;
   out.dead_inputs = r.dead_inputs;
+  out.all_tokens = r.all_tokens;
   out.error = r.error;
   out.damp = r.damp;
   out.seconds = r.seconds;

@@ -18,6 +18,35 @@ uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options) {
   return base::mul(rows, base::round_up(k, 64), options.bits) / 8 + base::mul(rows, groups, options.symmetric ? 2 : 3);
 }
 
+// Of what inputs are to each other, in the order of work, and its factor.
+uint64_t squares(uint64_t k) { return base::mul(k, k, 3 * sizeof(double)); }
+
+// Memory for one layer: its weights as they are read, what they become, and the matrix at hand.
+struct LayerNeeds {
+  void add(const model::Slot& slot, uint64_t read, uint64_t made) {
+    const uint64_t elements = uint64_t{slot.n} * slot.k;
+    weights = base::add(weights, read);
+    if (slot.is_vector) return;
+    if (slot.id.expert == model::no_index) weights += base::mul(elements, sizeof(float) + 1);  // computed with as floats
+    else weights += made, passing = std::max(passing, base::mul(elements, sizeof(float) + 1)), expert = std::max<uint64_t>(expert, slot.k);
+    if (made) widest = std::max<uint64_t>(widest, slot.k);
+  }
+  uint64_t bytes(const model::ModelSpec& spec, uint64_t memory_max, uint32_t threads) const {
+    const uint64_t gram = expert ? Gram::bytes(static_cast<uint32_t>(expert), threads) : 0;
+    return weights + passing + squares(widest) + std::min(gram * spec.experts.n, std::max(gram, grams_bytes_max(memory_max)));
+  }
+  uint64_t weights = 0, passing = 0, widest = 0, expert = 0;
+};
+
+// Floating-point operations for one matrix. The gates and ups of experts are gone through once more for the sake of their downs.
+double operations_of(const model::Slot& slot, const model::Experts& experts, double tokens) {
+  const double n = slot.n, k = slot.k;
+  const bool is_expert = slot.id.expert != model::no_index;
+  if (is_expert) tokens *= static_cast<double>(experts.n_active) / experts.n;
+  const double passes = is_expert && slot.id.role != model::Role::expert_down ? 2 : 1;
+  return 2 * passes * tokens * n * k + tokens * k * k + 16 * n * k * k;
+}
+
 // Floating-point operations a second, of what most of the time goes to.
 double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
   constexpr uint32_t size = 192, depth = 512, rounds = 8;
@@ -53,29 +82,28 @@ gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const Mo
   const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
   const double tokens = static_cast<double>(rows) * row_tokens;
   gptq_quantize_estimate out{};
-  uint64_t weights = 0, others = 0, widest = 0;
+  std::pmr::vector<LayerNeeds> layers(spec.n_layers, memory);
+  uint64_t others = 0, head = 0;  // what is around the layers is read at once
   double operations = 0;
   const ModuleOptions* next = chosen.data();
   for (const model::Slot& slot : model::weight_slots(spec, memory)) {
     const ModuleOptions& wanted = *next++;
     const format::fb::Tensor* tensor = reader.find(slot.name);
     if (!tensor) continue;
-    const bool of_layer = slot.in_layer();
-    const uint64_t bytes = model::placed_bytes(*tensor);
-    if (of_layer) weights += bytes + uint64_t{slot.n} * slot.k * (sizeof(float) + 1);  // read, computed with, codes
-    else others = std::max(others, bytes);
-    const uint64_t made = wanted.bits ? packed_bytes(slot.n, slot.k, wanted) : bytes;
+    const uint64_t bytes = model::placed_bytes(*tensor), made = wanted.bits ? packed_bytes(slot.n, slot.k, wanted) : bytes;
     out.file_bytes = base::add(out.file_bytes, made);
+    if (slot.in_layer()) layers[slot.id.layer].add(slot, bytes, wanted.bits ? made : 0);
+    else others = base::add(others, bytes);
     if (!wanted.bits) continue;
-    const double n = slot.n, k = slot.k;
     ++out.n_modules;
     out.work_bytes += made;
-    operations += 2 * tokens * n * k + tokens * k * k + 16 * n * k * k;
-    widest = std::max<uint64_t>(widest, slot.k);
+    operations += operations_of(slot, spec.experts, tokens);
+    if (!slot.in_layer()) head = bytes + made + base::mul(slot.n, slot.k, sizeof(float) + 1) + squares(slot.k);
   }
+  uint64_t most = std::max(others, head);
+  for (const LayerNeeds& layer : layers) most = std::max(most, layer.bytes(spec, memory_max, pool.threads()));
   const uint64_t stores = Replay::store_bytes(spec, base::mul(rows, row_tokens));
-  const uint64_t squares = base::mul(widest, widest, 3 * sizeof(double));
-  const uint64_t work = Replay::scratch_bytes(spec, row_tokens) + std::max(weights / spec.n_layers + squares, others);
+  const uint64_t work = Replay::scratch_bytes(spec, row_tokens) + most;
   out.host_bytes = base::add(work, keeps_on_disk(stores, memory_max) ? 0 : stores);
   if (keeps_on_disk(stores, memory_max)) out.work_bytes += stores;
   out.seconds = operations / measure_rate(kernels, pool, memory);

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/checked.h"
 
@@ -18,7 +19,7 @@ constexpr uint32_t tile_size = 4 * panel_columns;  // of the result
 }  // namespace
 
 Gram::Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
-    : k_(k), kernels_(kernels), pool_(pool), sums_(memory, base::to_size(base::mul(k, k, sizeof(double)))),
+    : k_(k), kernels_(kernels), pool_(pool), memory_(memory), sums_(memory, base::to_size(base::mul(k, k, sizeof(double)))),
       panels_(memory, (size_t{k} + panel_columns) * run_rows * sizeof(float)),
       tiles_(memory, size_t{tile_size} * tile_size * sizeof(float) * pool.threads() * 4) {
   std::memset(sums_.data(), 0, sums_.size());
@@ -28,6 +29,26 @@ void Gram::add(const float* x, const float* weights, uint32_t rows) {
   rows_ += rows;
   for (uint32_t first = 0; first < rows; first += run_rows)
     add_run(x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
+}
+
+void Gram::collect(const float* x, const float* weights, uint32_t rows) {
+  if (!kept_.size()) kept_ = base::Buffer(memory_, (size_t{k_} + 1) * run_rows * sizeof(float));
+  auto* kept = reinterpret_cast<float*>(kept_.data());
+  for (uint32_t row = 0; row < rows; ++row) {
+    std::copy_n(x + size_t{row} * k_, k_, kept + size_t{n_kept_} * k_);
+    kept[size_t{run_rows} * k_ + n_kept_] = weights ? weights[row] : 1.0f;
+    if (++n_kept_ == run_rows) add_kept();
+  }
+}
+
+void Gram::add_kept() {
+  const auto* kept = reinterpret_cast<const float*>(kept_.data());
+  add(kept, kept + size_t{run_rows} * k_, std::exchange(n_kept_, 0));
+}
+
+uint64_t Gram::bytes(uint32_t k, uint32_t threads) {
+  return uint64_t{k} * k * sizeof(double) + 2 * (uint64_t{k} + panel_columns) * run_rows * sizeof(float) +
+         uint64_t{tile_size} * tile_size * sizeof(float) * threads * 4;
 }
 
 void Gram::add_run(const float* x, const float* weights, uint32_t rows) {
@@ -72,6 +93,8 @@ void Gram::add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
 }
 
 void Gram::finish() {
+  if (n_kept_) add_kept();
+  kept_ = base::Buffer();
   pool_.run(k_, [&](uint32_t i) {
     for (uint32_t j = 0; j < i; ++j) data()[size_t{j} * k_ + i] = data()[size_t{i} * k_ + j];
   });

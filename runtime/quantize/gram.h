@@ -13,13 +13,17 @@ class Gram {
   Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
   // x [rows][k]; weights [rows] or NULL = 1 each
   void add(const float* x, const float* weights, uint32_t rows);
-  void finish();  // fills the upper triangle
+  // The same for a few rows at a time: they are kept until there are enough for a run.
+  void collect(const float* x, const float* weights, uint32_t rows);
+  void finish();  // adds what was kept, and fills the upper triangle
   bool is_finite() const;
   uint32_t k() const { return k_; }
   uint64_t rows() const { return rows_; }  // added
   double* data() const { return reinterpret_cast<double*>(sums_.data()); }
+  static uint64_t bytes(uint32_t k, uint32_t threads);  // of memory, about
 
  private:
+  void add_kept();
   void add_run(const float* x, const float* weights, uint32_t rows);
   void fill_panels(const float* x, const float* weights, uint32_t rows);
   void add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out);
@@ -28,7 +32,9 @@ class Gram {
   uint64_t rows_ = 0;
   const kernels::Kernels& kernels_;
   base::Pool& pool_;
-  base::Buffer sums_, panels_, tiles_;
+  std::pmr::memory_resource* memory_;
+  base::Buffer sums_, panels_, tiles_, kept_;  // kept_: [run][k] and a weight for each
+  uint32_t n_kept_ = 0;
 };
 
 }  // namespace gptq::quantize

@@ -40,6 +40,9 @@ gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const Mo
 // Whether the activations go to a file.
 bool keeps_on_disk(uint64_t store_bytes, uint64_t memory_max);
 
+// Bytes that the Hessians of one layer's experts may take together; it is gone through as often as that needs.
+uint64_t grams_bytes_max(uint64_t memory_max);
+
 // Fails where the target could not be written at the end of the job.
 void check_target(std::string_view target, bool replace);
 

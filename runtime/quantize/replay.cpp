@@ -16,14 +16,26 @@ using model::Residual;
 using model::Role;
 
 uint32_t inner_width(const model::ModelSpec& spec) {
-  uint32_t width = spec.n_heads * spec.head_dim;
-  for (const model::LayerSpec& layer : spec.layers) width = std::max(width, layer.n_ff);
+  uint32_t width = 0;
+  for (const model::LayerSpec& layer : spec.layers)
+    for (const Role role : {Role::o, Role::down})
+      if (const model::WeightSize size = model::info_of(role).size(spec, layer); size.n) width = std::max(width, size.k);
   return width;
 }
 bool is_parallel(const model::ModelSpec& spec) { return spec.residual == Residual::parallel; }
-engine::KvLayout layout_of(const model::ModelSpec& spec) { return {spec, 0, spec.n_layers, page_tokens, kernels::KvKind::f32, engine::KvLayout::Latents::expanded}; }
-// One layer after another uses the same pages.
-uint64_t kv_bytes(const model::ModelSpec& spec, uint64_t pages) { return base::mul(pages, layout_of(spec).page_bytes()); }
+
+// One layer after another uses the same memory.
+engine::KvLayout layout_of(const model::ModelSpec& spec, uint32_t layer) {
+  return {spec, layer, layer + 1, page_tokens, kernels::KvKind::f32, engine::KvLayout::Latents::expanded};
+}
+template <class Size>
+uint64_t largest(const model::ModelSpec& spec, Size&& size) {
+  uint64_t bytes = 0;
+  for (uint32_t layer = 0; layer < spec.n_layers; ++layer) bytes = std::max(bytes, size(layout_of(spec, layer)));
+  return bytes;
+}
+uint64_t page_bytes(const model::ModelSpec& spec) { return largest(spec, [](const engine::KvLayout& layout) { return layout.page_bytes(); }); }
+uint64_t state_bytes(const model::ModelSpec& spec) { return largest(spec, [](const engine::KvLayout& layout) { return layout.state_bytes(); }); }
 
 }  // namespace
 
@@ -55,7 +67,8 @@ Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::A
       workspace(spec, plan.chunk_tokens, 0, arena),
       routing(spec, plan.chunk_tokens, arena),
       device(engine::cpu_limits(spec, {}, plan.chunk_tokens, device::Activations::f32, plan.row_tokens), arena),  // dense matrices gather nothing
-      kv(arena.take<std::byte>(kv_bytes(spec, plan.chunk_pages))) {}
+      kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))),
+      state(arena.take<std::byte>(state_bytes(spec))) {}
 
 Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
                std::pmr::memory_resource* memory)
@@ -70,10 +83,10 @@ Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view 
         return Scratch(spec, plan, arena);
       }()),
       device_(kernels, pool, scratch_.device, memory),
-      forward_(spec, device_, layout_of(spec), scratch_.kv, scratch_.workspace, scratch_.routing),
       x_(plan.n_tokens, spec.n_embd, folder, memory),
       inner_(plan.n_tokens, inner_width(spec), folder, memory) {
   if (is_parallel(spec)) branch_.emplace(plan.n_tokens, spec.n_embd, folder, memory);
+  begin_layer(0);
 }
 
 uint64_t Replay::scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens) {
@@ -89,41 +102,71 @@ uint64_t Replay::store_bytes(const model::ModelSpec& spec, uint64_t n_tokens) {
 
 void Replay::load(const Chunk& chunk) { x_.read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
 void Replay::store(const Chunk& chunk) { x_.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
-uint64_t Replay::attended_floats(const Chunk& chunk) const { return uint64_t{chunk.n_tokens} * spec_.n_heads * spec_.head_dim; }
+
+void Replay::begin_layer(uint32_t index) {
+  layer_ = index;
+  forward_.emplace(spec_, device_, layout_of(spec_, index), scratch_.kv, scratch_.workspace, scratch_.routing);
+}
+
+void Replay::begin_chunk(const Chunk& chunk) {
+  sequences_.assign(chunk.sequences.begin(), chunk.sequences.end());
+  for (device::Sequence& s : sequences_) s.next_state = scratch_.state;
+  scratch_.rotation.turn_to(sequences_);
+  device_.begin({{}, sequences_, {}, scratch_.rotation.angles()});
+}
+
+template <class Step>
+void Replay::tapped(const Chunk& chunk, Tap& tap, const float* token_weights, Step&& step) {
+  struct Set {
+    PanelDevice& device;
+    Set(PanelDevice& device, Tap* tap) : device(device) { device.set_tap(tap); }
+    ~Set() { device.set_tap(nullptr); }
+  } const set(device_, &tap);
+  tap.begin_chunk(token_weights, chunk.n_tokens);
+  try {
+    step();
+  } catch (const Tap::Enough&) {
+  }
+}
 
 void Replay::embed(const Chunk& chunk, std::span<const int32_t> tokens, const model::Ends& ends) {
   device_.begin({tokens, chunk.sequences, {}, {}});
-  forward_.embed(chunk.n_tokens, ends);
+  forward_->embed(chunk.n_tokens, ends);
   store(chunk);
 }
 
 const float* Replay::norm(const Chunk& chunk, const model::Linear& weights, float* out) {
   const engine::Workspace& ws = scratch_.workspace;
   if (!weights) return ws.x;
-  device_.norm(ws.x, forward_.norm_of(weights), out, chunk.n_tokens, spec_.n_embd);
+  device_.norm(ws.x, forward_->norm_of(weights), out, chunk.n_tokens, spec_.n_embd);
   return out;
 }
 
 // ws.branch -> x
 void Replay::add_branch(const Chunk& chunk, const model::Linear& out_norm) {
   const engine::Workspace& ws = scratch_.workspace;
-  if (out_norm) device_.norm(ws.branch, forward_.norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
+  if (out_norm) device_.norm(ws.branch, forward_->norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
   device_.add(ws.x, ws.branch, uint64_t{chunk.n_tokens} * spec_.n_embd, spec_.residual_scale);
 }
 
-const float* Replay::attention_input(const Chunk& chunk, const model::Layer& layer) {
+const float* Replay::mixer_input(const Chunk& chunk, const model::Layer& layer) {
   load(chunk);
   if (spec_.residual == Residual::norm_after_add) return scratch_.workspace.x;
   return norm(chunk, layer[Role::attn_norm], scratch_.workspace.h);
 }
 
-const float* Replay::attend(const Chunk& chunk, const model::Layer& layer, uint32_t index) {
-  const float* input = attention_input(chunk, layer);
-  scratch_.rotation.turn_to(chunk.sequences);
-  device_.begin({{}, chunk.sequences, {}, scratch_.rotation.angles()});
-  forward_.mix(chunk.n_tokens, layer, index, {.x = input});
-  inner_.write(chunk.first_token, attended_floats(chunk), scratch_.workspace.attended);
+const float* Replay::mix(const Chunk& chunk, const model::Layer& layer) {
+  const float* input = mixer_input(chunk, layer);
+  begin_chunk(chunk);
+  forward_->mix(chunk.n_tokens, layer, layer_, {.x = input});
+  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::o].w.k, scratch_.workspace.attended);
   return scratch_.workspace.attended;
+}
+
+void Replay::tap_mixer(const Chunk& chunk, const model::Layer& layer, Tap& tap, const float* token_weights) {
+  const float* input = mixer_input(chunk, layer);
+  begin_chunk(chunk);
+  tapped(chunk, tap, token_weights, [&] { forward_->mix(chunk.n_tokens, layer, layer_, {.x = input}); });
 }
 
 const float* Replay::mlp_norm(const Chunk& chunk, const model::Layer& layer) {
@@ -138,19 +181,24 @@ const float* Replay::mlp_norm(const Chunk& chunk, const model::Layer& layer) {
 }
 
 const float* Replay::mlp_input(const Chunk& chunk, const model::Layer& layer) {
+  load(chunk);
+  return mlp_norm(chunk, layer);
+}
+
+const float* Replay::add_mixed(const Chunk& chunk, const model::Layer& layer) {
   const engine::Workspace& ws = scratch_.workspace;
   load(chunk);
-  inner_.read(chunk.first_token, attended_floats(chunk), ws.attended);
+  inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::o].w.k, ws.attended);
   if (is_parallel(spec_)) {
-    forward_.mix_output(chunk.n_tokens, layer, ws.branch, false);
+    forward_->mix_output(chunk.n_tokens, layer, ws.branch, false);
     if (const model::Linear& out_norm = layer[Role::attn_out_norm])
-      device_.norm(ws.branch, forward_.norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
+      device_.norm(ws.branch, forward_->norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
     branch_->write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
     return mlp_norm(chunk, layer);
   }
   if (spec_.residual == Residual::from_norm) norm(chunk, layer[Role::attn_norm], ws.x);
   const bool plain = !layer[Role::attn_out_norm] && spec_.residual_scale == 1;
-  forward_.mix_output(chunk.n_tokens, layer, plain ? ws.x : ws.branch, plain);
+  forward_->mix_output(chunk.n_tokens, layer, plain ? ws.x : ws.branch, plain);
   if (!plain) add_branch(chunk, layer[Role::attn_out_norm]);
   if (spec_.residual == Residual::norm_after_add) norm(chunk, layer[Role::attn_norm], ws.x);
   if (spec_.residual == Residual::from_norm) norm(chunk, layer[Role::mlp_norm], ws.x);
@@ -158,30 +206,50 @@ const float* Replay::mlp_input(const Chunk& chunk, const model::Layer& layer) {
   return mlp_norm(chunk, layer);
 }
 
+void Replay::tap_experts(const Chunk& chunk, const model::Layer& layer, const float* input, Tap& tap, const float* token_weights) {
+  tapped(chunk, tap, token_weights, [&] { forward_->experts(chunk.n_tokens, layer, input, scratch_.workspace.branch, false); });
+}
+
+const float* Replay::activate(const Chunk& chunk, const model::Layer& layer, const model::Linear& gate, const model::Linear& up) {
+  const engine::Workspace& ws = scratch_.workspace;
+  const device::Product products[] = {{&gate.w, gate.bias, ws.gate}, {&up.w, up.bias, ws.up}};
+  device_.prepare({.x = mlp_input(chunk, layer)}, chunk.n_tokens);
+  device_.matmul(std::span(products).subspan(spec_.gated ? 0 : 1), false);
+  return device_.finish_input(forward_->activated(layer), chunk.n_tokens, up.w.n);
+}
+
 const float* Replay::activate(const Chunk& chunk, const model::Layer& layer) {
-  load(chunk);
-  forward_.gate_up(chunk.n_tokens, layer, {.x = mlp_norm(chunk, layer)});
-  const uint32_t width = layer[Role::down].w.k;
-  const float* activated = device_.finish_input(forward_.activated(layer), chunk.n_tokens, width);
-  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * width, activated);
+  const float* activated = activate(chunk, layer, layer[Role::gate], layer[Role::up]);
+  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, activated);
   return activated;
 }
 
 void Replay::finish(const Chunk& chunk, const model::Layer& layer) {
   const engine::Workspace& ws = scratch_.workspace;
-  load(chunk);
-  inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, ws.gate);
+  const bool experts = !layer.experts.empty(), plain = !experts && !is_parallel(spec_) && !layer[Role::mlp_out_norm] && spec_.residual_scale == 1;
+  float* to = plain ? ws.x : ws.branch;
+  const float* input = mlp_input(chunk, layer);
   if (is_parallel(spec_)) branch_->read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
-  const bool plain = !is_parallel(spec_) && !layer[Role::mlp_out_norm] && spec_.residual_scale == 1;
-  forward_.mlp_output(chunk.n_tokens, layer, {.x = ws.gate}, plain ? ws.x : ws.branch, plain || is_parallel(spec_));
+  if (experts) {
+    forward_->experts(chunk.n_tokens, layer, input, to, is_parallel(spec_));
+  } else {
+    inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, ws.gate);
+    forward_->mlp_output(chunk.n_tokens, layer, {.x = ws.gate}, to, plain || is_parallel(spec_));
+  }
   if (!plain) add_branch(chunk, layer[Role::mlp_out_norm]);
   if (spec_.residual == Residual::norm_after_add) norm(chunk, layer[Role::mlp_norm], ws.x);
   store(chunk);
 }
 
-const float* Replay::head_input(const Chunk& chunk, const model::Linear& final_norm) {
+const float* Replay::head_input(const Chunk& chunk, const model::Ends& ends) {
+  const engine::Workspace& ws = scratch_.workspace;
   load(chunk);
-  return norm(chunk, final_norm, scratch_.workspace.h);
+  const float* input = norm(chunk, ends.final_norm, ws.h);
+  if (!ends.head_proj) return input;
+  const device::Product product{&ends.head_proj.w, ends.head_proj.bias, ws.embedded};
+  device_.prepare({.x = input}, chunk.n_tokens);
+  device_.matmul({&product, 1}, false);
+  return ws.embedded;
 }
 
 }  // namespace gptq::quantize

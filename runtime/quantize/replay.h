@@ -46,12 +46,20 @@ class Replay {
   // Each step is taken with every chunk before the next one is. Those of a layer, in order; all but the last return what the
   // matrices named read, [n_tokens][k].
   void embed(const Chunk& chunk, std::span<const int32_t> tokens, const model::Ends& ends);
-  const float* attention_input(const Chunk& chunk, const model::Layer& layer);         // q, k, v
-  const float* attend(const Chunk& chunk, const model::Layer& layer, uint32_t index);  // o
-  const float* mlp_input(const Chunk& chunk, const model::Layer& layer);               // gate, up (o is added)
-  const float* activate(const Chunk& chunk, const model::Layer& layer);                // down
+  void begin_layer(uint32_t index);
+  const float* mixer_input(const Chunk& chunk, const model::Layer& layer);   // q, k, v, ...
+  const float* mix(const Chunk& chunk, const model::Layer& layer);           // o
+  const float* add_mixed(const Chunk& chunk, const model::Layer& layer);     // gate, up, experts: o is added
+  const float* activate(const Chunk& chunk, const model::Layer& layer);      // down
   void finish(const Chunk& chunk, const model::Layer& layer);
-  const float* head_input(const Chunk& chunk, const model::Linear& final_norm);
+  const float* head_input(const Chunk& chunk, const model::Ends& ends);      // the head
+
+  // Besides: as far as the tap wants, leaving nothing behind. token_weights [n_tokens] or NULL.
+  void tap_mixer(const Chunk& chunk, const model::Layer& layer, Tap& tap, const float* token_weights);
+  void tap_experts(const Chunk& chunk, const model::Layer& layer, const float* input, Tap& tap, const float* token_weights);
+  // What any MLP of the layer reads, once o is added; and what its down reads of all tokens.
+  const float* mlp_input(const Chunk& chunk, const model::Layer& layer);
+  const float* activate(const Chunk& chunk, const model::Layer& layer, const model::Linear& gate, const model::Linear& up);
 
  private:
   struct Scratch {
@@ -60,20 +68,24 @@ class Replay {
     engine::Workspace workspace;
     engine::Routing routing;
     device::CpuScratch device;
-    std::byte* kv;
+    std::byte *kv, *state;  // of one layer; what recurrent layers would remember nobody reads
   };
+  void begin_chunk(const Chunk& chunk);
   const float* norm(const Chunk& chunk, const model::Linear& weights, float* out);  // of x
   const float* mlp_norm(const Chunk& chunk, const model::Layer& layer);
+  template <class Step>
+  void tapped(const Chunk& chunk, Tap& tap, const float* token_weights, Step&& step);
   void add_branch(const Chunk& chunk, const model::Linear& out_norm);
   void load(const Chunk& chunk);
   void store(const Chunk& chunk);
-  uint64_t attended_floats(const Chunk& chunk) const;
 
   const model::ModelSpec& spec_;
   base::Buffer memory_;
   Scratch scratch_;
   PanelDevice device_;
-  engine::Forward forward_;
+  std::optional<engine::Forward> forward_;
+  uint32_t layer_ = 0;
+  std::vector<device::Sequence> sequences_;
   TokenStore x_, inner_;  // the residual stream; what o or down reads
   std::optional<TokenStore> branch_;  // of parallel residuals: what o gave
 };

@@ -40,7 +40,7 @@ std::string read_key(int file) {
 // Numbers separated by spaces, in the order of the struct; `f` is called with every field but the name.
 template <class Report, class F>
 void each_number(Report& r, F&& f) {
-  f(r.options.bits), f(r.options.group_size), f(r.n), f(r.k), f(r.n_tokens), f(r.error), f(r.damp), f(r.seconds), f(r.dead_inputs), f(r.rounded);
+  f(r.options.bits), f(r.options.group_size), f(r.n), f(r.k), f(r.n_tokens), f(r.error), f(r.damp), f(r.seconds), f(r.dead_inputs), f(r.rounded), f(r.all_tokens);
 }
 
 std::string numbers_of(const ModuleReport& report) {
