@@ -21,7 +21,7 @@ std::string line(const char* format, Values... values) {
 // "q" of "layers.0.q", "expert up" of "layers.0.experts.5.up"
 std::string kind_of(const std::string& name) {
   const std::string last = name.substr(name.rfind('.') + 1);
-  return name.find(".experts.") != name.npos ? "expert " + last : last;
+  return name.find(".experts.") != name.npos ? "expert " + last : name.find(".shared.") != name.npos ? "shared " + last : last;
 }
 
 struct Kind {
@@ -59,8 +59,7 @@ void QuantizeReport::print() const {
   for (const auto& [name, kind] : kinds)
     std::printf("%-12s %8u %12.3e %12.3e %8.1f  %s\n", name.c_str(), kind.n, kind.sum / kind.n, kind.worst, kind.seconds, kind.worst_name.c_str());
   for (size_t i = 0; i < reports_.size(); ++i)
-    if (reports_[i].all_tokens && !names_[i].ends_with("gate"))
-      std::printf("note: %s was calibrated with the tokens of all experts: fewer than its %u inputs are routed to it\n", names_[i].c_str(), reports_[i].k);
+    if (reports_[i].all_tokens) std::printf("note: %s was calibrated with the tokens of all experts: too few are routed to it\n", names_[i].c_str());
   for (size_t i = 0; i < reports_.size(); ++i)
     if (reports_[i].rounded) std::printf("note: %s was rounded to nearest: its calibration inputs give no usable Hessian\n", names_[i].c_str());
 }

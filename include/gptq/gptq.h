@@ -391,8 +391,8 @@ typedef struct gptq_quantize_report {        /* what became of one matrix */
   const char *name; size_t name_size;
   uint32_t n; uint32_t k; uint32_t bits; int32_t group_size;
   uint64_t n_tokens;                         /* its Hessian was made from */
-  uint32_t dead_inputs; uint32_t all_tokens; /* inputs that were 0 for every token; 1: of an expert that fewer tokens are routed to than it
-                                              * has inputs, so that it was calibrated with the tokens of all */
+  uint32_t dead_inputs; uint32_t all_tokens; /* inputs that were 0 for every token; 1: of an expert that fewer tokens are routed to than 4 times its inputs;
+                                              * it was calibrated with the tokens of all */
   double error;                              /* squared error of its output over the calibration tokens, as a part of the squared output */
   double damp; double seconds;               /* damp: what it took */
 } gptq_quantize_report;

@@ -53,7 +53,7 @@ class Job {
   Modules modules_of(uint32_t expert, bool down, bool all_tokens);
 
   // job_stages.cpp
-  // One step of a layer over all tokens, and then the matrices that read what it gives.
+  // One step of a layer over all tokens, and then the matrices that read what it gives; NULL: these tokens are not needed.
   void stage(const Modules& modules, const std::function<const float*(const Chunk&)>& step);
   // A pass that the tap looks at, and then the matrices, of which it sees each list's first.
   void tapped_stage(std::span<const Modules> inputs, Tap& tap, const std::function<void(const Chunk&)>& pass);

@@ -26,7 +26,7 @@ void Job::stage(const Modules& modules, const std::function<const float*(const C
   if (is_wanted(modules)) gram.emplace(modules[0].slot->k, kernels_, pool_, memory_);
   for (const Chunk& chunk : plan_.chunks) {
     const float* x = step(chunk);
-    if (gram) gram->add(x, weights_of(chunk), chunk.n_tokens);
+    if (gram && x) gram->add(x, weights_of(chunk), chunk.n_tokens);
     pass_done(modules, chunk);
   }
   solve_all(modules, gram ? &*gram : nullptr);

@@ -32,7 +32,7 @@ struct ModuleReport {
   double seconds = 0;
   uint32_t dead_inputs = 0;  // that were 0 for every token
   bool rounded = false;      // to nearest: no damping made the Hessian solvable
-  bool all_tokens = false;   // of an expert that fewer tokens reach than the matrix has inputs: calibrated with those of all experts
+  bool all_tokens = false;   // of an expert that too few reach: calibrated with the tokens of all
 };
 
 }  // namespace gptq::quantize

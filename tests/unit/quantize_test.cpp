@@ -12,6 +12,7 @@
 #include "quantize/cholesky.h"
 #include "quantize/grid.h"
 #include "quantize/solver.h"
+#include "quantize/tap.h"
 #include "quantize/token_store.h"
 #include "tests/seed.h"
 
@@ -272,6 +273,50 @@ TEST(Quantize, HopelessInputs) {
     error += std::pow(scale * (code - 8) - w[i], 2), weights += double{w[i]} * w[i];
   }
   EXPECT_LT(error, 0.02 * weights);  // 4 bits of normal weights
+}
+
+// Rows a few at a time, in any pieces, give what they give together.
+TEST(Quantize, CollectedRowsAreAddedRows) {
+  Lab lab;
+  const uint32_t k = 40, tokens = 1100;
+  const std::vector<float> x = lab.floats(size_t{tokens} * k);
+  std::vector<float> weights(tokens, 1.0f);
+  weights[5] = 32;
+  const Gram whole = gram_of(lab, x, k, weights.data());
+  Gram collected(k, lab.kernels, lab.pool, memory);
+  for (uint32_t first = 0, n = 1; first < tokens; first += n, n = std::min(n * 3, tokens - first))
+    collected.collect(x.data() + size_t{first} * k, weights.data() + first, n);
+  collected.finish();
+  EXPECT_EQ(collected.rows(), tokens);
+  for (uint32_t i = 0; i < k * k; ++i) ASSERT_NEAR(collected.data()[i], whole.data()[i], 1e-3) << i;
+}
+
+// Products of gathered rows: each row has its token's weight.
+TEST(Quantize, TapSeesGatheredRows) {
+  Lab lab;
+  const uint32_t k = 16, n_tokens = 6;
+  const std::vector<float> x = lab.floats(size_t{n_tokens} * k);
+  const std::vector<float> weights = {32, 1, 1, 8, 1, 1};
+  const uint32_t gathered[] = {3, 4, 0, 5};  // of a batch whose rows 1 to 3 are the expert's
+  const kernels::Matrix own = dense(x, 1, k), other = dense(x, 1, k);
+  const device::Product product{&own, nullptr, nullptr, 1, 3}, unseen{&other, nullptr, nullptr, 0, 1};
+  std::vector<float> rows, row_weights;
+  for (const uint32_t token : {4u, 0u, 5u}) {
+    rows.insert(rows.end(), x.begin() + token * k, x.begin() + (token + 1) * k);
+    row_weights.push_back(weights[token]);
+  }
+  Gram expected(k, lab.kernels, lab.pool, memory), found(k, lab.kernels, lab.pool, memory);
+  expected.add(rows.data(), row_weights.data(), 3);
+  Tap tap(memory);
+  tap[own].gram = &found;
+  tap.begin_chunk(weights.data(), n_tokens);
+  tap.gather(gathered);
+  tap.see(product, rows.data(), 3);
+  tap.see(unseen, x.data(), 1);
+  for (Gram* gram : {&expected, &found}) gram->finish();
+  EXPECT_EQ(tap[own].rows, 3u);
+  EXPECT_EQ(tap.find(&other), nullptr);
+  for (uint32_t i = 0; i < k * k; ++i) EXPECT_EQ(found.data()[i], expected.data()[i]) << i;
 }
 
 TEST(Quantize, TokenStoreOnDiskIsTheSame) {
