@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing of the Debian packages that building needs; with an argument also those for what it names:
 #   examples/install_dependencies.sh [quickstart | tests | clang]...
+#   examples/install_dependencies.sh --packages NAME...    # these alone
 set -euo pipefail
 
 packages=(g++ meson ninja-build pkg-config flatbuffers-compiler libflatbuffers-dev libzstd-dev libxxhash-dev
   libsimdjson-dev libcli11-dev libpcre2-dev ccache)
+if [[ ${1:-} == --packages ]]; then
+  packages=("${@:2}")
+  set --
+fi
 for use in "$@"; do
   case $use in
     quickstart) packages+=(ca-certificates python3-pip) ;;

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines and their sessions.
+
+An engine with its sessions is used by one thread at a time; a lock sees to that. Sessions that the garbage collector finds, or that a
+callback closes, are destroyed when the engine is next free.
+"""
+from __future__ import annotations
+
+import threading
+from collections import deque
+from ctypes import byref, c_char, c_char_p, c_float, c_size_t, c_uint32, c_void_p, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, Type
+
+from . import _native as native
+from ._library import Callbacks, Error, Handle, call, check, lib, make, text_of
+
+if TYPE_CHECKING:
+  from ._model import Model
+STOPS = {native.GPTQ_STOP_NONE: "none", native.GPTQ_STOP_EOS: "eos", native.GPTQ_STOP_STRING: "string", native.GPTQ_STOP_LENGTH: "length",
+         native.GPTQ_STOP_CONTEXT: "context", native.GPTQ_STOP_CANCELLED: "cancelled", native.GPTQ_STOP_ERROR: "error",
+         native.GPTQ_STOP_PREFILLED: "prefilled"}
+STREAM_BUDGET_US = 5000
+
+
+@dataclass(frozen=True)
+class StepInfo:
+  more: bool  # work is left
+  sessions_active: int
+  sessions_readable: int
+  used_us: int
+  next_quantum_us: int
+  tokens_prefilled: int
+  tokens_generated: int
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+  running: bool
+  stop_reason: str  # "eos", "string", "length", "context", "cancelled", "error", "prefilled", or "none"
+  status: int
+  n_tokens: int
+  n_generated: int
+  n_ctx: int
+  prefill_us: int
+  decode_us: int
+
+
+class Engine(Handle):
+  def __init__(self, model: "Model", pointer: Any, chat: Type[Any]):
+    self.model, self.pointer, self.chat = model, pointer, chat
+    self._lock, self._inside, self._dead = threading.RLock(), False, deque()  # type: threading.RLock, bool, Deque[Any]
+    self._sessions: Dict[int, "Session"] = {}
+
+  def __enter__(self) -> "Engine":
+    return self
+
+  def _release(self, pointer: Any) -> None:
+    self._dead.append((lib.gptq_engine_destroy, pointer))
+    self._bury()
+
+  def domain(self) -> "Domain":
+    return Domain(self)
+
+  def _bury(self) -> None:
+    """Destroys what is waiting for it, unless the engine is busy: who is inside will do it."""
+    while self._dead and self._lock.acquire(blocking=False):
+      try:
+        if self._inside:
+          return
+        while self._dead:
+          destroy, pointer = self._dead.popleft()
+          destroy(pointer)
+      finally:
+        self._lock.release()
+
+  def session(self) -> "Session":
+    out = c_void_p()
+    with self.domain():
+      call(lambda error: lib.gptq_session_create(self.handle, byref(out), error))
+    return Session(self, out)
+
+  def step(self, budget_us: int = native.GPTQ_BUDGET_UNLIMITED) -> StepInfo:
+    """Computes for about so many microseconds on all started sessions together."""
+    info = make(native.gptq_step_info)
+    with self.domain():
+      more = check(lib.gptq_engine_step(self.handle, budget_us, byref(info))) == native.GPTQ_MORE
+    return StepInfo(more, info.sessions_active, info.sessions_readable, info.used_us, info.next_quantum_us, info.tokens_prefilled,
+                    info.tokens_generated)
+
+
+class Domain:
+  """The right to be inside an engine: for one thread at a time, and not from within a callback."""
+
+  def __init__(self, engine: Engine):
+    self.engine = engine
+
+  def __enter__(self) -> None:
+    engine = self.engine
+    engine._lock.acquire()
+    if engine._inside:
+      engine._lock.release()
+      raise Error(native.GPTQ_E_INVALID_STATE, "the engine is busy: a callback may not call it")
+    engine._inside = True
+
+  def __exit__(self, *_: Any) -> None:
+    self.engine._inside = False
+    self.engine._lock.release()
+    self.engine._bury()
+
+
+class Cancel:
+  """Ends a session's work from any thread; harmless when it is closed."""
+
+  def __init__(self, pointer: Any):
+    self._guard, self._pointer = threading.Lock(), pointer
+
+  def __call__(self) -> None:
+    with self._guard:
+      if self._pointer is not None:
+        lib.gptq_session_cancel(self._pointer)
+
+  def detach(self) -> None:
+    with self._guard:
+      self._pointer = None
+
+
+class Session(Handle):
+  """One sequence of tokens."""
+
+  def __init__(self, engine: Engine, pointer: Any):
+    self.engine, self.pointer, self.cancel = engine, pointer, Cancel(pointer)
+
+  def __enter__(self) -> "Session":
+    return self
+
+  def _release(self, pointer: Any) -> None:
+    self.cancel.detach()
+    self.engine._dead.append((lib.gptq_session_destroy, pointer))
+    self.engine._bury()
+
+  def append(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> None:
+    data, flags = text.encode(), (native.GPTQ_TEXT_ADD_BOS if add_bos else 0) | (native.GPTQ_TEXT_PARSE_SPECIAL if parse_special else 0)
+    with self.engine.domain():
+      call(lambda error: lib.gptq_session_append_text(self.handle, data, len(data), flags, None, error))
+
+  def append_tokens(self, tokens: Sequence[int]) -> None:
+    ids = (native.gptq_token * len(tokens))(*tokens)
+    with self.engine.domain():
+      call(lambda error: lib.gptq_session_append_tokens(self.handle, ids, len(ids), error))
+
+  def set_chat(self, messages: Any, *, add_generation_prompt: bool = True, tools: Any = None, variables: Any = None) -> int:
+    """Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens."""
+    chat, count = self.engine.chat(messages, add_generation_prompt, tools, variables), c_size_t()
+    with self.engine.domain():
+      call(lambda error: lib.gptq_session_set_chat(self.handle, byref(chat.struct), byref(count), error))
+    return count.value
+
+  def start(self, **params: Any) -> None:
+    """Begins generating; Engine.step does the work. params: as for stream."""
+    struct = generate_params(**params)
+    with self.engine.domain():
+      call(lambda error: lib.gptq_session_start(self.handle, byref(struct), error))
+
+  def read(self) -> str:
+    """Text that came since the last read."""
+    size, parts = c_size_t(), []
+    buffer = (c_char * 512)()
+    with self.engine.domain():
+      while True:
+        check(lib.gptq_session_read(self.handle, buffer, 512, byref(size)))
+        if not size.value:
+          return b"".join(parts).decode()
+        parts.append(buffer.raw[:size.value])
+
+  def read_tokens(self) -> List[int]:
+    count, out = c_size_t(), []
+    buffer = (native.gptq_token * 256)()
+    with self.engine.domain():
+      while True:
+        check(lib.gptq_session_read_tokens(self.handle, buffer, 256, byref(count)))
+        if not count.value:
+          return out
+        out += buffer[:count.value]
+
+  def read_logits(self) -> Tuple[int, memoryview]:
+    """With logits=True: the first position, and float32 rows [positions][n_vocab] as a buffer that numpy takes without a copy."""
+    n_vocab, info = self.engine.model.info["n_vocab"], self._info()
+    if info.logits_unread == 0:
+      return 0, memoryview(b"")
+    buffer, first, rows = (c_float * (n_vocab * info.logits_unread))(), c_uint32(), c_uint32()
+    with self.engine.domain():
+      check(lib.gptq_session_read_logits(self.handle, buffer, len(buffer), byref(first), byref(rows)))
+    return first.value, memoryview(buffer).cast("B").cast("f", [rows.value, n_vocab])
+
+  def tokens(self) -> List[int]:
+    """The whole sequence."""
+    buffer, count = (native.gptq_token * self._info().n_tokens)(), c_size_t()
+    with self.engine.domain():
+      check(lib.gptq_session_tokens(self.handle, buffer, len(buffer), byref(count)))
+    return list(buffer[:count.value])
+
+  def truncate(self, n_tokens: int) -> None:
+    with self.engine.domain():
+      check(lib.gptq_session_truncate(self.handle, n_tokens))
+
+  def _info(self) -> Any:
+    info = make(native.gptq_session_info)
+    check(lib.gptq_session_info_get(self.handle, byref(info)))
+    return info
+
+  @property
+  def info(self) -> SessionInfo:
+    return session_info(self._info())
+
+  def generate(self, prompt: str, on_text: Optional[Callable[[str], Optional[bool]]] = None, **params: Any) -> SessionInfo:
+    """Continues the prompt to the end; on_text gets the text as it comes and ends it by returning False."""
+    struct, info, callbacks, data = generate_params(**params), make(native.gptq_session_info), Callbacks(), prompt.encode()
+    receive = callbacks.wrap(native.gptq_text_fn, on_text and (lambda user, text, size: on_text(text_of(text, size)) is False))
+    with self.engine.domain():
+      callbacks.call(lambda error: lib.gptq_generate(self.handle, data, len(data), byref(struct), receive, None, byref(info), error))
+    return session_info(info)
+
+  def stream(self, prompt: Optional[str] = None, **params: Any) -> Iterator[str]:
+    """Pieces of text until the session ends. Leaving the loop early cancels.
+
+    params: max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed (None = random), stop (strings), model_defaults, ignore_eos,
+    keep_stop, prefill_only, logits."""
+    if prompt:
+      self.append(prompt, add_bos=self._info().n_tokens == 0, parse_special=True)
+    self.start(**params)
+    try:
+      while True:
+        more = self._info().state == native.GPTQ_SESSION_RUNNING
+        if piece := self.read():
+          yield piece
+        if not more:
+          break
+        self.engine.step(STREAM_BUDGET_US)
+      check(self._info().status)
+    finally:
+      if self.pointer is not None and self._info().state == native.GPTQ_SESSION_RUNNING:
+        self.cancel()
+        self.engine.step(native.GPTQ_BUDGET_POLL)
+
+
+def session_info(info: Any) -> SessionInfo:
+  return SessionInfo(info.state == native.GPTQ_SESSION_RUNNING, STOPS.get(info.stop_reason, str(info.stop_reason)), info.status, info.n_tokens,
+                     info.n_generated, info.n_ctx, info.prefill_us, info.decode_us)
+
+
+def generate_params(*, max_tokens: int = 0, temperature: float = 0.0, top_k: int = 0, top_p: float = 0.0, min_p: float = 0.0,
+                    repeat_penalty: float = 0.0, seed: Optional[int] = 0, stop: Sequence[str] = (), model_defaults: bool = False,
+                    ignore_eos: bool = False, keep_stop: bool = False, prefill_only: bool = False, logits: bool = False) -> Any:
+  flags = (native.GPTQ_SAMPLE_RANDOM_SEED if seed is None else 0) | (native.GPTQ_SAMPLE_MODEL_DEFAULTS if model_defaults else 0)
+  sampling = make(native.gptq_sampling, flags=flags, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+                  repeat_penalty=repeat_penalty, seed=seed or 0)
+  words = [word.encode() for word in stop]
+  strings = (native.gptq_string * len(words))(*[native.gptq_string(cast(c_char_p(word), c_void_p), len(word)) for word in words])
+  params = make(native.gptq_generate_params, sampling=native.POINTER(native.gptq_sampling)(sampling), stop=strings, n_stop=len(words),
+                max_tokens=max_tokens)
+  params.keep = words
+  for flag, wanted in ((native.GPTQ_GEN_IGNORE_EOS, ignore_eos), (native.GPTQ_GEN_KEEP_STOP, keep_stop),
+                       (native.GPTQ_GEN_PREFILL_ONLY, prefill_only), (native.GPTQ_GEN_LOGITS, logits)):
+    params.flags |= flag if wanted else 0
+  return params

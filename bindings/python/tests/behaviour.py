@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""behaviour.py MODELS: cancel from other threads, closing at odd times, callbacks that raise, and no leaks."""
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import gptq
+
+models = sys.argv[1]
+CYCLES = 1000
+
+
+def path(name):
+  return os.path.join(models, name + ".gptq")
+
+
+def resident():
+  with open("/proc/self/statm", encoding="ascii") as file:
+    return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def grows(cycle):
+  for _ in range(CYCLES // 4):
+    cycle()
+  gc.collect()
+  before = resident()
+  for _ in range(CYCLES):
+    cycle()
+  gc.collect()
+  return resident() - before
+
+
+def objects():
+  """1,000 times everything, made and dropped."""
+  def cycle():
+    with gptq.Runtime(threads=1) as runtime, gptq.Model(path("text"), runtime=runtime) as model, model.engine(ctx_tokens=64) as engine:
+      with engine.session() as session:
+        session.generate("a", max_tokens=1)
+  growth = grows(cycle)
+  assert growth < 1 << 20, f"{growth} bytes more"
+
+
+def callbacks_that_raise():
+  """1,000 exceptions in a callback arrive in the caller, and leave nothing behind."""
+  model = gptq.Model(path("text"))
+  engine = model.engine(ctx_tokens=64)
+
+  def raising(_):
+    raise KeyError("from the callback")
+
+  def cycle():
+    session = engine.session()  # which the garbage collector closes
+    try:
+      session.generate("a", raising, max_tokens=4)
+    except KeyError:
+      return
+    raise AssertionError("the exception is lost")
+  growth = grows(cycle)
+  assert growth < 1 << 20, f"{growth} bytes more"
+
+
+def cancel_from_another_thread():
+  engine = gptq.Model(path("text")).engine()
+  session = engine.session()
+  for _ in range(20):
+    session.truncate(0)
+    timer = threading.Timer(0.005, session.cancel)
+    timer.start()
+    while True:
+      info = session.generate("the cat", max_tokens=200, ignore_eos=True)
+      if info.stop_reason == "cancelled":
+        break
+      session.truncate(0)
+    timer.join()
+  session.close()
+  session.cancel()  # harmless
+
+
+def a_callback_may_not_generate():
+  session = gptq.Model(path("text")).session()
+  try:
+    session.generate("a", lambda piece: session.generate("b"), max_tokens=4)
+  except gptq.Error as error:
+    assert error.name == "GPTQ_E_INVALID_STATE", error
+  else:
+    raise AssertionError("it was let in")
+
+
+def closing_inside_a_callback_and_on_other_threads():
+  engine = gptq.Model(path("text")).engine(max_sessions=8)
+  session = engine.session()
+  others = [engine.session() for _ in range(7)]
+
+  def close(_):
+    others and others.pop().close()
+    return None
+  closer = threading.Thread(target=lambda: [other.close() for other in others[:3]])
+  closer.start()
+  session.generate("the cat", close, max_tokens=40)
+  closer.join()
+  session.generate("the cat", lambda piece: session.close(), max_tokens=4)
+  assert all(engine.session() is not None for _ in range(8))  # sessions dropped at once: their places are free again
+
+
+def progress_cancels():
+  try:
+    gptq.quantize(path("text"), path("never"), rows=4, row_tokens=64, progress=lambda phase, done: False)
+  except gptq.Error as error:
+    assert error.name == "GPTQ_E_CANCELLED", error
+  else:
+    raise AssertionError("it went on")
+  assert not os.path.exists(path("never"))
+
+
+def an_iterator_left_early_ends_the_session():
+  session = gptq.Model(path("text")).session()
+  for _ in session.stream("the cat", max_tokens=200):
+    break
+  assert not session.info.running
+  assert "".join(session.stream("again", max_tokens=4))
+
+
+def logits_are_a_buffer():
+  session = gptq.Model(path("text")).session(logits_rows=4)
+  session.append_tokens([1, 270, 280])
+  session.start(prefill_only=True, logits=True)
+  while session.engine.step(1000).more:
+    time.sleep(0)
+  first, rows = session.read_logits()
+  assert (first, rows.shape, rows.format) == (0, (3, 384), "f")
+
+
+def the_example_of_the_readme():
+  readme = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../README.md")
+  with open(readme, encoding="utf-8") as file:
+    code = file.read().split("```python\n")[1].split("```")[0]
+  done = subprocess.run([sys.executable, "-c", code, path("text")], check=True, capture_output=True, text=True)
+  assert "tokens" in done.stdout, done.stdout
+
+
+failed = 0
+for test in (objects, callbacks_that_raise, cancel_from_another_thread, a_callback_may_not_generate,
+             closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, logits_are_a_buffer,
+             the_example_of_the_readme):
+  try:
+    test()
+    print(f"ok - {test.__name__}", flush=True)
+  except Exception as problem:  # pylint: disable=broad-except
+    failed += 1
+    print(f"not ok - {test.__name__}: {problem!r}", flush=True)
+sys.exit(failed != 0)

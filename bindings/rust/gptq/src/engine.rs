@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An engine with its sessions is used by one thread at a time: a lock sees to that.
+use crate::error::{call, check, Error};
+use crate::{sys, Model, Result, Session};
+use std::ptr::{null_mut, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+/// All zero: one session, the model's context, at most 4096 tokens.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    pub max_sessions: u32,
+    pub ctx_tokens: u32,
+    pub kv_bytes: u64,
+    pub batch_tokens: u32,
+    pub logits_rows: u32,
+    pub exact: bool,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Work is left.
+    pub more: bool,
+    pub sessions_active: u32,
+    pub sessions_readable: u32,
+    pub used: Duration,
+    /// The smallest budget that lets the next step make progress.
+    pub next_quantum: Duration,
+    pub tokens_prefilled: u32,
+    pub tokens_generated: u32,
+}
+
+/// KV memory and scheduler for some sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Domain>);
+
+pub(crate) struct Domain {
+    pointer: NonNull<sys::gptq_engine>,
+    pub model: Model,
+    lock: Mutex<()>,
+    inside: AtomicUsize, // the thread that has the lock, or 0
+    dead: Mutex<Vec<usize>>, // sessions to destroy when nobody is inside
+}
+// Whoever calls C has the lock.
+unsafe impl Send for Domain {}
+unsafe impl Sync for Domain {}
+
+fn this_thread() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark) as usize)
+}
+
+/// The right to call C.
+pub(crate) struct Inside<'d> {
+    domain: &'d Domain,
+    guard: Option<MutexGuard<'d, ()>>,
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.domain.inside.store(0, Ordering::Relaxed);
+        self.guard = None;
+        self.domain.bury();
+    }
+}
+
+impl Domain {
+    /// Fails inside a callback of this engine.
+    pub fn enter(&self) -> Result<Inside<'_>> {
+        if self.inside.load(Ordering::Relaxed) == this_thread() {
+            return Err(Error::new(sys::GPTQ_E_INVALID_STATE, "the engine is busy: a callback may not call it"));
+        }
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inside.store(this_thread(), Ordering::Relaxed);
+        Ok(Inside { domain: self, guard: Some(guard) })
+    }
+
+    pub fn destroy(&self, session: NonNull<sys::gptq_session>) {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).push(session.as_ptr() as usize);
+        self.bury();
+    }
+
+    /// Destroys what waits for it, unless somebody is inside, who will do it then.
+    fn bury(&self) {
+        let _guard = match self.lock.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        for session in self.dead.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            unsafe { sys::gptq_session_destroy(session as *mut sys::gptq_session) }
+        }
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        self.bury();
+        unsafe { sys::gptq_engine_destroy(self.pointer.as_ptr()) }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(model: Model, pointer: NonNull<sys::gptq_engine>) -> Self {
+        Engine(Arc::new(Domain { pointer, model, lock: Mutex::new(()), inside: AtomicUsize::new(0), dead: Mutex::new(Vec::new()) }))
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.0.model
+    }
+
+    /// A new sequence. Fails when `max_sessions` exist.
+    pub fn session(&self) -> Result<Session> {
+        let _inside = self.0.enter()?;
+        let mut out = null_mut();
+        call(|error| unsafe { sys::gptq_session_create(self.0.pointer.as_ptr(), &mut out, error) })?;
+        Ok(Session::new(self.clone(), NonNull::new(out).expect("a session")))
+    }
+
+    /// Computes for about that long on all started sessions together; `Duration::MAX` until nothing is left.
+    pub fn step(&self, budget: Duration) -> Result<Step> {
+        let budget_us = u32::try_from(budget.as_micros()).unwrap_or(sys::GPTQ_BUDGET_UNLIMITED);
+        let mut info = sys::gptq_step_info::default();
+        let _inside = self.0.enter()?;
+        let status = check(unsafe { sys::gptq_engine_step(self.0.pointer.as_ptr(), budget_us, &mut info) })?;
+        Ok(Step {
+            more: status == sys::GPTQ_MORE,
+            sessions_active: info.sessions_active,
+            sessions_readable: info.sessions_readable,
+            used: Duration::from_micros(info.used_us.into()),
+            next_quantum: Duration::from_micros(info.next_quantum_us.into()),
+            tokens_prefilled: info.tokens_prefilled,
+            tokens_generated: info.tokens_generated,
+        })
+    }
+
+    /// Steps until nothing is left to do.
+    pub fn finish(&self) -> Result<()> {
+        self.step(Duration::MAX).map(|_| ())
+    }
+}

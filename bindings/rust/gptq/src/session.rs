@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+use crate::callback::{text_fn, Callback};
+use crate::error::{call, check, sized};
+use crate::model::with_chat;
+use crate::{sys, Engine, Message, Result};
+use std::ops::ControlFlow;
+use std::ptr::{null_mut, NonNull};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How to generate. All zero: greedy, until the end token or the end of the context.
+#[derive(Clone, Debug, Default)]
+pub struct Generate {
+    pub max_tokens: u32,
+    pub temperature: f32,
+    pub top_k: i32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub repeat_penalty: f32,
+    pub seed: u64,
+    pub stop: Vec<String>,
+    /// `gptq::sys::GPTQ_GEN_*`
+    pub flags: i32,
+    /// `gptq::sys::GPTQ_SAMPLE_*`
+    pub sampling_flags: i32,
+}
+
+impl Generate {
+    fn with<R>(&self, f: impl FnOnce(&sys::gptq_generate_params) -> R) -> R {
+        let sampling = sys::gptq_sampling {
+            flags: self.sampling_flags as u32,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            seed: self.seed,
+            ..Default::default()
+        };
+        let stop: Vec<_> = self.stop.iter().map(|text| sys::gptq_string { ptr: text.as_ptr().cast(), size: text.len() }).collect();
+        f(&sys::gptq_generate_params {
+            flags: self.flags as u32,
+            sampling: &sampling,
+            stop: stop.as_ptr(),
+            n_stop: stop.len(),
+            max_tokens: self.max_tokens,
+            ..Default::default()
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    None,
+    Eos,
+    String,
+    Length,
+    Context,
+    Cancelled,
+    Error,
+    Prefilled,
+    Other(i32),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SessionInfo {
+    pub running: bool,
+    pub stop_reason: StopReason,
+    pub status: i32,
+    pub n_tokens: u32,
+    pub n_generated: u32,
+    pub n_ctx: u32,
+    pub prefill: Duration,
+    pub decode: Duration,
+}
+
+impl SessionInfo {
+    fn of(info: &sys::gptq_session_info) -> Self {
+        let stop_reason = match info.stop_reason {
+            sys::GPTQ_STOP_NONE => StopReason::None,
+            sys::GPTQ_STOP_EOS => StopReason::Eos,
+            sys::GPTQ_STOP_STRING => StopReason::String,
+            sys::GPTQ_STOP_LENGTH => StopReason::Length,
+            sys::GPTQ_STOP_CONTEXT => StopReason::Context,
+            sys::GPTQ_STOP_CANCELLED => StopReason::Cancelled,
+            sys::GPTQ_STOP_ERROR => StopReason::Error,
+            sys::GPTQ_STOP_PREFILLED => StopReason::Prefilled,
+            other => StopReason::Other(other),
+        };
+        SessionInfo {
+            running: info.state == sys::GPTQ_SESSION_RUNNING,
+            stop_reason,
+            status: info.status,
+            n_tokens: info.n_tokens,
+            n_generated: info.n_generated,
+            n_ctx: info.n_ctx,
+            prefill: Duration::from_micros(info.prefill_us),
+            decode: Duration::from_micros(info.decode_us),
+        }
+    }
+}
+
+/// Logits of consecutive positions, `[rows][n_vocab]`.
+#[derive(Clone, Debug, Default)]
+pub struct Logits {
+    pub first_position: u32,
+    pub rows: u32,
+    pub values: Vec<f32>,
+}
+
+/// Ends a session's work from any thread; harmless after the session.
+#[derive(Clone)]
+pub struct Cancel(Arc<Mutex<Option<NonNull<sys::gptq_session>>>>);
+// gptq_session_cancel may be called from any thread, and the lock keeps the session from being destroyed meanwhile.
+unsafe impl Send for Cancel {}
+unsafe impl Sync for Cancel {}
+
+impl Cancel {
+    pub fn cancel(&self) {
+        if let Some(session) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            unsafe { sys::gptq_session_cancel(session.as_ptr()) };
+        }
+    }
+}
+
+/// One sequence of tokens. It may be sent to other threads; calls wait until the engine is free.
+pub struct Session {
+    engine: Engine,
+    pointer: NonNull<sys::gptq_session>,
+    cancel: Cancel,
+}
+// Every call takes the engine's lock.
+unsafe impl Send for Session {}
+unsafe impl Sync for Session {}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        *self.cancel.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.engine.0.destroy(self.pointer);
+    }
+}
+
+impl Session {
+    pub(crate) fn new(engine: Engine, pointer: NonNull<sys::gptq_session>) -> Self {
+        Session { engine, pointer, cancel: Cancel(Arc::new(Mutex::new(Some(pointer)))) }
+    }
+    fn at(&self) -> *mut sys::gptq_session {
+        self.pointer.as_ptr()
+    }
+    fn raw_info(&self) -> Result<sys::gptq_session_info> {
+        let _inside = self.engine.0.enter()?;
+        let mut info = Default::default();
+        check(unsafe { sys::gptq_session_info_get(self.at(), &mut info) })?;
+        Ok(info)
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+    pub fn cancel_handle(&self) -> Cancel {
+        self.cancel.clone()
+    }
+    pub fn info(&self) -> Result<SessionInfo> {
+        Ok(SessionInfo::of(&self.raw_info()?))
+    }
+
+    /// flags: `gptq::sys::GPTQ_TEXT_*`.
+    pub fn append(&mut self, text: &str, flags: i32) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        let (at, size, flags) = (text.as_ptr().cast(), text.len(), flags as u32);
+        call(|error| unsafe { sys::gptq_session_append_text(self.at(), at, size, flags, null_mut(), error) }).map(|_| ())
+    }
+
+    pub fn append_tokens(&mut self, tokens: &[i32]) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        call(|error| unsafe { sys::gptq_session_append_tokens(self.at(), tokens.as_ptr(), tokens.len(), error) }).map(|_| ())
+    }
+
+    /// Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens.
+    pub fn set_chat(&mut self, messages: &[Message<'_>]) -> Result<usize> {
+        let _inside = self.engine.0.enter()?;
+        let mut n_tokens = 0;
+        with_chat(messages, |chat| call(|error| unsafe { sys::gptq_session_set_chat(self.at(), chat, &mut n_tokens, error) }))?;
+        Ok(n_tokens)
+    }
+
+    /// Begins generating; [`Engine::step`] does the work.
+    pub fn start(&mut self, params: &Generate) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        params.with(|params| call(|error| unsafe { sys::gptq_session_start(self.at(), params, error) })).map(|_| ())
+    }
+
+    /// Text that came since the last read.
+    pub fn read(&mut self) -> Result<String> {
+        let _inside = self.engine.0.enter()?;
+        let (mut bytes, mut buffer, mut n) = (Vec::new(), [0u8; 512], 1);
+        while n > 0 {
+            check(unsafe { sys::gptq_session_read(self.at(), buffer.as_mut_ptr().cast(), buffer.len(), &mut n) })?;
+            bytes.extend_from_slice(&buffer[..n]);
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub fn read_tokens(&mut self) -> Result<Vec<i32>> {
+        let _inside = self.engine.0.enter()?;
+        let (mut tokens, mut buffer, mut n) = (Vec::new(), [0i32; 256], 1);
+        while n > 0 {
+            check(unsafe { sys::gptq_session_read_tokens(self.at(), buffer.as_mut_ptr(), buffer.len(), &mut n) })?;
+            tokens.extend_from_slice(&buffer[..n]);
+        }
+        Ok(tokens)
+    }
+
+    /// With GPTQ_GEN_LOGITS: rows that came since the last read.
+    pub fn read_logits(&mut self) -> Result<Logits> {
+        let rows = self.raw_info()?.logits_unread as usize;
+        let mut logits = Logits { values: vec![0.0; rows * self.engine.model().info().n_vocab as usize], ..Default::default() };
+        let _inside = self.engine.0.enter()?;
+        let (at, cap) = (logits.values.as_mut_ptr(), logits.values.len());
+        check(unsafe { sys::gptq_session_read_logits(self.at(), at, cap, &mut logits.first_position, &mut logits.rows) })?;
+        Ok(logits)
+    }
+
+    /// The whole sequence.
+    pub fn tokens(&self) -> Result<Vec<i32>> {
+        let _inside = self.engine.0.enter()?;
+        sized(|buffer, cap, needed| check(unsafe { sys::gptq_session_tokens(self.at(), buffer, cap, needed) }))
+    }
+
+    /// Keeps the first n_tokens.
+    pub fn truncate(&mut self, n_tokens: u32) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        check(unsafe { sys::gptq_session_truncate(self.at(), n_tokens) }).map(|_| ())
+    }
+
+    /// Continues the prompt to the end. on_text gets the text as it comes; `Break` ends it. A panic in it goes on above this call.
+    pub fn generate(&mut self, prompt: &str, params: &Generate, on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<SessionInfo> {
+        let (mut on_text, mut info) = (Callback::new(on_text), sys::gptq_session_info::default());
+        let inside = self.engine.0.enter()?;
+        let (function, user, at, size) = (text_fn(&on_text), on_text.user(), prompt.as_ptr().cast(), prompt.len());
+        let result = params.with(|params| {
+            call(|error| unsafe { sys::gptq_generate(self.at(), at, size, params, function, user, &mut info, error) })
+        });
+        drop(inside);
+        on_text.finish();
+        result.map(|_| SessionInfo::of(&info))
+    }
+
+    /// Continues the prompt; the iterator does the work and gives the pieces. Dropped early, it cancels.
+    pub fn stream(&mut self, prompt: &str, params: &Generate) -> Result<Stream<'_>> {
+        let bos = if self.raw_info()?.n_tokens == 0 { sys::GPTQ_TEXT_ADD_BOS } else { 0 };
+        if !prompt.is_empty() {
+            self.append(prompt, bos | sys::GPTQ_TEXT_PARSE_SPECIAL)?;
+        }
+        self.start(params)?;
+        Ok(Stream { session: self, ended: false })
+    }
+}
+
+/// Pieces of text until the session ends.
+pub struct Stream<'s> {
+    session: &'s mut Session,
+    ended: bool,
+}
+
+impl Stream<'_> {
+    fn advance(&mut self) -> Result<Option<String>> {
+        loop {
+            let info = self.session.info()?;
+            let piece = self.session.read()?;
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+            if !info.running {
+                return check(info.status).map(|_| None);
+            }
+            self.session.engine.step(Duration::from_millis(5))?;
+        }
+    }
+}
+
+impl Iterator for Stream<'_> {
+    type Item = Result<String>;
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.session.cancel.cancel();
+            let _ = self.session.engine.step(Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Cancel from other threads, drops at odd times, closures that panic, and no leaks.
+use gptq::{sys, Engine, EngineOptions, Generate, Model, QuantizeOptions, Runtime, RuntimeOptions, StopReason};
+use std::ops::ControlFlow::{Break, Continue};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Mutex;
+use std::time::Duration;
+
+static ALONE: Mutex<()> = Mutex::new(()); // memory is measured
+
+fn path(name: &str) -> String {
+    format!("{}/{name}.gptq", std::env::var("GPTQ_MODELS").expect("GPTQ_MODELS is not set"))
+}
+fn text_model() -> Model {
+    Runtime::new().unwrap().load(path("text")).unwrap()
+}
+fn engine(max_sessions: u32) -> Engine {
+    text_model().engine(&EngineOptions { max_sessions, ctx_tokens: 256, ..Default::default() }).unwrap()
+}
+fn tokens(max_tokens: u32) -> Generate {
+    Generate { max_tokens, flags: sys::GPTQ_GEN_IGNORE_EOS, ..Default::default() }
+}
+fn resident() -> i64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
+}
+fn growth(mut cycle: impl FnMut()) -> i64 {
+    (0..250).for_each(|_| cycle());
+    let before = resident();
+    (0..1000).for_each(|_| cycle());
+    resident() - before
+}
+fn test(name: &str, run: impl FnOnce()) {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    run();
+    println!("ok - {name}");
+}
+
+#[test]
+fn objects() {
+    test("1,000 times everything, made and dropped", || {
+        let growth = growth(|| {
+            let runtime = Runtime::with(RuntimeOptions { threads: 1, ..Default::default() }).unwrap();
+            let engine = runtime.load(path("text")).unwrap().engine(&EngineOptions { ctx_tokens: 64, ..Default::default() }).unwrap();
+            engine.session().unwrap().generate("a", &tokens(1), |_| Continue(())).unwrap();
+        });
+        assert!(growth < 1 << 20, "{growth} bytes more");
+    });
+}
+
+#[test]
+fn closures_that_panic() {
+    test("1,000 panics in a closure arrive in the caller", || {
+        std::panic::set_hook(Box::new(|_| ()));
+        let engine = engine(1);
+        let growth = growth(|| {
+            let mut session = engine.session().unwrap();
+            let result = catch_unwind(AssertUnwindSafe(|| session.generate("a", &tokens(4), |_| panic!("from the closure"))));
+            assert_eq!(result.unwrap_err().downcast_ref::<&str>(), Some(&"from the closure"));
+        });
+        drop(std::panic::take_hook());
+        assert!(growth < 1 << 20, "{growth} bytes more");
+    });
+}
+
+#[test]
+fn cancel_from_another_thread() {
+    test("cancel from another thread", || {
+        let engine = engine(1);
+        let mut session = engine.session().unwrap();
+        let cancel = session.cancel_handle();
+        std::thread::scope(|scope| {
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                while stopped.recv_timeout(Duration::from_millis(1)).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+                    cancel.cancel();
+                }
+            });
+            for _ in 0..20 {
+                while session.generate("the cat", &tokens(200), |_| Continue(())).unwrap().stop_reason != StopReason::Cancelled {
+                    session.truncate(0).unwrap();
+                }
+                session.truncate(0).unwrap();
+            }
+            drop(session); // while the other thread still cancels
+            drop(stop);
+        });
+    });
+}
+
+#[test]
+fn closures_may_not_call_their_engine() {
+    test("a closure may not call its engine, but may drop sessions", || {
+        let engine = engine(2);
+        let (mut session, mut others) = (engine.session().unwrap(), vec![engine.session().unwrap()]);
+        let info = session.generate("the cat", &tokens(4), |_| {
+            assert_eq!(engine.step(Duration::ZERO).unwrap_err().status.0, sys::GPTQ_E_INVALID_STATE);
+            others.clear();
+            Continue(())
+        });
+        assert_eq!(info.unwrap().n_generated, 4);
+        engine.session().unwrap(); // its place is free again
+    });
+}
+
+#[test]
+fn threads() {
+    test("sessions of one engine on several threads", || {
+        let engine = engine(4);
+        let generate = |engine: &Engine| {
+            let mut session = engine.session().unwrap();
+            let text: Result<String, _> = session.stream("the cat", &tokens(20)).unwrap().collect();
+            text.unwrap()
+        };
+        let expected = generate(&engine);
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(|| generate(&engine))).collect();
+            all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), expected));
+        });
+    });
+}
+
+#[test]
+fn stream_dropped_early() {
+    test("an iterator left early ends the session", || {
+        let mut session = engine(1).session().unwrap();
+        assert!(session.stream("the cat", &tokens(200)).unwrap().next().unwrap().is_ok());
+        assert!(!session.info().unwrap().running);
+    });
+}
+
+#[test]
+fn progress_cancels() {
+    test("progress cancels", || {
+        let options = QuantizeOptions { rows: 4, row_tokens: 64, ..Default::default() };
+        let result = Runtime::new().unwrap().quantize(path("text"), path("never"), &options, |_, _| Break(()), |_| ());
+        assert_eq!(result.unwrap_err().status.0, sys::GPTQ_E_CANCELLED);
+        assert!(!std::path::Path::new(&path("never")).exists());
+    });
+}
