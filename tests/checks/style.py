@@ -6,7 +6,7 @@ import sys
 
 FOLDERS = ["include", "runtime", "kernels", "converter", "bindings", "tests", "examples", ".ci"]
 MAX_LINES = 600
-NO_LICENCE_LINE = re.compile(r"(\.md|\.json|\.txt|\.jinja|LICENSE|\.clang-format)$")
+NO_LICENCE_LINE = re.compile(r"py\.typed$|Cargo\.lock$|(\.md|\.json|\.txt|\.jinja|LICENSE|\.clang-format)$")
 MACHINE_PATH = re.compile(r"(?<![\w.$}/])/(work|home|root|opt|mnt|Users|data)/\w")
 
 

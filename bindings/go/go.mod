@@ -1,3 +1,0 @@
-module libgptq/gptq
-
-go 1.19
