@@ -36,6 +36,10 @@ int main(void) {
   printf("GPTQ_E_INTERNAL %lld\n", (long long)GPTQ_E_INTERNAL);
   printf("GPTQ_EXT_CUDA_STREAM %lld\n", (long long)GPTQ_EXT_CUDA_STREAM);
   printf("GPTQ_MEM_HOST %lld\n", (long long)GPTQ_MEM_HOST);
+  printf("GPTQ_TAG_OTHER %lld\n", (long long)GPTQ_TAG_OTHER);
+  printf("GPTQ_TAG_MODEL %lld\n", (long long)GPTQ_TAG_MODEL);
+  printf("GPTQ_TAG_ENGINE %lld\n", (long long)GPTQ_TAG_ENGINE);
+  printf("GPTQ_TAG_QUANTIZE %lld\n", (long long)GPTQ_TAG_QUANTIZE);
   printf("GPTQ_LOG_ERROR %lld\n", (long long)GPTQ_LOG_ERROR);
   printf("GPTQ_LOG_WARN %lld\n", (long long)GPTQ_LOG_WARN);
   printf("GPTQ_LOG_INFO %lld\n", (long long)GPTQ_LOG_INFO);
@@ -304,7 +308,7 @@ int main(void) {
   printf("gptq_quantize_report.group_size %lld\n", (long long)offsetof(gptq_quantize_report, group_size));
   printf("gptq_quantize_report.n_tokens %lld\n", (long long)offsetof(gptq_quantize_report, n_tokens));
   printf("gptq_quantize_report.dead_inputs %lld\n", (long long)offsetof(gptq_quantize_report, dead_inputs));
-  printf("gptq_quantize_report.reserved %lld\n", (long long)offsetof(gptq_quantize_report, reserved));
+  printf("gptq_quantize_report.all_tokens %lld\n", (long long)offsetof(gptq_quantize_report, all_tokens));
   printf("gptq_quantize_report.error %lld\n", (long long)offsetof(gptq_quantize_report, error));
   printf("gptq_quantize_report.damp %lld\n", (long long)offsetof(gptq_quantize_report, damp));
   printf("gptq_quantize_report.seconds %lld\n", (long long)offsetof(gptq_quantize_report, seconds));

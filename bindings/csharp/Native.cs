@@ -37,6 +37,10 @@ public static class Constants {
   public const int GPTQ_E_INTERNAL = -99;
   public const int GPTQ_EXT_CUDA_STREAM = 1;
   public const int GPTQ_MEM_HOST = 0;
+  public const int GPTQ_TAG_OTHER = 0;
+  public const int GPTQ_TAG_MODEL = 1;
+  public const int GPTQ_TAG_ENGINE = 2;
+  public const int GPTQ_TAG_QUANTIZE = 3;
   public const int GPTQ_LOG_ERROR = 1;
   public const int GPTQ_LOG_WARN = 2;
   public const int GPTQ_LOG_INFO = 3;
@@ -384,7 +388,7 @@ public unsafe struct gptq_quantize_report {
   public int group_size;
   public ulong n_tokens;
   public uint dead_inputs;
-  public uint reserved;
+  public uint all_tokens;
   public double error;
   public double damp;
   public double seconds;

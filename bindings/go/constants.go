@@ -35,6 +35,10 @@ const (
 	ErrInternal Status = -99
 	ExtCUDAStream = 1
 	MemHost = 0
+	TagOther = 0
+	TagModel = 1
+	TagEngine = 2
+	TagQuantize = 3
 	LogError = 1
 	LogWarn = 2
 	LogInfo = 3

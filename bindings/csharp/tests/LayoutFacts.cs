@@ -42,6 +42,10 @@ static unsafe class LayoutFacts {
     add("GPTQ_E_INTERNAL", Constants.GPTQ_E_INTERNAL);
     add("GPTQ_EXT_CUDA_STREAM", Constants.GPTQ_EXT_CUDA_STREAM);
     add("GPTQ_MEM_HOST", Constants.GPTQ_MEM_HOST);
+    add("GPTQ_TAG_OTHER", Constants.GPTQ_TAG_OTHER);
+    add("GPTQ_TAG_MODEL", Constants.GPTQ_TAG_MODEL);
+    add("GPTQ_TAG_ENGINE", Constants.GPTQ_TAG_ENGINE);
+    add("GPTQ_TAG_QUANTIZE", Constants.GPTQ_TAG_QUANTIZE);
     add("GPTQ_LOG_ERROR", Constants.GPTQ_LOG_ERROR);
     add("GPTQ_LOG_WARN", Constants.GPTQ_LOG_WARN);
     add("GPTQ_LOG_INFO", Constants.GPTQ_LOG_INFO);
@@ -310,7 +314,7 @@ static unsafe class LayoutFacts {
     add("gptq_quantize_report.group_size", At(typeof(gptq_quantize_report), "group_size"));
     add("gptq_quantize_report.n_tokens", At(typeof(gptq_quantize_report), "n_tokens"));
     add("gptq_quantize_report.dead_inputs", At(typeof(gptq_quantize_report), "dead_inputs"));
-    add("gptq_quantize_report.reserved", At(typeof(gptq_quantize_report), "reserved"));
+    add("gptq_quantize_report.all_tokens", At(typeof(gptq_quantize_report), "all_tokens"));
     add("gptq_quantize_report.error", At(typeof(gptq_quantize_report), "error"));
     add("gptq_quantize_report.damp", At(typeof(gptq_quantize_report), "damp"));
     add("gptq_quantize_report.seconds", At(typeof(gptq_quantize_report), "seconds"));

@@ -241,7 +241,7 @@ class Session(Handle):
     finally:
       if self.pointer is not None and self._info().state == native.GPTQ_SESSION_RUNNING:
         self.cancel()
-        self.engine.step(native.GPTQ_BUDGET_POLL)
+        self.engine.step(1)  # which ends it; a poll would not
 
 
 def session_info(info: Any) -> SessionInfo:

@@ -39,6 +39,10 @@ GPTQ_E_NUMERIC = -24
 GPTQ_E_INTERNAL = -99
 GPTQ_EXT_CUDA_STREAM = 1
 GPTQ_MEM_HOST = 0
+GPTQ_TAG_OTHER = 0
+GPTQ_TAG_MODEL = 1
+GPTQ_TAG_ENGINE = 2
+GPTQ_TAG_QUANTIZE = 3
 GPTQ_LOG_ERROR = 1
 GPTQ_LOG_WARN = 2
 GPTQ_LOG_INFO = 3
@@ -382,7 +386,7 @@ gptq_quantize_report._fields_ = [
   ("group_size", c_int32),
   ("n_tokens", c_uint64),
   ("dead_inputs", c_uint32),
-  ("reserved", c_uint32),
+  ("all_tokens", c_uint32),
   ("error", c_double),
   ("damp", c_double),
   ("seconds", c_double),

@@ -63,20 +63,24 @@ def callbacks_that_raise():
 
 
 def cancel_from_another_thread():
-  engine = gptq.Model(path("text")).engine()
-  session = engine.session()
-  for _ in range(20):
-    session.truncate(0)
-    timer = threading.Timer(0.005, session.cancel)
-    timer.start()
-    while True:
-      info = session.generate("the cat", max_tokens=200, ignore_eos=True)
-      if info.stop_reason == "cancelled":
-        break
+  session, over = gptq.Model(path("text")).session(), threading.Event()
+
+  def cancel():
+    while not over.wait(0.001):
+      session.cancel()
+  canceller = threading.Thread(target=cancel)
+  canceller.start()
+  try:
+    for _ in range(20):
+      deadline = time.monotonic() + 30
+      while session.generate("the cat", max_tokens=200, ignore_eos=True).stop_reason != "cancelled":
+        assert time.monotonic() < deadline, "no cancel arrives"
+        session.truncate(0)
       session.truncate(0)
-    timer.join()
-  session.close()
-  session.cancel()  # harmless
+    session.close()  # while the other thread still cancels
+  finally:
+    over.set()
+    canceller.join()
 
 
 def a_callback_may_not_generate():

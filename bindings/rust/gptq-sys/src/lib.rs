@@ -70,6 +70,10 @@ pub const GPTQ_E_NUMERIC: i32 = -24;
 pub const GPTQ_E_INTERNAL: i32 = -99;
 pub const GPTQ_EXT_CUDA_STREAM: i32 = 1;
 pub const GPTQ_MEM_HOST: i32 = 0;
+pub const GPTQ_TAG_OTHER: i32 = 0;
+pub const GPTQ_TAG_MODEL: i32 = 1;
+pub const GPTQ_TAG_ENGINE: i32 = 2;
+pub const GPTQ_TAG_QUANTIZE: i32 = 3;
 pub const GPTQ_LOG_ERROR: i32 = 1;
 pub const GPTQ_LOG_WARN: i32 = 2;
 pub const GPTQ_LOG_INFO: i32 = 3;
@@ -144,7 +148,8 @@ pub const GPTQ_QUANTIZE_REFERENCE: i32 = 1;
 pub const GPTQ_QUANTIZE_REPLACE: i32 = 2;
 
 pub type gptq_log_fn = Option<unsafe extern "C" fn(*mut c_void, i32, *const c_char, usize)>;
-/// Returns size bytes at a multiple of align (a power of two), or NULL. tag names the use for the host's statistics.
+/// Returns size bytes at a multiple of align (a power of two), or NULL. tag (GPTQ_TAG_*) names the use for the host's
+/// statistics; it is free's too.
 pub type gptq_alloc_fn = Option<unsafe extern "C" fn(*mut c_void, usize, usize, u32, u32) -> *mut c_void>;
 pub type gptq_free_fn = Option<unsafe extern "C" fn(*mut c_void, *mut c_void, usize, usize, u32, u32)>;
 pub type gptq_task_fn = Option<unsafe extern "C" fn(*mut c_void, u32)>;
@@ -671,9 +676,9 @@ pub struct gptq_quantize_module {
     pub struct_size: u32,
     /// GPTQ_QUANT_*
     pub flags: u32,
-    /// in: "layers.0.q|k|v|o|gate|up|down"
+    /// in: "layers.0.q|k|v|o|gate|up|down", "layers.0.experts.5.up"
     pub name: *const c_char,
-    /// in: "layers.0.q|k|v|o|gate|up|down"
+    /// in: "layers.0.q|k|v|o|gate|up|down", "layers.0.experts.5.up"
     pub name_size: usize,
     /// in: outputs, inputs
     pub n: u32,
@@ -714,10 +719,12 @@ pub struct gptq_quantize_report {
     pub group_size: i32,
     /// its Hessian was made from
     pub n_tokens: u64,
-    /// inputs that were 0 for every token
+    /// inputs that were 0 for every token; 1: of an expert that fewer tokens are routed to than 4 times its inputs; it was
+    /// calibrated with the tokens of all
     pub dead_inputs: u32,
-    /// inputs that were 0 for every token
-    pub reserved: u32,
+    /// inputs that were 0 for every token; 1: of an expert that fewer tokens are routed to than 4 times its inputs; it was
+    /// calibrated with the tokens of all
+    pub all_tokens: u32,
     /// squared error of its output over the calibration tokens, as a part of the squared output
     pub error: f64,
     /// damp: what it took
@@ -840,7 +847,8 @@ extern "C" {
     pub fn gptq_model_meta(m: *const gptq_model, key: *const c_char, key_size: usize, buf: *mut c_char, cap: usize, needed: *mut usize) -> gptq_status;
     /// Token ids of text. *needed is the count, also when cap suffices. Errors: TEXT, BUFFER_TOO_SMALL.
     pub fn gptq_tokenize(m: *const gptq_model, text: *const c_char, size: usize, flags: u32, out: *mut gptq_token, cap: usize, needed: *mut usize) -> gptq_status;
-    /// Text of token ids, not NUL-terminated; bytes that are no UTF-8 come as they are.
+    /// Text of token ids, not NUL-terminated; bytes that are no UTF-8 come as they are. Errors: INVALID_ARGUMENT (a token
+    /// out of range), TEXT, BUFFER_TOO_SMALL.
     pub fn gptq_detokenize(m: *const gptq_model, tokens: *const gptq_token, n: usize, flags: u32, out: *mut c_char, cap: usize, needed: *mut usize) -> gptq_status;
     /// The bytes that one token stands for, owned by the model, and its GPTQ_TOKEN_* attributes (attr may be NULL).
     pub fn gptq_token_bytes(m: *const gptq_model, token: gptq_token, bytes: *mut *const c_char, size: *mut usize, attr: *mut u32) -> gptq_status;

@@ -296,7 +296,7 @@ impl Drop for Stream<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.session.cancel.cancel();
-            let _ = self.session.engine.step(Duration::ZERO);
+            let _ = self.session.engine.step(Duration::from_micros(1)); // which ends it; a poll would not
         }
     }
 }
