@@ -35,8 +35,10 @@ void Job::do_experts() {
   std::vector<uint64_t> tokens;
   for (const model::Expert& expert : layer_.experts) tokens.push_back(counts[expert.up.w].rows);
   do_expert_stage(tokens, false);
-  if (spec_.experts.n_ff_shared)
-    stage(modules({Role::shared_down}), [&](const Chunk& chunk) { return replay_.activate(chunk, layer_, layer_[Role::shared_gate], layer_[Role::shared_up]); });
+  stage(modules({Role::shared_down}), [&](const Chunk& chunk) -> const float* {
+    if (done_ || !spec_.experts.n_ff_shared) return nullptr;
+    return replay_.activate(chunk, layer_, layer_[Role::shared_gate], layer_[Role::shared_up]);
+  });
   do_expert_stage(tokens, true);
   for (const Chunk& chunk : plan_.chunks) {
     replay_.finish(chunk, layer_);

@@ -228,10 +228,10 @@ void Replay::finish(const Chunk& chunk, const model::Layer& layer) {
   const engine::Workspace& ws = scratch_.workspace;
   const bool experts = !layer.experts.empty(), plain = !experts && !is_parallel(spec_) && !layer[Role::mlp_out_norm] && spec_.residual_scale == 1;
   float* to = plain ? ws.x : ws.branch;
-  const float* input = mlp_input(chunk, layer);
+  load(chunk);
   if (is_parallel(spec_)) branch_->read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
   if (experts) {
-    forward_->experts(chunk.n_tokens, layer, input, to, is_parallel(spec_));
+    forward_->experts(chunk.n_tokens, layer, mlp_norm(chunk, layer), to, is_parallel(spec_));
   } else {
     inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, ws.gate);
     forward_->mlp_output(chunk.n_tokens, layer, {.x = ws.gate}, to, plain || is_parallel(spec_));
