@@ -6,6 +6,7 @@
 #include <memory_resource>
 
 #include "base/failure.h"
+#include "converter/tokenizer/patterns.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 
@@ -30,7 +31,7 @@ void check_limits(const TokenizerDescription& t) {
       refuse("added token ", added.id, " has ", added.text.size(), " bytes, supported are 1 to ", text::AddedTokens::text_bytes_max);
 }
 
-std::vector<uint8_t> build(const TokenizerDescription& t, const std::vector<uint8_t>& flags) {
+std::vector<uint8_t> build(const TokenizerDescription& t, const CompiledPatterns& compiled, const std::vector<uint8_t>& flags) {
   std::vector<uint8_t> texts, added_flags, added_texts;
   std::vector<uint32_t> ends, merges, added, added_ends;
   for (const auto& token : t.tokens) {
@@ -46,16 +47,26 @@ std::vector<uint8_t> build(const TokenizerDescription& t, const std::vector<uint
                           bit(token.normalized, fb::AddedFlag::normalized));
   }
   flatbuffers::FlatBufferBuilder builder(1 << 16);
+  std::vector<flatbuffers::Offset<fb::Pattern>> patterns;
+  for (size_t i = 0; i < t.patterns.size(); ++i) {
+    const CompiledPatterns::Pattern& p = compiled.patterns[i];
+    patterns.push_back(
+        fb::CreatePatternDirect(builder, t.patterns[i].source.c_str(), &p.table.next, &p.table.start, p.behavior, p.invert, t.patterns[i].sight));
+  }
+  const regex::Classes& classes = compiled.classes;
+  const auto optional = [&](const auto& list) { return patterns.empty() ? nullptr : &list; };
   const auto root = fb::CreateTokenizerDirect(builder, t.alphabet, &texts, &ends, &flags, &merges, &added, &added_texts, &added_ends, &added_flags,
                                               t.nfc, t.trim_spaces, t.mark_spaces_first, t.prefix, &t.splits, t.byte_fallback, t.unknown,
-                                              t.fuse_unk, t.bos.id, t.eos.id, &t.before, &t.after, t.strips_leading_space);
+                                              t.fuse_unk, t.bos.id, t.eos.id, &t.before, &t.after, t.strips_leading_space,
+                                              optional(patterns), t.pre_tokenizer.empty() ? nullptr : t.pre_tokenizer.c_str(), patterns.empty() ? 0 : classes.n, optional(classes.index),
+                                              optional(classes.blocks), compiled.byte_classes.empty() ? nullptr : &compiled.byte_classes);
   fb::FinishTokenizerBuffer(builder, root);
   return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
 }
 
 // A token is whole where merging its text gives that token again (or where merging is passed over for such texts).
-void find_whole(const TokenizerDescription& t, std::vector<uint8_t>& flags) {
-  const std::vector<uint8_t> bytes = build(t, flags);
+void find_whole(const TokenizerDescription& t, const CompiledPatterns& compiled, std::vector<uint8_t>& flags) {
+  const std::vector<uint8_t> bytes = build(t, compiled, flags);
   auto* memory = std::pmr::new_delete_resource();
   const text::TokenizerFile file(std::as_bytes(std::span(bytes)), UINT32_MAX, memory);
   const auto bpe = std::make_unique<text::Bpe>(file, memory);  // its tables are too big for a stack
@@ -79,8 +90,9 @@ std::vector<uint8_t> compile_tokenizer(const TokenizerDescription& t) {
     flags[id] = bit(t.tokens[id].special, fb::TokenFlag::special) | bit(t.tokens[id].byte, fb::TokenFlag::byte) |
                 bit(t.tokens[id].symbol, fb::TokenFlag::symbol);
   for (const auto& added : t.added) flags[added.id] |= bit(true, fb::TokenFlag::added);
-  find_whole(t, flags);
-  return build(t, flags);
+  const CompiledPatterns compiled = compile_patterns(t.patterns);
+  find_whole(t, compiled, flags);
+  return build(t, compiled, flags);
 }
 
 }  // namespace gptq::convert

@@ -56,6 +56,11 @@ TokenizerDescription decompile_tokenizer(std::span<const std::byte> section, uin
   out.prefix = facts.prefix();
   if (facts.splits())
     for (uint32_t i = 0; i < facts.splits()->size(); ++i) out.splits.push_back(facts.splits()->Get(i));
+  for (uint32_t i = 0; facts.patterns() && i < facts.patterns()->size(); ++i) {
+    const fb::Pattern& pattern = *facts.patterns()->Get(i);
+    out.patterns.push_back({pattern.source() ? pattern.source()->str() : "", pattern.sight()});
+  }
+  if (facts.pre_tokenizer()) out.pre_tokenizer = facts.pre_tokenizer()->str();
   out.byte_fallback = facts.byte_fallback();
   out.fuse_unk = facts.fuse_unk();
   out.unknown = facts.unk();

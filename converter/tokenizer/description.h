@@ -16,6 +16,12 @@ struct NamedToken {
   std::string text;
 };
 
+// A splitting step that is compiled to a table.
+struct PatternStep {
+  std::string source;  // as it stands in tokenizer.json
+  text::fb::Sight sight = text::fb::Sight::characters;
+};
+
 struct TokenizerDescription {
   struct Token {
     std::string text;     // the bytes it stands for
@@ -36,6 +42,8 @@ struct TokenizerDescription {
   bool nfc = false, trim_spaces = false, mark_spaces_first = false;
   text::fb::Prefix prefix = text::fb::Prefix::none;
   std::vector<text::fb::Split> splits;
+  std::vector<PatternStep> patterns;  // of those splits that are Split::pattern, in order
+  std::string pre_tokenizer;          // as it stands in tokenizer.json, where the splits alone cannot say it
   bool byte_fallback = false, fuse_unk = false, ignore_merges = false;
   int32_t unknown = -1;                 // what text without a token becomes; -1 = nothing
   std::vector<uint32_t> before, after;  // what the tokenizer adds around a text

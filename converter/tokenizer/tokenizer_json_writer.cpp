@@ -45,7 +45,8 @@ void check_steps(const TokenizerDescription& t) {
   const bool whole_prefix = t.prefix == Prefix::always || t.prefix == Prefix::first_unless_space;
   if (bytes && (t.trim_spaces || t.mark_spaces_first || whole_prefix || t.byte_fallback))
     fail(GPTQ_E_UNSUPPORTED, "the tokenizer is over bytes and has steps for characters, which tokenizer.json cannot say");
-  if (bytes && t.prefix == Prefix::unless_space && t.splits != std::vector<Split>{Split::gpt2} && !t.splits.empty())
+  if (bytes && t.prefix == Prefix::unless_space && t.splits != std::vector<Split>{Split::gpt2} && !t.splits.empty() &&
+      t.pre_tokenizer.empty())
     fail(GPTQ_E_UNSUPPORTED, "the tokenizer puts a space before its texts and splits them first, which tokenizer.json cannot say");
 }
 
@@ -78,12 +79,15 @@ std::string metaspace(const TokenizerDescription& t, bool split) {
 }
 
 std::string pre_tokenizer(const TokenizerDescription& t) {
+  if (!t.pre_tokenizer.empty()) return t.pre_tokenizer;
   Steps steps;
   if (t.alphabet == Alphabet::characters) {
     const bool splits_at_spaces = std::find(t.splits.begin(), t.splits.end(), Split::before_space) != t.splits.end();
     const bool prefixes = t.prefix == Prefix::unless_space || t.prefix == Prefix::first_unless_space;
-    if (!splits_at_spaces && (prefixes || !t.mark_spaces_first)) steps.push_back(metaspace(t, false));
-    for (const Split split : t.splits) steps.push_back(split == Split::before_space ? metaspace(t, true) : split_step(split));
+    // First, since Metaspace puts its space before each piece of the steps before it; for these splits their order does not matter.
+    if (splits_at_spaces || prefixes || !t.mark_spaces_first) steps.push_back(metaspace(t, splits_at_spaces));
+    for (const Split split : t.splits)
+      if (split != Split::before_space) steps.push_back(split_step(split));
     return sequence(steps, "pretokenizers");
   }
   const bool ends_in_gpt2 = !t.splits.empty() && t.splits.back() == Split::gpt2;

@@ -147,6 +147,8 @@ Scanner scanner(fb::Split split) {
     case fb::Split::digits: return digits_piece<false>;
     case fb::Split::digit_runs: return digits_piece<true>;
     case fb::Split::before_space: return before_space_piece;
+    case fb::Split::pattern:
+    case fb::Split::space_first: break;
   }
   return nullptr;
 }

@@ -60,6 +60,7 @@ struct Tokenizer::Impl {
   void encode_plain(std::string_view text, bool begins, Call& call) const;
   void normalize(std::pmr::string& text) const;
   bool needs_normalizing(std::string_view text) const;
+  void collect_splits();
   void collect_added();
 
   std::pmr::memory_resource* memory;
@@ -68,7 +69,7 @@ struct Tokenizer::Impl {
   Bpe bpe;
   AddedTokens raw, normalized;
   std::pmr::string normalized_texts;  // what the normalized ones look for
-  std::array<Scanner, 8> splits{};
+  std::array<Splitter, 8> splits{};
   size_t n_splits = 0;
   bool characters;
 };
@@ -76,9 +77,20 @@ struct Tokenizer::Impl {
 Tokenizer::Impl::Impl(std::span<const std::byte> blob, uint32_t n_vocab, std::pmr::memory_resource* m)
     : memory(m), file(blob, n_vocab, m), facts(file.facts()), bpe(file, m), raw(m), normalized(m), normalized_texts(m),
       characters(facts.alphabet() == fb::Alphabet::characters) {
-  if (facts.splits())
-    for (uint32_t i = 0; i < facts.splits()->size(); ++i) splits[n_splits++] = scanner(facts.splits()->Get(i));
+  collect_splits();
   collect_added();
+}
+
+void Tokenizer::Impl::collect_splits() {
+  if (!facts.splits()) return;
+  uint32_t n_patterns = 0;
+  for (uint32_t i = 0; i < facts.splits()->size(); ++i) {
+    const fb::Split split = facts.splits()->Get(i);
+    Splitter& splitter = splits[n_splits++];
+    splitter.scan = scanner(split);
+    splitter.space_first = split == fb::Split::space_first;
+    if (split == fb::Split::pattern) splitter.pattern = Pattern(facts, *facts.patterns()->Get(n_patterns++));
+  }
 }
 
 void Tokenizer::Impl::collect_added() {
@@ -176,7 +188,7 @@ void Tokenizer::Impl::encode_plain(std::string_view text, bool begins, Call& cal
     if (marks) mark_to_space(changed);
     text = changed;
   }
-  for_each_piece(std::span(splits.data(), n_splits), text, [&](std::string_view piece) { bpe.encode(piece, call.scratch, call.out); });
+  for_each_piece(std::span(splits.data(), n_splits), text, memory, [&](std::string_view piece) { bpe.encode(piece, call.scratch, call.out); });
 }
 
 Tokenizer::Tokenizer(std::span<const std::byte> blob, uint32_t n_vocab, std::pmr::memory_resource* memory)

@@ -38,6 +38,7 @@ TokenizerFile::TokenizerFile(std::span<const std::byte> blob, uint32_t n_vocab, 
   facts_ = fb::GetTokenizer(blob.data());
   check_texts();
   check_enums();
+  check_patterns();
   check_ids();
   check_added();
 }
@@ -61,6 +62,30 @@ void TokenizerFile::check_enums() const {
   if (size(facts_->splits()) > n_splits_max) refuse(facts_->splits()->size(), " splits");
   for (uint32_t i = 0; i < size(facts_->splits()); ++i)
     if (facts_->splits()->Get(i) > fb::Split::MAX) refuse("unknown split ", static_cast<int>(facts_->splits()->Get(i)));
+}
+
+void TokenizerFile::check_patterns() const {
+  const auto* patterns = facts_->patterns();
+  const auto n_used = facts_->splits() ? std::count(facts_->splits()->begin(), facts_->splits()->end(), fb::Split::pattern) : 0;
+  if (n_used != static_cast<ptrdiff_t>(size(patterns))) refuse(size(patterns), " patterns for ", n_used, " splits");
+  if (!n_used) return;
+  const uint32_t n = facts_->n_classes(), n_blocks = size(facts_->class_blocks()) / 128, n_bytes = size(facts_->byte_classes());
+  if (n == 0 || n > 255 || size(facts_->class_blocks()) % 128 || (n_bytes && n_bytes != 256)) refuse(n, " classes of characters");
+  const auto check = [](const auto* values, uint32_t mask, uint32_t limit, const char* what) {
+    for (uint32_t i = 0; i < size(values); ++i)
+      if ((values->Get(i) & mask) >= limit) refuse(what, " ", values->Get(i), " of ", limit);
+  };
+  check(facts_->class_index(), 0xFFFF, n_blocks, "block");
+  check(facts_->class_blocks(), 0xFF, n, "class");
+  check(facts_->byte_classes(), 0xFF, n, "class");
+  for (const fb::Pattern* pattern : *patterns) {
+    const uint32_t n_states = pattern->next()->size() / (n + 1), n_starts = pattern->start()->size();
+    if (pattern->next()->size() % (n + 1) || (n_starts != 1 && n_starts != n + 1) || pattern->behavior() > fb::Behavior::MAX || pattern->sight() > fb::Sight::MAX)
+      refuse("a pattern of ", pattern->next()->size(), " steps and ", n_starts, " starts");
+    if (pattern->sight() == fb::Sight::bytes && !n_bytes) refuse("a pattern over bytes without their classes");
+    check(pattern->next(), 0x7FFF, n_states, "state");
+    check(pattern->start(), 0xFFFF, n_states, "state");
+  }
 }
 
 void TokenizerFile::check_id(uint32_t id, std::string_view what) const {

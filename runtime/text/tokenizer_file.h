@@ -46,6 +46,7 @@ class TokenizerFile {
   void check_ids() const;
   void check_added() const;
   void check_enums() const;
+  void check_patterns() const;
   void check_id(uint32_t id, std::string_view what) const;
 
   base::Buffer aligned_;  // a copy where the section is not aligned

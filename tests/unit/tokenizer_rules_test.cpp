@@ -120,6 +120,10 @@ std::vector<uint8_t> rich_blob() {
   d.splits = {Split::digits, Split::llama3};
   d.added[1].normalized = true;
   d.after = {9};
+  d.splits.insert(d.splits.end(), {text::fb::Split::pattern, text::fb::Split::space_first, text::fb::Split::pattern});
+  d.patterns = {{R"({"type": "Split", "pattern": {"Regex": "\\b[a-c]+(?!d)|\\W"}, "behavior": "MergedWithNext", "invert": true})"},
+                {R"({"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Contiguous"})", text::fb::Sight::bytes}};
+  d.pre_tokenizer = "{}";
   return convert::compile_tokenizer(d);
 }
 
