@@ -177,7 +177,7 @@ format::fb::SpecT read_gguf_spec(const GgufFile& file, const GgufArchitecture& a
   return spec;
 }
 
-format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vocab, const Options& options) {
+format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vocab, const Options& options, EndTokens& ends) {
   format::fb::GenerationT out;
   const auto token = [&](std::string_view name) -> int32_t {
     const std::string key = "tokenizer.ggml." + std::string(name) + "_token_id";
@@ -194,8 +194,9 @@ format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vo
   out.bos = token("bos");
   out.eos = token("eos");
   out.pad = token("padding");
-  for (int32_t end : {out.eos, token("eot"), token("eom")})
-    if (end >= 0 && std::find(out.end_tokens.begin(), out.end_tokens.end(), end) == out.end_tokens.end()) out.end_tokens.push_back(end);
+  ends.add(out.eos, "the file's eos");
+  ends.add(token("eot"), "the file's eot");
+  ends.add(token("eom"), "the file's eom");
   out.temperature = sampling("temp", 100);
   out.top_k = static_cast<int32_t>(sampling("top_k", 1 << 20));
   out.top_p = sampling("top_p", 1);
@@ -206,7 +207,7 @@ format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vo
 
 std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& file, const GgufArchitecture& architecture) {
   std::vector<std::pair<std::string, std::string>> out;
-  const auto add = [&](const char* key, std::string_view value) {
+  const auto add = [&](const std::string& key, std::string_view value) {
     if (!value.empty()) out.emplace_back(key, value);
   };
   std::map<std::string_view, size_t> types;
@@ -227,6 +228,11 @@ std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& 
   add("rope", rope == "null" ? "" : rope);
   add("quantization", quantization);
   add("chat_template", chat);
+  if (const auto* names = file.strings("tokenizer.chat_templates"))
+    for (const std::string& name : *names) {
+      const std::string_view text = file.string("tokenizer.chat_template." + name).value_or("");
+      if (text.size() <= template_bytes_max) add("chat_template." + name, text);
+    }
   return out;
 }
 

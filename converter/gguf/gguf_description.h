@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A GGUF file's metadata -> what the model is.
 #pragma once
+#include "converter/end_tokens.h"
 #include "converter/gguf/gguf_reader.h"
 #include "converter/source.h"
 
@@ -17,7 +18,8 @@ struct GgufArchitecture {
 const GgufArchitecture& find_gguf_architecture(const GgufFile& file);
 
 format::fb::SpecT read_gguf_spec(const GgufFile& file, const GgufArchitecture& architecture, const Options& options);
-format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vocab, const Options& options);
+// ends: gets what the file names.
+format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vocab, const Options& options, EndTokens& ends);
 // name, license, source, quantization, chat_template, ...
 std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& file, const GgufArchitecture& architecture);
 // NULL where the file has none.

@@ -90,10 +90,14 @@ class GgufSource final : public ModelSource {
   GgufSource(std::unique_ptr<const base::Source> bytes, std::string_view name, const Options& options)
       : options_(options), bytes_(std::move(bytes)), file_(*bytes_, name), architecture_(find_gguf_architecture(file_)) {
     description_.spec = read_gguf_spec(file_, architecture_, options_);
-    description_.generation = read_gguf_generation(file_, description_.spec.n_vocab, options_);
+    EndTokens ends(description_.spec.n_vocab);
+    description_.generation = read_gguf_generation(file_, description_.spec.n_vocab, options_, ends);
     description_.meta = read_gguf_meta(file_, architecture_);
     description_.tokenizer = read_gguf_tokenizer(file_);
     if (!description_.tokenizer) options_.warn("the file has no tokenizer; the model will know token ids only");
+    else ends.add(*description_.tokenizer);
+    description_.generation.end_tokens = ends.ids();
+    if (!ends.reasons().empty()) description_.meta.emplace_back("end_tokens", ends.reasons());
     warn_of_unknown_tensors();
   }
 

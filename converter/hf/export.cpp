@@ -217,6 +217,19 @@ class Export {
            "convert it anew from its source");
   }
 
+  // One as a string, several as a list of names and templates.
+  void add_chat_templates(JsonWriter& out) {
+    std::vector<std::pair<std::string, std::string>> all;
+    for (const auto* meta : *manifest_.meta()) {
+      const std::string key = meta->key()->str();
+      if (key == "chat_template") all.emplace_back("default", meta->value()->str());
+      else if (key.starts_with("chat_template.")) all.emplace_back(key.substr(14), meta->value()->str());
+    }
+    if (all.size() == 1) out.add("chat_template", all[0].second);
+    if (all.size() > 1)
+      out.add_raw("chat_template", json_list(all, [](const auto& t) { return JsonWriter().add("name", t.first).add("template", t.second).object(); }));
+  }
+
   void write_tokenizer() {
     if (!manifest_.tokenizer()) return options_.warn("the file has no tokenizer, so the folder has none");
     std::vector<std::byte> section(base::to_size(manifest_.tokenizer()->bytes()));
@@ -233,7 +246,7 @@ class Export {
     add_token("eos_token", tokenizer.eos.id);
     add_token("unk_token", tokenizer.unknown);
     add_token("pad_token", manifest_.generation() ? manifest_.generation()->pad() : -1);
-    if (const std::string chat = find_meta(manifest_, "chat_template"); !chat.empty()) out.add("chat_template", chat);
+    add_chat_templates(out);
     folder_.write("tokenizer_config.json", out.object());
   }
 

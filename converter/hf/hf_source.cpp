@@ -328,12 +328,17 @@ class HfSource final : public ModelSource {
   }
 
   void describe_model(const std::string& folder) {
-    description_.generation = read_generation(folder, config_, model_.spec.n_vocab, options_);
+    EndTokens ends(model_.spec.n_vocab);
+    description_.generation = read_generation(folder, config_, model_.spec.n_vocab, options_, ends);
     if (auto tokenizer = import_tokenizer(folder)) description_.tokenizer = std::make_shared<TokenizerDescription>(std::move(*tokenizer));
     else options_.warn("the folder has no tokenizer; the model will know token ids only");
-    const auto add = [&](const char* key, std::string value) {
+    if (description_.tokenizer) ends.add(*description_.tokenizer);
+    description_.generation.end_tokens = ends.ids();
+    if (description_.generation.eos < 0 && !ends.ids().empty()) description_.generation.eos = ends.ids()[0];
+    const auto add = [&](const std::string& key, std::string value) {
       if (!value.empty()) description_.meta.emplace_back(key, std::move(value));
     };
+    add("end_tokens", ends.reasons());
     add("name", folder_name(folder));
     add("license", read_license(folder));
     add("source", "Hugging Face folder");
@@ -341,7 +346,7 @@ class HfSource final : public ModelSource {
     if (model_.architecture) add("rope", rope_settings(config_));
     else add("config", kept_config(config_));
     add("quantization", quantization_in_words());
-    add("chat_template", read_chat_template(folder, options_));
+    for (auto& [name, text] : read_chat_templates(folder, options_)) add(name.empty() ? "chat_template" : "chat_template." + name, std::move(text));
     description_.spec = std::move(model_.spec);
   }
 

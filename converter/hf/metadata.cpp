@@ -50,23 +50,30 @@ void read_sampling(const JsonObject& object, format::fb::GenerationT& out, const
   out.min_p = in_range(object, "min_p", 1e-6, 1, options);
 }
 
-// A string, or a list of {name, template} of which the one named "default" counts.
-std::string template_of(const JsonObject& object, const Options& options) {
+// A string, or a list of {name, template}, or an object of such pairs: named "" for the default one.
+ChatTemplates templates_of(const JsonObject& object) {
+  ChatTemplates out;
   const auto value = object.find("chat_template");
-  if (!value) return {};
+  if (!value) return out;
+  const auto add = [&](std::string_view name, std::string_view text) { out.emplace_back(name == "default" ? "" : name, text); };
   simdjson::dom::array list;
-  if (value->get(list)) return std::string(*object.string("chat_template"));
-  std::string only;
+  simdjson::dom::object pairs;
+  if (!value->get(pairs)) {
+    for (const auto [name, text] : pairs) {
+      std::string_view content;
+      if (text.get(content)) object.refuse("chat_template", "must hold strings");
+      add(name, content);
+    }
+    return out;
+  }
+  if (value->get(list)) return {{"", std::string(*object.string("chat_template"))}};
   for (const auto item : list) {
     std::string_view name, text;
     if (item.at_key("name").get_string().get(name) || item.at_key("template").get_string().get(text))
       object.refuse("chat_template", "must hold objects with name and template");
-    if (name == "default") return std::string(text);
-    only = text;
+    add(name, text);
   }
-  if (list.size() == 1) return only;
-  options.warn(object.where() + ": no chat template is named 'default'; none is taken over");
-  return {};
+  return out;
 }
 
 std::string trimmed(std::string_view text) {
@@ -74,19 +81,28 @@ std::string trimmed(std::string_view text) {
   return first == text.npos ? std::string() : std::string(text.substr(first, last - first + 1));
 }
 
-std::string any_template(const std::string& folder, const Options& options) {
-  if (const std::string path = folder + "/chat_template.jinja"; file_exists(path)) return read_text(path, template_bytes_max);
-  for (const char* name : {"chat_template.json", "tokenizer_config.json"}) {
-    const std::string path = folder + "/" + name;
-    if (!file_exists(path)) continue;
-    if (std::string text = template_of(read_json(path, name).root(), options); !text.empty()) return text;
+// chat_template.jinja and the folder of further ones beside it.
+ChatTemplates template_files(const std::string& folder) {
+  ChatTemplates out;
+  if (const std::string path = folder + "/chat_template.jinja"; file_exists(path)) out.emplace_back("", read_text(path, template_bytes_max));
+  for (const char* name : {"additional_chat_templates", "chat_templates", "chat_template"}) {
+    std::error_code error;
+    std::vector<std::filesystem::path> paths;
+    for (const auto& entry : std::filesystem::directory_iterator(folder + "/" + name, error))
+      if (entry.path().extension() == ".jinja") paths.push_back(entry.path());
+    std::sort(paths.begin(), paths.end());
+    for (const auto& path : paths) {
+      const std::string stem = path.stem().string();
+      out.emplace_back(stem == "default" ? "" : stem, read_text(path.string(), template_bytes_max));
+    }
   }
-  return {};
+  return out;
 }
 
 }  // namespace
 
-format::fb::GenerationT read_generation(const std::string& folder, const JsonObject& config, uint32_t n_vocab, const Options& options) {
+format::fb::GenerationT read_generation(const std::string& folder, const JsonObject& config, uint32_t n_vocab, const Options& options,
+                                        EndTokens& ends) {
   format::fb::GenerationT out;
   const auto ids = [&](const JsonObject* first, std::string_view key) {
     std::vector<int32_t> found;
@@ -94,8 +110,10 @@ format::fb::GenerationT read_generation(const std::string& folder, const JsonObj
     return found.empty() ? token_ids(config, key, n_vocab, options) : found;
   };
   const auto fill = [&](const JsonObject* generation) {
-    out.end_tokens = ids(generation, "eos_token_id");
-    out.eos = first_or_none(out.end_tokens);
+    if (generation)
+      for (const int32_t id : token_ids(*generation, "eos_token_id", n_vocab, options)) ends.add(id, "generation_config.json");
+    for (const int32_t id : token_ids(config, "eos_token_id", n_vocab, options)) ends.add(id, "config.json");
+    out.eos = first_or_none(ends.ids());
     out.bos = first_or_none(ids(generation, "bos_token_id"));
     out.pad = first_or_none(ids(generation, "pad_token_id"));
     if (generation) read_sampling(*generation, out, options);
@@ -111,10 +129,24 @@ format::fb::GenerationT read_generation(const std::string& folder, const JsonObj
   return out;
 }
 
-std::string read_chat_template(const std::string& folder, const Options& options) {
-  std::string text = any_template(folder, options);
-  if (text.size() <= template_bytes_max) return text;
-  base::fail(GPTQ_E_UNSUPPORTED, "the chat template has ", text.size(), " bytes, at most ", template_bytes_max, " are supported");
+ChatTemplates read_chat_templates(const std::string& folder, const Options& options) {
+  ChatTemplates all = template_files(folder);
+  for (const char* name : {"chat_template.json", "tokenizer_config.json"}) {
+    const std::string path = folder + "/" + name;
+    if (!all.empty() || !file_exists(path)) continue;
+    all = templates_of(read_json(path, name).root());
+  }
+  ChatTemplates out;
+  const auto known = [&](std::string_view name) { return std::any_of(out.begin(), out.end(), [&](const auto& t) { return t.first == name; }); };
+  for (auto& [name, text] : all) {
+    if (text.empty() || known(name)) continue;
+    if (text.size() > template_bytes_max)
+      base::fail(GPTQ_E_UNSUPPORTED, "the chat template ", name, " has ", text.size(), " bytes, at most ", template_bytes_max, " are supported");
+    out.emplace_back(std::move(name), std::move(text));
+  }
+  if (out.size() == 1) out[0].first.clear();
+  if (!out.empty() && !known("")) options.warn("no chat template is named 'default': one has to be asked for by its name");
+  return out;
 }
 
 std::string read_license(const std::string& folder) {

@@ -55,11 +55,12 @@ std::vector<uint8_t> build(const TokenizerDescription& t, const CompiledPatterns
   }
   const regex::Classes& classes = compiled.classes;
   const auto optional = [&](const auto& list) { return patterns.empty() ? nullptr : &list; };
-  const auto root = fb::CreateTokenizerDirect(builder, t.alphabet, &texts, &ends, &flags, &merges, &added, &added_texts, &added_ends, &added_flags,
-                                              t.nfc, t.trim_spaces, t.mark_spaces_first, t.prefix, &t.splits, t.byte_fallback, t.unknown,
-                                              t.fuse_unk, t.bos.id, t.eos.id, &t.before, &t.after, t.strips_leading_space,
-                                              optional(patterns), t.pre_tokenizer.empty() ? nullptr : t.pre_tokenizer.c_str(), patterns.empty() ? 0 : classes.n, optional(classes.index),
-                                              optional(classes.blocks), compiled.byte_classes.empty() ? nullptr : &compiled.byte_classes);
+  const auto root = fb::CreateTokenizerDirect(
+      builder, t.alphabet, &texts, &ends, &flags, &merges, &added, &added_texts, &added_ends, &added_flags, t.nfc, t.trim_spaces,
+      t.mark_spaces_first, t.prefix, &t.splits, t.byte_fallback, t.unknown, t.fuse_unk, t.bos.id, t.eos.id, &t.before, &t.after,
+      t.strips_leading_space, optional(patterns), t.pre_tokenizer.empty() ? nullptr : t.pre_tokenizer.c_str(),
+      patterns.empty() ? 0 : classes.n, optional(classes.index), optional(classes.blocks),
+      compiled.byte_classes.empty() ? nullptr : &compiled.byte_classes);
   fb::FinishTokenizerBuffer(builder, root);
   return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
 }

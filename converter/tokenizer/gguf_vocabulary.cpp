@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tokenizer of a GGUF file.
+#include <algorithm>
+
 #include "base/failure.h"
+#include "converter/json_writer.h"
 #include "converter/tokenizer/byte_alphabet.h"
 #include "converter/tokenizer/import.h"
 #include "converter/tokenizer/pieces.h"
+#include "converter/tokenizer/tokenizer_json.h"
 
 #include <unordered_map>
 
@@ -18,6 +22,61 @@ struct Kind {
   std::vector<Split> splits;
   bool nfc = false, ignore_merges = false, add_bos = false;
 };
+
+struct Listed {
+  std::string_view pre;
+  std::vector<std::string_view> regexes;  // a Split each, isolated
+};
+
+constexpr std::string_view cjk = "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+";
+constexpr std::string_view words_and_signs =
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+)"
+    R"(| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view cased =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
+    R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view cased_with_endings =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+const std::vector<Listed>& listed() {
+  static const std::vector<Listed> all{{"tekken", {cased}},
+                                       {"gpt-4o", {cased_with_endings}},
+                                       {"deepseek-v3", {R"(\p{N}{1,3})", cjk, words_and_signs}},
+                                       {"hunyuan-dense", {R"(\p{N}{1,3})", cjk, words_and_signs}},
+                                       {"bloom", {" ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+"}}};
+  return all;
+}
+
+bool is_listed(std::string_view pre) {
+  return pre == "falcon" || std::any_of(listed().begin(), listed().end(), [&](const Listed& known) { return known.pre == pre; });
+}
+
+// The steps of such a name, as tokenizer.json would have them.
+std::string steps_of(std::string_view pre) {
+  const auto split = [](std::string_view regex) {
+    return JsonWriter()
+        .add("type", "Split")
+        .add_raw("pattern", JsonWriter().add("Regex", regex).object())
+        .add("behavior", "Isolated")
+        .add("invert", false)
+        .object();
+  };
+  const auto bytes = [](bool regex) {
+    return JsonWriter().add("type", "ByteLevel").add("add_prefix_space", false).add("use_regex", regex).object();
+  };
+  std::string list;
+  if (pre == "falcon")
+    list = R"({"type": "Punctuation", "behavior": "Contiguous"},)" + bytes(true) + R"(,{"type": "Digits", "individual_digits": false},)" +
+           split("[0-9][0-9][0-9]");
+  for (const Listed& known : listed())
+    for (const std::string_view regex : known.regexes)
+      if (known.pre == pre) list += split(regex) + ",";
+  if (pre != "falcon") list += bytes(false);
+  return R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [)" + list + "]}}";
+}
 
 Kind kind_of(std::string_view pre) {
   static const Kind kinds[] = {
@@ -37,6 +96,7 @@ Kind kind_of(std::string_view pre) {
   };
   for (const Kind& kind : kinds)
     if (kind.pre == pre) return kind;
+  if (is_listed(pre)) return {pre, {}, false, pre == "tekken", pre == "tekken" || pre.starts_with("deepseek")};
   base::fail(GPTQ_E_UNSUPPORTED, "GGUF: tokenizer.ggml.pre \"", pre, "\" is not known; convert from the model's Hugging Face folder instead");
 }
 
@@ -70,6 +130,10 @@ TokenizerDescription byte_level(const GgufVocabulary& v, const Kind& kind) {
     if (added && !v.tokens[id].empty()) out.added.push_back({id, v.tokens[id]});
   }
   out.splits = kind.splits;
+  if (is_listed(kind.pre)) {
+    const JsonDocument steps("GGUF", steps_of(kind.pre));
+    read_pre_tokenizer(steps.root().fields(), out);
+  }
   out.nfc = kind.nfc;
   out.ignore_merges = kind.ignore_merges;
   read_merges(v, out);

@@ -2,11 +2,15 @@
 // The tokenizer files of a Hugging Face folder, and what tokenizer_config.json says on top of them.
 #include "converter/tokenizer/import.h"
 
+#include <algorithm>
 #include <charconv>
 #include <memory>
 #include <vector>
 
 #include "base/failure.h"
+#include "converter/json_writer.h"
+#include "converter/tokenizer/pieces.h"
+#include "converter/tokenizer/tiktoken.h"
 #include "converter/tokenizer/tokenizer_json.h"
 #include "converter/tokenizer/tokenizer_model.h"
 
@@ -38,6 +42,16 @@ class Config {
     const auto value = find(name);
     if (!value) return {};
     return std::string(value->is_object() ? string_field(*value, "content") : as_string(*value, name));
+  }
+  // All that have a name, and additional_special_tokens.
+  std::vector<std::string> special_tokens() const {
+    std::vector<std::string> out;
+    for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"})
+      if (const auto value = find(name); value && !value->is_bool()) out.push_back(token(name));
+    if (const auto list = find("additional_special_tokens"); list && list->is_array())
+      for (const Json item : as_array(*list, "additional_special_tokens"))
+        out.emplace_back(item.is_object() ? string_field(item, "content") : as_string(item, "additional_special_tokens"));
+    return out;
   }
 
  private:
@@ -77,37 +91,112 @@ void name_token(const Config& config, std::string_view name, const TokenizerDesc
   if (!text.empty()) out = {find_token(t, text), text};
 }
 
-// What the config says explicitly overrides the post-processor.
+// What the config says explicitly overrides what a tokenizer.model says.
 void apply_flag(std::optional<bool> flag, const NamedToken& token, std::vector<uint32_t>& side) {
   if (!flag) return;
   side.clear();
   if (*flag && token.id >= 0) side.push_back(static_cast<uint32_t>(token.id));
 }
 
-void apply_config(const Config& config, TokenizerDescription& out) {
+void add_as(const std::string& text, uint32_t id, bool special, TokenizerDescription& out) {
+  if (text.empty() || is_added(out, id)) return;
+  TokenizerDescription::Token& token = token_at(out, id);
+  if (!token.symbol && !token.byte) token.text = out.alphabet == text::fb::Alphabet::characters ? without_marks(text) : text;
+  token.special |= special;
+  out.added.push_back({id, text, false, false, !special});
+}
+
+// added_tokens.json: an object of texts and their ids. Those that the config names are special.
+void add_listed(const fs::path& folder, const Config& config, TokenizerDescription& out) {
+  if (!fs::exists(folder / "added_tokens.json")) return;
+  const JsonDocument file = read_json((folder / "added_tokens.json").string(), "added_tokens.json");
+  const std::vector<std::string> special = config.special_tokens();
+  for (const auto [text, id] : file.root().fields())
+    add_as(std::string(text), as_id(id, text), std::find(special.begin(), special.end(), text) != special.end(), out);
+}
+
+// Tokens that the config names are found in texts, wherever they come from.
+void add_named(const Config& config, TokenizerDescription& out) {
+  for (const std::string& text : config.special_tokens())
+    if (const int32_t id = find_token(out, text); id >= 0) add_as(text, static_cast<uint32_t>(id), true, out);
+}
+
+void name_tokens(const Config& config, TokenizerDescription& out) {
   add_missing(config, out);
   name_token(config, "bos_token", out, out.bos);
   name_token(config, "eos_token", out, out.eos);
   name_token(config, "pad_token", out, out.pad);
   name_token(config, "unk_token", out, out.unk);
+}
+
+void apply_flags(const Config& config, TokenizerDescription& out) {
   apply_flag(config.flag("add_bos_token"), out.bos, out.before);
   apply_flag(config.flag("add_eos_token"), out.eos, out.after);
+}
+
+constexpr const char* gpt2_steps =
+    R"("normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true})";
+constexpr const char* qwen2_steps =
+    R"("normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [)"
+    R"({"type": "Split", "pattern": {"Regex": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|)"
+    R"(\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},)"
+    R"( "behavior": "Isolated", "invert": false}, {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})";
+
+// vocab.json and merges.txt, put together as the tokenizer.json that Hugging Face makes of them.
+TokenizerDescription from_vocabulary(const fs::path& folder, const Config& config) {
+  const std::string merges = read_text((folder / "merges.txt").string(), 64u << 20);
+  std::string list;
+  for (size_t at = 0; at < merges.size();) {
+    const size_t end = std::min(merges.find('\n', at), merges.size());
+    std::string line = merges.substr(at, end - at);
+    if (line.ends_with('\r')) line.pop_back();
+    const bool is_version = at == 0 && line.starts_with("#version");
+    if (!line.empty() && !is_version) list += (list.empty() ? "" : ",") + json_quoted(line);
+    at = end + 1;
+  }
+  const std::string kind = config.token("tokenizer_class");
+  const bool prefix = config.flag("add_prefix_space").value_or(false);
+  std::string steps = kind.starts_with("Qwen2") ? qwen2_steps : gpt2_steps;
+  if (const size_t at = steps.rfind("\"add_prefix_space\": false"); prefix) steps.replace(at, 25, "\"add_prefix_space\": true");
+  const std::string vocabulary = read_text((folder / "vocab.json").string(), 64u << 20);
+  const JsonDocument document("vocab.json and merges.txt", "{" + steps + R"(, "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", )" +
+                                                               R"("vocab": )" + vocabulary + R"(, "merges": [)" + list + "]}}");
+  return from_tokenizer_json(document.root().fields());
+}
+
+std::optional<fs::path> tiktoken_file(const fs::path& folder) {
+  for (const char* name : {"qwen.tiktoken", "tiktoken.model", "vocab.tiktoken"})
+    if (fs::exists(folder / name)) return folder / name;
+  return {};
+}
+
+TokenizerDescription from_model_file(const fs::path& folder, const Config& config) {
+  const std::string bytes = read_text((folder / "tokenizer.model").string(), 64u << 20);
+  if (is_tiktoken(bytes)) return from_tiktoken(bytes, config.token("tokenizer_class"));
+  const bool legacy = config.flag("legacy").value_or(true), add_prefix_space = config.flag("add_prefix_space").value_or(true);
+  return from_tokenizer_model(bytes, legacy, add_prefix_space);
 }
 
 }  // namespace
 
 std::optional<TokenizerDescription> import_tokenizer(const fs::path& folder) {
   const Config config(folder);
-  std::optional<TokenizerDescription> out;
+  TokenizerDescription out;
   if (fs::exists(folder / "tokenizer.json")) {
     out = from_tokenizer_json(read_json((folder / "tokenizer.json").string(), "tokenizer.json").root().fields());
-  } else if (fs::exists(folder / "tokenizer.model")) {
-    const bool legacy = config.flag("legacy").value_or(true), add_prefix_space = config.flag("add_prefix_space").value_or(true);
-    out = from_tokenizer_model(read_text((folder / "tokenizer.model").string(), 64u << 20), legacy, add_prefix_space);
-  } else {
-    return {};
+    name_tokens(config, out);
+    return out;  // what its post-processor adds around a text counts, whatever add_bos_token says: so does Hugging Face
   }
-  apply_config(config, *out);
+  const std::optional<fs::path> ranks = tiktoken_file(folder);
+  if (fs::exists(folder / "tokenizer.model")) out = from_model_file(folder, config);
+  else if (ranks) out = from_tiktoken(read_text(ranks->string(), 64u << 20), ranks->filename() == "qwen.tiktoken" ? "QWen" : "TikToken");
+  else if (fs::exists(folder / "vocab.json") && fs::exists(folder / "merges.txt")) out = from_vocabulary(folder, config);
+  else return {};
+  add_listed(folder, config, out);
+  name_tokens(config, out);
+  add_named(config, out);
+  name_tokens(config, out);
+  apply_flags(config, out);
   return out;
 }
 

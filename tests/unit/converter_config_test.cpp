@@ -5,6 +5,7 @@
 #include "converter/hf/config.h"
 #include "converter/hf/metadata.h"
 #include "converter_fixture.h"
+#include "tests/unit/tokenizer_fixture.h"
 
 namespace gptq::test {
 namespace {
@@ -295,15 +296,19 @@ TEST(HfMetadata, Generation) {
   std::vector<std::string> warnings;
   const Options options{[&](std::string_view text) { warnings.emplace_back(text); }};
   const JsonDocument config("config.json", R"({"eos_token_id":2,"bos_token_id":1})");
-  const auto alone = read_generation(folder.path(), config.root(), 100, options);
-  EXPECT_EQ(alone.end_tokens, std::vector<int32_t>{2});
+  EndTokens ends_alone(100);
+  const auto alone = read_generation(folder.path(), config.root(), 100, options, ends_alone);
+  EXPECT_EQ(ends_alone.ids(), std::vector<int32_t>{2});
+  EXPECT_EQ(ends_alone.reasons(), "2 config.json");
   EXPECT_EQ(alone.bos, 1);
   EXPECT_EQ(alone.pad, -1);
   folder.write(
       "generation_config.json",
       R"({"eos_token_id":[5,6,1000],"do_sample":true,"temperature":0.6,"top_k":20,"top_p":0.95,"min_p":7,"repetition_penalty":1.1})");
-  const auto both = read_generation(folder.path(), config.root(), 100, options);
-  EXPECT_EQ(both.end_tokens, (std::vector<int32_t>{5, 6}));
+  EndTokens ends_both(100);
+  const auto both = read_generation(folder.path(), config.root(), 100, options, ends_both);
+  EXPECT_EQ(ends_both.ids(), (std::vector<int32_t>{5, 6, 2}));
+  EXPECT_EQ(ends_both.reasons(), "5 generation_config.json; 6 generation_config.json; 2 config.json");
   EXPECT_EQ(both.eos, 5);
   EXPECT_FLOAT_EQ(both.temperature, 0.6f);
   EXPECT_EQ(both.top_k, 20);
@@ -311,25 +316,47 @@ TEST(HfMetadata, Generation) {
   EXPECT_FLOAT_EQ(both.repeat_penalty, 1.1f);
   EXPECT_EQ(warnings.size(), 2u);
   folder.write("generation_config.json", R"({"temperature":0.6,"top_k":20})");
-  const auto greedy = read_generation(folder.path(), config.root(), 100, options);
+  EndTokens ends_greedy(100);
+  const auto greedy = read_generation(folder.path(), config.root(), 100, options, ends_greedy);
   EXPECT_EQ(greedy.top_k, 0);
   EXPECT_FLOAT_EQ(greedy.temperature, 0);
 }
 
+TEST(HfMetadata, EndTokensOfTheTokenizer) {
+  TokenizerDescription t = small_description(text::fb::Alphabet::bytes);
+  t.tokens.insert(t.tokens.end(), {{"<|im_end|>", false, false, true}, {"<|end|>", false, false, true}, {"[EOS]"}});
+  t.added.insert(t.added.end(), {{10, "<|im_end|>"}, {11, "<|end|>"}, {12, "[EOS]"}});
+  t.eos = {8, "<s>"};
+  EndTokens ends(100);
+  ends.add(t);
+  EXPECT_EQ(ends.ids(), (std::vector<int32_t>{8, 10, 11}));  // [EOS] is no special token here
+  EXPECT_EQ(ends.reasons(), "8 the tokenizer's eos <s>; 10 known as an end: <|im_end|>; 11 known as an end: <|end|>");
+  t.tokens.push_back({"<|return|>", false, false, true});
+  t.added.push_back({13, "<|return|>"});
+  EndTokens of_channels(100);
+  of_channels.add(t);
+  EXPECT_EQ(of_channels.ids(), (std::vector<int32_t>{8, 10, 13}));
+}
+
 TEST(HfMetadata, ChatTemplates) {
   const TemporaryFolder folder;
-  EXPECT_EQ(read_chat_template(folder.path(), {}), "");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), ChatTemplates{});
   folder.write(
       "tokenizer_config.json",
       R"({"model_max_length":1000000000000000019884624838656,)"
       R"("chat_template":[{"name":"tool_use","template":"T"},{"name":"default","template":"D"}]})");
-  EXPECT_EQ(read_chat_template(folder.path(), {}), "D");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), (ChatTemplates{{"tool_use", "T"}, {"", "D"}}));
+  folder.write("tokenizer_config.json", R"({"chat_template":{"rag":"R","default":"D"}})");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), (ChatTemplates{{"rag", "R"}, {"", "D"}}));
   folder.write("tokenizer_config.json", R"({"chat_template":"S"})");
-  EXPECT_EQ(read_chat_template(folder.path(), {}), "S");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), (ChatTemplates{{"", "S"}}));
   folder.write("chat_template.json", R"({"chat_template":"J"})");
-  EXPECT_EQ(read_chat_template(folder.path(), {}), "J");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), (ChatTemplates{{"", "J"}}));
   folder.write("chat_template.jinja", "{{ x }}");
-  EXPECT_EQ(read_chat_template(folder.path(), {}), "{{ x }}");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), (ChatTemplates{{"", "{{ x }}"}}));
+  std::filesystem::create_directory(folder.path() + "/additional_chat_templates");
+  folder.write("additional_chat_templates/tool_use.jinja", "{{ y }}");
+  EXPECT_EQ(read_chat_templates(folder.path(), {}), (ChatTemplates{{"", "{{ x }}"}, {"tool_use", "{{ y }}"}}));
 }
 
 TEST(HfMetadata, License) {

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/failure.h"
+#include "converter/tokenizer/tiktoken.h"
 #include "tests/unit/tokenizer_fixture.h"
 #include "tests/seed.h"
 
@@ -159,6 +160,33 @@ TEST(TokenizerSection, OverwrittenFieldsDoNoHarm) {
     }
     survives(bad);
   }
+}
+
+// a b c d, a space, ab, abc, and a space with an a, as tiktoken writes them.
+TEST(TokenizerImport, Tiktoken) {
+  const std::string file = "YQ== 0\nYg== 1\nYw== 2\nZA== 3\nIA== 4\nYWI= 5\nYWJj 6\nIGE= 7\n";
+  EXPECT_TRUE(convert::is_tiktoken(file));
+  EXPECT_FALSE(convert::is_tiktoken("\n\x0E\n\x05<unk>"));
+  const convert::TokenizerDescription description = convert::from_tiktoken(file, "QWenTokenizer");
+  EXPECT_EQ(description.merges.size(), 3u);
+  const TestTokenizer tokenizer(description);
+  EXPECT_EQ(tokenizer.encode("abc ab d"), (Ids{6, 4, 5, 4, 3}));
+  EXPECT_EQ(tokenizer.encode("<|im_start|>a<|im_end|>", {false, true}), (Ids{9, 0, 10}));
+  EXPECT_EQ(description.eos.id, 8);
+}
+
+TEST(TokenizerImport, GgufPatternsByName) {
+  const auto vocabulary = [](const char* pre) {
+    convert::GgufVocabulary v;
+    v.model = "gpt2";
+    v.pre = pre;
+    v.tokens = {"1", "2", "3", "4", "12", "123", "34", "a", "B"};
+    v.merges = {"1 2", "3 4", "12 3"};
+    return v;
+  };
+  EXPECT_EQ(TestTokenizer(convert::from_gguf_vocabulary(vocabulary("gpt-4o"))).encode("1234aB"), (Ids{5, 3, 7, 8}));
+  EXPECT_EQ(TestTokenizer(convert::from_gguf_vocabulary(vocabulary("tekken"))).encode("1234aB"), (Ids{0, 1, 2, 3, 7, 8}));
+  EXPECT_EQ(TestTokenizer(convert::from_gguf_vocabulary(vocabulary("falcon"))).encode("1234aB"), (Ids{5, 3, 7, 8}));
 }
 
 TEST(TokenizerImport, RefusesWhatItDoesNotKnowByName) {

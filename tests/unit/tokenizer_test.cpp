@@ -105,6 +105,18 @@ TEST_F(TokenizerData, GivesTheIdsOfTheCheckpoints) {
   EXPECT_GE(n, 10);
 }
 
+// Folders behind public bug reports, of which transformers gave the ids.
+TEST_F(TokenizerData, GivesTheIdsOfTheCases) {
+  for (const char* name : {"added-tokens-json", "bos-flag-against-postprocessor", "pretok-deepseek-llm", "pretok-tekken", "vocab-merges-only"}) {
+    const fs::path folder = data / "cases" / name;
+    simdjson::dom::parser parser;
+    const simdjson::dom::element expected = parser.load((folder / "case.json").string())["expected"];
+    const TestTokenizer tokenizer(*convert::import_tokenizer(folder / "input"));
+    const bool with_bos = std::string_view(name).starts_with("bos-flag");
+    EXPECT_EQ(tokenizer.encode(std::string_view(expected["text"]), {with_bos, true}), ids_of(expected["ids"])) << name;
+  }
+}
+
 TEST_F(TokenizerData, TextComesBack) {
   const std::string text = contents(data / "text/calibration/multilingual.utf8").substr(0, 100'000);
   for (const char* name : {"gpt2", "phi-2", "llama3_1", "llama2", "phi3-v", "gemma3"}) {
