@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <ctime>
 #include <iostream>
 
 #include "tool.h"
@@ -98,6 +99,14 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   report(session.info(), n_prompt, load_s);
 }
 
+// Of the clock on the wall, which templates ask for by strftime_now.
+long long local_seconds() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  return static_cast<long long>(now) + local.tm_gmtoff;
+}
+
 struct Turn {
   std::string role, text;
 };
@@ -114,7 +123,10 @@ void set_chat(Session& session, const std::vector<Turn>& turns) {
     messages.push_back(message);
   }
   for (const gptq_message& message : messages) pointers.push_back(&message);
+  const std::string variables = "{\"now\": " + std::to_string(local_seconds()) + "}";
   auto chat = make<gptq_chat>();
+  chat.kwargs_json = variables.c_str();
+  chat.kwargs_json_size = variables.size();
   chat.flags = GPTQ_CHAT_ADD_GENERATION_PROMPT;
   chat.messages = pointers.data();
   chat.n_messages = pointers.size();

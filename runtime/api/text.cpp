@@ -19,6 +19,17 @@ std::pmr::vector<int32_t> encode(const gptq_model& m, std::string_view text, uin
   return tokens;
 }
 
+// The model's own template: the named one, else with tools the one for tools, else the default one. NULL where there is none.
+static const std::pmr::string* own_template(const gptq_model& m, std::string_view name, bool with_tools) {
+  const auto named = [&](std::string_view suffix) {
+    std::pmr::string key("chat_template.", &m.runtime.memory);
+    return m.model->find_meta(key.append(suffix));
+  };
+  const std::pmr::string* tools = with_tools && name.empty() ? named("tool_use") : nullptr;
+  if (tools) return tools;
+  return name.empty() || name == "default" ? m.model->find_meta("chat_template") : name.size() <= 64 ? named(name) : nullptr;
+}
+
 static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const gptq_chat* chat) {
   std::pmr::memory_resource* memory = &m.runtime.memory;
   const gptq_chat c = read_struct(chat, "gptq_chat");
@@ -41,11 +52,8 @@ static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const gptq_
     if (m.tokenizer->eos() >= 0) input.eos_token = m.tokenizer->token_bytes(m.tokenizer->eos());
   }
   std::string_view source = text_of(c.template_override, c.template_override_size, "template_override");
-  if (source.empty()) {
-    const std::pmr::string* own = m.model->find_meta("chat_template");
-    if (!own) base::fail(GPTQ_E_TEMPLATE, "the model has no chat template; give one as template_override");
-    source = *own;
-  }
+  if (const std::pmr::string* own = own_template(m, source, !input.tools_json.empty())) source = *own;
+  else if (source.empty()) base::fail(GPTQ_E_TEMPLATE, "the model has no chat template; give one as template_override");
   return text::render_chat(source, input, memory);
 }
 

@@ -38,6 +38,8 @@ std::string_view TextStream::bytes_of(int32_t token, bool first) const {
 int32_t TextStream::push(int32_t token) {
   const std::string_view bytes = bytes_of(token, !any_pushed_);
   any_pushed_ = true;
+  if (bytes.empty())
+    if (const int32_t stop = special_stop(token); stop >= 0) return stop;
   int32_t found = -1;
   // A long token goes through the tail in pieces, so that a stop string is found wherever it lies.
   for (size_t at = 0; at < bytes.size() && found < 0;) {
@@ -52,6 +54,18 @@ int32_t TextStream::push(int32_t token) {
   }
   if (found < 0) released_ = std::max(released_, pushed_ - held_back());
   return found;
+}
+
+// A special token has no text here, but a stop string may name it.
+int32_t TextStream::special_stop(int32_t token) {
+  if (!tokenizer_ || !(tokenizer_->attributes(token) & GPTQ_TOKEN_SPECIAL)) return -1;
+  for (uint32_t i = 0; i < n_stops_; ++i)
+    if (tokenizer_->token_bytes(token) == std::string_view(stops_[i].text, stops_[i].size)) {
+      released_ = pushed_;
+      stopped_ = true;
+      return static_cast<int32_t>(i);
+    }
+  return -1;
 }
 
 // A stop string that ends within the last n_new bytes; the earliest end wins. Releases the text before it.

@@ -29,6 +29,7 @@ class TextStream {
 
  private:
   std::string_view bytes_of(int32_t token, bool first) const;
+  int32_t special_stop(int32_t token);
   int32_t find_stop(size_t n_new);
   size_t held_back() const;
 

@@ -14,7 +14,7 @@ struct Options : tool::EngineOptions {
   std::string ids, output, text, reference;
   std::vector<std::string> files;  // table: reference, candidates, text
   uint32_t window = 2048, windows = 0, stride = 0;
-  bool json = false, bos = false;
+  bool json = false, bos = false, special = false;
 };
 
 std::string read_file(const std::string& path);

@@ -78,7 +78,7 @@ void tokenize(const Options& o) {
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
   std::string line;
-  for (gptq_token id : model.tokenize(text, GPTQ_TEXT_PARSE_SPECIAL | (o.bos ? GPTQ_TEXT_ADD_BOS : 0)))
+  for (gptq_token id : model.tokenize(text, (o.special ? GPTQ_TEXT_PARSE_SPECIAL : 0) | (o.special || o.bos ? GPTQ_TEXT_ADD_BOS : 0)))
     line += (line.empty() ? "" : " ") + std::to_string(id);
   std::printf("%s\n", line.c_str());
 }
@@ -132,6 +132,7 @@ int main(int argc, char** argv) {
   add_window_options(files, o);
   CLI::App& ids = *app.add_subcommand("tokenize", "token ids of the text on stdin, one line");
   o.add_to(ids, false);
+  ids.add_flag("--special", o.special, "special tokens in the text count, and BOS and EOS are added as the model's tokenizer does");
   ids.add_flag("--bos", o.bos, "with the beginning-of-text token, where the model's tokenizer adds one");
   return tool::run(app, argc, argv, [&] {
     if (logits.parsed()) write_logits(o);
