@@ -235,7 +235,7 @@ typedef struct gptq_chat {
   uint32_t struct_size; uint32_t flags;
   const gptq_message *const *messages; size_t n_messages;   /* array of pointers: the element may grow */
   const char *tools_json; size_t tools_json_size;           /* a JSON array, or NULL */
-  const char *template_override; size_t template_override_size; /* a template, or the name of one of the model's */
+  const char *template_override; size_t template_override_size;
   const char *kwargs_json; size_t kwargs_json_size;         /* an object of further template variables, or NULL */
 } gptq_chat;
 
@@ -318,7 +318,7 @@ enum {
 typedef struct gptq_generate_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   const gptq_sampling *sampling;             /* NULL = greedy */
-  const gptq_string *stop; size_t n_stop;    /* at most 16 strings of 256 bytes; a special token's text stops at it */
+  const gptq_string *stop; size_t n_stop;    /* at most 16 strings of 256 bytes */
   uint32_t max_tokens;                       /* 0 = until end token or context end */
   uint32_t reserved;
 } gptq_generate_params;
