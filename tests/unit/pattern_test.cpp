@@ -44,7 +44,8 @@ TEST(Pattern, GivesThePiecesOfHuggingFace) {
   ASSERT_TRUE(folder);
   const convert::JsonDocument file("", "{\"all\": " + convert::read_text(std::string(folder) + "/pre_tokenizers.json", 1 << 20) + "}");
   size_t n = 0;
-  for (const convert::Json test : *file.root().array("all")) {
+  const auto all = file.root().array("all");
+  for (const convert::Json test : *all) {
     const Step step(simdjson::minify(*convert::field(test, "step")));
     Pieces expected;
     for (const convert::Json piece : convert::as_array(*convert::field(test, "pieces"), "pieces")) expected.emplace_back(convert::as_string(piece, ""));
