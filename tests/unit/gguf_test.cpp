@@ -290,7 +290,8 @@ TEST(Gguf, Metadata) {
   EXPECT_EQ(d.generation.eos, 0);
   EXPECT_EQ(d.generation.end_tokens, (std::vector<int32_t>{0, 3}));
   const std::vector<std::pair<std::string, std::string>> meta{{"name", "Tiny"}, {"license", "mit"}, {"source", "GGUF file tiny.gguf"},
-    {"architecture", "LlamaForCausalLM"}, {"quantization", "GGUF: 9 of Q8_0"}, {"chat_template", "{{ messages }}"}};
+    {"architecture", "LlamaForCausalLM"}, {"quantization", "GGUF: 9 of Q8_0"}, {"chat_template", "{{ messages }}"},
+    {"end_tokens", "0 the file's eos; 3 the file's eot"}};
   EXPECT_EQ(d.meta, meta);
   ASSERT_TRUE(d.tokenizer);
   EXPECT_EQ(d.tokenizer->tokens.size(), 4u);
