@@ -158,5 +158,23 @@ TEST(ExportFamily, ConfigIsMissingOrOfAnotherModel) {
   EXPECT_FALSE(fs::exists(work.file("out")));
 }
 
+// What rules of a quantization are matched with: parts of one module go by its name.
+TEST(ExportFamily, ModulesHaveTheirNamesInCheckpoints) {
+  const char* golden = std::getenv("GPTQ_GOLDEN");
+  const TemporaryFolder work;
+  const auto module_of = [&](const std::string& family, const model::SlotId& id) {
+    const base::FileSource file(convert_folder(std::string(golden ? golden : "tests/golden") + "/families/" + family, work.file("m.gptq")));
+    const format::Reader reader(file, std::pmr::get_default_resource());
+    return read_published(reader.manifest()).locate(id).module;
+  };
+  using model::Role;
+  for (const Role role : {Role::q, Role::k, Role::v})
+    EXPECT_EQ(module_of("bloom-w4-g32", {.role = role, .layer = 1}), "transformer.h.1.self_attention.query_key_value");
+  EXPECT_EQ(module_of("mixtral-w4-g32", {.role = Role::expert_down, .layer = 1, .expert = 3}),
+            "model.layers.1.block_sparse_moe.experts.3.w2");
+  EXPECT_EQ(module_of("glm4-moe-lite-w4-g32", {.role = Role::k_b, .layer = 0}), "model.layers.0.self_attn.kv_b_proj");
+  EXPECT_EQ(module_of("qwen3-next-w4-g32", {.role = Role::z, .layer = 0}), "model.layers.0.linear_attn.in_proj_qkvz");
+}
+
 }  // namespace
 }  // namespace gptq::test
