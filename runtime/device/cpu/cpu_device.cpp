@@ -12,7 +12,6 @@ namespace {
 
 using kernels::Matrix;
 
-constexpr uint32_t tasks_per_thread = CpuDevice::tasks_per_thread;
 constexpr uint32_t rows_per_task = 16;     // of attention
 
 kernels::KvView view(const KvCache& kv, const Sequence& sequence) {

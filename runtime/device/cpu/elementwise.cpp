@@ -81,16 +81,11 @@ void CpuDevice::add_positions(const kernels::Matrix& table, uint32_t offset, flo
 void CpuDevice::latent_heads(const LatentHeads& h) {
   const uint32_t d = h.d_nope + h.d_rope, rows = batch_.n_rows();
   split(rows, 1 + least_elements / (uint64_t{h.n_heads} * d), [&](uint64_t first, uint64_t last) {
-    const auto turn = [&](uint64_t row, float* x, uint32_t n_heads) {
-      if (h.rope < 0) return;
-      const Angles& angles = batch_.ropes[static_cast<size_t>(h.rope)];
-      kernels_.rope({x, angles.cos + row * angles.n, angles.sin + row * angles.n, 1, n_heads * d, n_heads, d, 2 * angles.n});
-    };
     for (uint64_t row = first; row < last; ++row) {
-      turn(row, h.q + row * h.n_heads * d + h.d_nope, h.n_heads);
+      turn(h.rope, row, h.q + row * h.n_heads * d + h.d_nope, h.n_heads, d);
       float* k = h.k + row * h.n_heads * d;
       std::copy_n(h.kv + row * (h.kv_rank + h.d_rope) + h.kv_rank, h.d_rope, k + h.d_nope);
-      turn(row, k + h.d_nope, 1);
+      turn(h.rope, row, k + h.d_nope, 1, d);
       for (uint32_t head = 0; head < h.n_heads; ++head) {
         std::copy_n(h.k_nope + (row * h.n_heads + head) * h.d_nope, h.d_nope, k + uint64_t{head} * d);
         if (head) std::copy_n(k + h.d_nope, h.d_rope, k + uint64_t{head} * d + h.d_nope);
