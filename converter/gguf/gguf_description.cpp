@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "converter/gguf/gguf_families.h"
 #include "converter/hf/config.h"
 #include "converter/tokenizer/import.h"
 
@@ -22,40 +23,11 @@ constexpr GgufArchitecture architectures_known[] = {
     {"qwen3", "Qwen3ForCausalLM", false, true, false},
 };
 
-// Keys under the architecture's prefix.
-class Keys {
- public:
-  Keys(const GgufFile& file, const GgufArchitecture& architecture) : file_(file), prefix_(std::string(architecture.name) + ".") {}
-  std::string full(std::string_view key) const { return prefix_ + std::string(key); }
-  uint32_t count(std::string_view key) const { return file_.count(full(key)); }
-  uint32_t count(std::string_view key, uint32_t otherwise) const { return file_.count(full(key), otherwise); }
-  std::optional<double> number(std::string_view key) const { return file_.number(full(key)); }
-  std::optional<std::string_view> string(std::string_view key) const { return file_.string(full(key)); }
-  std::optional<bool> boolean(std::string_view key) const { return file_.boolean(full(key)); }
+using Keys = GgufKeys;
 
-  // A count that some writers give per layer: then all must be the same.
-  uint32_t same_count(std::string_view key) const {
-    const auto at = file_.values().find(full(key));
-    if (at == file_.values().end() || !std::holds_alternative<std::vector<int64_t>>(at->second)) return count(key);
-    const auto& items = std::get<std::vector<int64_t>>(at->second);
-    if (items.empty() || items[0] < 0 || items[0] > INT32_MAX) file_.refuse(full(key), "is out of range");
-    if (std::any_of(items.begin(), items.end(), [&](int64_t item) { return item != items[0]; }))
-      fail(GPTQ_E_UNSUPPORTED, "GGUF: '", full(key), "' differs between layers, which is not supported");
-    return static_cast<uint32_t>(items[0]);
-  }
-  bool has(std::string_view key) const { return file_.values().contains(full(key)); }
-
- private:
-  const GgufFile& file_;
-  std::string prefix_;
-};
-
-void refuse_what_changes_results(const GgufFile& file, const Keys& keys) {
+void refuse_what_changes_results(const Keys& keys) {
   const auto refuse = [](std::string_view what) { fail(GPTQ_E_UNSUPPORTED, "GGUF: ", what); };
   if (keys.count("expert_count", 0) > 0) refuse("a mixture of experts, which is not supported");
-  if (!keys.boolean("attention.causal").value_or(true)) refuse("attention that is not causal, which is not supported");
-  if (file.integer("split.count").value_or(1) > 1) refuse("one part of a split model: join the parts first (llama-gguf-split --merge)");
-  if (file.string("general.type").value_or("model") != "model") refuse("not a model (general.type), but an adapter or the like");
   for (std::string_view key : {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", "attn_logit_softcapping",
                                "final_logit_softcapping"})
     if (keys.has(key)) refuse("the key '" + keys.full(key) + "', which is not supported");
@@ -80,7 +52,9 @@ class RopeSettings {
   std::string text_;
 };
 
-std::string rope_scaling(const Keys& keys) {
+}  // namespace
+
+std::string gguf_rope_scaling(const GgufKeys& keys) {
   RopeSettings fields;
   const std::string_view type = keys.string("rope.scaling.type").value_or("linear");
   const double factor = keys.number("rope.scaling.factor").value_or(keys.number("rope.scale_linear").value_or(1));
@@ -101,7 +75,7 @@ std::string rope_scaling(const Keys& keys) {
 }
 
 // rope_freqs.weight divides the frequencies: Llama 3's scaling, worked out by the file's writer.
-void apply_factors(const GgufFile& file, format::fb::RopeT& rope) {
+void apply_gguf_factors(const GgufFile& file, format::fb::RopeT& rope) {
   const GgufTensor* tensor = file.find("rope_freqs.weight");
   if (!tensor) return;
   if (tensor->type->name != "F32" || tensor->bytes != rope.inv_freq.size() * sizeof(float))
@@ -115,6 +89,8 @@ void apply_factors(const GgufFile& file, format::fb::RopeT& rope) {
   }
 }
 
+namespace {
+
 format::fb::RopeT read_gguf_rope(const GgufFile& file, const Keys& keys, const GgufArchitecture& architecture, uint32_t head_dim,
                                    uint32_t n_ctx) {
   const uint32_t dim = keys.count("rope.dimension_count", head_dim);
@@ -123,10 +99,10 @@ format::fb::RopeT read_gguf_rope(const GgufFile& file, const Keys& keys, const G
   RopeSettings fields;
   fields.add("rope_theta", keys.number("rope.freq_base").value_or(10000));
   if (dim != head_dim) fields.add("partial_rotary_factor", (dim + 0.5) / head_dim);  // rounded down to dim again
-  fields.add("rope_scaling", rope_scaling(keys));
+  fields.add("rope_scaling", gguf_rope_scaling(keys));
   const JsonDocument config("GGUF metadata", fields.object());
   format::fb::RopeT rope = read_rope(config.root(), head_dim, n_ctx);
-  apply_factors(file, rope);
+  apply_gguf_factors(file, rope);
   return rope;
 }
 
@@ -138,6 +114,14 @@ uint32_t rows_of(const GgufFile& file, std::string_view name) {
 
 }  // namespace
 
+void check_gguf_kind(const GgufFile& file) {
+  const auto refuse = [](std::string_view what) { fail(GPTQ_E_UNSUPPORTED, "GGUF: ", what); };
+  const GgufKeys keys(file, file.string("general.architecture").value_or(""));
+  if (!keys.boolean("attention.causal").value_or(true)) refuse("attention that is not causal, which is not supported");
+  if (file.integer("split.count").value_or(1) > 1) refuse("one part of a split model: join the parts first (llama-gguf-split --merge)");
+  if (file.string("general.type").value_or("model") != "model") refuse("not a model (general.type), but an adapter or the like");
+}
+
 const GgufArchitecture& find_gguf_architecture(const GgufFile& file) {
   const std::string_view name = file.string("general.architecture").value_or("");
   std::string known;
@@ -145,12 +129,15 @@ const GgufArchitecture& find_gguf_architecture(const GgufFile& file) {
     if (a.name == name) return a;
     known += (known.empty() ? "" : ", ") + std::string(a.name);
   }
+  std::string_view last = "llama";
+  for (const GgufFamily& family : gguf_families())
+    if (family.name != last) known.append(", ").append(last = family.name);
   fail(GPTQ_E_UNSUPPORTED, "GGUF: architecture '", name, "' is not supported; these are: ", known);
 }
 
 format::fb::SpecT read_gguf_spec(const GgufFile& file, const GgufArchitecture& architecture, const Options& options) {
-  const Keys keys(file, architecture);
-  refuse_what_changes_results(file, keys);
+  const Keys keys(file, architecture.name);
+  refuse_what_changes_results(keys);
   format::fb::SpecT spec;
   spec.n_vocab = rows_of(file, "token_embd.weight");
   spec.n_layers = keys.count("block_count");
@@ -205,7 +192,8 @@ format::fb::GenerationT read_gguf_generation(const GgufFile& file, uint32_t n_vo
   return out;
 }
 
-std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& file, const GgufArchitecture& architecture) {
+std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& file, std::string_view architecture, std::string_view hf_class,
+                                                                std::string_view config) {
   std::vector<std::pair<std::string, std::string>> out;
   const auto add = [&](const std::string& key, std::string_view value) {
     if (!value.empty()) out.emplace_back(key, value);
@@ -223,9 +211,10 @@ std::vector<std::pair<std::string, std::string>> read_gguf_meta(const GgufFile& 
   add("name", file.string("general.name").value_or(file.name()));
   add("license", file.string("general.license").value_or(""));
   add("source", "GGUF file " + file.name());
-  add("architecture", architecture.hf_name);
-  const std::string rope = rope_scaling(Keys(file, architecture));
+  add("architecture", hf_class);
+  const std::string rope = config.empty() ? gguf_rope_scaling(GgufKeys(file, architecture)) : "null";
   add("rope", rope == "null" ? "" : rope);
+  add("config", config);
   add("quantization", quantization);
   add("chat_template", chat);
   if (const auto* names = file.strings("tokenizer.chat_templates"))

@@ -272,10 +272,10 @@ const GgufTensor* GgufFile::find(std::string_view tensor) const {
   return at == tensors_.end() ? nullptr : &at->second;
 }
 
-std::vector<std::byte> GgufFile::read(const GgufTensor& tensor) const {
-  std::vector<std::byte> bytes(base::to_size(tensor.bytes));
-  source_.read_at(tensor.offset, bytes);
-  return bytes;
+std::vector<std::byte> GgufFile::read(const GgufTensor& tensor, uint64_t first, uint64_t bytes) const {
+  std::vector<std::byte> out(base::to_size(bytes));
+  source_.read_at(tensor.offset + first, out);
+  return out;
 }
 
 }  // namespace gptq::convert

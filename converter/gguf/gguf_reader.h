@@ -43,7 +43,8 @@ class GgufFile {
   const std::map<std::string, GgufValue, std::less<>>& values() const { return values_; }
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
   const GgufTensor* find(std::string_view tensor) const;
-  std::vector<std::byte> read(const GgufTensor& tensor) const;
+  std::vector<std::byte> read(const GgufTensor& tensor) const { return read(tensor, 0, tensor.bytes); }
+  std::vector<std::byte> read(const GgufTensor& tensor, uint64_t first, uint64_t bytes) const;
   const std::string& name() const { return name_; }
   [[noreturn]] void refuse(std::string_view key, std::string_view rule) const;
 

@@ -4,10 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "base/checked.h"
+#include "converter/floats.h"
 #include "converter/gguf/gguf_description.h"
+#include "converter/gguf/gguf_families.h"
 #include "kernels/half.h"
 
 namespace gptq::convert {
@@ -21,8 +25,9 @@ struct Name {
 };
 constexpr Name model_names[] = {{"embed", "token_embd"}, {"final_norm", "output_norm"}, {"head", "output"}};
 constexpr Name layer_names[] = {
-    {"attn_norm", "attn_norm"}, {"mlp_norm", "ffn_norm"}, {"q", "attn_q"}, {"k", "attn_k"}, {"v", "attn_v"}, {"o", "attn_output"},
-    {"q_norm", "attn_q_norm"}, {"k_norm", "attn_k_norm"}, {"gate", "ffn_gate"}, {"up", "ffn_up"}, {"down", "ffn_down"},
+    {"attn_norm", "attn_norm"}, {"mlp_norm", "ffn_norm"},  {"q", "attn_q"},           {"k", "attn_k"},      {"v", "attn_v"},
+    {"o", "attn_output"},       {"q_norm", "attn_q_norm"}, {"k_norm", "attn_k_norm"}, {"gate", "ffn_gate"}, {"up", "ffn_up"},
+    {"down", "ffn_down"},
 };
 
 std::string_view translate(std::string_view slot, std::span<const Name> table) {
@@ -88,14 +93,21 @@ bool is_rotated(std::string_view slot) {
 class GgufSource final : public ModelSource {
  public:
   GgufSource(std::unique_ptr<const base::Source> bytes, std::string_view name, const Options& options)
-      : options_(options), bytes_(std::move(bytes)), file_(*bytes_, name), architecture_(find_gguf_architecture(file_)) {
-    description_.spec = read_gguf_spec(file_, architecture_, options_);
+      : options_(options), bytes_(std::move(bytes)), file_(*bytes_, name), family_(find_gguf_family(file_)) {
+    check_gguf_kind(file_);
+    if (family_)
+      model_ = read_gguf_family(file_, *family_), description_.spec = std::move(model_.spec);
+    else
+      architecture_ = &find_gguf_architecture(file_), description_.spec = read_gguf_spec(file_, *architecture_, options_);
     EndTokens ends(description_.spec.n_vocab);
     description_.generation = read_gguf_generation(file_, description_.spec.n_vocab, options_, ends);
-    description_.meta = read_gguf_meta(file_, architecture_);
+    description_.meta = read_gguf_meta(file_, family_ ? family_->name : architecture_->name,
+                                       family_ ? family_->hf_class : architecture_->hf_name, model_.config);
     description_.tokenizer = read_gguf_tokenizer(file_);
-    if (!description_.tokenizer) options_.warn("the file has no tokenizer; the model will know token ids only");
-    else ends.add(*description_.tokenizer);
+    if (!description_.tokenizer)
+      options_.warn("the file has no tokenizer; the model will know token ids only");
+    else
+      ends.add(*description_.tokenizer);
     description_.generation.end_tokens = ends.ids();
     if (!ends.reasons().empty()) description_.meta.emplace_back("end_tokens", ends.reasons());
     warn_of_unknown_tensors();
@@ -104,13 +116,14 @@ class GgufSource final : public ModelSource {
   const ModelDescription& description() const override { return description_; }
 
   Weight load(const model::Slot& slot) override {
+    if (family_) return load_of_family(slot);
     const std::string name = tensor_of(slot.name);
     const GgufTensor* tensor = file_.find(name);
     if (!tensor) return {};
     check_shape(name, *tensor, slot);
-    DenseWeight weight = decode(name, *tensor);
+    DenseWeight weight = decode(name, *tensor, file_.read(*tensor));
     const size_t head_dim = description_.spec.head_dim;
-    if (architecture_.permuted && is_rotated(slot.name)) {
+    if (architecture_->permuted && is_rotated(slot.name)) {
       if (head_dim % 2 != 0 || slot.n % head_dim != 0)
         fail(GPTQ_E_FORMAT, "GGUF: tensor '", name, "' has ", slot.n, " rows for heads of ", head_dim);
       weight.bytes = in_halves(weight.bytes, slot.n, head_dim);
@@ -119,6 +132,88 @@ class GgufSource final : public ModelSource {
   }
 
  private:
+  Weight load_of_family(const model::Slot& slot) const {
+    using model::Role;
+    const format::fb::SpecT& spec = description_.spec;
+    if (slot.id.role == Role::act_params) return act_params(slot.id.layer);
+    const GgufPlace place = find_gguf_place(file_, model_, spec, slot.id);
+    const GgufTensor* tensor = file_.find(place.tensor);
+    const bool norm = model::info_of(slot.id.role).form == model::RoleInfo::Form::norm;
+    if (!tensor && norm && !slot.id.bias && model_.layout.ones_norms) return of_floats(std::vector<float>(slot.n, 1.0f));
+    if (!tensor) return {};
+    const uint64_t k = slot.is_vector ? 1 : slot.k;
+    uint64_t count = 1;
+    for (const uint64_t dim : tensor->dims) count = base::mul(count, dim);
+    const uint64_t slices = place.slice < 0 ? 1 : tensor->dims.back(), width = place.turned ? slot.n / place.turned : k;
+    const uint64_t n = count / slices / std::max<uint64_t>(1, k),
+                   most = place.rows.empty() ? slot.n - 1 : *std::max_element(place.rows.begin(), place.rows.end());
+    const bool fits = (slot.is_vector || tensor->dims[0] == width) && count == n * k * slices && n > most &&
+                      (place.slice < 0 || static_cast<uint64_t>(place.slice) < slices);
+    if (!fits || (place.rows.empty() ? n != slot.n : place.rows.size() != slot.n))
+      fail(GPTQ_E_FORMAT, "GGUF: tensor '", place.tensor, "' has other sizes than the metadata want, ", slot.n, " rows of ", k);
+    const uint64_t bytes = tensor->bytes / slices;
+    DenseWeight weight =
+        decode(place.tensor, *tensor, file_.read(*tensor, place.slice < 0 ? 0 : static_cast<uint64_t>(place.slice) * bytes, bytes));
+    if (!place.rows.empty()) weight.bytes = picked(weight.bytes, place.rows, n);
+    if (place.turned) weight.bytes = turned(weight.bytes, place.turned, width, k);
+    if (slot.id.role == Role::head && model_.layout.unit_head) return of_floats(unit_rows(floats_of(weight), slot.k));
+    if (!place.negative) return weight;
+    std::vector<float> values = floats_of(weight);
+    for (float& value : values) value = -value;
+    return of_floats(values);
+  }
+
+  static std::vector<std::byte> picked(std::span<const std::byte> bytes, const std::vector<uint32_t>& rows, size_t n) {
+    const size_t size = bytes.size() / n;
+    std::vector<std::byte> out(rows.size() * size);
+    for (size_t i = 0; i < rows.size(); ++i) std::memcpy(out.data() + i * size, bytes.data() + rows[i] * size, size);
+    return out;
+  }
+
+  // Of every head [k][rows] to [rows][k].
+  static std::vector<std::byte> turned(std::span<const std::byte> bytes, size_t heads, size_t rows, size_t k) {
+    const size_t size = bytes.size() / (heads * rows * k);
+    std::vector<std::byte> out(bytes.size());
+    for (size_t head = 0; head < heads; ++head)
+      for (size_t row = 0; row < rows; ++row)
+        for (size_t i = 0; i < k; ++i)
+          std::memcpy(out.data() + ((head * rows + row) * k + i) * size, bytes.data() + ((head * k + i) * rows + row) * size, size);
+    return out;
+  }
+
+  static std::vector<float> unit_rows(std::vector<float> values, size_t k) {
+    for (size_t at = 0; at < values.size(); at += k) {
+      double squares = 0;
+      for (size_t i = 0; i < k; ++i) squares += double(values[at + i]) * values[at + i];
+      const double length = std::max(std::sqrt(squares), 1e-12);
+      for (size_t i = 0; i < k; ++i) values[at + i] = static_cast<float>(values[at + i] / length);
+    }
+    return values;
+  }
+
+  static DenseWeight of_floats(const std::vector<float>& values) {
+    DenseWeight out{Kind::f32, std::vector<std::byte>(values.size() * sizeof(float))};
+    std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
+    return out;
+  }
+  static std::vector<float> floats_of(const DenseWeight& weight) {
+    return to_floats(weight.kind == Kind::f16 ? Dtype::f16 : weight.kind == Kind::bf16 ? Dtype::bf16 : Dtype::f32, weight.bytes);
+  }
+
+  // xIELU's numbers are metadata.
+  Weight act_params(uint32_t layer) const {
+    const GgufKeys keys(file_, "xielu");
+    std::vector<float> out;
+    for (const char* name : {"alpha_p", "alpha_n", "beta", "eps"}) {
+      const auto at = file_.values().find(keys.full(name));
+      if (at == file_.values().end()) file_.refuse(keys.full(name), "is missing");
+      const auto* list = std::get_if<std::vector<float>>(&at->second);
+      if (list && layer >= list->size()) file_.refuse(keys.full(name), "must have one entry per layer");
+      out.push_back(list ? (*list)[layer] : static_cast<float>(file_.number(keys.full(name)).value_or(0)));
+    }
+    return of_floats(out);
+  }
+
   void check_shape(const std::string& name, const GgufTensor& tensor, const model::Slot& slot) const {
     const uint64_t k = slot.is_vector ? slot.n : slot.k, n = slot.is_vector ? 1 : slot.n;
     uint64_t rows = 1;
@@ -127,8 +222,7 @@ class GgufSource final : public ModelSource {
       fail(GPTQ_E_FORMAT, "GGUF: tensor '", name, "' has ", rows, " rows of ", tensor.dims[0], " where the metadata wants ", n, " of ", k);
   }
 
-  DenseWeight decode(const std::string& name, const GgufTensor& tensor) const {
-    std::vector<std::byte> bytes = file_.read(tensor);
+  DenseWeight decode(const std::string& name, const GgufTensor& tensor, std::vector<std::byte> bytes) const {
     const GgufType& type = *tensor.type;
     if (!type.decode) return {kind_of(type), std::move(bytes)};
     const size_t count = bytes.size() / type.block_bytes * type.block;
@@ -154,11 +248,30 @@ class GgufSource final : public ModelSource {
     return in(layer_names);
   }
 
+  // Of a family: the places of all slots.
+  std::set<std::string> tensors_used() const {
+    flatbuffers::FlatBufferBuilder builder;
+    builder.Finish(format::fb::Spec::Pack(builder, &description_.spec));
+    const model::ModelSpec spec =
+        model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
+    std::set<std::string> used{"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
+    for (const model::Slot& slot : model::weight_slots(spec, std::pmr::get_default_resource()))
+      used.insert(find_gguf_place(file_, model_, description_.spec, slot.id).tensor);
+    return used;
+  }
+
+  // Layers behind the last one predict further tokens, and old files have the rotary factors in a layer.
+  bool is_elsewhere(std::string_view name) const {
+    return name.starts_with("blk.") && (std::strtoul(name.data() + 4, nullptr, 10) >= description_.spec.n_layers ||
+                                        name.find(".rope_f") != name.npos || name.ends_with(".attn_rot_embd"));
+  }
+
   void warn_of_unknown_tensors() const {
+    const std::set<std::string> used = family_ ? tensors_used() : std::set<std::string>();
     size_t count = 0;
     std::string_view first;
     for (const auto& [name, tensor] : file_.tensors())
-      if (!is_known(name) && count++ == 0) first = name;
+      if (!(family_ ? used.contains(name) || is_elsewhere(name) : is_known(name)) && count++ == 0) first = name;
     if (count == 0) return;
     options_.warn("GGUF: tensors that are not part of this kind of model are left out: " + std::string(first) +
                   (count > 1 ? " and " + std::to_string(count - 1) + " more" : ""));
@@ -167,7 +280,9 @@ class GgufSource final : public ModelSource {
   Options options_;
   std::unique_ptr<const base::Source> bytes_;
   GgufFile file_;
-  const GgufArchitecture& architecture_;
+  const GgufFamily* family_;
+  const GgufArchitecture* architecture_ = nullptr;  // of the Llama line, where it is no family
+  GgufModel model_;
   ModelDescription description_;
 };
 

@@ -44,6 +44,8 @@ constexpr std::string_view cased_with_endings =
 const std::vector<Listed>& listed() {
   static const std::vector<Listed> all{{"tekken", {cased}},
                                        {"gpt-4o", {cased_with_endings}},
+                                       {"llama4", {cased_with_endings}},
+                                       {"minimax-m2", {cased_with_endings}},
                                        {"deepseek-v3", {R"(\p{N}{1,3})", cjk, words_and_signs}},
                                        {"hunyuan-dense", {R"(\p{N}{1,3})", cjk, words_and_signs}},
                                        {"bloom", {" ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+"}}};
@@ -93,6 +95,20 @@ Kind kind_of(std::string_view pre) {
       {"llama3", {Split::llama3}, false, true, true},
       {"llama-v3", {Split::llama3}, false, true, true},
       {"smaug-bpe", {Split::llama3}, false, false, true},
+      {"mpt", {Split::gpt2}, true},
+      {"exaone", {Split::digits, Split::gpt2}},
+      {"exaone4", {Split::gpt2}},
+      {"codeshell", {Split::digits, Split::gpt2}},
+      {"minerva-7b", {Split::digits, Split::gpt2}},
+      {"stablelm2", {Split::qwen2}},
+      {"hunyuan", {Split::qwen2}},
+      {"megrez", {Split::qwen2}},
+      {"dbrx", {Split::llama3}},
+      {"chatglm-bpe", {Split::llama3}},
+      {"glm4", {Split::llama3}, false, true},
+      {"falcon3", {Split::llama3}, false, true, true},
+      {"pixtral", {Split::llama3}, false, true, true},
+      {"lfm2", {Split::llama3}, false, true, true},
   };
   for (const Kind& kind : kinds)
     if (kind.pre == pre) return kind;

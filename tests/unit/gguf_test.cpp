@@ -363,7 +363,7 @@ TEST(Gguf, RefusedByName) {
   expect("number 77", GPTQ_E_UNSUPPORTED, [](Builder& b) { b.weight_type = 77; });
   expect("version 1", GPTQ_E_UNSUPPORTED, [](Builder& b) { b.version = 1; });
   expect("big-endian", GPTQ_E_UNSUPPORTED, [](Builder& b) { b.version = 0x03000000; });
-  expect("experts", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.count("llama.expert_count", 8); }));
+  expect("llama.expert_used_count", GPTQ_E_FORMAT, with_key([](Builder& b) { b.count("llama.expert_count", 8); }));
   expect("part 1 of 2", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.number("split.count", 2, uint16_t{2}); }));
   expect("part 3 of 4 of a split model: join the parts", GPTQ_E_UNSUPPORTED, [](Builder& b) {  // it says nothing of the model
     b.dropped = {"general.architecture", "llama.block_count", "llama.embedding_length"};
