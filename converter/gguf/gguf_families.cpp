@@ -72,7 +72,7 @@ void latent(K k, F& f) {
                  key = k.count(k.has("attention.key_length_mla") ? "attention.key_length_mla" : "attention.key_length");
   if (key <= rope) k.file().refuse(k.full("attention.key_length"), "must be more than the rotary dimensions");
   put(f, "kv_lora_rank", k.count("attention.kv_lora_rank"));
-  put(f, "q_lora_rank", k.count("attention.q_lora_rank", 0));
+  if (const uint32_t rank = k.count("attention.q_lora_rank", 0)) put(f, "q_lora_rank", rank);
   put(f, "qk_nope_head_dim", key - rope);
   put(f, "qk_rope_head_dim", rope);
   put(f, "v_head_dim", k.count(k.has("attention.value_length_mla") ? "attention.value_length_mla" : "attention.value_length"));
@@ -81,7 +81,7 @@ void latent(K k, F& f) {
   if (k.string("rope.scaling.type").value_or("none") != "yarn") return;
   JsonWriter yarn;  // the rotary part is not scaled, attention is
   yarn.add("rope_type", "yarn").add("attention_factor", 1).add("factor", k.number("rope.scaling.factor").value_or(1));
-  if (const auto original = k.number("rope.scaling.original_context_length")) yarn.add("original_max_position_embeddings", *original);
+  if (const uint32_t original = k.count("rope.scaling.original_context_length", 0)) yarn.add("original_max_position_embeddings", original);
   if (const auto beta = k.number("rope.scaling.yarn_beta_fast")) yarn.add("beta_fast", *beta);
   if (const auto beta = k.number("rope.scaling.yarn_beta_slow")) yarn.add("beta_slow", *beta);
   if (const auto all = k.number("rope.scaling.yarn_log_multiplier")) yarn.add("mscale_all_dim", *all / 0.1);
@@ -322,7 +322,7 @@ F common(K k, const GgufFamily& family) {
 void refuse_unread(K k) {
   for (std::string_view key :
        {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", "attn_logit_softcapping", "final_logit_softcapping",
-        "attention.clamp_kqv", "attention.max_alibi_bias", "expert_count", "expert_shared_feed_forward_length"})
+        "attention.clamp_kqv", "attention.max_alibi_bias", "expert_count"})
     if (!k.is_used(key) && k.has(key) && k.number(key).value_or(0) != 0)
       fail(GPTQ_E_UNSUPPORTED, "GGUF: the key '", k.full(key), "', which is not supported for this architecture");
 }
@@ -445,6 +445,8 @@ GgufModel read_gguf_family(const GgufFile& file, const GgufFamily& family) {
   if (!out.spec.latent && keys.count("attention.value_length", out.spec.head_dim) != out.spec.head_dim)
     fail(GPTQ_E_UNSUPPORTED, "GGUF: keys and values of different lengths are not supported");
   check_gating(keys, out.spec);
+  if (out.spec.experts && out.spec.experts->n_ff_shared == 0 && keys.count("expert_shared_feed_forward_length", 0))
+    fail(GPTQ_E_UNSUPPORTED, "GGUF: '", keys.full("expert_shared_feed_forward_length"), "', which is not supported for this architecture");
   apply_gguf_factors(file, *out.spec.rope);
   out.layout = layout_of(file, out.spec, hf, family.pairs);
   settle_shapes(file, out.layout, out.spec);
