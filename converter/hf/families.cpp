@@ -429,6 +429,9 @@ const Family* find_family(const JsonObject& config) {
   const std::string_view name = class_of(config);
   for (const Family& family : families())
     if (std::find(family.classes.begin(), family.classes.end(), name) != family.classes.end()) return &family;
+  // Classifiers have the same weights but no head.
+  for (const std::string_view ending : {"Classification", "QuestionAnswering", "MultipleChoice", "RewardModel"})
+    if (name.ends_with(ending)) return nullptr;
   if (const auto type = text.string("model_type"))
     if (const Family* family = of_type(*type)) return family;
   return nullptr;

@@ -107,6 +107,8 @@ TEST(HfConfig, ClassOrModelType) {
   EXPECT_REFUSED(class_of(R"("model_type":"bert")"), "'bert' is not supported");
   EXPECT_REFUSED(class_of(R"("architectures":["BitnetForCausalLM"],"model_type":"llama")"), "'BitnetForCausalLM' is not supported");
   EXPECT_REFUSED(class_of(R"("architectures":["LlamaForSequenceClassification"],"model_type":"llama")"), "is not supported");
+  for (const char* name : {"MixtralForSequenceClassification", "MixtralForTokenClassification", "MixtralForQuestionAnswering"})
+    EXPECT_REFUSED(class_of("\"architectures\":[\"" + std::string(name) + R"("],"model_type":"mixtral")"), "is not supported");
   EXPECT_REFUSED(class_of(R"("model_type":1)"), "must be a string");
   EXPECT_REFUSED(class_of(""), "model_type");
 }
