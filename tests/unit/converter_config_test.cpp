@@ -107,7 +107,13 @@ TEST(HfConfig, ClassOrModelType) {
   EXPECT_REFUSED(class_of(R"("model_type":"bert")"), "'bert' is not supported");
   EXPECT_REFUSED(class_of(R"("architectures":["BitnetForCausalLM"],"model_type":"llama")"), "'BitnetForCausalLM' is not supported");
   EXPECT_REFUSED(class_of(R"("architectures":["LlamaForSequenceClassification"],"model_type":"llama")"), "is not supported");
-  for (const char* name : {"MixtralForSequenceClassification", "MixtralForTokenClassification", "MixtralForQuestionAnswering"})
+  EXPECT_EQ(class_of(R"("architectures":["mixtral_for_causal_lm"],"model_type":"other")"), "MixtralForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["LlamaModel"],"model_type":"llama")"), "LlamaForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["GPT2Model"])"), "GPT2LMHeadModel");
+  EXPECT_EQ(class_of(R"("architectures":["Gemma3TextModel"])"), "Gemma3ForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["OddEyesForConditionalGeneration"],"text_config":{"model_type":"ministral3"})"), "Ministral3ForCausalLM");
+  for (const char* name : {"MixtralForSequenceClassification", "MixtralForTokenClassification", "MixtralForQuestionAnswering", "MixtralDraft",
+                           "OddEyesForConditionalGeneration", "Mixtral"})
     EXPECT_REFUSED(class_of("\"architectures\":[\"" + std::string(name) + R"("],"model_type":"mixtral")"), "is not supported");
   EXPECT_REFUSED(class_of(R"("model_type":1)"), "must be a string");
   EXPECT_REFUSED(class_of(""), "model_type");
