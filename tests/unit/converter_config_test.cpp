@@ -119,6 +119,25 @@ TEST(HfConfig, ClassOrModelType) {
   EXPECT_REFUSED(class_of(""), "model_type");
 }
 
+// Numbers of any size are JSON to Python; who asks for one gets a sentence.
+TEST(HfConfig, HugeNumbers) {
+  for (const char* value : {"1000000000000000019884624838656", "-1000000000000000019884624838656", "1e400", "-1e400", "[1e999,{\"a\":1e400}]"}) {
+    EXPECT_EQ(model_of(config_text("LlamaForCausalLM", R"(,"model_max_length":)" + std::string(value) + R"(,"head_dim":24)")).spec.head_dim, 24u) << value;
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"head_dim":)" + std::string(value))), "'head_dim' must be a whole number");
+  }
+  const JsonDocument document("d", R"({"a":"1e400, \" 99999999999999999999999999","b":1e400,"c":12.5e1,"d":99999999999999999999999999})");
+  EXPECT_EQ(document.root().string("a"), "1e400, \" 99999999999999999999999999");
+  EXPECT_EQ(document.root().number("c"), 125.0);
+  EXPECT_EQ(document.root().number("d"), 1e26);
+  EXPECT_REFUSED(JsonDocument("d", R"({"a":1e400,"b":01})"), "no valid JSON");
+}
+
+TEST(HfConfig, ByteOrderMark) {
+  const TemporaryFolder folder;
+  folder.write("config.json", "\xEF\xBB\xBF{\"a\":1}");
+  EXPECT_EQ(JsonDocument::read(folder.file("config.json"), "config.json", 64).root().integer("a"), 1);
+}
+
 // What Python's json writes beside JSON's numbers.
 TEST(HfConfig, NotANumber) {
   for (const char* value : {"NaN", "Infinity", "-Infinity", R"([NaN,{"NaN":-Infinity},"\"NaN"])"}) {
