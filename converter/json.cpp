@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <vector>
 
@@ -39,20 +40,38 @@ void check_duplicates(const std::string& file, element value) {
   for (const element item : array) check_duplicates(file, item);
 }
 
-// Python writes and reads NaN, Infinity and -Infinity, which JSON does not have: as strings they are no numbers to any accessor, and
-// where nobody asks for the key they do no harm.
-std::string with_quoted_infinities(std::string_view text) {
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+std::string quoted(std::string_view text) { return "\"" + std::string(text) + "\""; }
+
+// What Python writes where JSON has no word for it, or a number; "" where neither begins here.
+std::string_view word_or_number(std::string_view text) {
+  for (const std::string_view word : {"NaN", "Infinity", "-Infinity"})
+    if (text.starts_with(word)) return word;
+  const bool number = is_digit(text[0]) || (text[0] == '-' && text.size() > 1 && is_digit(text[1]));
+  return number ? text.substr(0, text.find_first_not_of("0123456789+-.eE")) : std::string_view();
+}
+
+std::string in_json(std::string_view literal) {
+  double value = 0;
+  const std::errc error = std::from_chars(literal.data(), literal.data() + literal.size(), value).ec;
+  if (!is_digit(literal.back()) || error == std::errc::result_out_of_range) return quoted(literal);
+  const bool big = literal.size() > 18 && literal.find_first_of(".eE") == literal.npos;
+  return std::string(literal) + (big ? "e0" : "");
+}
+
+// Python writes and reads NaN, Infinity and -Infinity, which JSON does not have, and numbers of any size: as strings they are no numbers to
+// any accessor, and where nobody asks for the key they do no harm. Whole numbers beyond 64 bits, which model_max_length likes to be, become
+// real ones.
+std::string as_python_reads(std::string_view text) {
   std::string out;
   bool in_string = false;
   for (size_t i = 0; i < text.size();) {
     size_t n = 1;
     if (in_string && text[i] == '\\') n = std::min<size_t>(2, text.size() - i);
     if (text[i] == '"') in_string = !in_string;
-    std::string_view literal;
-    if (!in_string)
-      for (const std::string_view word : {"NaN", "Infinity", "-Infinity"})
-        if (text.substr(i).starts_with(word)) literal = word;
-    if (literal.empty()) out += text.substr(i, n); else out += "\"" + std::string(literal) + "\"";
+    const std::string_view literal = in_string ? std::string_view() : word_or_number(text.substr(i));
+    if (literal.empty()) out += text.substr(i, n); else out += in_json(literal);
     i += literal.empty() ? n : literal.size();
   }
   return out;
@@ -115,7 +134,7 @@ JsonDocument::JsonDocument(std::string_view name, std::string_view text) : name_
     return error ? error : parser_.parse(json.data(), json.size()).get(root);
   };
   auto error = parse(text);
-  if (error && (text.find("NaN") != text.npos || text.find("Infinity") != text.npos)) error = parse(with_quoted_infinities(text));
+  if (error && !parse(as_python_reads(text))) error = simdjson::SUCCESS;
   if (error) fail(GPTQ_E_FORMAT, "'", name, "' is no valid JSON: ", simdjson::error_message(error));
   if (root.get_object().get(root_)) fail(GPTQ_E_FORMAT, "'", name, "': the top level must be an object");
   check_duplicates(name_, root_);
@@ -131,6 +150,7 @@ std::string read_text(const std::string& path, uint64_t bytes_max) {
     fail(GPTQ_E_FORMAT, "'", path, "' has ", file.size(), " bytes, more than the ", bytes_max, " that such a file may have");
   std::string text(base::to_size(file.size()), '\0');
   file.read_at(0, std::as_writable_bytes(std::span(text)));
+  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // Windows editors' mark of UTF-8
   if (text.starts_with("version https://git-lfs")) fail(GPTQ_E_FORMAT, "'", path, "' is ", base::kind_of_file(text));
   return text;
 }

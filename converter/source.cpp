@@ -2,12 +2,25 @@
 #include "converter/source.h"
 
 #include <filesystem>
+#include <span>
 
 #include "base/failure.h"
+#include "base/io.h"
 #include "converter/gguf/gguf_source.h"
 #include "converter/hf/hf_source.h"
 
 namespace gptq::convert {
+namespace {
+
+// By its first bytes, whatever it is called.
+bool is_gguf(const std::string& path) {
+  const base::FileSource file(path);
+  char magic[4] = {};
+  if (file.size() >= sizeof magic) file.read_at(0, std::as_writable_bytes(std::span(magic)));
+  return std::string_view(magic, sizeof magic) == "GGUF";
+}
+
+}  // namespace
 
 std::unique_ptr<ModelSource> open_source(std::string_view path, const Options& options) {
   using base::fail;
@@ -19,6 +32,7 @@ std::unique_ptr<ModelSource> open_source(std::string_view path, const Options& o
   if (place.extension() == ".gguf") return open_gguf(path, options);
   if (place.extension() == ".safetensors" || place.extension() == ".json")
     fail(GPTQ_E_UNSUPPORTED, "'", path, "' is one file of a checkpoint; name the folder that holds it and its config.json");
+  if (std::filesystem::is_regular_file(status) && is_gguf(std::string(path))) return open_gguf(path, options);
   fail(GPTQ_E_UNSUPPORTED, "'", path, "' is neither a folder with a Hugging Face checkpoint nor a .gguf file");
 }
 

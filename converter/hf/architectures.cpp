@@ -20,7 +20,6 @@ const std::vector<Architecture>& architectures() {
 
 namespace {
 
-// "LLaMAForCausalLM" is Llama's too.
 std::string lower(std::string_view name) {
   std::string out;
   for (const char c : name)
@@ -41,6 +40,17 @@ std::string_view class_of(const JsonObject& config) {
   return {};
 }
 
+bool same_class(std::string_view name, std::string_view known) { return lower(name) == lower(known); }
+
+bool is_body_of(std::string_view name, std::string_view known) {
+  for (const std::string_view ending : {"ForCausalLM", "LMHeadModel", "ForConditionalGeneration"})
+    if (known.ends_with(ending)) {
+      const std::string stem(known.substr(0, known.size() - ending.size()));
+      return same_class(name, stem + "Model") || same_class(name, stem + "TextModel");
+    }
+  return false;
+}
+
 // Where the class is missing, model_type decides. Another class of that type is another model, even if its weights have the same names.
 const Architecture* find_architecture(const JsonObject& config) {
   const std::string_view name = class_of(config), type = config.string("model_type").value_or("");
@@ -48,7 +58,7 @@ const Architecture* find_architecture(const JsonObject& config) {
     if (a.name == name) return &a;
   if (find_family(config)) return nullptr;
   for (const Architecture& a : architectures())
-    if (name.empty() ? a.model_type == type : lower(a.name) == lower(name)) return &a;
+    if (name.empty() ? a.model_type == type : same_class(name, a.name) || is_body_of(name, a.name)) return &a;
   return nullptr;
 }
 

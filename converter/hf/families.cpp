@@ -408,6 +408,8 @@ double default_eps(std::string_view model_type) {
   return 1e-5;
 }
 
+bool same_name(std::string_view name, std::string_view known) { return name == known; }
+
 }  // namespace
 
 const std::vector<Family>& families() { return table(); }
@@ -427,11 +429,13 @@ const Family* find_family(const JsonObject& config) {
     return nullptr;
   };
   const std::string_view name = class_of(config);
-  for (const Family& family : families())
-    if (std::find(family.classes.begin(), family.classes.end(), name) != family.classes.end()) return &family;
-  if (const auto type = text.string("model_type"))
-    if (const Family* family = of_type(*type)) return family;
-  return nullptr;
+  for (const auto& matches : {same_name, same_class, is_body_of})
+    for (const Family& family : families())
+      if (std::any_of(family.classes.begin(), family.classes.end(), [&](std::string_view known) { return matches(name, known); })) return &family;
+  // A model with eyes is of a class of its own; what its text part is the part itself says.
+  const bool has_eyes = name.ends_with("ForConditionalGeneration") && config.object("text_config");
+  const auto type = text.string("model_type");
+  return type && (name.empty() || has_eyes) ? of_type(*type) : nullptr;
 }
 
 void read_family(const Family& family, const JsonObject& config, SpecT& s, Layout& layout) {

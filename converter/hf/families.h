@@ -18,7 +18,11 @@ struct Family {
 const std::vector<Family>& families();
 // The first class in "architectures", a list or one name; "": none.
 std::string_view class_of(const JsonObject& config);
-// By the class or by model_type; NULL: none.
+// Whether a config's class is this one, perhaps in another spelling ("LLaMAForCausalLM").
+bool same_class(std::string_view name, std::string_view known);
+// Whether it is the body of this one alone, which has no head ("GPT2Model" of "GPT2LMHeadModel").
+bool is_body_of(std::string_view name, std::string_view known);
+// By the class, or where the config names none by model_type; NULL: none. Another class of a known model_type is another model.
 const Family* find_family(const JsonObject& config);
 // What a class says of itself, without what belongs to pictures.
 JsonObject text_config(const JsonObject& config);

@@ -39,8 +39,7 @@ class HfSource final : public ModelSource {
         quant_(read_quant_config(folder, config_)),
         model_(read_config(config_)),
         tensors_(folder, {.names = quant_ ? quant_->file_names : std::vector<std::string>(), .warn = options.warn}) {
-    const auto names = tensors_.names();
-    model_.layout.drop_prefix = std::none_of(names.begin(), names.end(), [](std::string_view name) { return name.starts_with("transformer."); });
+    model_.layout.drop_prefix = is_body();
     if (quant_) warn_of_no_quantized(tensors_, folder, *quant_, options_);
     warn_of_rope(model_.family ? text_config(config_) : config_, options_);
     if (model_.family) settle_shapes();
@@ -61,6 +60,13 @@ class HfSource final : public ModelSource {
   }
 
  private:
+  // Whether the names are those of a model's body saved alone: "layers.0." instead of "model.layers.0.".
+  bool is_body() const {
+    const auto names = tensors_.names();
+    const std::string prefix = model_.layout.prefix(), layer = model_.layout.layer.substr(prefix.size(), model_.layout.layer.find("{}") - prefix.size());
+    const auto any = [&](std::string_view start) { return std::any_of(names.begin(), names.end(), [&](std::string_view name) { return name.starts_with(start); }); };
+    return !any(prefix) && any(layer);
+  }
   // Models with eyes have their text part under a prefix.
   std::string full(const std::string& name) const {
     const auto there = [&](const std::string& module) { return tensors_.find(module) || tensors_.find(module + ".weight") || tensors_.find(module + ".qweight"); };
@@ -120,6 +126,9 @@ class HfSource final : public ModelSource {
     const std::string head_name = model_.layout.locate(model_.spec, {.role = model::Role::head}, {}).module;
     const bool head = has(head_name), embed = has(embed_name);
     embed_module_ = !embed && head && tied ? head_name : embed_name;
+    if (!tied && !head && embed && model_.layout.drop_prefix)
+      fail(GPTQ_E_UNSUPPORTED, "the checkpoint is the body of a model alone, as '", class_of(config_), "' is: there is no '", head_name,
+           "', and the config does not tie it to the embedding");
     if (!tied && !head && embed) {
       options_.warn("there is no lm_head and the config does not tie it; the embedding is used for it");
       tied = true;

@@ -77,8 +77,7 @@ Layout::Layout() {
 
 std::string Layout::full(const std::string& name, uint32_t index) const {
   std::string text = index == model::no_index ? name : with_number(layer, index) + name;
-  constexpr std::string_view prefix = "transformer.";
-  if (drop_prefix && text.starts_with(prefix)) text.erase(0, prefix.size());
+  if (drop_prefix && text.starts_with(prefix())) text.erase(0, prefix().size());
   return text;
 }
 

@@ -36,9 +36,11 @@ struct Layout {
   bool rope_pairs = false;                  // pairs (2j, 2j + 1) become (j, j + dim/2)
   bool plus_one = false;                    // norms hold weight - 1
   bool transposed = false, unit_head = false, ones_norms = false;
-  bool drop_prefix = false;                 // names begin behind "transformer."
+  bool drop_prefix = false;                 // names begin behind the first part of `layer`: the body of a model alone
   std::string& operator[](model::Role role) { return names[static_cast<size_t>(role)]; }
   const std::string& operator[](model::Role role) const { return names[static_cast<size_t>(role)]; }
+
+  std::string prefix() const { return layer.substr(0, layer.find('.') + 1); }  // "model."
 
   // has: whether the checkpoint has such a module or tensor; NULL: the first form is taken.
   using Has = std::function<bool(const std::string&)>;

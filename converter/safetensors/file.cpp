@@ -126,7 +126,7 @@ void check_metadata(std::string_view file, element value) {
   if (value.is_null()) return;
   if (value.get_object().get(fields)) fail(GPTQ_E_FORMAT, "'", file, "': __metadata__ must be an object");
   for (const auto field : fields)
-    if (!field.value.is_string()) fail(GPTQ_E_FORMAT, "'", file, "': __metadata__ '", field.key, "' must be a string");
+    if (!field.value.is_string() && !field.value.is_null()) fail(GPTQ_E_FORMAT, "'", file, "': __metadata__ '", field.key, "' must be a string");
 }
 
 void check_names(std::string_view file, const std::vector<TensorEntry>& entries) {

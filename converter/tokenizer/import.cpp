@@ -188,7 +188,8 @@ std::optional<TokenizerDescription> import_tokenizer(const fs::path& folder) {
     return out;  // what its post-processor adds around a text counts, whatever add_bos_token says: so does Hugging Face
   }
   const std::optional<fs::path> ranks = tiktoken_file(folder);
-  if (fs::exists(folder / "tokenizer.model")) out = from_model_file(folder, config);
+  if (fs::exists(folder / "tekken.json")) out = from_tekken(read_json((folder / "tekken.json").string(), "tekken.json").root().fields());
+  else if (fs::exists(folder / "tokenizer.model")) out = from_model_file(folder, config);
   else if (ranks) out = from_tiktoken(read_text(ranks->string(), 64u << 20), ranks->filename() == "qwen.tiktoken" ? "QWen" : "TikToken");
   else if (fs::exists(folder / "vocab.json") && fs::exists(folder / "merges.txt")) out = from_vocabulary(folder, config);
   else return {};

@@ -8,8 +8,9 @@
 
 namespace gptq::convert {
 
-// The tokenizer of a Hugging Face folder: tokenizer.json, else tokenizer.model, else a tiktoken file, else vocab.json and merges.txt, the
-// last three with added_tokens.json, all with tokenizer_config.json and special_tokens_map.json. Nothing where the folder has none. Fails with UNSUPPORTED and the name of what is not supported.
+// The tokenizer of a Hugging Face folder: tokenizer.json, else Mistral's tekken.json, else tokenizer.model, else a tiktoken file, else
+// vocab.json and merges.txt, all but the first with added_tokens.json, all with tokenizer_config.json and special_tokens_map.json. Nothing
+// where the folder has none. Fails with UNSUPPORTED and the name of what is not supported.
 std::optional<TokenizerDescription> import_tokenizer(const std::filesystem::path& folder);
 
 // The keys tokenizer.ggml.* of a GGUF file, under their names.

@@ -4,40 +4,6 @@
 #include "base/failure.h"
 
 namespace gptq::convert {
-namespace {
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-// Where the number at text[at] ends, if it is a whole one with more digits than 64 bits hold; otherwise at.
-size_t big_integer_end(std::string_view text, size_t at) {
-  size_t end = at;
-  while (end < text.size() && is_digit(text[end])) ++end;
-  const bool fraction = end < text.size() && (text[end] == '.' || text[end] == 'e' || text[end] == 'E');
-  return end - at > 18 && !fraction ? end : at;
-}
-
-std::string with_real_numbers(const std::string& text) {
-  std::string out;
-  size_t copied = 0;
-  bool in_string = false;
-  for (size_t at = 0; at < text.size(); ++at) {
-    if (in_string && text[at] == '\\') {
-      ++at;
-    } else if (text[at] == '"') {
-      in_string = !in_string;
-    } else if (!in_string && is_digit(text[at])) {
-      const size_t end = big_integer_end(text, at);
-      if (end == at) continue;
-      out.append(text, copied, end - copied).append("e0");
-      copied = end;
-      at = end - 1;
-    }
-  }
-  return copied ? out.append(text, copied) : text;
-}
-
-}  // namespace
-
 std::optional<Json> field(JsonFields object, std::string_view name) {
   Json value;
   if (object.at_key(name).get(value) || value.is_null()) return {};
@@ -90,7 +56,7 @@ uint32_t as_id(Json value, std::string_view what) {
 }
 
 JsonDocument read_json(const std::string& path, std::string_view name) {
-  return JsonDocument(name, with_real_numbers(read_text(path, 64u << 20)));
+  return JsonDocument(name, read_text(path, 64u << 20));
 }
 
 }  // namespace gptq::convert

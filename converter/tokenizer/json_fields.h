@@ -23,7 +23,7 @@ JsonFields as_object(Json value, std::string_view what);
 // A token id: 0 to 2^20 - 1.
 uint32_t as_id(Json value, std::string_view what);
 
-// Reads a file of at most 64 MiB. Whole numbers beyond 64 bits, which model_max_length likes to be, are taken as real numbers.
+// Reads a file of at most 64 MiB.
 JsonDocument read_json(const std::string& path, std::string_view name);
 
 }  // namespace gptq::convert

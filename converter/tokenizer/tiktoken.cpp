@@ -94,6 +94,66 @@ void add_special(TokenizerDescription& out, const std::string& text) {
   out.added.push_back({id, text});
 }
 
+// The merges of all tokens that are symbols; a lower id is a lower rank.
+void find_merges(TokenizerDescription& out) {
+  Ranks ranks;
+  for (uint32_t id = 0; id < out.tokens.size(); ++id)
+    if (out.tokens[id].symbol) ranks.emplace(out.tokens[id].text, id);
+  for (uint32_t id = 0; id < out.tokens.size(); ++id) {
+    const std::string_view token = out.tokens[id].text;
+    if (!out.tokens[id].symbol || token.size() < 2 || token.size() > 1024) continue;
+    const auto parts = parts_of(token, id, ranks);
+    if (parts.size() == 2 && ranks.contains(parts[0]) && ranks.contains(parts[1]))
+      out.merges.push_back({ranks.at(parts[0]), ranks.at(parts[1]), id});
+  }
+  out.ignore_merges = true;
+}
+
+void split_by(std::string_view pattern, TokenizerDescription& out) {
+  const std::string step = JsonWriter()
+                               .add("type", "Split")
+                               .add_raw("pattern", JsonWriter().add("Regex", pattern).object())
+                               .add("behavior", "Isolated")
+                               .add("invert", false)
+                               .object();
+  const std::string bytes = JsonWriter().add("type", "ByteLevel").add("add_prefix_space", false).add("use_regex", false).object();
+  const JsonDocument steps("", R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [)" + step + ", " + bytes + "]}}");
+  read_pre_tokenizer(steps.root().fields(), out);
+}
+
+uint32_t count_field(Json object, std::string_view name) {
+  const auto value = field(object, name);
+  if (!value) base::fail(GPTQ_E_FORMAT, "tekken.json: ", name, " is missing");
+  return as_id(*value, name);
+}
+
+// Those of the first files, which do not list them.
+constexpr const char* tekken_special[] = {"<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+                                          "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]",
+                                          "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"};
+
+// The first n ids; what is not named is a filler.
+void add_tekken_special(JsonFields root, uint32_t n, TokenizerDescription& out) {
+  for (uint32_t id = 0; id < n; ++id) out.tokens.push_back({"<SPECIAL_" + std::to_string(id) + ">", false, false, true});
+  const auto name = [&](uint32_t id, std::string_view text) {
+    if (id >= n) base::fail(GPTQ_E_FORMAT, "tekken.json: the special token \"", text, "\" has the rank ", id, " of ", n);
+    out.tokens[id].text = text;
+  };
+  if (const auto list = field(root, "special_tokens")) {
+    for (const Json entry : as_array(*list, "special_tokens")) name(count_field(entry, "rank"), string_field(entry, "token_str"));
+  } else {
+    for (uint32_t id = 0; id < std::min<uint32_t>(n, std::size(tekken_special)); ++id) name(id, tekken_special[id]);
+  }
+  for (uint32_t id = 0; id < n; ++id)
+    if (!out.tokens[id].text.empty()) out.added.push_back({id, out.tokens[id].text});
+}
+
+NamedToken named(const TokenizerDescription& out, std::string_view text) {
+  for (const auto& added : out.added)
+    if (added.text == text) return {static_cast<int32_t>(added.id), added.text};
+  return {};
+}
+
 }  // namespace
 
 bool is_tiktoken(std::string_view file) { return next_line(file).has_value(); }
@@ -107,32 +167,38 @@ TokenizerDescription from_tiktoken(std::string_view file, std::string_view kind)
     token.text = line->bytes;
     token.symbol = true;
   }
-  Ranks ranks;
-  for (uint32_t id = 0; id < out.tokens.size(); ++id)
-    if (out.tokens[id].symbol) ranks.emplace(out.tokens[id].text, id);
-  for (uint32_t id = 0; id < out.tokens.size(); ++id) {
-    const std::string_view token = out.tokens[id].text;
-    if (token.size() < 2 || token.size() > 1024) continue;
-    const auto parts = parts_of(token, id, ranks);
-    if (parts.size() == 2 && ranks.contains(parts[0]) && ranks.contains(parts[1]))
-      out.merges.push_back({ranks.at(parts[0]), ranks.at(parts[1]), id});
-  }
-  out.ignore_merges = true;
-  const std::string step = JsonWriter()
-                               .add("type", "Split")
-                               .add_raw("pattern", JsonWriter().add("Regex", pattern_of(kind)).object())
-                               .add("behavior", "Isolated")
-                               .add("invert", false)
-                               .object();
-  const std::string bytes = JsonWriter().add("type", "ByteLevel").add("add_prefix_space", false).add("use_regex", false).object();
-  const JsonDocument steps("", R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [)" + step + ", " + bytes + "]}}");
-  read_pre_tokenizer(steps.root().fields(), out);
+  find_merges(out);
+  split_by(pattern_of(kind), out);
   if (kind.starts_with("QWen")) {
     out.nfc = true;
     for (const char* text : {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}) add_special(out, text);
     for (int i = 0; i < 205; ++i) add_special(out, "<|extra_" + std::to_string(i) + "|>");
     out.eos = {static_cast<int32_t>(out.added[0].id), "<|endoftext|>"};
   }
+  return out;
+}
+
+// Ids: the special tokens, then the ranks. Of the ranks so many count as the vocabulary has room for.
+TokenizerDescription from_tekken(JsonFields root) {
+  const auto config = field(root, "config"), list = field(root, "vocab");
+  if (!config || !list) base::fail(GPTQ_E_FORMAT, "tekken.json: ", config ? "vocab" : "config", " is missing");
+  const uint32_t n = count_field(*config, "default_vocab_size"), n_special = count_field(*config, "default_num_special_tokens");
+  if (n_special >= n) base::fail(GPTQ_E_FORMAT, "tekken.json: ", n_special, " special tokens in a vocabulary of ", n);
+  TokenizerDescription out;
+  add_tekken_special(root, n_special, out);
+  for (const Json entry : as_array(*list, "vocab")) {
+    const uint32_t rank = count_field(entry, "rank");
+    if (rank >= n - n_special) continue;
+    const std::optional<std::string> bytes = decoded(string_field(entry, "token_bytes"));
+    if (!bytes || bytes->empty()) base::fail(GPTQ_E_FORMAT, "tekken.json: the bytes of rank ", rank, " are not base64");
+    TokenizerDescription::Token& token = token_at(out, rank + n_special);
+    token.text = *bytes;
+    token.symbol = true;
+  }
+  find_merges(out);
+  split_by(string_field(*config, "pattern"), out);
+  out.bos = named(out, "<s>"), out.eos = named(out, "</s>"), out.unk = named(out, "<unk>"), out.pad = named(out, "<pad>");
+  if (out.bos.id >= 0) out.before = {static_cast<uint32_t>(out.bos.id)};
   return out;
 }
 

@@ -15,7 +15,7 @@ constexpr Kind kinds[] = {
     {"<!DOCTYPE", "a web page, not the file itself: download it again"},
     {"<!doctype", "a web page, not the file itself: download it again"},
     {"<html", "a web page, not the file itself: download it again"},
-    {"GGUF", "a GGUF file"},
+    {"GGUF", "a GGUF file, which gptq-convert reads"},
     {"tjgg", "a GGML file, older than GGUF: convert the model anew"},
     {"lmgg", "a GGML file, older than GGUF: convert the model anew"},
     {"fmgg", "a GGML file, older than GGUF: convert the model anew"},

@@ -308,5 +308,20 @@ TEST(Checkpoints, WeightsThatAreNotFinite) {
   }
 }
 
+// Saved as its body alone, a model has no "model." before its names, and a head only where the config ties it.
+TEST(Checkpoints, BodyAlone) {
+  SmallCheckpoint c;
+  std::map<std::string, RawTensor> body;
+  for (auto& [name, t] : c.tensors) body[name.starts_with("model.") ? name.substr(6) : name] = t;
+  c.tensors = std::move(body);
+  c.config.replace(c.config.find("LlamaForCausalLM"), 16, "LlamaModel");
+  EXPECT_NO_THROW(c.run());
+  c.tensors.erase("lm_head.weight");
+  EXPECT_REFUSED(c.run(), "the body of a model alone, as 'LlamaModel' is: there is no 'lm_head', and the config does not tie it");
+  EXPECT_NO_THROW(c.run(R"(,"tie_word_embeddings":true)"));
+  c.tensors.erase("layers.0.mlp.up_proj.weight");
+  EXPECT_REFUSED(c.run(R"(,"tie_word_embeddings":true)"), "layers.0.mlp.up_proj");
+}
+
 }  // namespace
 }  // namespace gptq::test

@@ -107,8 +107,35 @@ TEST(HfConfig, ClassOrModelType) {
   EXPECT_REFUSED(class_of(R"("model_type":"bert")"), "'bert' is not supported");
   EXPECT_REFUSED(class_of(R"("architectures":["BitnetForCausalLM"],"model_type":"llama")"), "'BitnetForCausalLM' is not supported");
   EXPECT_REFUSED(class_of(R"("architectures":["LlamaForSequenceClassification"],"model_type":"llama")"), "is not supported");
+  EXPECT_EQ(class_of(R"("architectures":["mixtral_for_causal_lm"],"model_type":"other")"), "MixtralForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["LlamaModel"],"model_type":"llama")"), "LlamaForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["GPT2Model"])"), "GPT2LMHeadModel");
+  EXPECT_EQ(class_of(R"("architectures":["Gemma3TextModel"])"), "Gemma3ForCausalLM");
+  EXPECT_EQ(class_of(R"("architectures":["OddEyesForConditionalGeneration"],"text_config":{"model_type":"ministral3"})"), "Ministral3ForCausalLM");
+  for (const char* name : {"MixtralForSequenceClassification", "MixtralForTokenClassification", "MixtralForQuestionAnswering", "MixtralDraft",
+                           "OddEyesForConditionalGeneration", "Mixtral"})
+    EXPECT_REFUSED(class_of("\"architectures\":[\"" + std::string(name) + R"("],"model_type":"mixtral")"), "is not supported");
   EXPECT_REFUSED(class_of(R"("model_type":1)"), "must be a string");
   EXPECT_REFUSED(class_of(""), "model_type");
+}
+
+// Numbers of any size are JSON to Python; who asks for one gets a sentence.
+TEST(HfConfig, HugeNumbers) {
+  for (const char* value : {"1000000000000000019884624838656", "-1000000000000000019884624838656", "1e400", "-1e400", "[1e999,{\"a\":1e400}]"}) {
+    EXPECT_EQ(model_of(config_text("LlamaForCausalLM", R"(,"model_max_length":)" + std::string(value) + R"(,"head_dim":24)")).spec.head_dim, 24u) << value;
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", R"(,"head_dim":)" + std::string(value))), "'head_dim' must be a whole number");
+  }
+  const JsonDocument document("d", R"({"a":"1e400, \" 99999999999999999999999999","b":1e400,"c":12.5e1,"d":99999999999999999999999999})");
+  EXPECT_EQ(document.root().string("a"), "1e400, \" 99999999999999999999999999");
+  EXPECT_EQ(document.root().number("c"), 125.0);
+  EXPECT_EQ(document.root().number("d"), 1e26);
+  EXPECT_REFUSED(JsonDocument("d", R"({"a":1e400,"b":01})"), "no valid JSON");
+}
+
+TEST(HfConfig, ByteOrderMark) {
+  const TemporaryFolder folder;
+  folder.write("config.json", "\xEF\xBB\xBF{\"a\":1}");
+  EXPECT_EQ(JsonDocument::read(folder.file("config.json"), "config.json", 64).root().integer("a"), 1);
 }
 
 // What Python's json writes beside JSON's numbers.

@@ -23,6 +23,7 @@ TEST(Safetensors, ReadsWhatItShould) {
   EXPECT_EQ(describe(entries[1]), "F16 [2, 3]");
   EXPECT_EQ(entries[1].bytes, 12u);
   EXPECT_EQ(entries[2].bytes, 0u);
+  EXPECT_EQ(header_of(safetensors(R"({"__metadata__":{"a":null},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")).size(), 1u);
   EXPECT_EQ(header_of(safetensors(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")).size(), 1u);
 }
 

@@ -175,6 +175,23 @@ TEST(TokenizerImport, Tiktoken) {
   EXPECT_EQ(description.eos.id, 8);
 }
 
+// The same tokens behind three special ones; rank 8 is more than the vocabulary has.
+TEST(TokenizerImport, Tekken) {
+  const std::string config = R"({"config":{"pattern":"\\p{N}| ?\\p{L}+|\\s+","default_vocab_size":11,"default_num_special_tokens":3},"vocab":[)"
+                             R"({"rank":0,"token_bytes":"YQ=="},{"rank":1,"token_bytes":"Yg=="},{"rank":2,"token_bytes":"Yw=="},)"
+                             R"({"rank":3,"token_bytes":"ZA=="},{"rank":4,"token_bytes":"IA=="},{"rank":5,"token_bytes":"YWI="},)"
+                             R"({"rank":6,"token_bytes":"YWJj"},{"rank":7,"token_bytes":"IGE="},{"rank":8,"token_bytes":"YWJjZA=="}])";
+  const auto read = [](const std::string& text) { return convert::from_tekken(convert::JsonDocument("tekken.json", text + "}").root().fields()); };
+  const TestTokenizer plain(read(config));
+  EXPECT_EQ(plain.encode("abcd ab", {true}), (Ids{1, 9, 6, 7, 8}));
+  EXPECT_EQ(plain.encode("abcd a", {}), (Ids{9, 6, 10}));
+  EXPECT_EQ(plain.encode("<s>a</s>", {false, true}), (Ids{1, 3, 2}));
+  const TestTokenizer listed(read(config + R"(,"special_tokens":[{"rank":1,"token_str":"<s>"},{"rank":2,"token_str":"[INST]"}])"));
+  EXPECT_EQ(listed.encode("<SPECIAL_0>a[INST]", {true, true}), (Ids{1, 0, 3, 2}));
+  for (const char* bad : {R"({"config":{}, "vocab":[])", R"({"vocab":[])", R"({"config":{"default_vocab_size":3,"default_num_special_tokens":3},"vocab":[])"})
+    EXPECT_THROW(read(bad), base::Failure) << bad;
+}
+
 TEST(TokenizerImport, GgufPatternsByName) {
   const auto vocabulary = [](const char* pre) {
     convert::GgufVocabulary v;
