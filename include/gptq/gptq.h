@@ -361,6 +361,15 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session *s, gptq
 GPTQ_API gptq_status GPTQ_CALL gptq_session_tokens(const gptq_session *s, gptq_token *buf, size_t cap, size_t *needed);
 /* Keeps the first n_tokens of the sequence and drops the rest (rewind), unread output of them too. Errors: INVALID_STATE while running. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n_tokens);
+/* A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and tokens, and the
+ * generation in progress, which both go on with and with the same output until one is changed. Rows of logits not yet read and the user
+ * pointer stay with s. The KV cache is shared: whoever first writes to a page the other also holds takes a copy, of one page at most; a
+ * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind
+ * the last whole page are computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its
+ * engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the length,
+ * and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the engine.
+ * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 
 /* ---- F. blocking convenience over D + E ---- */
 

@@ -71,6 +71,8 @@ TEST_F(Misuse, NullIsRefusedOrIgnored) {
                                  gptq_engine_memory(c_.engine.get(), nullptr),
                                  gptq_session_create(nullptr, &session, nullptr),
                                  gptq_session_create(c_.engine.get(), nullptr, nullptr),
+                                 gptq_session_fork(nullptr, &session, nullptr),
+                                 gptq_session_fork(s, nullptr, nullptr),
                                  gptq_session_append_text(nullptr, "x", 1, 0, nullptr, nullptr),
                                  gptq_session_append_text(s, nullptr, 1, 0, nullptr, nullptr),
                                  gptq_session_append_tokens(s, nullptr, 1, nullptr),
