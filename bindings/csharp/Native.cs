@@ -514,6 +514,8 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_truncate(IntPtr s, uint n_tokens);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_fork(IntPtr s, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_generate(IntPtr s, byte* text, UIntPtr size, gptq_generate_params* @params, IntPtr on_text, void* user, gptq_session_info* result, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_quantize(IntPtr rt, gptq_source* src, byte* path, UIntPtr path_size, gptq_quantize_params* @params, gptq_error* err);

@@ -465,6 +465,7 @@ FUNCTIONS = {
   "gptq_session_info_get": (gptq_status, [c_void_p, POINTER(gptq_session_info)]),
   "gptq_session_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),
   "gptq_session_truncate": (gptq_status, [c_void_p, c_uint32]),
+  "gptq_session_fork": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_generate": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_generate_params), gptq_text_fn, c_void_p, POINTER(gptq_session_info), POINTER(gptq_error)]),
   "gptq_quantize": (gptq_status, [c_void_p, POINTER(gptq_source), c_void_p, c_size_t, POINTER(gptq_quantize_params), POINTER(gptq_error)]),
   "gptq_quantize_estimate_get": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(gptq_quantize_params), POINTER(gptq_quantize_estimate), POINTER(gptq_error)]),

@@ -902,6 +902,16 @@ extern "C" {
     /// Keeps the first n_tokens of the sequence and drops the rest (rewind), unread output of them too. Errors:
     /// INVALID_STATE while running.
     pub fn gptq_session_truncate(s: *mut gptq_session, n_tokens: u32) -> gptq_status;
+    /// A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and
+    /// tokens, and the generation in progress, which both go on with and with the same output until one is changed. Rows
+    /// of logits not yet read and the user pointer stay with s. The KV cache is shared: whoever first writes to a page the
+    /// other also holds takes a copy, of one page at most; a recurrent state is copied at once. Needs no memory;
+    /// gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind the last whole page are
+    /// computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its engine
+    /// that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the
+    /// length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the
+    /// engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1.
+    pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this
     /// session ends; on_text (may be NULL) gets the text as it comes. result may be NULL. Errors: those of the calls it is
     /// made of; the session's own error if it ended by one.
