@@ -100,6 +100,8 @@ Session* Engine::create_session() {
   return nullptr;
 }
 
+bool Engine::replays_exactly() const { return !gpu_ && !depends_on_length(model_.spec); }
+
 // Costs the tokens' and the page numbers' copy, and that of a recurrent state. Rows of logits that were not read stay with `from`.
 Session* Engine::fork(const Session& from) {
   Session* const to = create_session();

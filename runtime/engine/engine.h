@@ -36,6 +36,8 @@ class Engine {
   const model::Model& model() const { return model_; }
   const text::Tokenizer* tokenizer() const { return tokenizer_; }
   const EngineShape& shape() const { return shape_; }
+  // Whether tokens computed again, all at once, give the same numbers.
+  bool replays_exactly() const;
   const KvPages& pages() const { return scratch_.pages; }
 
   Session* create_session();  // NULL when all slots are taken
