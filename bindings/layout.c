@@ -13,6 +13,7 @@ int main(void) {
   printf("GPTQ_OK %lld\n", (long long)GPTQ_OK);
   printf("GPTQ_MORE %lld\n", (long long)GPTQ_MORE);
   printf("GPTQ_IDLE %lld\n", (long long)GPTQ_IDLE);
+  printf("GPTQ_REPLAYED %lld\n", (long long)GPTQ_REPLAYED);
   printf("GPTQ_E_INVALID_ARGUMENT %lld\n", (long long)GPTQ_E_INVALID_ARGUMENT);
   printf("GPTQ_E_INVALID_STATE %lld\n", (long long)GPTQ_E_INVALID_STATE);
   printf("GPTQ_E_STRUCT_VERSION %lld\n", (long long)GPTQ_E_STRUCT_VERSION);
@@ -87,6 +88,7 @@ int main(void) {
   printf("GPTQ_STOP_CANCELLED %lld\n", (long long)GPTQ_STOP_CANCELLED);
   printf("GPTQ_STOP_ERROR %lld\n", (long long)GPTQ_STOP_ERROR);
   printf("GPTQ_STOP_PREFILLED %lld\n", (long long)GPTQ_STOP_PREFILLED);
+  printf("GPTQ_SAVE_REPLAY %lld\n", (long long)GPTQ_SAVE_REPLAY);
   printf("GPTQ_ORDER_GROUP_AWARE %lld\n", (long long)GPTQ_ORDER_GROUP_AWARE);
   printf("GPTQ_ORDER_NATURAL %lld\n", (long long)GPTQ_ORDER_NATURAL);
   printf("GPTQ_ORDER_ACT %lld\n", (long long)GPTQ_ORDER_ACT);

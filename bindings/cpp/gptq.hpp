@@ -120,6 +120,12 @@ class Session {
     call([&](gptq_error* err) { return gptq_session_create(engine.get(), &s, err); });
     handle_.reset(s);
   }
+  // Stands where this one stands.
+  Session fork() const {
+    gptq_session* s = nullptr;
+    call([&](gptq_error* err) { return gptq_session_fork(get(), &s, err); });
+    return Session(s);
+  }
   gptq_session* get() const { return handle_.get(); }
   void append(std::string_view text, uint32_t flags) {
     call([&](gptq_error* err) { return gptq_session_append_text(get(), text.data(), text.size(), flags, nullptr, err); });
@@ -165,6 +171,7 @@ class Session {
   }
 
  private:
+  explicit Session(gptq_session* s) : handle_(s) {}
   std::unique_ptr<gptq_session, Releaser<gptq_session, gptq_session_destroy>> handle_;
 };
 

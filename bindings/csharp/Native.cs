@@ -14,6 +14,7 @@ public static class Constants {
   public const int GPTQ_OK = 0;
   public const int GPTQ_MORE = 1;
   public const int GPTQ_IDLE = 2;
+  public const int GPTQ_REPLAYED = 3;
   public const int GPTQ_E_INVALID_ARGUMENT = -1;
   public const int GPTQ_E_INVALID_STATE = -2;
   public const int GPTQ_E_STRUCT_VERSION = -3;
@@ -88,6 +89,7 @@ public static class Constants {
   public const int GPTQ_STOP_CANCELLED = 5;
   public const int GPTQ_STOP_ERROR = 7;
   public const int GPTQ_STOP_PREFILLED = 8;
+  public const int GPTQ_SAVE_REPLAY = 0;
   public const int GPTQ_ORDER_GROUP_AWARE = 0;
   public const int GPTQ_ORDER_NATURAL = 1;
   public const int GPTQ_ORDER_ACT = 2;
@@ -513,6 +515,12 @@ public static unsafe class Api {
   public static extern int gptq_session_tokens(IntPtr s, int* buf, UIntPtr cap, UIntPtr* needed);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_truncate(IntPtr s, uint n_tokens);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_fork(IntPtr s, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_save(IntPtr s, int kind, void* buf, UIntPtr cap, UIntPtr* needed, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_generate(IntPtr s, byte* text, UIntPtr size, gptq_generate_params* @params, IntPtr on_text, void* user, gptq_session_info* result, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

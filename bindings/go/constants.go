@@ -12,6 +12,7 @@ const (
 	Ok Status = 0
 	More Status = 1
 	Idle Status = 2
+	Replayed = 3
 	ErrInvalidArgument Status = -1
 	ErrInvalidState Status = -2
 	ErrStructVersion Status = -3
@@ -86,6 +87,7 @@ const (
 	StopCancelled = 5
 	StopError = 7
 	StopPrefilled = 8
+	SaveReplay = 0
 	OrderGroupAware = 0
 	OrderNatural = 1
 	OrderAct = 2

@@ -63,6 +63,7 @@ enum {
   GPTQ_OK = 0,
   GPTQ_MORE = 1,                       /* work is left: step again */
   GPTQ_IDLE = 2,                       /* nothing to do until a session is started or its output read */
+  GPTQ_REPLAYED = 3,                   /* gptq_session_restore: restored, but what it computes may differ in its last digits */
   GPTQ_E_INVALID_ARGUMENT = -1, GPTQ_E_INVALID_STATE = -2, GPTQ_E_STRUCT_VERSION = -3,
   GPTQ_E_BUFFER_TOO_SMALL = -4, GPTQ_E_OUT_OF_MEMORY = -5, GPTQ_E_OUT_OF_DEVICE_MEMORY = -6,
   GPTQ_E_BUDGET_EXCEEDED = -7,         /* host_bytes_max or device_bytes_max would be passed */
@@ -361,6 +362,29 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session *s, gptq
 GPTQ_API gptq_status GPTQ_CALL gptq_session_tokens(const gptq_session *s, gptq_token *buf, size_t cap, size_t *needed);
 /* Keeps the first n_tokens of the sequence and drops the rest (rewind), unread output of them too. Errors: INVALID_STATE while running. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n_tokens);
+/* A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and tokens, and the
+ * generation in progress, which both go on with and with the same output until one is changed. Rows of logits not yet read and the user
+ * pointer stay with s. The KV cache is shared: whoever first writes to a page the other also holds takes a copy, of one page at most; a
+ * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind
+ * the last whole page are computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its
+ * engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the length,
+ * and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the engine.
+ * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
+/* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
+ * token, 192 and the stop strings besides. The KV cache is computed again. */
+enum { GPTQ_SAVE_REPLAY = 0 };
+/* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
+ * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
+ * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL. Since 0.1. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap, size_t *needed, gptq_error *err);
+/* A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the next steps, within their
+ * budgets, and what follows is the same, in any process and with any number of threads. GPTQ_REPLAYED instead of OK says that numbers may
+ * differ: other kernels, activations, KV type, context or devices than when it was saved, layers on a GPU, or rope that depends on the
+ * length. All of a save is verified before anything is made. *out is the caller's: gptq_session_destroy. Allocates for the call alone.
+ * Errors: INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
+ * INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *bytes, size_t size, gptq_session **out, gptq_error *err);
 
 /* ---- F. blocking convenience over D + E ---- */
 

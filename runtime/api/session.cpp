@@ -139,6 +139,20 @@ gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gp
   });
 }
 
+gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** out, gptq_error* err) {
+  return guard(err, [&] {
+    require(s && out, "s and out must not be NULL");
+    gptq_engine& e = engine_of(session_of(s));
+    engine::Session* fork = e.engine->fork(session_of(s));
+    if (!fork)
+      base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e.engine->shape().max_sessions,
+                 " sessions; raise max_sessions or destroy one");
+    fork->owner = retain(&e);
+    *out = handle_of(fork);
+    return GPTQ_OK;
+  });
+}
+
 void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
   if (!s) return;
   gptq_engine& e = engine_of(session_of(s));

@@ -13,6 +13,11 @@ constexpr size_t stages_max = 2;
 
 uint32_t rows_on_host(const EngineShape& shape) { return shape.first_device_layer ? shape.batch_tokens : 0; }
 
+// Of a model with frequencies for far positions: every key turns otherwise once the sequence is long.
+bool depends_on_length(const model::ModelSpec& spec) {
+  return std::any_of(spec.ropes.begin(), spec.ropes.end(), [](const model::Rope& rope) { return !rope.long_inv_freq.empty(); });
+}
+
 template <class Scratch>
 base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, std::pmr::memory_resource* memory) {
   base::Arena measure;
@@ -57,6 +62,8 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
         return Scratch(model.spec, shape, weight_shape(model), arena);
       }()),
       state_bytes_(host_layout(shape, model.spec).state_bytes()),
+      page_bytes_(host_layout(shape, model.spec).page_bytes()),
+      shares_prefixes_(state_bytes_ == 0 && shape.first_device_layer == model.spec.n_layers && !depends_on_length(model.spec)),
       cpu_(kernels, pool, scratch_.device),
       stages_(memory),
       sessions_(shape.max_sessions, memory) {
@@ -93,6 +100,51 @@ Session* Engine::create_session() {
   return nullptr;
 }
 
+bool Engine::replays_exactly() const { return !gpu_ && !depends_on_length(model_.spec); }
+
+// Costs the tokens' and the page numbers' copy, and that of a recurrent state. Rows of logits that were not read stay with `from`.
+Session* Engine::fork(const Session& from) {
+  Session* const to = create_session();
+  if (!to) return nullptr;
+  std::copy_n(from.tokens, from.n_tokens, to->tokens);
+  to->n_tokens = from.n_tokens;
+  // A page on a GPU is not copied: what is not in whole pages is computed again.
+  to->n_computed = gpu_ ? from.n_computed / shape_.page_tokens * shape_.page_tokens : from.n_computed;
+  share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
+  if (state_bytes_ && from.n_computed) std::copy_n(from.states[from.state], state_bytes_, to->states[from.state]);
+  if (state_bytes_ && from.n_before != Session::no_state && from.n_before)
+    std::copy_n(from.states[from.state ^ 1], state_bytes_, to->states[from.state ^ 1]);
+  to->state = from.state;
+  to->n_before = from.n_before;
+  to->running = from.running;
+  to->flags = from.flags;
+  to->sampling = from.sampling;
+  to->random = from.random;
+  to->max_tokens = from.max_tokens;
+  to->first_generated = from.first_generated;
+  to->n_generated = from.n_generated;
+  to->stop_reason = from.stop_reason;
+  to->status = from.status;
+  to->stop_index = from.stop_index;
+  to->end_unseen = from.end_unseen;
+  to->prefill_us = from.prefill_us;
+  to->decode_us = from.decode_us;
+  to->first_token_us = from.first_token_us;
+  to->started = from.started;
+  to->tokens_read = from.tokens_read;
+  to->text = from.text;
+  return to;
+}
+
+// The first pages of `session` become those of `from`.
+void Engine::share_pages(Session& session, const Session& from, uint32_t n_pages) {
+  for (uint32_t i = 0; i < n_pages; ++i) {
+    if (i < session.n_pages) scratch_.pages.give_back(session.pages[i]);
+    session.pages[i] = scratch_.pages.share(from.pages[i]);
+  }
+  session.n_pages = std::max(session.n_pages, n_pages);
+}
+
 void Engine::destroy_session(Session& session) {
   leave_batch(session);
   session.running = false;
@@ -123,6 +175,9 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
 
 void Engine::start(Session& session) {
   if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
+  if (const uint32_t page = session.n_computed / shape_.page_tokens;
+      gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
+    session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
   session.running = true;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;

@@ -36,10 +36,14 @@ class Engine {
   const model::Model& model() const { return model_; }
   const text::Tokenizer* tokenizer() const { return tokenizer_; }
   const EngineShape& shape() const { return shape_; }
+  // Whether tokens computed again, all at once, give the same numbers.
+  bool replays_exactly() const;
   const KvPages& pages() const { return scratch_.pages; }
 
   Session* create_session();  // NULL when all slots are taken
   void destroy_session(Session& session);
+  // Another session that goes on as this one would; NULL when all slots are taken.
+  Session* fork(const Session& from);
   void start(Session& session);
   void stop(Session& session);  // as cancelled
   // Keeps the first n_tokens; output of tokens that go is dropped.
@@ -88,6 +92,8 @@ class Engine {
   uint32_t rows_wanted(const Session& session) const;
   bool join(Session& session, uint32_t n_rows);
   bool reserve_pages(Session& session, uint32_t n_tokens);
+  void share_pages(Session& session, const Session& from, uint32_t n_pages);
+  void share_prefix(Session& session);
   void rewind(Session& session, uint32_t n_computed);
   double next_quantum() const;
   void run_quantum();
@@ -114,6 +120,8 @@ class Engine {
   base::Buffer memory_, kv_memory_;
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
+  const uint64_t page_bytes_;   // on the host
+  const bool shares_prefixes_;  // what a page holds follows from the tokens up to its end
   device::CpuDevice cpu_;
   std::optional<GpuPart> gpu_;
   std::pmr::vector<Stage> stages_;  // in the order of their layers

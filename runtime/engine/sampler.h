@@ -26,6 +26,7 @@ class Random {
  public:
   explicit Random(uint64_t seed = 0) : state_(seed) {}
   double uniform();  // [0, 1)
+  uint64_t state() const { return state_; }  // the seed of one that goes on here
 
  private:
   uint64_t state_;

@@ -101,6 +101,7 @@ bool Engine::form_batch(uint32_t budget_us) {
   for (const bool single : {true, false})
     for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
       Session& session = sessions_[(turn_ + i) % n];
+      if (single) share_prefix(session);
       const uint32_t wanted = rows_wanted(session);
       if (wanted && (wanted == 1) == single && !join(session, std::min(wanted, most - n_rows_)))
         end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
@@ -109,10 +110,41 @@ bool Engine::form_batch(uint32_t budget_us) {
   return n_members_ > 0;
 }
 
+// Where another session has computed the tokens this one begins with, its whole pages serve both. The last token is computed in any case:
+// logits come from that.
+void Engine::share_prefix(Session& session) {
+  const uint32_t page = shape_.page_tokens;
+  if (!shares_prefixes_ || !session.running || session.wants_logits()) return;
+  const uint32_t most = (session.n_tokens - 1) / page * page;
+  for (const Session& other : sessions_) {
+    if (!other.in_use || &other == &session) continue;
+    const uint32_t n = std::min(most, other.n_computed / page * page);
+    if (n <= session.n_computed) continue;
+    const auto common = std::mismatch(session.tokens, session.tokens + n, other.tokens).first - session.tokens;
+    const uint32_t shared = static_cast<uint32_t>(common) / page * page;
+    if (shared <= session.n_computed) continue;
+    share_pages(session, other, shared / page);
+    session.n_computed = shared;
+  }
+}
+
+// The session can write from n_computed up to n_tokens then: pages are added, and those it shares with others become its own. Of the page
+// that is partly computed it gets a copy.
 bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
-  const uint32_t wanted = (n_tokens + shape_.page_tokens - 1) / shape_.page_tokens;
-  if (wanted > session.n_pages && wanted - session.n_pages > scratch_.pages.n_free()) return false;
-  while (session.n_pages < wanted) session.pages[session.n_pages++] = scratch_.pages.take();
+  KvPages& pages = scratch_.pages;
+  const uint32_t size = shape_.page_tokens, first = session.n_computed / size, wanted = (n_tokens + size - 1) / size;
+  uint32_t needed = wanted - std::min(wanted, session.n_pages);
+  for (uint32_t i = first; i < std::min(wanted, session.n_pages); ++i) needed += pages.shared(session.pages[i]);
+  if (needed > pages.n_free()) return false;
+  for (uint32_t i = first; i < std::min(wanted, session.n_pages); ++i) {
+    const uint32_t before = session.pages[i];
+    if (!pages.shared(before)) continue;
+    session.pages[i] = pages.take();
+    if (i * size < session.n_computed)
+      std::memcpy(kv_memory_.data() + session.pages[i] * page_bytes_, kv_memory_.data() + before * page_bytes_, page_bytes_);
+    pages.give_back(before);
+  }
+  while (session.n_pages < wanted) session.pages[session.n_pages++] = pages.take();
   return true;
 }
 

@@ -106,6 +106,18 @@ void TextStream::finish() {
   if (!stopped_) released_ = pushed_;
 }
 
+bool TextStream::go_to(const Place& place, std::span<const int32_t> tokens) {
+  if (place.token > tokens.size() || place.read > released_) return false;
+  uint64_t before = place.byte;
+  for (uint32_t i = 0; i < place.token; ++i) before += bytes_of(tokens[i], i == 0).size();
+  const size_t size = place.token < tokens.size() ? bytes_of(tokens[place.token], place.token == 0).size() : 0;
+  if (before != place.read || place.byte > size) return false;
+  read_ = place.read;
+  token_ = place.token;
+  byte_ = place.byte;
+  return true;
+}
+
 size_t TextStream::read(std::span<const int32_t> tokens, std::span<char> out) {
   size_t written = 0;
   while (read_ < released_) {

@@ -27,6 +27,19 @@ class TextStream {
   size_t read(std::span<const int32_t> tokens, std::span<char> out);
   uint64_t unread() const { return released_ - read_; }
 
+  // For saves.
+  struct Place {
+    uint64_t read;         // bytes
+    uint32_t token, byte;  // where the next is
+  };
+  Place place() const { return {read_, token_, byte_}; }
+  // False where that is no place in the released text. tokens: as for read.
+  bool go_to(const Place& place, std::span<const int32_t> tokens);
+  uint32_t n_stops() const { return n_stops_; }
+  std::string_view stop(uint32_t i) const { return {stops_[i].text, stops_[i].size}; }
+  bool keeps_leading_space() const { return keep_leading_space_; }
+  bool keeps_stop() const { return keep_stop_; }
+
  private:
   std::string_view bytes_of(int32_t token, bool first) const;
   int32_t special_stop(int32_t token);

@@ -22,7 +22,7 @@ class NoAllocation : public testing::TestWithParam<std::tuple<uint32_t, uint32_t
 TEST_P(NoAllocation, WhileGenerating) {
   const auto [flags, threads] = GetParam();
   Host host;
-  auto params = engine_of(flags, 2);
+  auto params = engine_of(flags, 3);
   params.logits_rows = 4;
   Chain c(text_model(), params, host.desc(threads));
   Session other(c.engine);
@@ -60,6 +60,12 @@ TEST_P(NoAllocation, WhileGenerating) {
     }
   } while (info.sessions_active);
   c.session.truncate(20);
+  gptq_session* fork = nullptr;
+  check(gptq_session_fork(other.get(), &fork, nullptr));
+  check(gptq_session_start(fork, &how, nullptr));
+  check(gptq_session_start(other.get(), &how, nullptr));
+  for (int i = 0; i < 4; ++i) check(gptq_engine_step(c.engine.get(), 1000, nullptr));
+  gptq_session_destroy(fork);
   const uint64_t host_calls = host.calls - host_before, heap = heap_calls() - heap_before;
   EXPECT_EQ(host_calls, 0u);
   EXPECT_EQ(heap, 0u);

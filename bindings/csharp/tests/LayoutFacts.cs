@@ -19,6 +19,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_OK", Constants.GPTQ_OK);
     add("GPTQ_MORE", Constants.GPTQ_MORE);
     add("GPTQ_IDLE", Constants.GPTQ_IDLE);
+    add("GPTQ_REPLAYED", Constants.GPTQ_REPLAYED);
     add("GPTQ_E_INVALID_ARGUMENT", Constants.GPTQ_E_INVALID_ARGUMENT);
     add("GPTQ_E_INVALID_STATE", Constants.GPTQ_E_INVALID_STATE);
     add("GPTQ_E_STRUCT_VERSION", Constants.GPTQ_E_STRUCT_VERSION);
@@ -93,6 +94,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_STOP_CANCELLED", Constants.GPTQ_STOP_CANCELLED);
     add("GPTQ_STOP_ERROR", Constants.GPTQ_STOP_ERROR);
     add("GPTQ_STOP_PREFILLED", Constants.GPTQ_STOP_PREFILLED);
+    add("GPTQ_SAVE_REPLAY", Constants.GPTQ_SAVE_REPLAY);
     add("GPTQ_ORDER_GROUP_AWARE", Constants.GPTQ_ORDER_GROUP_AWARE);
     add("GPTQ_ORDER_NATURAL", Constants.GPTQ_ORDER_NATURAL);
     add("GPTQ_ORDER_ACT", Constants.GPTQ_ORDER_ACT);

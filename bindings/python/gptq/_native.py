@@ -16,6 +16,7 @@ GPTQ_VERSION_PATCH = 0
 GPTQ_OK = 0
 GPTQ_MORE = 1
 GPTQ_IDLE = 2
+GPTQ_REPLAYED = 3
 GPTQ_E_INVALID_ARGUMENT = -1
 GPTQ_E_INVALID_STATE = -2
 GPTQ_E_STRUCT_VERSION = -3
@@ -90,6 +91,7 @@ GPTQ_STOP_CONTEXT = 4
 GPTQ_STOP_CANCELLED = 5
 GPTQ_STOP_ERROR = 7
 GPTQ_STOP_PREFILLED = 8
+GPTQ_SAVE_REPLAY = 0
 GPTQ_ORDER_GROUP_AWARE = 0
 GPTQ_ORDER_NATURAL = 1
 GPTQ_ORDER_ACT = 2
@@ -465,6 +467,9 @@ FUNCTIONS = {
   "gptq_session_info_get": (gptq_status, [c_void_p, POINTER(gptq_session_info)]),
   "gptq_session_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),
   "gptq_session_truncate": (gptq_status, [c_void_p, c_uint32]),
+  "gptq_session_fork": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
+  "gptq_session_save": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t), POINTER(gptq_error)]),
+  "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_generate": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_generate_params), gptq_text_fn, c_void_p, POINTER(gptq_session_info), POINTER(gptq_error)]),
   "gptq_quantize": (gptq_status, [c_void_p, POINTER(gptq_source), c_void_p, c_size_t, POINTER(gptq_quantize_params), POINTER(gptq_error)]),
   "gptq_quantize_estimate_get": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(gptq_quantize_params), POINTER(gptq_quantize_estimate), POINTER(gptq_error)]),

@@ -39,6 +39,8 @@ pub const GPTQ_OK: i32 = 0;
 pub const GPTQ_MORE: i32 = 1;
 /// nothing to do until a session is started or its output read
 pub const GPTQ_IDLE: i32 = 2;
+/// gptq_session_restore: restored, but what it computes may differ in its last digits
+pub const GPTQ_REPLAYED: i32 = 3;
 pub const GPTQ_E_INVALID_ARGUMENT: i32 = -1;
 pub const GPTQ_E_INVALID_STATE: i32 = -2;
 pub const GPTQ_E_STRUCT_VERSION: i32 = -3;
@@ -133,6 +135,7 @@ pub const GPTQ_STOP_CONTEXT: i32 = 4;
 pub const GPTQ_STOP_CANCELLED: i32 = 5;
 pub const GPTQ_STOP_ERROR: i32 = 7;
 pub const GPTQ_STOP_PREFILLED: i32 = 8;
+pub const GPTQ_SAVE_REPLAY: i32 = 0;
 pub const GPTQ_ORDER_GROUP_AWARE: i32 = 0;
 pub const GPTQ_ORDER_NATURAL: i32 = 1;
 pub const GPTQ_ORDER_ACT: i32 = 2;
@@ -902,6 +905,28 @@ extern "C" {
     /// Keeps the first n_tokens of the sequence and drops the rest (rewind), unread output of them too. Errors:
     /// INVALID_STATE while running.
     pub fn gptq_session_truncate(s: *mut gptq_session, n_tokens: u32) -> gptq_status;
+    /// A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and
+    /// tokens, and the generation in progress, which both go on with and with the same output until one is changed. Rows
+    /// of logits not yet read and the user pointer stay with s. The KV cache is shared: whoever first writes to a page the
+    /// other also holds takes a copy, of one page at most; a recurrent state is copied at once. Needs no memory;
+    /// gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind the last whole page are
+    /// computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its engine
+    /// that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the
+    /// length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the
+    /// engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1.
+    pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
+    /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
+    /// size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
+    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL. Since 0.1.
+    pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
+    /// A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the
+    /// next steps, within their budgets, and what follows is the same, in any process and with any number of threads.
+    /// GPTQ_REPLAYED instead of OK says that numbers may differ: other kernels, activations, KV type, context or devices
+    /// than when it was saved, layers on a GPU, or rope that depends on the length. All of a save is verified before
+    /// anything is made. *out is the caller's: gptq_session_destroy. Allocates for the call alone. Errors:
+    /// INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL,
+    /// OUT_OF_MEMORY, INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1.
+    pub fn gptq_session_restore(e: *mut gptq_engine, bytes: *const c_void, size: usize, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this
     /// session ends; on_text (may be NULL) gets the text as it comes. result may be NULL. Errors: those of the calls it is
     /// made of; the session's own error if it ended by one.
