@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Norm and rotation of queries and keys, keys and values into the cache. A warp takes one head of one row.
+#include <math.h>
+
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/stream.h"
@@ -9,12 +11,30 @@ namespace {
 
 constexpr uint32_t warps = 4, threads = warps * warp_size;
 
-// Element d becomes x[d] / sqrt(mean(x^2) + eps) * weight[d].
-GPTQ_DEVICE void norm(float* x, const float* weight, uint32_t n, float eps) {
+// Element d becomes x[d] / sqrt(mean(x^2) + eps) * weight[d] + bias[d]; centered: of x less its mean.
+GPTQ_DEVICE void norm(float* x, const float* weight, const float* bias, uint32_t n, float eps, bool centered) {
   float squares = 0;
+  if (centered) {
+    float sum = 0;
+    for (uint32_t d = lane_index(); d < n; d += warp_size) sum += x[d];
+    const float mean = warp_sum(sum) / static_cast<float>(n);
+    for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] -= mean;
+  }
   for (uint32_t d = lane_index(); d < n; d += warp_size) squares = fused(x[d], x[d], squares);
   const float factor = 1.0f / sqrt_of(warp_sum(squares) / static_cast<float>(n) + eps);
-  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = x[d] * factor * weight[d];
+  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = weight ? x[d] * factor * weight[d] : x[d] * factor;
+  for (uint32_t d = lane_index(); bias && d < n; d += warp_size) x[d] += bias[d];
+}
+
+// NaN stays.
+GPTQ_DEVICE void clip(float* x, uint32_t n, float most) {
+  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = x[d] > most ? most : x[d] < -most ? -most : x[d];
+}
+
+GPTQ_DEVICE void scale_query(float* x, uint32_t n, const AppendKvArgs& a, uint32_t position) {
+  const float floors = floorf((static_cast<float>(position) + a.query_offset) / a.query_floor);
+  const float factor = 1 + a.query_factor * log1pf(floors);
+  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] *= factor;
 }
 
 GPTQ_DEVICE void rotate(float* x, const float* cos, const float* sin, uint32_t half) {
@@ -83,11 +103,19 @@ GPTQ_KERNEL(threads) void append_kv_kernel(AppendKvArgs a) {
   float* x = reinterpret_cast<float*>(shared_memory()) + warp_index() * n;
   for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = from[d];
   let_next_begin();
-  const float* weight = query ? a.q_norm : a.k_norm;
-  if (!value && weight) norm(x, weight, n, a.eps);
+  const uint32_t of_head = a.each_head ? (query ? head : kv_head) * n : 0;
+  const float *weight = query ? a.q_norm : a.k_norm, *bias = query ? a.q_bias : a.k_bias;
+  if (weight) weight += of_head;
+  if (bias) bias += of_head;
+  const bool normed = !value && (weight || a.unit);
+  if (normed && !a.norm_last) norm(x, weight, bias, n, a.eps, a.centered);
+  if (a.clip > 0) clip(x, n, a.clip);
   sync_warp();
   const uint32_t half = a.rope_dim / 2;
   if (!value) rotate(x, a.batch.cos + uint64_t{row} * half, a.batch.sin + uint64_t{row} * half, half);
+  sync_warp();
+  if (normed && a.norm_last) norm(x, weight, bias, n, a.eps, a.centered);
+  if (query && a.query_factor != 0) scale_query(x, n, a, a.batch.rows[row].position);
   sync_warp();
   for (uint32_t d = lane_index(); !value && d < n; d += warp_size) (query ? a.q : a.k)[first + d] = x[d];
   if (!query) store_cached(a, a.batch.rows[row], kv_head, value, x);

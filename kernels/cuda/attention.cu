@@ -80,7 +80,9 @@ GPTQ_DEVICE void write_out(const AttentionArgs& a, const Pairs& pairs, const Sum
   for (uint32_t r = 0; r < 2; ++r) {
     if (lane_index() / 4 + 8 * r >= pairs.count) continue;
     float* out = a.out + uint64_t{pairs.head[r]} * a.kv.head_dim;
-    const float inverse = 1.0f / s.total[r];
+    float total = s.total[r];
+    if (a.sinks) total += exp2_of(a.sinks[pairs.head[r] % a.n_heads] * log2_e - base_of(s.max[r]));
+    const float inverse = 1.0f / total;
 #pragma unroll
     for (uint32_t j = 0; j < dims / 8; ++j) {
       const uint32_t d = (first + j) * 8 + lane_index() % 4 * 2;
@@ -116,7 +118,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
   clear(s);
-  walk<Form, false>(s, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
+  walk<Form, false>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
     for (uint32_t i = warp_index(); i < dims / 16; i += warps) put_query(query, a, pairs, i);
     sync_block();
   });
@@ -168,7 +170,7 @@ GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
   Sums<dims> s;
   clear(s);
-  walk<Form, dims <= 128>(s, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
+  walk<Form, dims <= 128>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, pairs, i);
     sync_warp();
   });

@@ -10,6 +10,7 @@
 namespace gptq::cuda {
 
 constexpr uint32_t block_positions = 16;
+constexpr float log2_e = 1.44269504f;
 constexpr uint32_t query_bytes(uint32_t dims) { return dims * 64; }
 
 struct alignas(8) Two {
@@ -42,6 +43,7 @@ GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv
     p.head[r] = row * a.n_heads + kv_head * group + pair % group;
     p.position[r] = a.batch.rows[row].position;
     p.first[r] = a.window && p.position[r] >= a.window ? p.position[r] - a.window + 1 : 0;
+    if (a.chunk) p.first[r] = larger(p.first[r], p.position[r] - p.position[r] % a.chunk);
     first = smaller(first, p.first[r]);
     p.last_position = larger(p.last_position, p.position[r]);
   }
@@ -143,7 +145,7 @@ GPTQ_DEVICE void load_values(typename Form::Value (&values)[count], const Cache&
 // one has dimensions 8t .. 8t+3 of lane t, the odd one 8t+4 .. 8t+7.
 GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs, uint32_t step) {
   const uint32_t first = step / 2 * 32 + lane_index() % 4 * 8 + step % 2 * 4;
-  const float factor = a.scale * 1.44269504f;
+  const float factor = a.scale * log2_e;
   Vec4 hi, lo;
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {  // fragment registers: pair g, pair g + 8, then both two dimensions further
@@ -231,6 +233,20 @@ GPTQ_DEVICE void scale(Sums<dims>& s, const float (&by)[2]) {
 GPTQ_DEVICE float scaled(float x, const NoScales&, uint32_t) { return x; }
 GPTQ_DEVICE float scaled(float x, const Scales& s, uint32_t i) { return fused(x, float_of_bits(s.keys.v[i]), float_of_bits(s.value_exponents.v[i])); }
 
+// The same with the score capped, and less by its distance; scores are in units of log2(e).
+GPTQ_DEVICE float key_scaled(float x, const NoScales&, uint32_t) { return x; }
+GPTQ_DEVICE float key_scaled(float x, const Scales& s, uint32_t i) { return x * float_of_bits(s.keys.v[i]); }
+GPTQ_DEVICE float value_scaled(float x, const NoScales&, uint32_t) { return x; }
+GPTQ_DEVICE float value_scaled(float x, const Scales& s, uint32_t i) { return x + float_of_bits(s.value_exponents.v[i]); }
+
+template <class BlockScales>
+GPTQ_DEVICE float bent(float x, const BlockScales& scales, uint32_t i, const AttentionArgs& a, uint32_t head, uint32_t distance) {
+  x = key_scaled(x, scales, i);
+  if (a.softcap != 0) x = a.softcap * log2_e * (1.0f - 2.0f / (1.0f + exp2_of(x * (2.0f / a.softcap))));  // tanh by e^2x
+  if (a.alibi_slopes) x -= a.alibi_slopes[head % a.n_heads] * log2_e * static_cast<float>(distance);
+  return value_scaled(x, scales, i);
+}
+
 // What two weights, as they came out, add to the total: of float16 values what multiplies these, so that its rounding cancels in part.
 GPTQ_DEVICE float total_of(uint32_t pair, float, float, const NoScales&, uint32_t) { return half_low(pair) + half_high(pair); }
 GPTQ_DEVICE float total_of(uint32_t, float a, float b, const Scales& s, uint32_t first) {
@@ -240,8 +256,10 @@ GPTQ_DEVICE float total_of(uint32_t, float a, float b, const Scales& s, uint32_t
 
 // Scores become weights, float16, as P's fragment: position 4t + 2n + e is its column 2t + e (+ 8n), as it was in S.
 template <uint32_t dims, class BlockScales>
-GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2][4], const BlockScales& scales, const Pairs& pairs, uint32_t block) {
+GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2][4], const BlockScales& scales, const AttentionArgs& args,
+                       const Pairs& pairs, uint32_t block) {
   const uint32_t position = block * block_positions + lane_index() % 4 * 4;
+  const bool bends = args.softcap != 0 || args.alibi_slopes;
   float by[2];
 #pragma unroll
   for (uint32_t r = 0; r < 2; ++r) {
@@ -249,7 +267,8 @@ GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2]
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       float& x = scores[i / 2][2 * r + i % 2];
-      x = position + i - pairs.first[r] > pairs.position[r] - pairs.first[r] ? -INFINITY : scaled(x, scales, i);
+      x = position + i - pairs.first[r] > pairs.position[r] - pairs.first[r] ? -INFINITY
+          : bends ? bent(x, scales, i, args, pairs.head[r], pairs.position[r] - position - i) : scaled(x, scales, i);
       max = larger(max, x);
     }
     max = larger(max, shuffle_xor(max, 1));
@@ -302,7 +321,7 @@ struct Blocks {  // begin, begin + stride, ... before end
 // While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
 // when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
 template <class Form, bool held, uint32_t dims, class PutQueries>
-GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks, PutQueries put_queries) {
+GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks, PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
   constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 4, value_part = ahead ? chunks * 4 : 8;
   const bool any = blocks.begin < blocks.end;
@@ -329,7 +348,7 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const Cache& c, const Pairs& pairs, const V
     if (ahead) load_keys<Form>(keys, c, block_at(c, page, next), 0); else load_values<Form>(values, c, now, 0);
     if (!ahead) load_scales(scales, c, page_now, block);
     uint32_t weights[4];
-    weigh(weights, s, scores, scales, pairs, block);
+    weigh(weights, s, scores, scales, a, pairs, block);
 #pragma unroll
     for (uint32_t first = 0; first < chunks * 4; first += value_part) {
       if (first) load_values<Form>(values, c, now, first);

@@ -103,6 +103,14 @@ struct AppendKvArgs {     // rotates q and k in place, after RMS norm of every h
   const float* k_norm;
   float eps;
   uint32_t n_heads, rope_dim, layer;
+  // What only some models have.
+  const float *q_bias = nullptr, *k_bias = nullptr;  // [head_dim] or NULL, behind the norm's weights
+  bool unit = false;         // a norm without weights
+  bool centered = false;     // layer norm
+  bool each_head = false;    // weights and biases are [heads][head_dim]
+  bool norm_last = false;    // after the rotation
+  float clip = 0;            // q, k and v within -clip .. clip, before the rotation; 0 = as they are
+  float query_floor = 1, query_factor = 0, query_offset = 0;  // q *= 1 + factor * ln(1 + floor((position + offset) / floor))
 };
 
 struct AttentionArgs {    // softmax(q K^T * scale) V, over positions up to the row's own
@@ -114,6 +122,46 @@ struct AttentionArgs {    // softmax(q K^T * scale) V, over positions up to the 
   uint32_t window;        // positions seen, the row's own included; 0 = all
   float scale;
   Workspace workspace;    // of attention_workspace() bytes at least
+  // What only some models have.
+  uint32_t chunk = 0;                   // positions of the row's own chunk of so many alone; 0 = all
+  float softcap = 0;                    // scores become softcap * tanh(score / softcap); 0 = as they are
+  const float* alibi_slopes = nullptr;  // [n_heads] or NULL: scores less slope * distance
+  const float* sinks = nullptr;         // [n_heads] or NULL: a score that takes weight from the others and has no value
+};
+
+struct NormArgs {         // y = (x - mean) / sqrt(variance + eps) * weight + bias, or with the mean taken as 0; y may be x
+  const float* x;         // [rows][n]
+  const float* weight;    // [n] or NULL: 1
+  const float* bias;      // [n] or NULL: 0
+  float* y;
+  uint32_t rows, n;
+  float eps;
+  bool centered;
+};
+
+struct ActivateArgs {     // out = act(gate) * up, or act(up) without a gate
+  kernels::Activation act;
+  const float* gate;      // [count] or NULL
+  const float* up;
+  float* out;
+  uint64_t count;
+  const float* xielu;     // alpha_p, alpha_n, beta, eps
+};
+
+struct ElementwiseArgs {  // out may be x
+  kernels::Elementwise kind;
+  const float* x;         // [count]
+  const float* y;
+  float* out;
+  uint64_t count;
+  float factor;
+};
+
+struct AddPositionsArgs { // x += the rows of the table that the positions name, `offset` further
+  kernels::Matrix table;
+  Batch batch;
+  uint32_t offset;
+  float* x;               // [rows][table.k]
 };
 
 struct SelectRowsArgs {   // out [count][n] = rows of x
@@ -142,7 +190,8 @@ struct CandidatesArgs {   // what the sampler needs with top_k: the largest logi
 
 #define GPTQ_CUDA_OPS(X) \
   X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(select_rows, SelectRowsArgs) \
-  X(best_token, BestTokenArgs) X(candidates, CandidatesArgs)
+  X(best_token, BestTokenArgs) X(candidates, CandidatesArgs) X(norm, NormArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
+  X(add_positions, AddPositionsArgs)
 
 #define X(op, Args) void op(const Args& args, Stream& stream);
 GPTQ_CUDA_OPS(X)

@@ -11,11 +11,27 @@ namespace {
 constexpr uint32_t kv_tokens = 4096;
 constexpr uint64_t room_bytes = 256u << 20;  // activations and what CUDA itself takes
 
+// What the GPU cannot do, by name.
+struct Lack {
+  const char* name;
+  bool (*in)(const model::ModelSpec& spec);
+};
+constexpr Lack lacks[] = {
+    {"a gated delta rule", [](const model::ModelSpec& s) { return s.any(model::Mixer::delta); }},
+    {"short convolutions", [](const model::ModelSpec& s) { return s.any(model::Mixer::short_conv); }},
+    {"latent attention", [](const model::ModelSpec& s) { return s.any(model::Mixer::latent); }},
+    {"a mixture of experts",
+     [](const model::ModelSpec& s) { return std::any_of(s.layers.begin(), s.layers.end(), [](const model::LayerSpec& l) { return l.experts; }); }},
+    {"a norm over all heads' queries behind the rotation",
+     [](const model::ModelSpec& s) { return s.qk_norm && s.qk_norm_span == kernels::Span::all && s.qk_norm_after_rope; }},
+};
+
 }  // namespace
 
 uint32_t first_device_layer(const model::ModelSpec& spec, const model::WeightBytes& bytes, uint32_t device_layers, uint64_t bytes_max) {
   if (device_layers == UINT32_MAX) return spec.n_layers;
-  if (spec.beyond_llama) base::fail(GPTQ_E_UNSUPPORTED, "on a GPU a model with ", spec.beyond_llama, " is not supported: load it on the CPU");
+  for (const Lack& lack : lacks)
+    if (lack.in(spec)) base::fail(GPTQ_E_UNSUPPORTED, "on a GPU a model with ", lack.name, " is not supported: load it on the CPU");
   if (spec.head_dim % 2 || spec.head_dim > cuda::head_dim_max)
     base::fail(GPTQ_E_UNSUPPORTED, "on a GPU heads of ", spec.head_dim, " are not supported, only even ones up to ", cuda::head_dim_max, ": load the model on the CPU");
   if (device_layers) return spec.n_layers - std::min(device_layers, spec.n_layers);

@@ -11,10 +11,16 @@ namespace {
 constexpr uint32_t recorded_rows_max = 8;
 
 device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights) {
-  const uint32_t widest = std::max({2 * spec.n_ff, (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim, spec.n_vocab, spec.n_embd});
-  return {{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
+  const uint32_t gate = spec.attention_gate ? spec.n_heads * spec.head_dim : 0;
+  uint32_t widest = std::max({(spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim + gate, spec.n_vocab, spec.n_embd, spec.n_embed});
+  for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
+  device::CudaLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
-          shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab, spec.ropes[0].dim};
+          shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab};
+  for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
+  limits.alibi_slopes = spec.alibi_slopes;
+  limits.prepares = spec.beyond_llama;
+  return limits;
 }
 
 uint64_t workspace_bytes(const EngineShape& shape, const model::ModelSpec& spec) {

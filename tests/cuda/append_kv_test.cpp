@@ -8,6 +8,8 @@ namespace {
 struct Case {
   uint32_t head_dim, rope_dim, n_heads, n_kv_heads, page_tokens;
   bool q_norm, k_norm, int8 = false;
+  bool bias = false, unit = false, centered = false, each_head = false, norm_last = false;
+  float clip = 0, query_factor = 0;
 };
 
 class CudaAppendKv : public GpuTest {
@@ -22,12 +24,20 @@ class CudaAppendKv : public GpuTest {
   }
 
   // Norm and rotation of a head in float64; `size` is what a rounding error of it is compared with.
-  std::vector<double> plainly(const float* x, const Case& c, const float* norm, const float* cos, const float* sin, double* size) {
+  std::vector<double> plainly(const float* x, const Case& c, const float* weight, const float* bias, const float* cos, const float* sin, double* size) {
     std::vector<double> y(x, x + c.head_dim);
-    double squares = 0;
-    for (const double d : y) squares += d * d;
-    const double factor = 1 / std::sqrt(squares / c.head_dim + 1e-5);
-    for (uint32_t d = 0; norm && d < c.head_dim; ++d) y[d] *= factor * norm[d];
+    const auto norm = [&] {
+      if (!weight && !c.unit) return;
+      double sum = 0, squares = 0;
+      for (const double d : y) sum += d;
+      if (c.centered)
+        for (double& d : y) d -= sum / c.head_dim;
+      for (const double d : y) squares += d * d;
+      const double factor = 1 / std::sqrt(squares / c.head_dim + 1e-5);
+      for (uint32_t d = 0; d < c.head_dim; ++d) y[d] = y[d] * factor * (weight ? weight[d] : 1) + (bias ? bias[d] : 0);
+    };
+    if (!c.norm_last) norm();
+    for (double& d : y) d = c.clip > 0 ? std::clamp(d, -double{c.clip}, double{c.clip}) : d;
     *size = 0;
     for (const double d : y) *size = std::max(*size, std::fabs(d));
     const uint32_t half = c.rope_dim / 2;
@@ -36,6 +46,8 @@ class CudaAppendKv : public GpuTest {
       y[j] = low * cos[j] - high * sin[j];
       y[j + half] = high * cos[j] + low * sin[j];
     }
+    if (c.norm_last) norm();
+    for (const double d : y) *size = std::max(*size, std::fabs(d));
     return y;
   }
 
@@ -44,7 +56,9 @@ class CudaAppendKv : public GpuTest {
     TestCache cache(c.head_dim, c.n_kv_heads, c.page_tokens, sequences, random, c.int8);
     const uint32_t rows = static_cast<uint32_t>(cache.rows.size()), half = c.rope_dim / 2;
     auto q = floats(size_t{rows} * c.n_heads * c.head_dim, 3), k = floats(size_t{rows} * c.n_kv_heads * c.head_dim, 3);
-    auto v = floats(k.size(), 3), q_norm = floats(c.head_dim, 2), k_norm = floats(c.head_dim, 2);
+    auto v = floats(k.size(), 3);
+    const size_t of_heads = c.each_head ? std::max(c.n_heads, c.n_kv_heads) : 1;
+    const auto q_norm = floats(of_heads * c.head_dim, 2), k_norm = floats(q_norm.size(), 2), q_bias = floats(q_norm.size(), 2), k_bias = floats(q_norm.size(), 2);
     std::vector<float> cos(rows * half), sin(cos.size());
     for (size_t i = 0; i < cos.size(); ++i) {
       const double angle = floats(1, 100)[0];
@@ -56,18 +70,25 @@ class CudaAppendKv : public GpuTest {
     batch.cos = gpu.in(cos);
     batch.sin = gpu.in(sin);
     gpu.table->append_kv({batch, cache.out(gpu), gpu.out(q), gpu.out(k), gpu.in(v), c.q_norm ? gpu.in(q_norm) : nullptr,
-                          c.k_norm ? gpu.in(k_norm) : nullptr, 1e-5f, c.n_heads, c.rope_dim, TestCache::layer}, *gpu.stream);
+                          c.k_norm ? gpu.in(k_norm) : nullptr, 1e-5f, c.n_heads, c.rope_dim, TestCache::layer, c.bias ? gpu.in(q_bias) : nullptr,
+                          c.bias ? gpu.in(k_bias) : nullptr, c.unit, c.centered, c.each_head, c.norm_last, c.clip, 16, c.query_factor, 0.5f}, *gpu.stream);
     gpu.finish();
-    const auto compare = [&](const std::vector<float>& got, const std::vector<float>& before, uint32_t heads, const float* norm) {
+    const auto compare = [&](const std::vector<float>& got, const std::vector<float>& before, uint32_t heads, const float* norm, const float* bias) {
       for (uint32_t i = 0; i < rows * heads; ++i) {
         double size;
-        const auto y = plainly(&before[size_t{i} * c.head_dim], c, norm, cos.data() + i / heads * half, sin.data() + i / heads * half, &size);
+        const size_t of_head = c.each_head ? size_t{i} % heads * c.head_dim : 0;
+        auto y = plainly(&before[size_t{i} * c.head_dim], c, norm ? norm + of_head : nullptr, bias ? bias + of_head : nullptr,
+                         cos.data() + i / heads * half, sin.data() + i / heads * half, &size);
+        const double factor = &got == &q ? 1 + c.query_factor * std::log1p(std::floor((cache.rows[i / heads].position + 0.5) / 16)) : 1;
+        for (double& d : y) d *= factor;
+        size *= factor;
         // some ten roundings of 2^-24 each; the sum of squares' errors are divided by its length
         for (uint32_t d = 0; d < c.head_dim; ++d) ASSERT_NEAR(got[size_t{i} * c.head_dim + d], y[d], 1e-6 * size) << i << ' ' << d;
       }
     };
-    compare(q, q_before, c.n_heads, c.q_norm ? q_norm.data() : nullptr);
-    compare(k, k_before, c.n_kv_heads, c.k_norm ? k_norm.data() : nullptr);
+    compare(q, q_before, c.n_heads, c.q_norm ? q_norm.data() : nullptr, c.bias ? q_bias.data() : nullptr);
+    compare(k, k_before, c.n_kv_heads, c.k_norm ? k_norm.data() : nullptr, c.bias ? k_bias.data() : nullptr);
+    for (float& x : v) x = c.clip > 0 ? std::clamp(x, -c.clip, c.clip) : x;
     c.int8 ? check_bytes(cache, k, v) : check_cache(cache, k, v);
   }
 
@@ -130,6 +151,21 @@ TEST_F(CudaAppendKv, RotatesAndStores) {
   check({6, 4, 7, 1, 16, true, true});
   check({34, 0, 1, 1, 16, false, false});
   check({2, 2, 71, 1, 16, false, false});
+}
+
+TEST_F(CudaAppendKv, NormsAndScalesInEveryWay) {
+  const Case plain{80, 32, 4, 2, 16, true, true};
+  Case c = plain;
+  c.centered = true, check(c);
+  c.bias = true, check(c);
+  c.each_head = true, check(c);
+  c.norm_last = true, check(c);
+  c = plain;
+  c.q_norm = c.k_norm = false, c.unit = true, check(c);
+  c.norm_last = true, c.int8 = true, check(c);
+  c = plain;
+  c.clip = 0.7f, check(c);
+  c.query_factor = 0.3f, check(c);
 }
 
 TEST_F(CudaAppendKv, StoresBytes) {

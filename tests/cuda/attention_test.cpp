@@ -12,6 +12,9 @@ struct Case {
   uint32_t window = 0, n_positions = 0;   // 0: as many as needed
   uint32_t n_processors = 64;             // 0: those of the GPU
   bool int8 = false;
+  uint32_t chunk = 0;
+  float softcap = 0;
+  bool alibi = false, sinks = false;
 };
 
 class CudaAttention : public GpuTest {
@@ -19,6 +22,13 @@ class CudaAttention : public GpuTest {
   std::mt19937 random{test::seed(17)};
   double largest = 0;  // error over tolerance, of everything checked
   uint32_t cases = 0;
+
+  static float slope_of(uint32_t head) { return std::exp2(-1 - static_cast<float>(head) / 2); }
+  static float sink_of(uint32_t head) { return 4 - static_cast<float>(head % 5); }
+  static uint32_t first_seen(const Case& c, uint32_t position) {
+    const uint32_t first = c.window && position >= c.window ? position - c.window + 1 : 0;
+    return c.chunk ? std::max(first, position / c.chunk * c.chunk) : first;
+  }
 
   float half_rounded(float size) {
     return kernels::float_from_half(kernels::half_from_float(std::uniform_real_distribution<float>(-size, size)(random)));
@@ -80,18 +90,22 @@ class CudaAttention : public GpuTest {
   // Of int8 values those weights are lost that with their scale are below 2^-25 of the largest with its: so much of a value of 127.
   // One head of one row. Weights are rounded to float16, 2^-11 of each, above and below the line: twice that of the mean |v|. Those below
   // 2^-14 of the largest are multiples of 2^-24. The rest is float32.
-  void compare(const Case& c, const Stored& stored, const float* q, const float* out, uint32_t position, uint32_t kv_head, float scale) {
-    const uint32_t first = c.window && position >= c.window ? position - c.window + 1 : 0;
+  void compare(const Case& c, const Stored& stored, const float* q, const float* out, uint32_t position, uint32_t head, float scale) {
+    const uint32_t first = first_seen(c, position), kv_head = head / c.group;
     const auto at = [&](uint32_t p) { return (size_t{p} * c.n_kv_heads + kv_head) * c.head_dim; };
     std::vector<double> weight;
     double largest_score = -1e300, total = 0;
     for (uint32_t p = first; p <= position; ++p) {
       double score = 0;
       for (uint32_t d = 0; d < c.head_dim; ++d) score += double(q[d]) * stored.k[at(p) + d];
-      weight.push_back(score * scale);
+      score *= scale;
+      if (c.softcap != 0) score = c.softcap * std::tanh(score / c.softcap);
+      if (c.alibi) score -= double{slope_of(head)} * (position - p);
+      weight.push_back(score);
       largest_score = std::max(largest_score, weight.back());
     }
     for (double& w : weight) total += w = std::exp(w - largest_score);
+    if (c.sinks) total += std::exp(sink_of(head) - largest_score);
     double lost = 0;
     for (uint32_t p = first; c.int8 && p <= position; ++p)
       for (uint32_t d = 0; d < c.head_dim; ++d) lost = std::max(lost, weight[p - first] * std::fabs(stored.v[at(p) + d]) / total * 0x1p-24);
@@ -130,14 +144,14 @@ class CudaAttention : public GpuTest {
       for (uint32_t r = 0; r < c.sequences[i].n_rows; ++r, ++row)
         for (uint32_t head = 0; head < n_heads; ++head) {
           const size_t from = (size_t{row} * n_heads + head) * c.head_dim;
-          compare(c, stored[i], &q[from], &out[from], cache.rows[row].position, head / c.group, scale);
+          compare(c, stored[i], &q[from], &out[from], cache.rows[row].position, head, scale);
           if (HasFatalFailure()) return;
         }
   }
 
   // Pages before all that the sequence's first row sees may be anybody's, or none.
   void forget(TestCache& cache, const Case& c, const Row& row) {
-    const uint32_t first = c.window && row.position >= c.window ? row.position - c.window + 1 : 0;
+    const uint32_t first = first_seen(c, row.position);
     for (uint32_t page = 0; page < first / c.page_tokens; ++page) cache.pages[row.first_page + page] = 0x7fffffff;
   }
 
@@ -145,7 +159,8 @@ class CudaAttention : public GpuTest {
     const uint32_t n_heads = c.n_kv_heads * c.group;
     gpu.pretend(c.n_processors);
     const auto tiles = tiles_of(c);
-    std::vector<float> outs[2];
+    std::vector<float> outs[2], slopes, sinks;
+    for (uint32_t head = 0; head < n_heads; ++head) slopes.push_back(slope_of(head)), sinks.push_back(sink_of(head));
     for (const uint8_t poison : {0xff, 0x11}) {
       Batch batch = cache.batch(gpu);
       batch.tiles = gpu.in(tiles);
@@ -161,7 +176,8 @@ class CudaAttention : public GpuTest {
       auto& out = outs[poison == 0x11];
       out.assign(q.size(), NAN);
       gpu.table->attention({batch, cache.in(gpu), gpu.in(q), gpu.out(out), n_heads, TestCache::layer, c.window, scale,
-                            {gpu.out(workspace), workspace.size()}}, *gpu.stream);
+                            {gpu.out(workspace), workspace.size()}, c.chunk, c.softcap, c.alibi ? gpu.in(slopes) : nullptr,
+                            c.sinks ? gpu.in(sinks) : nullptr}, *gpu.stream);
       gpu.finish();
     }
     EXPECT_EQ(memcmp(outs[0].data(), outs[1].data(), q.size() * 4), 0) << "two runs differ";
@@ -222,6 +238,22 @@ TEST_F(CudaAttention, SeesOnlyTheWindow) {
     check({64, 1, 4, 32, {{0, 20}, {290, 30}}, window, 0, 1});
     check({64, 1, 4, 32, {{0, 20}, {290, 30}}, window, 4096, 1000});
   }
+}
+
+// Capped scores, slopes, sinks and chunks: each alone and all together, split and whole, of both kinds of cache.
+TEST_F(CudaAttention, BendsScores) {
+  const std::vector<Sequence> sequences = {{0, 20}, {100, 33}, {271, 1}, {255, 5}};
+  for (const uint32_t n_processors : {1u, 1000u})
+    for (const bool int8 : {false, true})
+      for (const int option : {0, 1, 2, 3, 4}) {
+        SCOPED_TRACE(option);
+        Case c{option % 2 ? 64u : 256u, 1, 5, 32, sequences, 0, 4096, n_processors, int8};
+        c.softcap = option == 0 || option == 4 ? 1.5f : 0;
+        c.alibi = option == 1 || option == 4;
+        c.sinks = option == 2 || option == 4;
+        c.chunk = option == 3 || option == 4 ? 48 : 0;
+        check(c);
+      }
 }
 
 // As Llama-3-8B's: too much for the emulator.

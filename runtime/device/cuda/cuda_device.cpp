@@ -41,16 +41,23 @@ CudaBatch::CudaBatch(const CudaLimits& limits, const BatchSize& size, base::Aren
       rows(arena.take<cuda::Row>(size.rows)),
       tiles(arena.take<cuda::Tile>(size.tiles)),
       logit_rows(arena.take<uint32_t>(size.rows)),
-      cos(arena.take<float>(uint64_t{size.rows} * (limits.rope_dim / 2))),
-      sin(arena.take<float>(uint64_t{size.rows} * (limits.rope_dim / 2))),
-      pages(arena.take<uint32_t>(uint64_t{size.sequences} * limits.pages_per_session)),
-      bytes(arena.used()) {}
+      ropes{} {
+  for (uint32_t i = 0; i < limits.n_ropes; ++i) {
+    const uint64_t angles = uint64_t{size.rows} * limits.rope_pairs[i];
+    ropes[i].cos = arena.take<float>(angles);
+    ropes[i].sin = arena.take<float>(angles);
+  }
+  pages = arena.take<uint32_t>(uint64_t{size.sequences} * limits.pages_per_session);
+  bytes = arena.used();
+}
 
 CudaResults::CudaResults(const CudaLimits& limits, base::Arena& arena)
     : best(arena.take<int32_t>(limits.max_logits)), candidates(arena.take<Candidate>(uint64_t{limits.max_logits} * cuda::candidates_max)) {}
 
 CudaLayout::CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena)
-    : workspace(take_workspace(gpu, limits, arena)), batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena) {}
+    : workspace(take_workspace(gpu, limits, arena)), batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena),
+      alibi_slopes(limits.alibi_slopes.empty() ? nullptr : arena.take<float>(limits.alibi_slopes.size())),
+      prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
 CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
     : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
@@ -66,7 +73,9 @@ CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memor
       host_memory_(gpu, measure<CudaHostLayout>(limits), GpuMemory::host),
       own_(place<CudaLayout>(memory_.data(), gpu, limits)),
       host_(place<CudaHostLayout>(host_memory_.data(), limits)),
-      graphs_(memory) {}
+      graphs_(memory) {
+  if (!limits.alibi_slopes.empty()) table_.copy_in(&stream_, own_.alibi_slopes, limits.alibi_slopes.data(), limits.alibi_slopes.size_bytes());
+}
 
 CudaDevice::~CudaDevice() {
   cuda::Failure ignored;
@@ -76,7 +85,8 @@ CudaDevice::~CudaDevice() {
 
 void CudaDevice::lay_out(const BatchSize& size) {
   const auto b = place<CudaBatch>(own_.batch, limits_, size);
-  view_ = {b.tokens, b.rows, b.cos, b.sin, b.tiles, b.pages, size.rows, size.tiles, 0};
+  view_ = {b.tokens, b.rows, nullptr, nullptr, b.tiles, b.pages, size.rows, size.tiles, 0};
+  std::copy(std::begin(b.ropes), std::end(b.ropes), turns_);
   logit_rows_ = b.logit_rows;
 }
 
@@ -103,9 +113,11 @@ void CudaDevice::begin(const Batch& batch) {
   write_rows(batch, to);
   std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
   std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), to.logit_rows);
-  const uint64_t angles = uint64_t{size.rows} * (limits_.rope_dim / 2);
-  std::copy_n(batch.ropes[0].cos, angles, to.cos);
-  std::copy_n(batch.ropes[0].sin, angles, to.sin);
+  for (uint32_t i = 0; i < limits_.n_ropes; ++i) {
+    const uint64_t angles = uint64_t{size.rows} * limits_.rope_pairs[i];
+    std::copy_n(batch.ropes[i].cos, angles, to.ropes[i].cos);
+    std::copy_n(batch.ropes[i].sin, angles, to.ropes[i].sin);
+  }
   table_.copy_in(&stream_, own_.batch, host_.batch, to.bytes);
   written_ = true;
 }
@@ -114,11 +126,33 @@ void CudaDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({t
 void CudaDevice::upload(const float* host, uint64_t count, float* x) { table_.copy_in(&stream_, x, host, count * sizeof(float)); }
 
 void CudaDevice::prepare(const Input& input, uint32_t rows) {
-  input_ = {input.x, input.norm ? input.norm->weight : nullptr, input.up, input.norm ? input.norm->eps : 0};
+  wanted_ = input;
+  made_ = false;
   rows_ = rows;
 }
 
+// Products take RMS norms and silu(x) * up along; whatever else they are to read is written first.
+void CudaDevice::make_input(uint32_t k) {
+  if (made_) return;
+  made_ = true;
+  const Norm* n = wanted_.norm;
+  const bool own_norm = n && (n->kind != kernels::NormKind::rms || n->bias || !n->weight);
+  const bool own_activation = wanted_.activated && (wanted_.activation != kernels::Activation::silu || !wanted_.up);
+  input_ = {wanted_.x, n ? n->weight : nullptr, wanted_.up, n ? n->eps : 0};
+  if (own_norm) norm(wanted_.x, *n, own_.prepared, rows_, k);
+  if (own_activation)
+    table_.activate({.act = wanted_.activation,
+                     .gate = wanted_.up ? wanted_.x : nullptr,
+                     .up = wanted_.up ? wanted_.up : wanted_.x,
+                     .out = own_.prepared,
+                     .count = uint64_t{rows_} * k,
+                     .xielu = wanted_.act_params},
+                    stream_);
+  if (own_norm || own_activation) input_ = {.x = own_.prepared, .norm = nullptr, .up = nullptr, .eps = 0};
+}
+
 void CudaDevice::matmul(std::span<const Product> products, bool accumulate) {
+  make_input(products[0].w->k);
   cuda::MatmulArgs args{};
   for (const Product& p : products) args.products[args.n_products++] = {*p.w, p.bias, p.y};
   args.rows = rows_;
@@ -143,22 +177,72 @@ cuda::KvCache kv_of(const KvCache& kv) {
 }  // namespace
 
 void CudaDevice::append_kv(const KvCache& kv, const Heads& h) {
-  table_.append_kv({.batch = view_,
+  using kernels::Span;
+  const bool all = h.norms.any && h.norms.span == Span::all, in_kernel = h.norms.any && !all;
+  if (all) {  // of all heads at once: rows' norms as any other; the model was refused if it is behind the rotation
+    norm(h.q, h.norms.q, h.q, view_.n_rows, h.n_heads * kv.key_dim);
+    norm(h.k, h.norms.k, h.k, view_.n_rows, kv.n_kv_heads * kv.key_dim);
+  }
+  cuda::Batch batch = view_;
+  const uint32_t rope = h.rope < 0 ? 0 : static_cast<uint32_t>(h.rope);
+  batch.cos = turns_[rope].cos;
+  batch.sin = turns_[rope].sin;
+  table_.append_kv({.batch = batch,
                     .kv = kv_of(kv),
                     .q = h.q,
                     .k = h.k,
                     .v = h.v,
-                    .q_norm = h.norms.q.weight,
-                    .k_norm = h.norms.k.weight,
+                    .q_norm = in_kernel ? h.norms.q.weight : nullptr,
+                    .k_norm = in_kernel ? h.norms.k.weight : nullptr,
                     .eps = h.norms.q.eps,
                     .n_heads = h.n_heads,
-                    .rope_dim = limits_.rope_dim,
-                    .layer = 0},
+                    .rope_dim = h.rope < 0 ? 0 : 2 * limits_.rope_pairs[rope],
+                    .layer = 0,
+                    .q_bias = in_kernel ? h.norms.q.bias : nullptr,
+                    .k_bias = in_kernel ? h.norms.k.bias : nullptr,
+                    .unit = in_kernel && h.norms.span == Span::unit,
+                    .centered = h.norms.q.kind == kernels::NormKind::layer,
+                    .each_head = h.norms.span == Span::each_head,
+                    .norm_last = h.norms.after_rope,
+                    .clip = h.clip,
+                    .query_floor = h.query_scale.floor,
+                    .query_factor = h.query_scale.factor,
+                    .query_offset = h.query_scale.offset},
                    stream_);
 }
 
 void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
-  table_.attention({view_, kv_of(kv), q, out, shape.n_heads, 0, shape.window, shape.scale, own_.workspace}, stream_);
+  table_.attention({.batch = view_,
+                    .kv = kv_of(kv),
+                    .q = q,
+                    .out = out,
+                    .n_heads = shape.n_heads,
+                    .layer = 0,
+                    .window = shape.window,
+                    .scale = shape.scale,
+                    .workspace = own_.workspace,
+                    .chunk = shape.chunk,
+                    .softcap = shape.softcap,
+                    .alibi_slopes = shape.alibi_slopes ? own_.alibi_slopes : nullptr,
+                    .sinks = shape.sinks},
+                   stream_);
+}
+
+void CudaDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) {
+  table_.norm({.x = x, .weight = norm.weight, .bias = norm.bias, .y = y, .rows = rows, .n = n, .eps = norm.eps, .centered = norm.kind == kernels::NormKind::layer},
+              stream_);
+}
+
+void CudaDevice::change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor) {
+  table_.elementwise({.kind = kind, .x = x, .y = y, .out = out, .count = count, .factor = factor}, stream_);
+}
+void CudaDevice::scale(float* x, uint64_t count, float factor) { change(kernels::Elementwise::scale, x, nullptr, x, count, factor); }
+void CudaDevice::add(float* y, const float* x, uint64_t count, float factor) { change(kernels::Elementwise::add_scaled, y, x, y, count, factor); }
+void CudaDevice::gate(float* x, const float* gate, uint64_t count) { change(kernels::Elementwise::gate, x, gate, x, count, 0); }
+void CudaDevice::softcap(float* x, uint64_t count, float cap) { change(kernels::Elementwise::softcap, x, nullptr, x, count, cap); }
+
+void CudaDevice::add_positions(const kernels::Matrix& table, uint32_t offset, float* x) {
+  table_.add_positions({.table = table, .batch = view_, .offset = offset, .x = x}, stream_);
 }
 
 void CudaDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory_resource>
+#include <span>
 #include <unordered_map>
 
 #include "base/memory.h"
@@ -13,7 +14,10 @@ namespace gptq::device {
 
 struct CudaLimits {
   cuda::Shape shape;
-  uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab, rope_dim;
+  uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab;
+  uint32_t n_ropes = 0, rope_pairs[8] = {};
+  std::span<const float> alibi_slopes = {};
+  bool prepares = false;  // some inputs are made for products by kernels of their own
 };
 
 struct BatchSize {
@@ -28,8 +32,9 @@ struct CudaBatch {
   cuda::Row* rows;       // [rows]
   cuda::Tile* tiles;     // [tiles]
   uint32_t* logit_rows;  // [rows]
-  float* cos;            // [rows][rope_dim/2]
-  float* sin;
+  struct Turns {
+    float *cos, *sin;    // [rows][pairs]
+  } ropes[8];
   uint32_t* pages;       // [sequences][pages_per_session]
   uint64_t bytes;
 };
@@ -47,6 +52,8 @@ struct CudaLayout {
   cuda::Workspace workspace;  // first: aligned as the whole is
   std::byte* batch;
   CudaResults results;
+  float* alibi_slopes;  // [n_heads] or NULL
+  float* prepared;      // [rows][k]: what products read that is not x, its RMS norm or silu(x) * up
 };
 struct CudaHostLayout {
   CudaHostLayout(const CudaLimits& limits, base::Arena& arena);
@@ -73,6 +80,12 @@ class CudaDevice final : public Device {
   const float* download(const float* y, uint64_t count) override;
   const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n) override;
   const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) override;
+  void norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) override;
+  void scale(float* x, uint64_t count, float factor) override;
+  void add(float* y, const float* x, uint64_t count, float factor) override;
+  void gate(float* x, const float* gate, uint64_t count) override;
+  void softcap(float* x, uint64_t count, float cap) override;
+  void add_positions(const kernels::Matrix& table, uint32_t offset, float* x) override;
   bool finish(uint32_t wait_us) override;
   bool replay(uint32_t key) override;
 
@@ -82,6 +95,8 @@ class CudaDevice final : public Device {
  private:
   void lay_out(const BatchSize& size);
   void write_rows(const Batch& batch, const CudaBatch& to);
+  void make_input(uint32_t k);
+  void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
 
   const Gpu& gpu_;
   const cuda::Backend& table_;
@@ -92,7 +107,10 @@ class CudaDevice final : public Device {
   const CudaHostLayout host_;
   cuda::Batch view_{};          // of the batch in own_
   const uint32_t* logit_rows_ = nullptr;
-  cuda::Input input_{};
+  CudaBatch::Turns turns_[8] = {};
+  Input wanted_{};              // what prepare() was given
+  cuda::Input input_{};         // what products read
+  bool made_ = false;           // the one is the other
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
