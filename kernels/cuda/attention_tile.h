@@ -321,7 +321,8 @@ struct Blocks {  // begin, begin + stride, ... before end
 // While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
 // when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
 template <class Form, bool held, uint32_t dims, class PutQueries>
-GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks, PutQueries put_queries) {
+GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks,
+                      PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
   constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 4, value_part = ahead ? chunks * 4 : 8;
   const bool any = blocks.begin < blocks.end;

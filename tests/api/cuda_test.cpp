@@ -107,7 +107,8 @@ TEST_F(Cuda, FamiliesAreThoseOfTheCpuOrRefusedByName) {
       gptq_model* model = nullptr;
       const auto params = on_gpu();
       EXPECT_EQ(gptq_model_load(runtime.get(), path.data(), path.size(), &params, &model, &error), GPTQ_E_UNSUPPORTED) << name;
-      EXPECT_NE(std::string_view(error.message).find(std::string("on a GPU a model with ") + lack), std::string_view::npos) << name << ": " << error.message;
+      EXPECT_NE(std::string_view(error.message).find(std::string("on a GPU a model with ") + lack), std::string_view::npos)
+          << name << ": " << error.message;
       EXPECT_EQ(gptq_model_load(runtime.get(), path.data(), path.size(), nullptr, &model, &error), GPTQ_OK) << "on the CPU it works";
       gptq_model_release(model);
       ++refused;

@@ -58,7 +58,8 @@ class CudaAppendKv : public GpuTest {
     auto q = floats(size_t{rows} * c.n_heads * c.head_dim, 3), k = floats(size_t{rows} * c.n_kv_heads * c.head_dim, 3);
     auto v = floats(k.size(), 3);
     const size_t of_heads = c.each_head ? std::max(c.n_heads, c.n_kv_heads) : 1;
-    const auto q_norm = floats(of_heads * c.head_dim, 2), k_norm = floats(q_norm.size(), 2), q_bias = floats(q_norm.size(), 2), k_bias = floats(q_norm.size(), 2);
+    const auto q_norm = floats(of_heads * c.head_dim, 2), k_norm = floats(q_norm.size(), 2);
+    const auto q_bias = floats(q_norm.size(), 2), k_bias = floats(q_norm.size(), 2);
     std::vector<float> cos(rows * half), sin(cos.size());
     for (size_t i = 0; i < cos.size(); ++i) {
       const double angle = floats(1, 100)[0];

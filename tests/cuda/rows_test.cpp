@@ -59,14 +59,15 @@ TEST_F(CudaRows, Activations) {
   gate[0] = NAN, gate[1] = 0, gate[2] = 90, gate[3] = -90, gate[4] = 1e-4f;
   const std::vector<float> alphas = {0.8f, -0.3f, 0.5f, -1e-6f};
   const auto softplus = [](double x) { return std::log1p(std::exp(x)); };
-  for (const Activation act : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::relu2, Activation::swiglu_clamped, Activation::xielu})
+  for (const Activation act : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::relu2,
+                               Activation::swiglu_clamped, Activation::xielu})
     for (const bool gated : {true, false}) {
       if ((act == Activation::swiglu_clamped && !gated) || (act == Activation::xielu && gated)) continue;
       SCOPED_TRACE(testing::Message() << static_cast<int>(act) << ' ' << gated);
       std::vector<float> out(count, 7), expected(count);
       const auto& only = gate;
-      gpu.table->activate({.act = act, .gate = gated ? gpu.in(gate) : nullptr, .up = gated ? gpu.in(up) : gpu.in(only), .out = gpu.out(out), .count = count,
-                           .xielu = gpu.in(alphas)}, *gpu.stream);
+      gpu.table->activate({.act = act, .gate = gated ? gpu.in(gate) : nullptr, .up = gated ? gpu.in(up) : gpu.in(only), .out = gpu.out(out),
+                           .count = count, .xielu = gpu.in(alphas)}, *gpu.stream);
       gpu.finish();
       for (uint32_t i = 0; i < count; ++i) {
         const double x = gate[i], u = up[i];
@@ -79,7 +80,8 @@ TEST_F(CudaRows, Activations) {
           case Activation::relu2: y = x < 0 ? 0 : x * x; break;
           case Activation::swiglu_clamped: y = std::fmin(x, 7) / (1 + std::exp(-1.702 * std::fmin(x, 7))); break;
           case Activation::xielu:
-            y = double{alphas[2]} * x + (x > 0 ? softplus(alphas[0]) * x * x : (alphas[2] + softplus(alphas[1])) * (std::expm1(std::fmin(x, double{alphas[3]})) - x));
+            y = x > 0 ? softplus(alphas[0]) * x * x : (alphas[2] + softplus(alphas[1])) * (std::expm1(std::fmin(x, double{alphas[3]})) - x);
+            y += double{alphas[2]} * x;
             break;
         }
         if (gated) y *= act == Activation::swiglu_clamped ? std::clamp(u, -7.0, 7.0) + 1 : u;
@@ -115,7 +117,7 @@ TEST_F(CudaRows, NumberByNumber) {
 
 // Positions past the table's end take its last row.
 TEST_F(CudaRows, LearnedPositions) {
-  for (const kernels::MatrixShape& shape : {kernels::MatrixShape{kernels::Kind::f16, 21, 63}, kernels::MatrixShape{kernels::Kind::q4, 37, 1100, 64, true}}) {
+  for (const kernels::MatrixShape& shape : {kernels::MatrixShape{kernels::Kind::f16, 21, 63}, {kernels::Kind::q4, 37, 1100, 64, true}}) {
     const kernels::TestMatrix m(shape, random);
     const std::vector<Row> rows = {{0, 0}, {7, 0}, {shape.n - 1, 0}};
     const auto before = floats(rows.size() * shape.k, -1, 1);
@@ -127,7 +129,8 @@ TEST_F(CudaRows, LearnedPositions) {
     gpu.finish();
     for (uint32_t r = 0; r < 3; ++r)
       for (uint32_t i = 0; i < shape.k; ++i)
-        ASSERT_EQ(x[r * shape.k + i], before[r * shape.k + i] + kernels::weight_at(m.w, std::min(rows[r].position + 2, shape.n - 1), i)) << r << ' ' << i;
+        ASSERT_EQ(x[r * shape.k + i], before[r * shape.k + i] + kernels::weight_at(m.w, std::min(rows[r].position + 2, shape.n - 1), i))
+            << r << ' ' << i;
   }
 }
 

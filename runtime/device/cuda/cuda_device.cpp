@@ -74,7 +74,8 @@ CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memor
       own_(place<CudaLayout>(memory_.data(), gpu, limits)),
       host_(place<CudaHostLayout>(host_memory_.data(), limits)),
       graphs_(memory) {
-  if (!limits.alibi_slopes.empty()) table_.copy_in(&stream_, own_.alibi_slopes, limits.alibi_slopes.data(), limits.alibi_slopes.size_bytes());
+  const std::span<const float> slopes = limits.alibi_slopes;
+  if (!slopes.empty()) table_.copy_in(&stream_, own_.alibi_slopes, slopes.data(), slopes.size_bytes());
 }
 
 CudaDevice::~CudaDevice() {
@@ -229,7 +230,14 @@ void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const 
 }
 
 void CudaDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) {
-  table_.norm({.x = x, .weight = norm.weight, .bias = norm.bias, .y = y, .rows = rows, .n = n, .eps = norm.eps, .centered = norm.kind == kernels::NormKind::layer},
+  table_.norm({.x = x,
+               .weight = norm.weight,
+               .bias = norm.bias,
+               .y = y,
+               .rows = rows,
+               .n = n,
+               .eps = norm.eps,
+               .centered = norm.kind == kernels::NormKind::layer},
               stream_);
 }
 
