@@ -74,14 +74,14 @@ GPTQ_DEVICE void merge_warps(Sums<dims>& s, Four* memory) {
 }
 
 // n8 tile first + j of the dimensions is out[j].
-template <uint32_t dims>
+template <bool bends, uint32_t dims>
 GPTQ_DEVICE void write_out(const AttentionArgs& a, const Pairs& pairs, const Sums<dims>& s, uint32_t first) {
 #pragma unroll
   for (uint32_t r = 0; r < 2; ++r) {
     if (lane_index() / 4 + 8 * r >= pairs.count) continue;
     float* out = a.out + uint64_t{pairs.head[r]} * a.kv.head_dim;
     float total = s.total[r];
-    if (a.sinks) total += exp2_of(a.sinks[pairs.head[r] % a.n_heads] * log2_e - base_of(s.max[r]));
+    if (bends && a.sinks) total += exp2_of(a.sinks[pairs.head[r] % a.n_heads] * log2_e - base_of(s.max[r]));
     const float inverse = 1.0f / total;
 #pragma unroll
     for (uint32_t j = 0; j < dims / 8; ++j) {
@@ -105,12 +105,12 @@ GPTQ_DEVICE void write_partial(Two* out, const Pairs& pairs, const Sums<dims>& s
 }
 
 // Block (split, KV head, tile).
-template <class Form, uint32_t dims>
+template <class Form, uint32_t dims, bool bends>
 GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   const AttentionArgs& a = l.a;
   const Tile tile = a.batch.tiles[block_z()];
   if (is_empty(a, tile)) return;
-  const Pairs pairs = pairs_of(a, tile, block_y());
+  const Pairs pairs = pairs_of<bends>(a, tile, block_y());
   const uint32_t split_blocks = l.split_positions / block_positions, first = block_x() * split_blocks;
   const uint32_t begin = larger(first, pairs.first_block), end = smaller(first + split_blocks, pairs.last_block + 1);
   if (begin >= end) return;
@@ -118,7 +118,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
   clear(s);
-  walk<Form, false>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
+  walk<Form, false, bends>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, [&] {
     for (uint32_t i = warp_index(); i < dims / 16; i += warps) put_query(query, a, pairs, i);
     sync_block();
   });
@@ -127,7 +127,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   merge_warps(s, reinterpret_cast<Four*>(shared_memory()));
   if (warp_index() > 0) return;
   if (l.splits > 1) write_partial(partial_at(l, dims, block_z(), block_y(), block_x()), pairs, s);
-  else write_out(a, pairs, s, 0);
+  else write_out<bends>(a, pairs, s, 0);
 }
 
 // Block (8 dimensions, KV head, tile): warps take turns by splits.
@@ -136,7 +136,7 @@ GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
   const AttentionArgs& a = l.a;
   const Tile tile = a.batch.tiles[block_z()];
   if (is_empty(a, tile)) return;
-  const Pairs pairs = pairs_of(a, tile, block_y());
+  const Pairs pairs = pairs_of<true>(a, tile, block_y());
   const uint32_t split_blocks = l.split_positions / block_positions, dims = padded(a.kv.head_dim);
   Sums<8> s;
   clear(s);
@@ -155,28 +155,28 @@ GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
   }
   let_next_begin();
   merge_warps(s, reinterpret_cast<Four*>(shared_memory()));
-  if (warp_index() == 0) write_out(a, pairs, s, block_x());
+  if (warp_index() == 0) write_out<true>(a, pairs, s, block_x());
 }
 
 // Block (4 tiles, KV head), the last tiles first: they have the most positions.
-template <class Form, uint32_t dims>
+template <class Form, uint32_t dims, bool bends>
 GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   const uint32_t index = (grid_x() - 1 - block_x()) * warps + warp_index();
   if (index >= a.batch.n_tiles) return;
   const Tile tile = a.batch.tiles[index];
   if (is_empty(a, tile)) return;
-  const Pairs pairs = pairs_of(a, tile, block_y());
+  const Pairs pairs = pairs_of<bends>(a, tile, block_y());
   wait_for_previous();
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
   Sums<dims> s;
   clear(s);
-  walk<Form, dims <= 128>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
+  walk<Form, dims <= 128, bends>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, [&] {
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, pairs, i);
     sync_warp();
   });
   let_next_begin();
   reduce(s);
-  write_out(a, pairs, s, 0);
+  write_out<bends>(a, pairs, s, 0);
 }
 
 // Tiles by themselves where there are enough of them to fill the processors, and they are mostly full: prompts, not single tokens of
@@ -193,14 +193,21 @@ Launch with_splits(const AttentionArgs& a, uint32_t n_processors) {
   return {a, (units + units_each - 1) / units_each, units_each * split_unit};
 }
 
-template <class Form, uint32_t dims>
-void run(const AttentionArgs& a, Stream& stream) {
+template <class Form, uint32_t dims, bool bends>
+void run_bent(const AttentionArgs& a, Stream& stream) {
   const uint32_t heads = a.kv.n_kv_heads, tiles = a.batch.n_tiles;
   if (takes_whole(a, stream.n_processors))
-    return stream.launch(whole_kernel<Form, dims>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims)}, a);
+    return stream.launch(whole_kernel<Form, dims, bends>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims)}, a);
   const Launch l = with_splits(a, stream.n_processors);
-  stream.launch(split_kernel<Form, dims>, {l.splits, heads, tiles, threads, 2 * sums_bytes(dims)}, l);
+  stream.launch(split_kernel<Form, dims, bends>, {l.splits, heads, tiles, threads, 2 * sums_bytes(dims)}, l);
   if (l.splits > 1) stream.launch(merge_kernel, {(a.kv.head_dim + 7) / 8, heads, tiles, threads, 2 * sums_bytes(8)}, l);
+}
+
+// Capped scores, slopes, sinks and chunks have kernels of their own: they take registers that the others need.
+template <class Form, uint32_t dims>
+void run(const AttentionArgs& a, Stream& stream) {
+  const bool bends = a.softcap != 0 || a.alibi_slopes || a.sinks || a.chunk;
+  bends ? run_bent<Form, dims, true>(a, stream) : run_bent<Form, dims, false>(a, stream);
 }
 
 template <class Form>

@@ -31,6 +31,7 @@ struct Pairs {
 
 GPTQ_DEVICE bool is_empty(const AttentionArgs& a, const Tile& tile) { return tile.first_pair >= tile.n_rows * (a.n_heads / a.kv.n_kv_heads); }
 
+template <bool bends>
 GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv_head) {
   const uint32_t group = a.n_heads / a.kv.n_kv_heads;
   Pairs p;
@@ -43,7 +44,7 @@ GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv
     p.head[r] = row * a.n_heads + kv_head * group + pair % group;
     p.position[r] = a.batch.rows[row].position;
     p.first[r] = a.window && p.position[r] >= a.window ? p.position[r] - a.window + 1 : 0;
-    if (a.chunk) p.first[r] = larger(p.first[r], p.position[r] - p.position[r] % a.chunk);
+    if (bends && a.chunk) p.first[r] = larger(p.first[r], p.position[r] - p.position[r] % a.chunk);
     first = smaller(first, p.first[r]);
     p.last_position = larger(p.last_position, p.position[r]);
   }
@@ -255,11 +256,10 @@ GPTQ_DEVICE float total_of(uint32_t, float a, float b, const Scales& s, uint32_t
 }
 
 // Scores become weights, float16, as P's fragment: position 4t + 2n + e is its column 2t + e (+ 8n), as it was in S.
-template <uint32_t dims, class BlockScales>
+template <bool bends, uint32_t dims, class BlockScales>
 GPTQ_DEVICE void weigh(uint32_t (&weights)[4], Sums<dims>& s, float (&scores)[2][4], const BlockScales& scales, const AttentionArgs& args,
                        const Pairs& pairs, uint32_t block) {
   const uint32_t position = block * block_positions + lane_index() % 4 * 4;
-  const bool bends = args.softcap != 0 || args.alibi_slopes;
   float by[2];
 #pragma unroll
   for (uint32_t r = 0; r < 2; ++r) {
@@ -320,7 +320,7 @@ struct Blocks {  // begin, begin + stride, ... before end
 
 // While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
 // when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
-template <class Form, bool held, uint32_t dims, class PutQueries>
+template <class Form, bool held, bool bends, uint32_t dims, class PutQueries>
 GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks,
                       PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
@@ -349,7 +349,7 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, con
     if (ahead) load_keys<Form>(keys, c, block_at(c, page, next), 0); else load_values<Form>(values, c, now, 0);
     if (!ahead) load_scales(scales, c, page_now, block);
     uint32_t weights[4];
-    weigh(weights, s, scores, scales, a, pairs, block);
+    weigh<bends>(weights, s, scores, scales, a, pairs, block);
 #pragma unroll
     for (uint32_t first = 0; first < chunks * 4; first += value_part) {
       if (first) load_values<Form>(values, c, now, first);
