@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The fixed 64 bytes at the start of a .gptq file, and XXH3-64 as the format uses it.
+// The fixed 64 bytes at the start of a .gptq file.
 #pragma once
-#include <xxhash.h>
-
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
+
+#include "format/hash.h"
 
 namespace gptq::format {
 
@@ -22,7 +24,6 @@ static_assert(sizeof(Header) == 64);
 constexpr char header_magic[9] = "GPTQMDL\n";
 constexpr uint64_t chunk_align = 64;
 
-inline uint64_t hash_bytes(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
-inline uint64_t hash_header(const Header& header) { return XXH3_64bits(&header, offsetof(Header, hash)); }
+inline uint64_t hash_header(const Header& header) { return hash_bytes({reinterpret_cast<const std::byte*>(&header), offsetof(Header, hash)}); }
 
 }  // namespace gptq::format

@@ -119,18 +119,17 @@ void check_hash(const fb::Chunk& chunk, uint64_t hash) {
 // Straight to its place, each piece hashed while the caches hold it; the padding is hashed behind.
 void read_stored(const base::Source& source, const fb::Chunk& chunk, std::span<std::byte> dst) {
   constexpr size_t piece_bytes = 256 << 10;
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
+  Hash hash;
   uint64_t at = chunk.offset();
   const auto read = [&](std::span<std::byte> piece) {
     source.read_at(at, piece);
-    XXH3_64bits_update(&state, piece.data(), piece.size());
+    hash.add(piece);
     at += piece.size();
   };
   for (; !dst.empty(); dst = dst.subspan(std::min(dst.size(), piece_bytes))) read(dst.first(std::min(dst.size(), piece_bytes)));
   std::byte padding[chunk_align];
   read(std::span(padding).first(base::round_up(at, chunk_align) - at));
-  check_hash(chunk, XXH3_64bits_digest(&state));
+  check_hash(chunk, hash.value());
 }
 
 // Exactly one frame of exactly this size, decoded in one pass: the window the frame asks for is never allocated.
