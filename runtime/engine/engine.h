@@ -70,6 +70,7 @@ class Engine {
     device::CpuScratch device;
     KvPages pages;
     Member* members;              // [max_sessions]
+    Session** singles;            // [max_sessions]: those that a batch takes one row of
     device::Sequence* sequences;  // [max_sessions]
     int32_t* tokens;              // [batch_tokens]
     uint32_t* logit_rows;         // [batch_tokens]

@@ -98,14 +98,29 @@ bool Engine::form_batch(uint32_t budget_us) {
   batch_us_ = 0;
   const uint32_t most = budget_us == GPTQ_BUDGET_UNLIMITED ? shape_.batch_tokens : layer_costs_.rows_within(budget_us, shape_.batch_tokens);
   const uint32_t n = static_cast<uint32_t>(sessions_.size());
-  for (const bool single : {true, false})
-    for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
-      Session& session = sessions_[(turn_ + i) % n];
-      if (single) share_prefix(session);
-      const uint32_t wanted = rows_wanted(session);
-      if (wanted && (wanted == 1) == single && !join(session, std::min(wanted, most - n_rows_)))
-        end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
-    }
+  uint32_t n_singles = 0;
+  for (uint32_t i = 0; i < n && n_singles < most; ++i) {
+    Session& session = sessions_[(turn_ + i) % n];
+    share_prefix(session);
+    if (rows_wanted(session) == 1) scratch_.singles[n_singles++] = &session;
+  }
+  // Those that begin on the same page side by side: attention reads what they share once.
+  const std::span<Session*> singles(scratch_.singles, n_singles);
+  for (auto first = singles.begin(); first != singles.end();) {
+    const auto begins_alike = [&](const Session* s) { return s->n_pages && (*first)->n_pages && s->pages[0] == (*first)->pages[0]; };
+    auto behind = std::next(first);
+    for (auto other = behind; other != singles.end(); ++other)
+      if (begins_alike(*other)) std::rotate(behind++, other, std::next(other));
+    first = behind;
+  }
+  const auto take = [&](Session& session, uint32_t rows) {
+    if (!join(session, rows)) end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
+  };
+  for (Session* session : singles) take(*session, 1);
+  for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
+    Session& session = sessions_[(turn_ + i) % n];
+    if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
+  }
   turn_ = (turn_ + 1) % n;
   return n_members_ > 0;
 }

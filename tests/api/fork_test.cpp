@@ -112,6 +112,43 @@ TEST_P(Fork, WhatOneDoesTheOtherDoesNotSee) {
   }
 }
 
+// Attention reads the blocks that forks share once for all of them: every one gives the bits it gives alone, with another beside that
+// shares less, and one that shares nothing.
+TEST_P(Fork, ManyReadWhatTheyShareTogether) {
+  const std::string name = name_of(GetParam());
+  constexpr std::string_view kinds[] = {"bloom-w4", "deepseek-v3-w4", "gemma2", "gpt-oss", "llama4", "mixtral-w4", "qwen3-next"};  // what attention tells apart
+  if (std::none_of(std::begin(kinds), std::end(kinds), [&](std::string_view kind) { return name.starts_with(kind); })) return;
+  constexpr uint32_t n = 5;
+  auto params_of = [](uint32_t sessions) {
+    auto p = params(sessions, 64);
+    p.ctx_tokens = 1024;
+    return p;
+  };
+  Tokens ids;
+  while (ids.size() < 700) ids.insert(ids.end(), prompt.ids.begin(), prompt.ids.end());
+  const auto own = [&](uint32_t i) { return Tokens(prompt.ids.begin() + i, prompt.ids.begin() + i + 3); };
+  const auto begin_of = [&](uint32_t i) { return with(i == n ? Tokens(ids.begin(), ids.begin() + 300) : ids, own(i)); };
+  for (const uint32_t threads : {1u, 2u}) {
+    Chain c(converted(GetParam()), params_of(n + 3), with_threads(threads));
+    std::vector<Session> sessions;
+    greedy(c.engine, c.session, ids, 1);
+    Session stranger(c.engine);
+    stranger.append(own(7));
+    for (uint32_t i = 0; i <= n; ++i) {
+      sessions.push_back(c.session.fork());
+      sessions.back().truncate(i == n ? 300 : static_cast<uint32_t>(ids.size()));
+      sessions.back().append(own(i));
+      sessions.back().start(generation(6));
+    }
+    stranger.start(generation(6));
+    finish(c.engine);
+    for (uint32_t i = 0; i <= n; ++i) {
+      Chain alone(converted(GetParam()), params_of(1), with_threads(1));
+      EXPECT_EQ(sessions[i].read_tokens(), greedy(alone.engine, alone.session, begin_of(i), 6)) << "fork " << i << ", " << threads << " threads";
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Fork, testing::ValuesIn(family_folders()), [](const auto& info) {
   std::string name = name_of(info.param);
   std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
@@ -158,6 +195,32 @@ TEST(SharedPrefix, IsFoundAndHeldOnce) {
       ids.insert(ids.end(), own.begin(), own.end());
       EXPECT_EQ(sessions[i].read_tokens(), greedy(alone.engine, alone.session, ids, 6)) << i;
     }
+  }
+}
+
+TEST(SharedPrefix, ThirtyTwoSessionsHoldTwoThousandTokensOnce) {
+  constexpr uint32_t n = 32;
+  auto many = params(n, 256);
+  many.ctx_tokens = 2064;
+  Chain c(text_model(), many, with_threads(2));
+  const Tokens prefix = some_tokens(2000);
+  std::vector<Session> sessions;
+  for (uint32_t i = 0; i + 1 < n; ++i) {
+    sessions.emplace_back(c.engine);
+    sessions.back().append(prefix);
+    sessions.back().append(some_tokens(3, 50 + i));
+    sessions.back().start(generation(6));
+  }
+  finish(c.engine);
+  EXPECT_EQ(pages_used(c.engine), 2000 / page + n - 1);
+  for (const uint32_t i : {0u, 17u, 30u}) {
+    auto one = params(1, 256);
+    one.ctx_tokens = 2064;
+    Chain alone(text_model(), one);
+    Tokens ids = prefix;
+    const Tokens own = some_tokens(3, 50 + i);
+    ids.insert(ids.end(), own.begin(), own.end());
+    EXPECT_EQ(sessions[i].read_tokens(), greedy(alone.engine, alone.session, ids, 6)) << i;
   }
 }
 

@@ -21,7 +21,7 @@ struct Options : tool::EngineOptions {
   std::vector<uint32_t> prompts{512}, generated{128}, depths{0}, thread_counts{0}, sessions{1};
   std::vector<std::string> against;
   uint32_t repetitions = 5;
-  bool json = false;
+  bool json = false, forks = false;
 };
 
 struct Result {
@@ -52,7 +52,7 @@ uint64_t bytes_of(const kernels::Matrix& w) {
 class Bench {
  public:
   Bench(const Model& model, const Options& o, uint32_t ctx, uint32_t max_sessions)
-      : model_(model), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads) {
+      : model_(model), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads), forks_(o.forks) {
     for (uint32_t i = 0; i < max_sessions; ++i) sessions_.emplace_back(engine_);
   }
 
@@ -81,7 +81,10 @@ class Bench {
   // n_prompt tokens at once, or n_gen one after another in every session, behind n_depth others.
   double tokens_per_second(const Test& test) {
     for (Session& session : sessions_) session.truncate(0);
-    if (test.n_depth) compute(test.n_depth, 0, test.n_sessions);
+    const bool forks = forks_ && test.n_depth;
+    while (forks && sessions_.size() > 1) sessions_.pop_back();
+    if (test.n_depth) compute(test.n_depth, 0, forks ? 1 : test.n_sessions);
+    while (sessions_.size() < test.n_sessions) forks ? sessions_.push_back(sessions_[0].fork()) : (void)sessions_.emplace_back(engine_);
     const double seconds = test.n_prompt ? compute(test.n_prompt, 0, 1) : compute(1, test.n_gen, test.n_sessions);
     return (test.n_prompt ? test.n_prompt : test.n_gen * test.n_sessions) / seconds;
   }
@@ -103,13 +106,14 @@ class Bench {
     return seconds;
   }
 
-  // What a step of decoding has to read: all weights but rows of the embedding that it does not need, and every session's KV cache.
+  // What a step of decoding has to read: all weights but rows of the embedding that it does not need, and every session's KV cache, what forks
+  // share once.
   double bytes_per_step(const Test& test) const {
     const model::Model& m = *model_.get()->model;
-    const double position = test.n_depth + test.n_gen / 2.0;
+    const double own = test.n_sessions * test.n_gen / 2.0, positions = own + (forks_ ? 1 : test.n_sessions) * test.n_depth;
     const double kv_bytes = 2.0 * m.spec.n_layers * m.spec.n_kv_heads * kernels::kv_row_bytes(engine_.get()->engine->shape().kv_kind, m.spec.head_dim);
     const uint64_t unread = m.spec.tied_head && m.first_device_layer % m.spec.n_layers == 0 ? 0 : bytes_of(m.embed.w);
-    return static_cast<double>(m.weight_bytes + model_.info().device_bytes - unread) + test.n_sessions * position * kv_bytes;
+    return static_cast<double>(m.weight_bytes + model_.info().device_bytes - unread) + positions * kv_bytes;
   }
 
   // GB/s that reading reaches just now: of the threads, or (copies, bytes read and written) of the GPU.
@@ -124,6 +128,7 @@ class Bench {
   Engine engine_;
   std::deque<Session> sessions_;
   bench::Bandwidth bandwidth_;
+  bool forks_;
 };
 
 std::string name_of(const Test& test) {
@@ -211,6 +216,7 @@ int main(int argc, char** argv) {
   app.add_option("-d,--n-depth", o.depths, "tokens in the context before (default 0)")->delimiter(',');
   app.add_option("-t,--threads", o.thread_counts, "threads that compute; 0 = one per core")->delimiter(',');
   app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',');
+  app.add_flag("--forks", o.forks, "with -d: the sessions are forks, which share the tokens before and go on for themselves");
   app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
   o.add_precision_to(app);
   o.add_device_to(app);

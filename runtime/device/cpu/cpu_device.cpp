@@ -12,11 +12,11 @@ namespace {
 
 using kernels::Matrix;
 
-constexpr uint32_t rows_per_task = 16;     // of attention
+constexpr uint32_t shared_rows = 32;  // that leave partials of attention, of a batch of rows that are one of a sequence each
 
-kernels::KvView view(const KvCache& kv, const Sequence& sequence) {
+kernels::KvView view(const KvCache& kv, const uint32_t* pages) {
   return {.base = kv.base,
-          .pages = sequence.pages,
+          .pages = pages,
           .page_stride = kv.page_stride,
           .value_offset = kv.value_offset,
           .page_tokens = kv.page_tokens,
@@ -24,19 +24,6 @@ kernels::KvView view(const KvCache& kv, const Sequence& sequence) {
           .key_dim = kv.key_dim,
           .value_dim = kv.value_dim,
           .kind = kv.kind};
-}
-
-uint32_t row_pieces(const Sequence& s) { return (s.n_rows + rows_per_task - 1) / rows_per_task; }
-
-// Attention's blocks that the rows of a sequence see something of.
-struct BlockRange {
-  uint32_t first, last;
-  uint32_t count() const { return last - first; }
-};
-
-BlockRange blocks_of(const Sequence& s, const AttentionShape& shape) {
-  constexpr uint32_t size = kernels::attention_block;
-  return {kernels::first_seen(s.first_position, shape.window, shape.chunk) / size, (s.first_position + s.n_rows - 1) / size + 1};
 }
 
 // Whether two matrices want their activations in the same form.
@@ -67,8 +54,11 @@ void place_floats(const Matrix& w, const float* x, float* out, F convert) {
 }  // namespace
 
 CpuScratch::CpuScratch(const CpuLimits& limits, base::Arena& arena)
-    : activations(limits.activations), n_partials(std::min(limits.rows, 8u) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1)) {
-  partials = arena.take<float>(n_partials * limits.n_heads * (limits.value_dim + 2));
+    : activations(limits.activations) {
+  attention.n_partials = std::min(limits.rows, shared_rows) * uint64_t(limits.ctx_tokens / kernels::attention_block + 1);
+  attention.parts = arena.take<AttentionPart>(attention.n_partials + limits.rows);
+  attention.merges = arena.take<AttentionMerge>(limits.rows);
+  attention.partials = arena.take<float>(attention.n_partials * limits.n_heads * (limits.value_dim + 2));
   finished = arena.take<float>(limits.finished);
   if (activations != Activations::int8) {
     gathered = arena.take<float>(limits.packed_elements);
@@ -254,7 +244,7 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s
     float* scaled = q + uint64_t{i} * q_stride;
     kernels_.elementwise({.kind = kernels::Elementwise::scale, .x = scaled, .y = nullptr, .out = scaled, .count = q_stride, .factor = factor});
   }
-  kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s)});
+  kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s.pages)});
 }
 
 void CpuDevice::append_kv(const KvCache& kv, const Heads& heads) {
@@ -264,70 +254,44 @@ void CpuDevice::append_kv(const KvCache& kv, const Heads& heads) {
     });
 }
 
-// One task per sequence, piece of rows, key/value head and, where that makes too few, block of positions: then the blocks leave partials,
-// which are merged afterwards. The result is the same either way.
+// One task a part and key/value head.
 void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
-  const std::span<const Sequence> sequences = batch_.sequences;
-  uint64_t whole_tasks = 0, n_partials = 0;
-  for (const Sequence& s : sequences) {
-    whole_tasks += uint64_t(row_pieces(s)) * kv.n_kv_heads;
-    n_partials += uint64_t(s.n_rows) * blocks_of(s, shape).count();
-  }
-  const bool whole = pool_.threads() == 1 || whole_tasks >= uint64_t(pool_.threads()) * tasks_per_thread || n_partials > scratch_.n_partials;
   const uint64_t q_stride = uint64_t(shape.n_heads) * kv.key_dim, stride = uint64_t(shape.n_heads) * kv.value_dim;
-  const uint64_t partial_floats = uint64_t(shape.n_heads) * (kv.value_dim + 2);
-  const auto n_tasks = [&](const Sequence& s) {
-    return row_pieces(s) * kv.n_kv_heads * (whole ? 1 : blocks_of(s, shape).count());
-  };
-  uint32_t tasks = 0;
-  for (const Sequence& s : sequences) tasks += n_tasks(s);
-  pool_.run(tasks, [&](uint32_t task) {
-    const Sequence* s = sequences.data();
-    float* partials = scratch_.partials;
-    for (uint32_t n; task >= (n = n_tasks(*s)); ++s) {
-      task -= n;
-      partials += s->n_rows * blocks_of(*s, shape).count() * partial_floats;
-    }
-    const uint32_t head = task % kv.n_kv_heads, first = task / kv.n_kv_heads % row_pieces(*s) * rows_per_task;
-    const uint64_t row = s->first_row + first;
-    kernels::AttentionArgs args{};
-    args.q = q + row * q_stride;
-    args.out = out + row * stride;
-    args.m = std::min(rows_per_task, s->n_rows - first);
-    args.first_position = s->first_position + first;
-    args.n_heads = shape.n_heads;
-    args.first_kv_head = head;
-    args.last_kv_head = head + 1;
-    args.scale = shape.scale;
-    args.window = shape.window;
-    args.kv = view(kv, *s);
-    args.chunk = shape.chunk;
-    args.softcap = shape.softcap;
-    args.alibi_slopes = shape.alibi_slopes;
-    args.sinks = shape.sinks;
-    if (!whole) {
-      const uint32_t block = task / kv.n_kv_heads / row_pieces(*s);
-      args.block_stride = s->n_rows * partial_floats;
-      args.partials = partials + block * args.block_stride + first * partial_floats;
-      args.first_block = blocks_of(*s, shape).first + block;
-      args.last_block = args.first_block + 1;
-    }
-    kernels_.attention(args);
+  const AttentionPlan plan = plan_attention(batch_.sequences, {shape.window, shape.chunk, shape.alibi_slopes != nullptr}, kv.page_tokens, kv.n_kv_heads,
+                                            tasks_wanted(), uint64_t(shape.n_heads) * (kv.value_dim + 2), scratch_.attention);
+  pool_.run(static_cast<uint32_t>(plan.parts.size()) * kv.n_kv_heads, [&](uint32_t task) {
+    const AttentionPart& part = plan.parts[task / kv.n_kv_heads];
+    const uint32_t head = task % kv.n_kv_heads;
+    kernels_.attention({.q = q + part.first_row * q_stride,
+                        .out = out + part.first_row * stride,
+                        .m = part.n_rows,
+                        .first_position = part.first_position,
+                        .n_heads = shape.n_heads,
+                        .first_kv_head = head,
+                        .last_kv_head = head + 1,
+                        .scale = shape.scale,
+                        .window = part.all_seen ? 0 : shape.window,
+                        .kv = view(kv, part.pages),
+                        .partials = part.partials,
+                        .block_stride = part.block_stride,
+                        .first_block = part.first_block,
+                        .last_block = part.last_block,
+                        .chunk = part.all_seen ? 0 : shape.chunk,
+                        .softcap = shape.softcap,
+                        .alibi_slopes = shape.alibi_slopes,
+                        .sinks = shape.sinks});
   });
-  if (!whole) merge_attention(out, shape, kv.value_dim);
+  merge_attention(plan, out, shape, kv.value_dim);
 }
 
-void CpuDevice::merge_attention(float* out, const AttentionShape& shape, uint32_t value_dim) {
-  const float* partials = scratch_.partials;
-  for (const Sequence& s : batch_.sequences) {
-    const BlockRange blocks = blocks_of(s, shape);
-    const uint64_t stride = uint64_t(s.n_rows) * shape.n_heads * (value_dim + 2);
-    split(uint64_t(s.n_rows) * shape.n_heads, 1 + 65536 / (blocks.count() * value_dim), [&](uint64_t first, uint64_t last) {
-      kernels_.merge_attention({.partials = partials,
-                                .block_stride = stride,
-                                .first_block = blocks.first,
-                                .out = out + uint64_t(s.first_row) * shape.n_heads * value_dim,
-                                .first_position = s.first_position,
+void CpuDevice::merge_attention(const AttentionPlan& plan, float* out, const AttentionShape& shape, uint32_t value_dim) {
+  for (const AttentionMerge& m : plan.merges)
+    split(uint64_t(m.n_rows) * shape.n_heads, 1 + 65536 / (((m.first_position + m.n_rows) / kernels::attention_block + 1) * value_dim), [&](uint64_t first, uint64_t last) {
+      kernels_.merge_attention({.partials = m.partials,
+                                .block_stride = m.block_stride,
+                                .first_block = m.first_block,
+                                .out = out + uint64_t(m.first_row) * shape.n_heads * value_dim,
+                                .first_position = m.first_position,
                                 .n_heads = shape.n_heads,
                                 .value_dim = value_dim,
                                 .window = shape.window,
@@ -336,8 +300,6 @@ void CpuDevice::merge_attention(float* out, const AttentionShape& shape, uint32_
                                 .chunk = shape.chunk,
                                 .sinks = shape.sinks});
     });
-    partials += blocks.count() * stride;
-  }
 }
 
 }  // namespace gptq::device

@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "device/cpu/attention_plan.h"
 #include "device/device.h"
 
 namespace gptq::device {
@@ -26,8 +27,7 @@ struct CpuScratch {
   kernels::Int8Activations packed{};
   float* gathered = nullptr;  // [rows][k_padded], except for int8
   uint16_t* gathered16() const { return reinterpret_cast<uint16_t*>(gathered); }  // the same as bfloat16
-  float* partials = nullptr;  // [n_partials][n_heads][value_dim + 2]
-  uint64_t n_partials;
+  AttentionRoom attention{};
 };
 
 class CpuDevice : public Device {
@@ -90,7 +90,8 @@ class CpuDevice : public Device {
   void append_rows(const KvCache& kv, const Heads& heads, const Sequence& sequence, uint32_t first, uint32_t n_rows);
   void turn(int32_t rope, uint64_t row, float* x, uint32_t n_heads, uint32_t stride) const;
   void attend_latent(const KvCache& kv, const LatentAttention& attention);
-  void merge_attention(float* out, const AttentionShape& shape, uint32_t value_dim);
+  void merge_attention(const AttentionPlan& plan, float* out, const AttentionShape& shape, uint32_t value_dim);
+  uint32_t tasks_wanted() const { return pool_.threads() == 1 ? 0 : pool_.threads() * tasks_per_thread; }
   // Calls part(first, last) over 0..total in pieces of at least `least`.
   template <class F>
   void split(uint64_t total, uint64_t least, F&& part) {
