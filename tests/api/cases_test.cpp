@@ -14,12 +14,12 @@ namespace {
 
 class Case {
  public:
-  explicit Case(const std::string& name) : folder_(std::string(std::getenv("GPTQ_TEST_DATA")) + "/cases/" + name) {
+  explicit Case(const std::string& name, const std::string& input = "input") : folder_(std::string(std::getenv("GPTQ_TEST_DATA")) + "/cases/" + name) {
     convert::Options options;
     options.warn = [this](std::string_view text) { warnings_ += std::string(text) + "\n"; };
     convert::ConvertOptions how;
     how.replace = true;
-    convert::convert(*convert::open_source(folder_ + "/input", options), model(), how);
+    convert::convert(*convert::open_source(folder_ + "/" + input, options), model(), how);
   }
   std::string model() const { return target_.file("m.gptq"); }
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
@@ -35,6 +35,30 @@ class Case {
       for (const auto id : list) ids.push_back(static_cast<gptq_token>(int64_t(id)));
     }
     return ids;
+  }
+  // What is generated with these parameters until it ends, at most eight tokens.
+  Tokens until_the_end(gptq_generate_params how) const {
+    Chain c(model(), engine_of(GPTQ_ENGINE_EXACT));
+    how.max_tokens = 8;
+    c.session.append(Tokens{1, 17, 99, 300, 42});
+    c.session.start(how);
+    finish(c.engine);
+    return c.session.read_tokens();
+  }
+  std::string rendered(const char* tools, const char* variables) const {
+    Chain c(model());
+    auto message = make<gptq_message>();
+    message.role = "user", message.role_size = GPTQ_NTS, message.text = "hi", message.text_size = GPTQ_NTS;
+    const gptq_message* messages[] = {&message};
+    auto chat = make<gptq_chat>();
+    chat.messages = messages, chat.n_messages = 1;
+    chat.tools_json = tools, chat.tools_json_size = tools ? GPTQ_NTS : 0;
+    chat.kwargs_json = variables, chat.kwargs_json_size = variables ? GPTQ_NTS : 0;
+    char text[64];
+    size_t size = 0;
+    auto err = make<gptq_error>();
+    EXPECT_EQ(gptq_chat_render(c.model.get(), &chat, text, sizeof text, &size, &err), GPTQ_OK) << err.message;
+    return {text, size};
   }
   Tokens greedy_ids() const {
     Chain c(model(), engine_of(GPTQ_ENGINE_EXACT));
@@ -71,6 +95,31 @@ TEST(Cases, right_ids) {
   }
 }
 
+TEST(Cases, ends_where_people_expect_it) {
+  if (!std::getenv("GPTQ_TEST_DATA")) GTEST_SKIP() << "GPTQ_TEST_DATA does not name the folder with cases/";
+  const auto plain = make<gptq_generate_params>();
+  for (const auto& [name, input] : {std::pair{"eos-of-tokenizer", "input"}, {"gguf-eot-by-name", "input/model.gguf"}}) {
+    const Case c(name, input);
+    EXPECT_EQ(c.until_the_end(plain), c.expected("ids")) << name;
+  }
+  const Case c("stop-string-special-token");
+  auto endless = plain;
+  endless.flags = GPTQ_GEN_IGNORE_EOS;
+  auto stopped = endless;
+  const gptq_string stop{"<|im_end|>", GPTQ_NTS};
+  stopped.stop = &stop, stopped.n_stop = 1;
+  EXPECT_EQ(c.until_the_end(stopped), c.expected("ids"));
+  EXPECT_EQ(c.until_the_end(endless).size(), 8u) << "without the stop string it goes on";
+}
+
+TEST(Cases, chat_templates) {
+  if (!std::getenv("GPTQ_TEST_DATA")) GTEST_SKIP() << "GPTQ_TEST_DATA does not name the folder with cases/";
+  EXPECT_EQ(Case("template-strftime").rendered(nullptr, R"({"now": 1709251259})"), "[2024-03-01]hi");
+  const Case tools("template-tool-use-list");
+  EXPECT_EQ(tools.rendered(R"([{"type": "function"}])", nullptr), "Thi1");
+  EXPECT_EQ(tools.rendered(nullptr, nullptr), "Dhi");
+}
+
 TEST(Cases, gptq_promised_and_not_there) {
   if (!std::getenv("GPTQ_TEST_DATA")) GTEST_SKIP() << "GPTQ_TEST_DATA does not name the folder with cases/";
   const Case input("gptq-config-no-gptq-tensors");
@@ -86,6 +135,7 @@ TEST(Cases, calibration_files_without_a_token) {
     EXPECT_REFUSED(convert::read_calibration({input.file(name)}, model, 256), "holds no token");
 }
 
+// no-tokenizer-error-text
 TEST(Cases, text_without_a_tokenizer) {
   Chain tiny(tiny_model());
   auto err = make<gptq_error>();

@@ -208,7 +208,7 @@ int in_child(const std::function<int()>& f) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-// The child has no worker threads: it computes alone, to the same numbers, and releases everything.
+// Case fork-child-hangs. The child has no worker threads: it computes alone, to the same numbers, and releases everything.
 TEST(Host, ForkedChildrenWork) {
   const Tokens prompt = some_tokens(40);
   Tokens wanted;
