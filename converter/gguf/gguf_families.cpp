@@ -310,7 +310,7 @@ F common(K k, const GgufFamily& family) {
   put(f, "rope_theta", k.number("rope.freq_base").value_or(10000));
   if (d == 0 || dim > d || dim % 2 != 0) fail(GPTQ_E_UNSUPPORTED, "GGUF: ", dim, " rotary dimensions of ", d, " are not supported");
   put(f, "partial_rotary_factor", dim == d ? 1.0 : (dim + 0.25) / d);  // rounded down to dim again
-  put(f, "tie_word_embeddings", !file.find("output.weight"));
+  put(f, "tie_word_embeddings", !file.find("output.weight") && !file.find("output.bias"));
   const std::vector<float> near = factors_of(file, "rope_factors_short.weight"), far = factors_of(file, "rope_factors_long.weight");
   if (!near.empty() && !far.empty())
     f["rope_scaling"] = longrope(k, near, far);

@@ -138,6 +138,7 @@ class GgufSource final : public ModelSource {
     if (slot.id.role == Role::act_params) return act_params(slot.id.layer);
     const GgufPlace place = find_gguf_place(file_, model_, spec, slot.id);
     const GgufTensor* tensor = file_.find(place.tensor);
+    if (!tensor && slot.id.role == Role::head && !slot.id.bias) tensor = file_.find("token_embd.weight");  // tied, but with a bias of its own
     const bool norm = model::info_of(slot.id.role).form == model::RoleInfo::Form::norm;
     if (!tensor && norm && !slot.id.bias && model_.layout.ones_norms) return of_floats(std::vector<float>(slot.n, 1.0f));
     if (!tensor) return {};

@@ -96,49 +96,47 @@ const std::vector<Family>& table() {
          mixture(c, s, {"num_local_experts"}, {"num_experts_per_tok"}, Score::sparsemixer).jitter = f32(c.number("router_jitter_noise", 0.01));
        }},
       {"phi", {"PhiForCausalLM"}, "Phi-1, 1.5 and 2", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), parallel_one_norm(s), ungated(s, Activation::gelu_tanh);
-         use_activation(c, s, c.string("hidden_act").value_or("gelu_new"));
+         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new");
          l[Role::o] = "self_attn.dense", l[Role::final_norm] = "model.final_layernorm", l[Role::up] = "mlp.fc1", l[Role::down] = "mlp.fc2";
          if (c.boolean("qk_layernorm", false)) head_norms(s, Span::head, NormKind::layer), l[Role::q_norm] = "self_attn.q_layernorm", l[Role::k_norm] = "self_attn.k_layernorm";
          set_rope(c, s, {.section = {}, .theta = {}, .part = c.has("partial_rotary_factor") || c.has("rope_parameters") ? std::nullopt : std::optional(0.5)});
        }},
       {"gpt_neox", {"GPTNeoXForCausalLM"}, "GPT-NeoX, Pythia", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu);
-         use_activation(c, s, c.string("hidden_act").value_or("gelu"));
+         layer_norms(s), ungated(c, s, "gelu");
          if (c.boolean("use_parallel_residual", true)) s.residual = u8(Residual::parallel);
          l.layer = "gpt_neox.layers.{}.", l[Role::embed] = "gpt_neox.embed_in", l[Role::final_norm] = "gpt_neox.final_layer_norm", l[Role::head] = "embed_out";
          l.qkv = "attention.query_key_value", l.order = Fused::grouped, l[Role::o] = "attention.dense", l[Role::up] = "mlp.dense_h_to_4h", l[Role::down] = "mlp.dense_4h_to_h";
          set_rope(c, s, {.section = {}, .theta = {}, .part = c.has("rotary_pct") || c.has("partial_rotary_factor") || c.has("rope_parameters") ? std::nullopt : std::optional(0.25)});
        }},
       {"gptj", {"GPTJForCausalLM"}, "GPT-J", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), parallel_one_norm(s), ungated(s, Activation::gelu_tanh), gpt_names(l);
+         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new"), gpt_names(l);
          l[Role::q] = "attn.q_proj", l[Role::k] = "attn.k_proj", l[Role::v] = "attn.v_proj", l[Role::o] = "attn.out_proj", l[Role::up] = "mlp.fc_in", l[Role::down] = "mlp.fc_out";
          l.rope_pairs = true;
          set_rope(c, s, {.section = {}, .theta = {}, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
        }},
       {"codegen", {"CodeGenForCausalLM"}, "CodeGen", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), parallel_one_norm(s), ungated(s, Activation::gelu_tanh), gpt_names(l);
+         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new"), gpt_names(l);
          l.qkv = "attn.qkv_proj", l.order = Fused::codegen, l[Role::o] = "attn.out_proj", l[Role::up] = "mlp.fc_in", l[Role::down] = "mlp.fc_out";
          l.rope_pairs = true;
          set_rope(c, s, {.section = {}, .theta = {}, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
        }},
       {"gpt2", {"GPT2LMHeadModel"}, "GPT-2", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu_tanh), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
-         use_activation(c, s, c.string("activation_function").value_or("gelu_new"));
+         layer_norms(s), ungated(c, s, "gelu_new"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
          l[Role::positions] = "transformer.wpe", l.qkv = "attn.c_attn", l[Role::o] = "attn.c_proj", l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj", l.transposed = true;
+         if (!c.boolean("scale_attn_weights", true)) s.attention_scale = 1;
          if (c.boolean("scale_attn_by_inverse_layer_idx", false))
            for (uint32_t i = 0; i < s.n_layers; ++i) s.attention_scales.push_back(s.attention_scale / f32(i + 1));
        }},
       {"gpt_bigcode", {"GPTBigCodeForCausalLM"}, "StarCoder, SantaCoder", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu_tanh), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
-         use_activation(c, s, c.string("activation_function").value_or("gelu_pytorch_tanh"));
+         layer_norms(s), ungated(c, s, "gelu_new"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
          l[Role::positions] = "transformer.wpe", l.qkv = "attn.c_attn", l[Role::o] = "attn.c_proj", l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj";
+         if (!c.boolean("scale_attn_weights", true)) s.attention_scale = 1;
          const bool multi_query = c.boolean("multi_query", true);
          s.n_kv_heads = multi_query ? 1 : s.n_heads;
          l.order = multi_query ? Fused::concat : Fused::grouped;
        }},
       {"gpt_neo", {"GPTNeoForCausalLM"}, "GPT-Neo", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu_tanh), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu_new"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
          s.attention_scale = 1;
          l[Role::positions] = "transformer.wpe", l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj";
          l[Role::q] = "attn.attention.q_proj", l[Role::k] = "attn.attention.k_proj", l[Role::v] = "attn.attention.v_proj", l[Role::o] = "attn.attention.out_proj";
@@ -152,10 +150,10 @@ const std::vector<Family>& table() {
          if (s.windowed_layers.size() != s.n_layers) c.refuse("attention_layers", "must have one entry per layer");
        }},
       {"opt", {"OPTForCausalLM"}, "OPT", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::relu), learned_positions(s, 2), tied_by_default(c, s);
-         use_activation(c, s, c.string("activation_function").value_or("relu"));
+         layer_norms(s), ungated(c, s, "relu"), learned_positions(s, 2), tied_by_default(c, s);
          const bool before = c.boolean("do_layer_norm_before", true);
          if (!before) s.residual = u8(Residual::norm_after_add);
+         l.ones_norms = !c.boolean("layer_norm_elementwise_affine", true);
          s.norms = before && !c.boolean("_remove_final_layer_norm", false) ? Norms::attn | Norms::mlp | Norms::final : Norms::attn | Norms::mlp;
          s.n_embed = c.count("word_embed_proj_dim", s.n_embd);
          const std::string at = "model.decoder.";
@@ -164,7 +162,7 @@ const std::vector<Family>& table() {
          l[Role::o] = "self_attn.out_proj", l[Role::up] = "fc1", l[Role::down] = "fc2";
        }},
       {"bloom", {"BloomForCausalLM"}, "BLOOM", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu_tanh), use_alibi(s), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu_new"), use_alibi(s), tied_by_default(c, s);
          s.norms = Norms::attn | Norms::mlp | Norms::final | Norms::embed;
          if (c.boolean("apply_residual_connection_post_layernorm", false)) s.residual = u8(Residual::from_norm);
          s.n_ff = 4 * s.n_embd;
@@ -173,7 +171,7 @@ const std::vector<Family>& table() {
        }},
       {"falcon", {"FalconForCausalLM", "RWForCausalLM"}, "Falcon", falcon},
       {"mpt", {"MptForCausalLM", "MPTForCausalLM"}, "MPT", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu"), tied_by_default(c, s);
          s.n_ff = static_cast<uint32_t>(c.number("expansion_ratio", 4) * s.n_embd);
          const auto attention = c.object("attn_config");
          use_alibi(s, attention ? attention->number("alibi_bias_max", 8) : 8);
@@ -183,8 +181,7 @@ const std::vector<Family>& table() {
          l.qkv = "attn.Wqkv", l[Role::o] = "attn.out_proj", l[Role::up] = "ffn.up_proj", l[Role::down] = "ffn.down_proj";
        }},
       {"starcoder2", {"Starcoder2ForCausalLM"}, "StarCoder2", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::gelu_tanh), tied_by_default(c, s), window_everywhere(c, s);
-         use_activation(c, s, c.string("hidden_act").value_or("gelu_pytorch_tanh"));
+         layer_norms(s), ungated(c, s, "gelu_new"), tied_by_default(c, s), window_everywhere(c, s);
          l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj";
        }},
       {"stablelm", {"StableLmForCausalLM", "StableLMEpochForCausalLM"}, "StableLM", [](C c, SpecT& s, Layout& l) {
@@ -195,8 +192,7 @@ const std::vector<Family>& table() {
          set_rope(c, s, {.section = {}, .theta = {}, .part = c.has("partial_rotary_factor") || c.has("rope_pct") || c.has("rope_parameters") ? std::nullopt : std::optional(0.25)});
        }},
       {"persimmon", {"PersimmonForCausalLM"}, "Persimmon", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::relu2);
-         use_activation(c, s, c.string("hidden_act").value_or("relu2"));
+         layer_norms(s), ungated(c, s, "relu2");
          if (c.boolean("qk_layernorm", true)) head_norms(s, Span::head, NormKind::layer);
          l[Role::q_norm] = "self_attn.q_layernorm", l[Role::k_norm] = "self_attn.k_layernorm", l[Role::final_norm] = "model.final_layernorm";
          l.qkv = "self_attn.query_key_value", l.order = Fused::grouped, l[Role::o] = "self_attn.dense", l[Role::up] = "mlp.dense_h_to_4h", l[Role::down] = "mlp.dense_4h_to_h";
@@ -307,14 +303,14 @@ const std::vector<Family>& table() {
          rope_only_where(s, listed.empty() ? per_layer(s, [&](uint32_t i) { return (i + 1) % every != 0; }) : listed);
        }},
       {"nemotron", {"NemotronForCausalLM"}, "Nemotron", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(s, Activation::relu2);
+         layer_norms(s), ungated(c, s, "relu2");
          l.plus_one = true;
          if (!c.has("partial_rotary_factor") && !c.has("rope_percent") && !c.has("rope_parameters")) set_rope(c, s, {.section = {}, .theta = {}, .part = 0.5});
        }},
       {"helium", {"HeliumForCausalLM"}, "Helium", [](C, SpecT&, Layout& l) { l.rope_pairs = true; }},
-      {"arcee", {"ArceeForCausalLM"}, "Arcee", [](C, SpecT& s, Layout&) { ungated(s, Activation::relu2); }},
-      {"apertus", {"ApertusForCausalLM"}, "Apertus", [](C, SpecT& s, Layout& l) {
-         ungated(s, Activation::xielu), head_norms(s, Span::head);
+      {"arcee", {"ArceeForCausalLM"}, "Arcee", [](C c, SpecT& s, Layout&) { ungated(c, s, "relu2"); }},
+      {"apertus", {"ApertusForCausalLM"}, "Apertus", [](C c, SpecT& s, Layout& l) {
+         ungated(c, s, "xielu"), head_norms(s, Span::head);
          l[Role::attn_norm] = "attention_layernorm", l[Role::mlp_norm] = "feedforward_layernorm", l[Role::act_params] = "mlp.act_fn.";
        }},
       {"ernie4_5", {"Ernie4_5ForCausalLM"}, "ERNIE 4.5", [](C c, SpecT& s, Layout& l) { l.rope_pairs = true, tied_by_default(c, s); }},
@@ -456,7 +452,7 @@ void read_family(const Family& family, const JsonObject& config, SpecT& s, Layou
   s.attention_scale = f32(1 / std::sqrt(double(s.head_dim)));
   s.tied_head = c.boolean("tie_word_embeddings", config.boolean("tie_word_embeddings", false));
   s.activation = u8(Activation::silu);
-  if (const auto act = c.string("hidden_act"); act && family.model_type != "apertus" && family.model_type != "gpt_oss") use_activation(c, s, *act);
+  if (const auto act = c.string("hidden_act"); act && family.model_type != "gpt_oss") use_activation(c, s, *act);
   family.read(c, s, layout);
   if (!s.rope) set_rope(c, s, {.section = "full_attention"});
   if (s.rope->dynamic_factor > 0) s.n_ctx_train = static_cast<uint32_t>(std::min(double(model::n_ctx_max), s.n_ctx_train * double(s.rope->dynamic_factor)));

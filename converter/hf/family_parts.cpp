@@ -97,9 +97,11 @@ void use_activation(C c, SpecT& s, std::string_view name) {
 }
 
 void layer_norms(SpecT& s) { s.norm = u8(NormKind::layer); }
-void ungated(SpecT& s, Activation activation) {
+void ungated(C c, SpecT& s, std::string_view usual) {
   s.ungated = true;
-  s.activation = u8(activation);
+  std::string_view name = usual;
+  for (const char* key : {"activation", "hidden_act", "activation_function"}) name = c.string(key).value_or(name);
+  use_activation(c, s, name);
 }
 void parallel_one_norm(SpecT& s) {
   s.residual = u8(Residual::parallel);
@@ -201,7 +203,7 @@ void minicpm_scales(C c, SpecT& s) {
 }
 
 void gemma(C c, SpecT& s, Layout& l) {
-  s.activation = u8(Activation::gelu_tanh);
+  use_activation(c, s, c.string("hidden_activation").value_or("gelu_pytorch_tanh"));
   s.embed_scale = f32(std::sqrt(double(s.n_embd)));
   if (!c.has("head_dim")) s.head_dim = 256;
   l.plus_one = true;
@@ -215,6 +217,7 @@ void sandwich(C c, SpecT& s, Layout& l) {
 }
 
 void delta(C c, SpecT& s, Layout& l) {
+  if (c.string("hidden_act").value_or("silu") != "silu") c.refuse("hidden_act", "must be silu with linear attention");
   s.delta = std::make_unique<format::fb::DeltaT>();
   s.delta->n_k = c.count("linear_num_key_heads"), s.delta->n_v = c.count("linear_num_value_heads");
   s.delta->d_k = c.count("linear_key_head_dim"), s.delta->d_v = c.count("linear_value_head_dim");
@@ -237,6 +240,7 @@ void qwen_shared(C c, SpecT& s) {
 }
 
 void lfm2(C c, SpecT& s, Layout& l) {
+  if (c.boolean("conv_bias", false)) c.refuse("conv_bias", "is not supported: convolutions have no bias");
   l[Role::final_norm] = "model.embedding_norm", l[Role::attn_norm] = "operator_norm", l[Role::mlp_norm] = "ffn_norm";
   l[Role::o] = "self_attn.out_proj", l[Role::q_norm] = "self_attn.q_layernorm", l[Role::k_norm] = "self_attn.k_layernorm";
   l[Role::gate] = "feed_forward.w1", l[Role::up] = "feed_forward.w3", l[Role::down] = "feed_forward.w2";
@@ -262,7 +266,7 @@ void falcon(C c, SpecT& s, Layout& l) {
   l[Role::embed] = "transformer.word_embeddings", l[Role::final_norm] = "transformer.ln_f";
   l.qkv = "self_attention.query_key_value", l[Role::o] = "self_attention.dense", l[Role::up] = "mlp.dense_h_to_4h", l[Role::down] = "mlp.dense_4h_to_h";
   layer_norms(s);
-  ungated(s, Activation::gelu);
+  ungated(c, s, "gelu");
   tied_by_default(c, s);
   const bool grouped = c.boolean("new_decoder_architecture", false), multi_query = c.boolean("multi_query", true);
   s.n_kv_heads = grouped ? first_count(c, {"num_kv_heads", "n_head_kv"}).value_or(s.n_heads) : multi_query ? 1 : s.n_heads;

@@ -53,7 +53,8 @@ class HfSource final : public ModelSource {
 
   Weight load(const model::Slot& slot) override {
     const Piece piece = model_.layout.locate(description_.spec, slot.id, has_);
-    if (slot.id.role == model::Role::embed) return load_matrix({.module = embed_module_}, slot);
+    const bool copied = slot.id.role == model::Role::head && !slot.id.bias && !has(piece.module);
+    if (slot.id.role == model::Role::embed || copied) return load_matrix({.module = embed_module_}, slot);
     if (slot.id.role == model::Role::act_params) return load_scalars(piece.module, {"alpha_p", "alpha_n", "beta", "eps"});
     if (slot.id.bias) return load_bias(piece, slot);
     return slot.is_vector ? load_vector(piece, slot) : load_matrix(piece, slot);
@@ -137,8 +138,15 @@ class HfSource final : public ModelSource {
       options_.warn("the config ties lm_head to the embedding, but the checkpoint has another lm_head, which is used");
       tied = false;
     }
+    // A head with a bias is a matrix of its own: the embedding has none.
+    const TensorEntry* bias = find(head_name + ".bias");
+    if (tied && bias && !is_zero(read_floats(*bias))) tied = false;
     if (model_.layout.unit_head && tied) fail(GPTQ_E_UNSUPPORTED, "the head's rows are normalized, which a tied embedding cannot have");
     model_.spec.tied_head = tied;
+  }
+
+  static bool is_zero(const std::vector<float>& values) {
+    return std::all_of(values.begin(), values.end(), [](float value) { return value == 0; });
   }
 
   bool same_tensor(const std::string& a_name, const std::string& b_name) const {

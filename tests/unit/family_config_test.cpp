@@ -92,5 +92,43 @@ TEST(FamilyConfig, WhatIsMissingIsNamed) {
   }
 }
 
+// What a config says and few models have: heard, or refused by name.
+TEST(FamilyConfig, RareOptionsAreHeardOrRefused) {
+  const std::string sizes = R"("vocab_size":64,"hidden_size":32,"num_hidden_layers":2,"num_attention_heads":2,"max_position_embeddings":64,)";
+  const auto spec_of = [&](const std::string& name, const std::string& rest) {
+    const JsonDocument document("config.json", "{\"architectures\":[\"" + name + "\"]," + sizes + rest + "}");
+    return read_config(document.root()).spec;
+  };
+  using kernels::Activation;
+  const struct {
+    const char *name, *rest;
+    Activation activation;
+  } activations[] = {
+      {"GPTJForCausalLM", R"("rotary_dim":8)", Activation::gelu_tanh},
+      {"GPTJForCausalLM", R"("rotary_dim":8,"activation_function":"relu")", Activation::relu},
+      {"CodeGenForCausalLM", R"("rotary_dim":8,"activation_function":"gelu")", Activation::gelu},
+      {"GPTNeoForCausalLM", R"("activation_function":"relu")", Activation::relu},
+      {"GPT2LMHeadModel", R"("activation_function":"silu")", Activation::silu},
+      {"PhiForCausalLM", R"("hidden_act":"relu")", Activation::relu},
+      {"ArceeForCausalLM", R"("hidden_act":"gelu")", Activation::gelu},
+      {"ArceeForCausalLM", R"("rope_theta":10000)", Activation::relu2},
+      {"NemotronForCausalLM", R"("hidden_act":"gelu")", Activation::gelu},
+      {"FalconForCausalLM", R"("activation":"relu")", Activation::relu},
+      {"GemmaForCausalLM", R"("hidden_act":"gelu")", Activation::gelu_tanh},
+      {"Gemma2ForCausalLM", R"("hidden_activation":"gelu")", Activation::gelu},
+      {"ApertusForCausalLM", R"("hidden_act":"xielu")", Activation::xielu},
+      {"ApertusForCausalLM", R"("hidden_act":"silu")", Activation::silu},
+  };
+  for (const auto& c : activations) EXPECT_EQ(spec_of(c.name, c.rest).activation, static_cast<uint8_t>(c.activation)) << c.name << " " << c.rest;
+  for (const char* name : {"GPT2LMHeadModel", "GPTBigCodeForCausalLM"}) {
+    EXPECT_EQ(spec_of(name, R"("scale_attn_weights":false)").attention_scale, 1) << name;
+    EXPECT_EQ(spec_of(name, R"("scale_attn_weights":true)").attention_scale, 0.25f) << name;
+  }
+  EXPECT_REFUSED(spec_of("GPTNeoForCausalLM", R"("activation_function":"mish")"), "mish");
+  EXPECT_REFUSED(spec_of("Lfm2ForCausalLM", R"("conv_bias":true,"layer_types":["conv","full_attention"],"conv_L_cache":3,"intermediate_size":64)"), "conv_bias");
+  EXPECT_REFUSED(spec_of("Qwen3NextForCausalLM", R"("hidden_act":"gelu","layer_types":["linear_attention","full_attention"],"linear_num_key_heads":2,"linear_num_value_heads":2,"linear_key_head_dim":16,"linear_value_head_dim":16)"),
+                 "hidden_act");
+}
+
 }  // namespace
 }  // namespace gptq::test
