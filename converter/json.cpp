@@ -86,6 +86,17 @@ std::optional<T> typed(const JsonObject& object, std::string_view key, std::stri
   return value;
 }
 
+// A number, or text that is one.
+std::optional<double> real_of(element value) {
+  double real;
+  std::string_view text;
+  if (!value.get_double().get(real)) return real;
+  if (value.get_string().get(text)) return std::nullopt;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), real);
+  const bool whole = error == std::errc() && end == text.data() + text.size() && std::isfinite(real);  // NaN and Infinity come as text
+  return whole ? std::optional(real) : std::nullopt;
+}
+
 }  // namespace
 
 void JsonObject::refuse(std::string_view key, std::string_view rule) const { fail(GPTQ_E_FORMAT, "'", where_, "': '", key, "' ", rule); }
@@ -96,8 +107,31 @@ std::optional<element> JsonObject::find(std::string_view key) const {
   return value;
 }
 
-std::optional<int64_t> JsonObject::integer(std::string_view key) const { return typed<int64_t>(*this, key, "must be a whole number"); }
-std::optional<bool> JsonObject::boolean(std::string_view key) const { return typed<bool>(*this, key, "must be true or false"); }
+// Configs are also written by hand and by programs that keep numbers as text or reals: "4", 4.0 and 1 for true mean what they say.
+std::optional<int64_t> JsonObject::integer(std::string_view key) const {
+  constexpr double most = 1ll << 53;
+  const auto found = find(key);
+  int64_t whole;
+  if (!found || !found->get_int64().get(whole)) return found ? std::optional(whole) : std::nullopt;
+  const auto real = real_of(*found);
+  if (!real || std::floor(*real) != *real || std::abs(*real) > most) refuse(key, "must be a whole number");
+  return static_cast<int64_t>(*real);
+}
+
+std::optional<bool> JsonObject::boolean(std::string_view key) const {
+  const auto found = find(key);
+  bool value;
+  if (!found || !found->get_bool().get(value)) return found ? std::optional(value) : std::nullopt;
+  std::string_view word;
+  if (!found->get_string().get(word)) {
+    if (word == "true" || word == "True") return true;
+    if (word == "false" || word == "False") return false;
+  } else if (const auto real = real_of(*found); real && (*real == 0 || *real == 1)) {
+    return *real == 1;
+  }
+  refuse(key, "must be true or false");
+}
+
 std::optional<std::string_view> JsonObject::string(std::string_view key) const {
   return typed<std::string_view>(*this, key, "must be a string");
 }
@@ -106,8 +140,11 @@ std::optional<simdjson::dom::array> JsonObject::array(std::string_view key) cons
 }
 
 std::optional<double> JsonObject::number(std::string_view key) const {
-  const auto value = typed<double>(*this, key, "must be a number");
-  if (value && !std::isfinite(*value)) refuse(key, "must be finite");
+  const auto found = find(key);
+  if (!found) return std::nullopt;
+  const auto value = real_of(*found);
+  if (!value) refuse(key, "must be a number");
+  if (!std::isfinite(*value)) refuse(key, "must be finite");
   return value;
 }
 

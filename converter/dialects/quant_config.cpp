@@ -17,9 +17,14 @@ std::optional<int64_t> integer(const JsonObject& object, std::string_view key, s
   return value ? value : object.integer(alias);
 }
 
-std::optional<std::string_view> text(const JsonObject& object, std::string_view key, std::string_view alias) {
-  const auto value = object.string(key);
-  return value ? value : object.string(alias);
+// In small letters.
+std::optional<std::string> text(const JsonObject& object, std::string_view key, std::string_view alias) {
+  auto value = object.string(key);
+  if (!value) value = object.string(alias);
+  if (!value) return std::nullopt;
+  std::string out(*value);
+  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return out;
 }
 
 struct Advice {

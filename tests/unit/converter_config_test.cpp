@@ -2,6 +2,7 @@
 // config.json, generation_config.json and chat templates: what they map to, and what is refused.
 #include <cmath>
 
+#include "converter/dialects/quant_config.h"
 #include "converter/hf/config.h"
 #include "converter/hf/metadata.h"
 #include "converter_fixture.h"
@@ -172,8 +173,27 @@ TEST(HfConfig, RefusesNonsense) {
   EXPECT_REFUSED(model_of(R"({"a":{"b":[{"c":1,"c":2}]}})"), "twice");
   EXPECT_REFUSED(model_of("{\"a\":" + std::string(80, '[') + std::string(80, ']') + "}"), "no valid JSON");
   EXPECT_REFUSED(model_of(R"({"architectures":["LlamaForCausalLM"]})"), "'vocab_size' is missing");
-  for (const char* value : {"0", "-1", "1.5", "\"64\"", "1e3", "4294967296", "99999999999999999999", "true"})
+  for (const char* value : {"0", "-1", "1.5", "\"6 4\"", "\"64x\"", "\"\"", "1e30", "4294967296", "99999999999999999999", "true"})
     EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", ",\"head_dim\":" + std::string(value))), "config.json");
+}
+
+// As programs write them that keep numbers as text or as reals, and methods in capitals.
+TEST(HfConfig, OtherSpellings) {
+  for (const char* value : {"24", "24.0", "2.4e1", "\"24\"", "\"24.0\""})
+    EXPECT_EQ(model_of(config_text("LlamaForCausalLM", ",\"head_dim\":" + std::string(value))).spec.head_dim, 24u) << value;
+  for (const char* value : {"1e-3", "0.001", "\"1e-3\""})
+    EXPECT_EQ(model_of(config_text("LlamaForCausalLM", ",\"rms_norm_eps\":" + std::string(value))).spec.norm_eps, 1e-3f) << value;
+  for (const char* value : {"true", "1", "1.0", "\"true\"", "\"True\""})
+    EXPECT_TRUE(model_of(config_text("LlamaForCausalLM", ",\"tie_word_embeddings\":" + std::string(value))).spec.tied_head) << value;
+  for (const char* value : {"2", "\"yes\"", "[]"})
+    EXPECT_REFUSED(model_of(config_text("LlamaForCausalLM", ",\"tie_word_embeddings\":" + std::string(value))), "must be true or false");
+  const JsonDocument document("q", R"({"quantization_config":{"quant_method":"GPTQ","checkpoint_format":"GPTQ_V2","bits":"4","group_size":128.0,"desc_act":0}})");
+  const TemporaryFolder empty;
+  const auto quant = read_quant_config(empty.path(), document.root());
+  ASSERT_TRUE(quant);
+  EXPECT_EQ(quant->settings.bits, 4u);
+  EXPECT_EQ(quant->settings.group_size, 128);
+  EXPECT_TRUE(quant->v2_zeros);
 }
 
 // Frequencies of transformers 5.23 for head_dim 16 and 256 positions.
