@@ -67,6 +67,13 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
   s.random = engine::Random(p.flags & GPTQ_SAMPLE_RANDOM_SEED ? random_seed() : p.seed);
 }
 
+void constrain(engine::Session& s, gptq_constraint* constraint) {
+  if (constraint) retain(constraint);
+  gptq_constraint_destroy(static_cast<gptq_constraint*>(s.constraint_owner));
+  s.constraint_owner = constraint;
+  s.constraint = constraint ? &constraint->rules : nullptr;
+}
+
 void start(engine::Session& s, const gptq_generate_params* params) {
   constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS;
   require_idle(s);
@@ -75,6 +82,8 @@ void start(engine::Session& s, const gptq_generate_params* params) {
   if ((p.flags & ~known) || p.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
   require(s.n_tokens > 0, "nothing to generate from: append text or tokens first", GPTQ_E_INVALID_STATE);
   require(p.stop || !p.n_stop, "stop is NULL");
+  require(!p.constraint || &p.constraint->model == &engine_of(s).model, "the constraint is of another model");
+  require(!p.constraint || !(p.flags & GPTQ_GEN_IGNORE_EOS), "with IGNORE_EOS no constraint can end: leave it out");
   engine::TextStream text;
   text.start(s.engine->tokenizer(), p.flags & GPTQ_GEN_CONTINUE_TEXT, p.flags & GPTQ_GEN_KEEP_STOP);
   for (size_t i = 0; i < p.n_stop; ++i) {
@@ -82,6 +91,7 @@ void start(engine::Session& s, const gptq_generate_params* params) {
     require(text.add_stop(stop.data(), stop.size()), "stop strings: at most 16, each of 1 to 256 bytes");
   }
   set_sampling(s, p.sampling);
+  constrain(s, p.constraint);
   s.text = text;
   s.flags = p.flags;
   s.max_tokens = p.max_tokens;
@@ -157,6 +167,7 @@ void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
   if (!s) return;
   gptq_engine& e = engine_of(session_of(s));
   e.engine->destroy_session(session_of(s));
+  constrain(session_of(s), nullptr);
   gptq_engine_destroy(&e);
 }
 
