@@ -374,7 +374,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 192 and the stop strings besides. The KV cache is computed again. */
+ * token, 200, the stop strings and the constraint's source besides. The KV cache is computed again. */
 enum { GPTQ_SAVE_REPLAY = 0 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.

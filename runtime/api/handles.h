@@ -85,15 +85,21 @@ struct gptq_model {
   std::optional<gptq::text::Tokenizer> tokenizer;
   std::mutex trie_guard;
   std::optional<gptq::text::constraint::TokenTrie> trie;
+  std::mutex constraints_guard;
+  gptq_constraint* constraints = nullptr;  // those alive, a list; a restored session finds its own there
 };
 
 struct gptq_constraint {
-  gptq_constraint(gptq_model& m, std::string_view regex, const gptq::text::constraint::RegexLimits& limits, size_t cache_bytes)
-      : model(m), rules(regex, limits, m.token_trie(), m.model->generation.end_tokens, cache_bytes, m.runtime.memory.part(GPTQ_TAG_OTHER)) {}
+  gptq_constraint(gptq_model& m, int32_t of_kind, std::string_view text, std::string_view regex,
+                  const gptq::text::constraint::RegexLimits& limits, size_t cache_bytes)
+      : model(m), kind(of_kind), source(text, &m.runtime.memory), rules(regex, limits, m.token_trie(), m.model->generation.end_tokens, cache_bytes, m.runtime.memory.part(GPTQ_TAG_OTHER)) {}
 
   std::atomic<uint32_t> references{1};
   gptq_model& model;
+  const int32_t kind;
+  const std::pmr::string source;
   const gptq::text::constraint::Constraint rules;
+  gptq_constraint* next = nullptr;
 };
 
 struct gptq_engine {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "api/constraint.h"
 #include "api/guard.h"
 #include "api/text.h"
 
@@ -65,13 +66,6 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
   sampling.penalty_window = p.penalty_window;
   s.sampling = sampling;
   s.random = engine::Random(p.flags & GPTQ_SAMPLE_RANDOM_SEED ? random_seed() : p.seed);
-}
-
-void constrain(engine::Session& s, gptq_constraint* constraint) {
-  if (constraint) retain(constraint);
-  gptq_constraint_destroy(static_cast<gptq_constraint*>(s.constraint_owner));
-  s.constraint_owner = constraint;
-  s.constraint = constraint ? &constraint->rules : nullptr;
 }
 
 void start(engine::Session& s, const gptq_generate_params* params) {
@@ -157,6 +151,7 @@ gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** ou
     if (!fork)
       base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e.engine->shape().max_sessions,
                  " sessions; raise max_sessions or destroy one");
+    constrain(*fork, constraint_of(session_of(s)));
     fork->owner = retain(&e);
     *out = handle_of(fork);
     return GPTQ_OK;

@@ -121,6 +121,8 @@ Session* Engine::fork(const Session& from) {
   to->flags = from.flags;
   to->sampling = from.sampling;
   to->random = from.random;
+  to->constraint = from.constraint;
+  to->constraint_state = from.constraint_state;
   to->max_tokens = from.max_tokens;
   to->first_generated = from.first_generated;
   to->n_generated = from.n_generated;

@@ -46,6 +46,8 @@ class Engine {
   Session* fork(const Session& from);
   void start(Session& session);
   void stop(Session& session);  // as cancelled
+  // Leads the session's constraint over what was generated; false where that leaves it.
+  bool constrain(Session& session) const;
   // Keeps the first n_tokens; output of tokens that go is dropped.
   void truncate(Session& session, uint32_t n_tokens);
 
@@ -108,6 +110,7 @@ class Engine {
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
   bool loses_space(const Session& session) const;
+  uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
   std::span<const uint32_t> mask_of(const Session& session);
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();

@@ -278,14 +278,34 @@ void Engine::take_logits() {
   }
 }
 
-// Whether the text loses the space that its next token begins with.
+// Whether the text loses the space that its first token begins with.
 bool Engine::loses_space(const Session& session) const {
-  return session.n_generated == 0 && tokenizer_->strips_leading_space() && !(session.flags & GPTQ_GEN_CONTINUE_TEXT);
+  return tokenizer_->strips_leading_space() && !(session.flags & GPTQ_GEN_CONTINUE_TEXT);
+}
+
+// The state of the session's constraint after this generated token.
+uint32_t Engine::constrained(const Session& session, uint32_t state, int32_t token, bool first) const {
+  if (is_end_token(token)) return state;
+  std::string_view bytes = tokenizer_->token_bytes(token);
+  if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
+  return session.constraint->step(state, bytes);
+}
+
+bool Engine::constrain(Session& session) const {
+  if (!session.constraint) return true;
+  uint32_t state = session.constraint->start();
+  bool first = true;
+  for (const int32_t token : session.generated()) {
+    state = constrained(session, state, token, first);
+    first = false;
+  }
+  session.constraint_state = state;
+  return state != text::constraint::Constraint::dead;
 }
 
 std::span<const uint32_t> Engine::mask_of(const Session& session) {
   if (!session.constraint) return {};
-  return session.constraint->mask(session.constraint_state, loses_space(session), {scratch_.mask, session.constraint->mask_words()});
+  return session.constraint->mask(session.constraint_state, session.n_generated == 0 && loses_space(session), {scratch_.mask, session.constraint->mask_words()});
 }
 
 void Engine::commit(gptq_step_info& info) {
@@ -315,11 +335,7 @@ void Engine::commit(gptq_step_info& info) {
 
 void Engine::accept(Session& session, int32_t token) {
   if (session.n_tokens == shape_.ctx_tokens) return end(session, GPTQ_STOP_CONTEXT);
-  if (session.constraint) {
-    std::string_view bytes = tokenizer_->token_bytes(token);
-    if (loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
-    if (!is_end_token(token)) session.constraint_state = session.constraint->step(session.constraint_state, bytes);
-  }
+  if (session.constraint) session.constraint_state = constrained(session, session.constraint_state, token, session.n_generated == 0);
   session.tokens[session.n_tokens++] = token;
   if (session.n_generated++ == 0) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
   if (is_end_token(token) && !(session.flags & GPTQ_GEN_IGNORE_EOS)) return end(session, GPTQ_STOP_EOS);

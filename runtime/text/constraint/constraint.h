@@ -22,6 +22,8 @@ std::pmr::string choices(std::string_view json, std::pmr::memory_resource* memor
 // Any number of threads may use it. After construction nothing here allocates.
 class Constraint {
  public:
+  using State = uint32_t;
+  static constexpr State dead = Regex::kDead;
   // trie must outlive it. The masks it keeps take cache_bytes at most.
   Constraint(std::string_view regex, const RegexLimits& limits, const TokenTrie& trie, std::span<const int32_t> ends, size_t cache_bytes,
              std::pmr::memory_resource* memory);
