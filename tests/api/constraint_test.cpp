@@ -111,7 +111,7 @@ TEST_F(Constrained, SessionsDoNotMix) {
 TEST_F(Constrained, ForksAndSavesGoOn) {
   Chain other(text_model(), engine_of(0, 2), with_threads(2));
   for (int steps = 0; steps < 24; ++steps) {
-    std::optional<Constraint> constraint(std::in_place, c.model, GPTQ_CONSTRAINT_REGEX, "(say|do) [a-z]{4,12}, (\\d{2}|never)!");
+    auto constraint = std::make_unique<Constraint>(c.model, GPTQ_CONSTRAINT_REGEX, "(say|do) [a-z]{4,12}, (\\d{2}|never)!");
     const Way way(*constraint, 5);
     begin(c.session, way);
     for (int i = 0; i < steps; ++i) c.engine.step(1, nullptr);
@@ -136,6 +136,25 @@ TEST_F(Constrained, ForksAndSavesGoOn) {
     EXPECT_EQ(info.stop_reason, GPTQ_STOP_CONSTRAINT);
     gptq_session_destroy(restored);
   }
+}
+
+TEST(NoAllocation, WhileConstrained) {
+  Host host;
+  Chain c(text_model(), engine_of(0, 2), host.desc(2));
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_REGEX, "([a-z]{3,9} ){4}[0-9]+\\.");
+  const Way way(constraint, 3, 80);
+  c.session.append("the sea", GPTQ_TEXT_ADD_BOS);
+  const uint64_t host_before = host.calls, heap_before = heap_calls();
+  c.session.start(way.params);
+  for (int i = 0; i < 9; ++i) check(gptq_engine_step(c.engine.get(), 1, nullptr));
+  gptq_session* fork = nullptr;
+  check(gptq_session_fork(c.session.get(), &fork, nullptr));
+  while (gptq_engine_step(c.engine.get(), 100, nullptr) == GPTQ_MORE) {}
+  gptq_session_destroy(fork);
+  const uint64_t host_calls = host.calls - host_before, heap = heap_calls() - heap_before;
+  EXPECT_EQ(host_calls, 0u);
+  EXPECT_EQ(heap, 0u);
+  EXPECT_GT(c.session.info().n_generated, 10u);
 }
 
 struct Refusal {
@@ -163,7 +182,7 @@ INSTANTIATE_TEST_SUITE_P(Sources, Refused,
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "ab)", 2, "unmatched ) at 2"},
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "a{3,1}", 6, "wrong {m,n}"},
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "\\q", 1, "escape"},
-                                         Refusal{GPTQ_CONSTRAINT_REGEX, "(((a{100}){100}){100}){100}", 8, "nodes"},
+                                         Refusal{GPTQ_CONSTRAINT_REGEX, "(((a{100}){100}){100}){100}", 4, "nodes"},
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[\"a\", 1]", nowhere, "/1"},
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[]", nowhere, "array"},
                                          Refusal{99, "a", nowhere, "kind"}));
