@@ -86,9 +86,12 @@ int main(void) {
   printf("GPTQ_STOP_LENGTH %lld\n", (long long)GPTQ_STOP_LENGTH);
   printf("GPTQ_STOP_CONTEXT %lld\n", (long long)GPTQ_STOP_CONTEXT);
   printf("GPTQ_STOP_CANCELLED %lld\n", (long long)GPTQ_STOP_CANCELLED);
+  printf("GPTQ_STOP_CONSTRAINT %lld\n", (long long)GPTQ_STOP_CONSTRAINT);
   printf("GPTQ_STOP_ERROR %lld\n", (long long)GPTQ_STOP_ERROR);
   printf("GPTQ_STOP_PREFILLED %lld\n", (long long)GPTQ_STOP_PREFILLED);
   printf("GPTQ_SAVE_REPLAY %lld\n", (long long)GPTQ_SAVE_REPLAY);
+  printf("GPTQ_CONSTRAINT_CHOICE %lld\n", (long long)GPTQ_CONSTRAINT_CHOICE);
+  printf("GPTQ_CONSTRAINT_REGEX %lld\n", (long long)GPTQ_CONSTRAINT_REGEX);
   printf("GPTQ_ORDER_GROUP_AWARE %lld\n", (long long)GPTQ_ORDER_GROUP_AWARE);
   printf("GPTQ_ORDER_NATURAL %lld\n", (long long)GPTQ_ORDER_NATURAL);
   printf("GPTQ_ORDER_ACT %lld\n", (long long)GPTQ_ORDER_ACT);
@@ -271,6 +274,7 @@ int main(void) {
   printf("gptq_generate_params.n_stop %lld\n", (long long)offsetof(gptq_generate_params, n_stop));
   printf("gptq_generate_params.max_tokens %lld\n", (long long)offsetof(gptq_generate_params, max_tokens));
   printf("gptq_generate_params.reserved %lld\n", (long long)offsetof(gptq_generate_params, reserved));
+  printf("gptq_generate_params.constraint %lld\n", (long long)offsetof(gptq_generate_params, constraint));
   printf("gptq_session_info %lld\n", (long long)sizeof(gptq_session_info));
   printf("gptq_session_info.struct_size %lld\n", (long long)offsetof(gptq_session_info, struct_size));
   printf("gptq_session_info.state %lld\n", (long long)offsetof(gptq_session_info, state));

@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdio>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gptq.hpp"
 
@@ -65,5 +67,33 @@ struct EngineOptions {
     return params;
   }
 };
+
+// What a text must be.
+struct RuleOptions {
+  std::vector<std::string> choices;
+  std::string regex;
+  // GPTQ_CONSTRAINT_* and its source; 0: no constraint.
+  std::pair<int32_t, std::string> source() const;
+};
+
+inline std::string as_json(const std::vector<std::string>& texts) {
+  std::string json = "[";
+  for (const std::string& text : texts) {
+    json += json.size() > 1 ? ",\"" : "\"";
+    for (const char c : text) {
+      char code[8];
+      if (static_cast<unsigned char>(c) < 0x20) json.append(code, static_cast<size_t>(std::snprintf(code, sizeof code, "\\u%04x", static_cast<unsigned>(c))));
+      else json.append(c == '"' || c == '\\' ? "\\" : "") += c;
+    }
+    json += '"';
+  }
+  return json + "]";
+}
+
+inline std::pair<int32_t, std::string> RuleOptions::source() const {
+  if (!choices.empty()) return {GPTQ_CONSTRAINT_CHOICE, as_json(choices)};
+  if (!regex.empty()) return {GPTQ_CONSTRAINT_REGEX, regex};
+  return {};
+}
 
 }  // namespace gptq::tool

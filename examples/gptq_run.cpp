@@ -17,6 +17,8 @@ struct Options : tool::EngineOptions {
   uint32_t max_tokens = 0;
   gptq_sampling sampling = make<gptq_sampling>();
   std::vector<std::string> stop;
+  tool::RuleOptions rules;
+  std::optional<Constraint> constraint;  // made of them
   bool ignore_eos = false, print_ids = false, chat = false;
 };
 
@@ -34,6 +36,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--repeat-penalty", o.sampling.repeat_penalty, "divide the logits of tokens seen before");
   app.add_option("--seed", o.sampling.seed, "of the sampler (default 0: the same text every time)");
   app.add_option("--stop", o.stop, "end at this text; may be given several times");
+  tool::add_to(app, o.rules);
   app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
   app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
 }
@@ -45,6 +48,7 @@ gptq_generate_params generate_params(const Options& o, const std::vector<gptq_st
   params.flags = o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0;
   params.stop = stops.data();
   params.n_stop = stops.size();
+  params.constraint = o.constraint ? o.constraint->get() : nullptr;
   return params;
 }
 
@@ -167,6 +171,7 @@ void run(Options& o, bool own_sampling) {
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (const auto [kind, source] = o.rules.source(); kind) o.constraint.emplace(model, kind, source);
   o.chat ? converse(model, o, stops, load_s) : complete(model, o, stops, load_s);
 }
 

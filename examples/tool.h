@@ -35,6 +35,11 @@ inline void EngineOptions::add_to(CLI::App& app, bool with_ctx) {
   add_tuning_to(app, with_ctx);
 }
 
+inline void add_to(CLI::App& app, RuleOptions& o) {
+  auto* choice = app.add_option("--choice", o.choices, "the text is this, or one of several given");
+  app.add_option("--regex", o.regex, "the text matches this as a whole")->excludes(choice);
+}
+
 // "1,2,3"
 inline std::vector<gptq_token> parse_ids(const std::string& text) {
   std::vector<gptq_token> ids;

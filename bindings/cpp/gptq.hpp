@@ -94,6 +94,20 @@ class Model {
   std::unique_ptr<gptq_model, Releaser<gptq_model, gptq_model_release>> handle_;
 };
 
+// What a generated text must be; for gptq_generate_params::constraint.
+class Constraint {
+ public:
+  Constraint(const Model& model, int32_t kind, std::string_view source) {
+    gptq_constraint* c = nullptr;
+    call([&](gptq_error* err) { return gptq_constraint_compile(model.get(), kind, source.data(), source.size(), &c, err); });
+    handle_.reset(c);
+  }
+  gptq_constraint* get() const { return handle_.get(); }
+
+ private:
+  std::unique_ptr<gptq_constraint, Releaser<gptq_constraint, gptq_constraint_destroy>> handle_;
+};
+
 class Engine {
  public:
   explicit Engine(const Model& model, const gptq_engine_params& params = make<gptq_engine_params>()) {

@@ -87,9 +87,12 @@ public static class Constants {
   public const int GPTQ_STOP_LENGTH = 3;
   public const int GPTQ_STOP_CONTEXT = 4;
   public const int GPTQ_STOP_CANCELLED = 5;
+  public const int GPTQ_STOP_CONSTRAINT = 6;
   public const int GPTQ_STOP_ERROR = 7;
   public const int GPTQ_STOP_PREFILLED = 8;
   public const int GPTQ_SAVE_REPLAY = 0;
+  public const int GPTQ_CONSTRAINT_CHOICE = 1;
+  public const int GPTQ_CONSTRAINT_REGEX = 2;
   public const int GPTQ_ORDER_GROUP_AWARE = 0;
   public const int GPTQ_ORDER_NATURAL = 1;
   public const int GPTQ_ORDER_ACT = 2;
@@ -342,6 +345,7 @@ public unsafe struct gptq_generate_params {
   public UIntPtr n_stop;
   public uint max_tokens;
   public uint reserved;
+  public IntPtr constraint;
   public static gptq_generate_params New() { return new gptq_generate_params { struct_size = (uint)sizeof(gptq_generate_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -521,6 +525,10 @@ public static unsafe class Api {
   public static extern int gptq_session_save(IntPtr s, int kind, void* buf, UIntPtr cap, UIntPtr* needed, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_constraint_compile(IntPtr m, int kind, byte* source, UIntPtr size, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern void gptq_constraint_destroy(IntPtr c);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_generate(IntPtr s, byte* text, UIntPtr size, gptq_generate_params* @params, IntPtr on_text, void* user, gptq_session_info* result, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

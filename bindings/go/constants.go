@@ -85,9 +85,12 @@ const (
 	StopLength = 3
 	StopContext = 4
 	StopCancelled = 5
+	StopConstraint = 6
 	StopError = 7
 	StopPrefilled = 8
 	SaveReplay = 0
+	ConstraintChoice = 1
+	ConstraintRegex = 2
 	OrderGroupAware = 0
 	OrderNatural = 1
 	OrderAct = 2

@@ -57,6 +57,7 @@ typedef struct gptq_runtime gptq_runtime;
 typedef struct gptq_model   gptq_model;
 typedef struct gptq_engine  gptq_engine;
 typedef struct gptq_session gptq_session;
+typedef struct gptq_constraint gptq_constraint;
 
 /* Status codes; never renumbered. */
 enum {
@@ -322,10 +323,11 @@ typedef struct gptq_generate_params {
   const gptq_string *stop; size_t n_stop;    /* at most 16 strings of 256 bytes */
   uint32_t max_tokens;                       /* 0 = until end token or context end */
   uint32_t reserved;
+  gptq_constraint *constraint;               /* of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive */
 } gptq_generate_params;
 
 enum { GPTQ_SESSION_IDLE = 0, GPTQ_SESSION_RUNNING = 1 };
-enum { GPTQ_STOP_NONE = 0, GPTQ_STOP_EOS = 1, GPTQ_STOP_STRING = 2, GPTQ_STOP_LENGTH = 3, GPTQ_STOP_CONTEXT = 4, GPTQ_STOP_CANCELLED = 5, GPTQ_STOP_ERROR = 7, GPTQ_STOP_PREFILLED = 8 };
+enum { GPTQ_STOP_NONE = 0, GPTQ_STOP_EOS = 1, GPTQ_STOP_STRING = 2, GPTQ_STOP_LENGTH = 3, GPTQ_STOP_CONTEXT = 4, GPTQ_STOP_CANCELLED = 5, GPTQ_STOP_CONSTRAINT = 6, GPTQ_STOP_ERROR = 7, GPTQ_STOP_PREFILLED = 8 };
 typedef struct gptq_session_info {
   uint32_t struct_size; int32_t state; int32_t stop_reason; int32_t status;   /* status: why, with GPTQ_STOP_ERROR */
   uint32_t n_tokens; uint32_t n_pending;     /* tokens of the sequence; of them not yet computed */
@@ -372,7 +374,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 192 and the stop strings besides. The KV cache is computed again. */
+ * token, 200, the stop strings and the constraint's source besides. The KV cache is computed again. */
 enum { GPTQ_SAVE_REPLAY = 0 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
@@ -385,6 +387,18 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t 
  * Errors: INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
  * INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *bytes, size_t size, gptq_session **out, gptq_error *err);
+
+/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole: literals,
+ * escapes (\\d \\w \\s \\D \\W \\S \\n \\t \\r, and signs), ., classes of ASCII characters, (groups), (?:groups), |, * + ? {m,n}. */
+enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2 };
+/* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
+ * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no
+ * token can express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are
+ * bounded; the first call for a model makes a table of its tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is
+ * the byte where an expression was refused; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED. */
+GPTQ_API gptq_status GPTQ_CALL gptq_constraint_compile(gptq_model *m, int32_t kind, const char *source, size_t size, gptq_constraint **out, gptq_error *err);
+/* Any thread; running generations keep theirs. */
+GPTQ_API void        GPTQ_CALL gptq_constraint_destroy(gptq_constraint *c);
 
 /* ---- F. blocking convenience over D + E ---- */
 

@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "gptq/gptq.h"
 #include "model/model.h"
+#include "text/constraint/constraint.h"
 #include "text/tokenizer.h"
 
 struct gptq_runtime {
@@ -64,6 +65,13 @@ struct gptq_model {
     if (model->tokenizer.size()) tokenizer.emplace(model->tokenizer.bytes(), model->spec.n_vocab, memory);
   }
   const gptq::text::Tokenizer* text() const { return tokenizer ? &*tokenizer : nullptr; }
+  // Made when it is first asked for.
+  const gptq::text::constraint::TokenTrie& token_trie() {
+    const std::lock_guard lock(trie_guard);
+    if (!trie)
+      trie.emplace(gptq::text::constraint::trie_of(*tokenizer, model->spec.n_vocab, model->generation.end_tokens, runtime.memory.part(GPTQ_TAG_MODEL)));
+    return *trie;
+  }
   uint64_t weights_on_gpu() const { return placer ? placer->bytes() : 0; }
   bool on_gpu() const { return model->first_device_layer < model->spec.n_layers; }
 
@@ -75,6 +83,23 @@ struct gptq_model {
   std::optional<gptq::api::GpuPlacer> placer;
   std::optional<gptq::model::Model> model;
   std::optional<gptq::text::Tokenizer> tokenizer;
+  std::mutex trie_guard;
+  std::optional<gptq::text::constraint::TokenTrie> trie;
+  std::mutex constraints_guard;
+  gptq_constraint* constraints = nullptr;  // those alive, a list; a restored session finds its own there
+};
+
+struct gptq_constraint {
+  gptq_constraint(gptq_model& m, int32_t of_kind, std::string_view text, std::string_view regex,
+                  const gptq::text::constraint::RegexLimits& limits, size_t cache_bytes)
+      : model(m), kind(of_kind), source(text, &m.runtime.memory), rules(regex, limits, m.token_trie(), m.model->generation.end_tokens, cache_bytes, m.runtime.memory.part(GPTQ_TAG_OTHER)) {}
+
+  std::atomic<uint32_t> references{1};
+  gptq_model& model;
+  const int32_t kind;
+  const std::pmr::string source;
+  const gptq::text::constraint::Constraint rules;
+  gptq_constraint* next = nullptr;
 };
 
 struct gptq_engine {

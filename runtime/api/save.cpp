@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// C API: saved sessions. A save is Saved, the sizes of the stop strings (u32), their text, the tokens (i32), and XXH3-64 of all before;
-// little-endian. Nothing of a save is believed before its hash, and no session is made before all of it was looked at.
+// C API: saved sessions. A save is Saved, the sizes of the stop strings (u32), their text, the constraint's source, the tokens (i32),
+// and XXH3-64 of all before; little-endian. Nothing of a save is believed before its hash, and no session is made before all of it was looked at.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
+#include "api/constraint.h"
 #include "api/guard.h"
 #include "api/handles.h"
 #include "format/header.h"
@@ -31,8 +33,10 @@ struct Saved {
   uint64_t random, prefill_us, decode_us, first_token_us;
   uint64_t text_read;
   uint32_t text_token, text_byte;
+  int32_t constraint_kind;    // 0 = none
+  uint32_t constraint_bytes;  // its source; where it stands follows from the tokens
 };
-static_assert(sizeof(Saved) == 184);
+static_assert(sizeof(Saved) == 192);
 
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
@@ -81,6 +85,10 @@ Saved saved_of(const engine::Session& s) {
   saved.text_read = place.read;
   saved.text_token = place.token;
   saved.text_byte = place.byte;
+  if (const gptq_constraint* c = constraint_of(s)) {
+    saved.constraint_kind = c->kind;
+    saved.constraint_bytes = static_cast<uint32_t>(c->source.size());
+  }
   return saved;
 }
 
@@ -101,6 +109,7 @@ class Writer {
 size_t saved_bytes(const engine::Session& s) {
   size_t size = sizeof(Saved) + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t);
   for (uint32_t i = 0; i < s.text.n_stops(); ++i) size += sizeof(uint32_t) + s.text.stop(i).size();
+  if (const gptq_constraint* c = constraint_of(s)) size += c->source.size();
   return size;
 }
 
@@ -114,6 +123,7 @@ void write(const engine::Session& s, size_t size, void* to) {
     out.add(&bytes, sizeof bytes);
   }
   for (uint32_t i = 0; i < saved.n_stops; ++i) out.add(s.text.stop(i).data(), s.text.stop(i).size());
+  if (const gptq_constraint* c = constraint_of(s)) out.add(c->source.data(), c->source.size());
   out.add(s.tokens, s.n_tokens * sizeof(int32_t));
   const uint64_t hash = format::hash_bytes(out.written());
   out.add(&hash, sizeof hash);
@@ -185,13 +195,19 @@ gptq_status restore(gptq_engine& e, std::span<const std::byte> bytes, gptq_sessi
     std::memcpy(&size, rest.data() + i * sizeof size, sizeof size);
     stop_bytes += size;
   }
-  require_format(rest.size() == stop_bytes + uint64_t{saved.n_tokens} * sizeof(int32_t), "the save's parts do not add up");
+  const uint64_t rules_bytes = saved.constraint_bytes, tokens_at = stop_bytes + rules_bytes;
+  require_format(rest.size() == tokens_at + uint64_t{saved.n_tokens} * sizeof(int32_t), "the save's parts do not add up");
+  require_format(saved.constraint_kind || !rules_bytes, "a constraint of no kind");
   std::pmr::vector<int32_t> tokens(saved.n_tokens, &e.model.runtime.memory);
-  if (saved.n_tokens) std::memcpy(tokens.data(), rest.data() + stop_bytes, saved.n_tokens * sizeof(int32_t));
+  if (saved.n_tokens) std::memcpy(tokens.data(), rest.data() + tokens_at, saved.n_tokens * sizeof(int32_t));
   for (const int32_t token : tokens)
     require_format(token >= 0 && static_cast<uint32_t>(token) < e.engine->model().spec.n_vocab, "a token is outside the vocabulary");
   const std::span<const int32_t> generated = std::span<const int32_t>(tokens).subspan(saved.first_generated, saved.n_generated);
   const engine::TextStream text = text_of(saved, e.engine->tokenizer(), rest.first(static_cast<size_t>(stop_bytes)), generated);
+  const char* rules = reinterpret_cast<const char*>(rest.data()) + stop_bytes;
+  const std::unique_ptr<gptq_constraint, void (*)(gptq_constraint*)> constraint(
+      saved.constraint_kind ? constraint_of(e.model, saved.constraint_kind, {rules, static_cast<size_t>(rules_bytes)}) : nullptr,
+      gptq_constraint_destroy);
 
   engine::Session* const s = e.engine->create_session();
   if (!s) base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", shape.max_sessions, " sessions; raise max_sessions or destroy one");
@@ -215,6 +231,11 @@ gptq_status restore(gptq_engine& e, std::span<const std::byte> bytes, gptq_sessi
   s->started = engine::Clock::now();
   s->text = text;
   s->owner = retain(&e);
+  constrain(*s, constraint.get());
+  if (!e.engine->constrain(*s) && s->running) {
+    gptq_session_destroy(handle_of(s));
+    base::fail(GPTQ_E_FORMAT, "what was generated is not what the save's constraint allows");
+  }
   *out = handle_of(s);
   return std::memcmp(&here, &saved, sizeof saved) == 0 && e.engine->replays_exactly() ? GPTQ_OK : GPTQ_REPLAYED;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "api/constraint.h"
 #include "api/guard.h"
 #include "api/text.h"
 
@@ -75,6 +76,8 @@ void start(engine::Session& s, const gptq_generate_params* params) {
   if ((p.flags & ~known) || p.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
   require(s.n_tokens > 0, "nothing to generate from: append text or tokens first", GPTQ_E_INVALID_STATE);
   require(p.stop || !p.n_stop, "stop is NULL");
+  require(!p.constraint || &p.constraint->model == &engine_of(s).model, "the constraint is of another model");
+  require(!p.constraint || !(p.flags & GPTQ_GEN_IGNORE_EOS), "with IGNORE_EOS no constraint can end: leave it out");
   engine::TextStream text;
   text.start(s.engine->tokenizer(), p.flags & GPTQ_GEN_CONTINUE_TEXT, p.flags & GPTQ_GEN_KEEP_STOP);
   for (size_t i = 0; i < p.n_stop; ++i) {
@@ -82,6 +85,7 @@ void start(engine::Session& s, const gptq_generate_params* params) {
     require(text.add_stop(stop.data(), stop.size()), "stop strings: at most 16, each of 1 to 256 bytes");
   }
   set_sampling(s, p.sampling);
+  constrain(s, p.constraint);
   s.text = text;
   s.flags = p.flags;
   s.max_tokens = p.max_tokens;
@@ -147,6 +151,7 @@ gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** ou
     if (!fork)
       base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e.engine->shape().max_sessions,
                  " sessions; raise max_sessions or destroy one");
+    constrain(*fork, constraint_of(session_of(s)));
     fork->owner = retain(&e);
     *out = handle_of(fork);
     return GPTQ_OK;
@@ -157,6 +162,7 @@ void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
   if (!s) return;
   gptq_engine& e = engine_of(session_of(s));
   e.engine->destroy_session(session_of(s));
+  constrain(session_of(s), nullptr);
   gptq_engine_destroy(&e);
 }
 

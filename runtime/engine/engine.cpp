@@ -40,6 +40,7 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       tokens(arena.take<int32_t>(shape.batch_tokens)),
       logit_rows(arena.take<uint32_t>(shape.batch_tokens)),
       candidates(arena.take<Candidate>(spec.n_vocab)),
+      mask(arena.take<uint32_t>((spec.n_vocab + 31) / 32)),
       session_tokens(arena.take<int32_t>(uint64_t(shape.max_sessions) * shape.ctx_tokens)),
       session_pages(arena.take<uint32_t>(uint64_t(shape.max_sessions) * shape.pages_per_session())),
       session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))) {}
@@ -121,6 +122,8 @@ Session* Engine::fork(const Session& from) {
   to->flags = from.flags;
   to->sampling = from.sampling;
   to->random = from.random;
+  to->constraint = from.constraint;
+  to->constraint_state = from.constraint_state;
   to->max_tokens = from.max_tokens;
   to->first_generated = from.first_generated;
   to->n_generated = from.n_generated;
@@ -180,6 +183,7 @@ void Engine::start(Session& session) {
       gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
     session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
   session.running = true;
+  session.constraint_state = session.constraint ? session.constraint->start() : 0;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;
   session.status = GPTQ_OK;

@@ -46,6 +46,8 @@ class Engine {
   Session* fork(const Session& from);
   void start(Session& session);
   void stop(Session& session);  // as cancelled
+  // Leads the session's constraint over what was generated; false where that leaves it.
+  bool constrain(Session& session) const;
   // Keeps the first n_tokens; output of tokens that go is dropped.
   void truncate(Session& session, uint32_t n_tokens);
 
@@ -58,7 +60,7 @@ class Engine {
   struct Member {  // of the batch in progress
     Session* session;
     uint32_t n_rows, first_logit, n_logits;  // its part of logit_rows
-    int32_t sampled;                         // its next token; -1 = the logits were not finite
+    int32_t sampled;                         // its next token, or why there is none (sampler.h)
     Random random;                           // after sampling
   };
   struct Scratch {
@@ -75,6 +77,7 @@ class Engine {
     int32_t* tokens;              // [batch_tokens]
     uint32_t* logit_rows;         // [batch_tokens]
     Candidate* candidates;        // [n_vocab]
+    uint32_t* mask;               // [n_vocab / 32 up], of a constraint
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
     uint32_t* session_pages;      // [max_sessions][pages_per_session]
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
@@ -107,6 +110,9 @@ class Engine {
   void end_all(gptq_status status);
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
+  bool loses_space(const Session& session) const;
+  uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
+  std::span<const uint32_t> mask_of(const Session& session);
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();
   void leave_batch(const Session& session);

@@ -46,6 +46,14 @@ void penalize(std::span<const float> logits, std::span<const int32_t> history, c
   }
 }
 
+// Moves those with a bit in the mask to the front, in their order.
+std::span<Candidate> only(std::span<const uint32_t> mask, std::span<Candidate> candidates) {
+  size_t n = 0;
+  for (size_t word = 0; word < mask.size(); ++word)
+    for (uint32_t bits = mask[word]; bits; bits &= bits - 1) candidates[n++] = candidates[word * 32 + static_cast<size_t>(std::countr_zero(bits))];
+  return candidates.first(n);
+}
+
 // Sorts the best n to the front, in order.
 void sort_best(std::span<Candidate> candidates, size_t n) {
   if (n < candidates.size()) std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(n), candidates.end(), better);
@@ -103,12 +111,16 @@ uint32_t Sampling::candidates(uint32_t n) const {
 }
 
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch) {
-  if (!all_finite(logits)) return -1;
-  if (sampling.is_greedy()) return greedy(logits);
+               Candidate* scratch, std::span<const uint32_t> mask) {
+  if (!all_finite(logits)) return not_finite;
+  if (mask.empty() && sampling.is_greedy()) return greedy(logits);
   std::span<Candidate> kept(scratch, logits.size());
   for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
   penalize(logits, history, sampling, scratch);
+  if (!mask.empty()) {
+    kept = only(mask, kept);
+    if (kept.empty()) return none_allowed;
+  }
   if (!(sampling.temperature > 0)) return greedy(kept);
   if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < kept.size()) {
     sort_best(kept, static_cast<size_t>(sampling.top_k));

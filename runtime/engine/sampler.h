@@ -32,9 +32,11 @@ class Random {
   uint64_t state_;
 };
 
-// The next token, or -1 where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
+constexpr int32_t not_finite = -1, none_allowed = -2;
+// The next token; or not_finite where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
+// mask: bits of the tokens that may come, or empty for all; none_allowed where none may.
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch);
+               Candidate* scratch, std::span<const uint32_t> mask = {});
 // The same of the best logits alone, in their order: sampling.candidates(n) of them at least.
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch);
 

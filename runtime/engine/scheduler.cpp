@@ -239,7 +239,7 @@ void Engine::run_logits(Stage& stage) {
 uint32_t Engine::candidates_wanted() const {
   uint32_t most = 1;
   for (const Member& m : std::span(scratch_.members, n_members_)) {
-    const uint32_t wanted = m.session->wants_logits() ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
+    const uint32_t wanted = m.session->wants_logits() || m.session->constraint ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
     if (!wanted) return 0;
     most = std::max(most, wanted);
   }
@@ -289,8 +289,38 @@ void Engine::take_logits() {
                                    member.random, scratch_.candidates);
     else
       member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates);
+                              scratch_.candidates, mask_of(session));
   }
+}
+
+// Whether the text loses the space that its first token begins with.
+bool Engine::loses_space(const Session& session) const {
+  return tokenizer_->strips_leading_space() && !(session.flags & GPTQ_GEN_CONTINUE_TEXT);
+}
+
+// The state of the session's constraint after this generated token.
+uint32_t Engine::constrained(const Session& session, uint32_t state, int32_t token, bool first) const {
+  if (is_end_token(token)) return state;
+  std::string_view bytes = tokenizer_->token_bytes(token);
+  if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
+  return session.constraint->step(state, bytes);
+}
+
+bool Engine::constrain(Session& session) const {
+  if (!session.constraint) return true;
+  uint32_t state = session.constraint->start();
+  bool first = true;
+  for (const int32_t token : session.generated()) {
+    state = constrained(session, state, token, first);
+    first = false;
+  }
+  session.constraint_state = state;
+  return state != text::constraint::Constraint::dead;
+}
+
+std::span<const uint32_t> Engine::mask_of(const Session& session) {
+  if (!session.constraint) return {};
+  return session.constraint->mask(session.constraint_state, session.n_generated == 0 && loses_space(session), {scratch_.mask, session.constraint->mask_words()});
 }
 
 void Engine::commit(gptq_step_info& info) {
@@ -308,7 +338,7 @@ void Engine::commit(gptq_step_info& info) {
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
       end(session, GPTQ_STOP_PREFILLED);
     } else if (member.sampled < 0) {
-      end(session, GPTQ_STOP_ERROR, GPTQ_E_NUMERIC);
+      end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : GPTQ_E_NUMERIC);
     } else {
       session.random = member.random;
       accept(session, member.sampled);
@@ -320,6 +350,7 @@ void Engine::commit(gptq_step_info& info) {
 
 void Engine::accept(Session& session, int32_t token) {
   if (session.n_tokens == shape_.ctx_tokens) return end(session, GPTQ_STOP_CONTEXT);
+  if (session.constraint) session.constraint_state = constrained(session, session.constraint_state, token, session.n_generated == 0);
   session.tokens[session.n_tokens++] = token;
   if (session.n_generated++ == 0) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
   if (is_end_token(token) && !(session.flags & GPTQ_GEN_IGNORE_EOS)) return end(session, GPTQ_STOP_EOS);
@@ -327,6 +358,7 @@ void Engine::accept(Session& session, int32_t token) {
     session.stop_index = static_cast<uint32_t>(stop);
     return end(session, GPTQ_STOP_STRING);
   }
+  if (session.constraint && session.constraint->complete(session.constraint_state)) return end(session, GPTQ_STOP_CONSTRAINT);
   if (session.n_generated == session.max_tokens) end(session, GPTQ_STOP_LENGTH);
 }
 

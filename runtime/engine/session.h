@@ -9,6 +9,7 @@
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 #include "gptq/gptq.h"
+#include "text/constraint/constraint.h"
 
 namespace gptq::engine {
 
@@ -37,6 +38,9 @@ struct Session {
   uint32_t flags = 0;           // GPTQ_GEN_*
   Sampling sampling;
   Random random;
+  const text::constraint::Constraint* constraint = nullptr;
+  void* constraint_owner = nullptr;  // the API's handle of it
+  uint32_t constraint_state = 0;
   uint32_t max_tokens = 0;
   uint32_t first_generated = 0;  // index of the first generated token
   uint32_t n_generated = 0;

@@ -14,6 +14,7 @@ struct Options : tool::EngineOptions {
   std::string ids, output, text, reference;
   std::vector<std::string> files;  // table: reference, candidates, text
   uint32_t window = 2048, windows = 0, stride = 0;
+  tool::RuleOptions rules;
   bool json = false, bos = false, special = false;
 };
 
@@ -68,5 +69,6 @@ void show_progress(size_t done, size_t all, const char* name, double value);
 
 void layers(const Options& o);
 void table(const Options& o);
+void constraint(const Options& o);
 
 }  // namespace gptq::eval

@@ -130,6 +130,12 @@ int main(int argc, char** argv) {
       ->expected(3, -1)
       ->type_name("");
   add_window_options(files, o);
+  CLI::App& rules = *app.add_subcommand("constraint", "which texts a constraint accepts as a whole, else the byte it refused, and what its masks cost");
+  rules.add_option("MODEL", o.model, "a .gptq file")->required();
+  rules.add_option("--texts", o.text, "a file of lines {\"text\": ...}")->required();
+  rules.add_flag("--json", o.json, "print JSON");
+  tool::add_to(rules, o.rules);
+  o.add_tuning_to(rules, false);
   CLI::App& ids = *app.add_subcommand("tokenize", "token ids of the text on stdin, one line");
   o.add_to(ids, false);
   ids.add_flag("--special", o.special, "special tokens in the text count, and BOS and EOS are added as the model's tokenizer does");
@@ -140,6 +146,7 @@ int main(int argc, char** argv) {
     if (kl.parsed()) divergence(o);
     if (by_layer.parsed()) layers(o);
     if (files.parsed()) table(o);
+    if (rules.parsed()) constraint(o);
     if (ids.parsed()) tokenize(o);
   });
 }

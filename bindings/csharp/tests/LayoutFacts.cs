@@ -92,9 +92,12 @@ static unsafe class LayoutFacts {
     add("GPTQ_STOP_LENGTH", Constants.GPTQ_STOP_LENGTH);
     add("GPTQ_STOP_CONTEXT", Constants.GPTQ_STOP_CONTEXT);
     add("GPTQ_STOP_CANCELLED", Constants.GPTQ_STOP_CANCELLED);
+    add("GPTQ_STOP_CONSTRAINT", Constants.GPTQ_STOP_CONSTRAINT);
     add("GPTQ_STOP_ERROR", Constants.GPTQ_STOP_ERROR);
     add("GPTQ_STOP_PREFILLED", Constants.GPTQ_STOP_PREFILLED);
     add("GPTQ_SAVE_REPLAY", Constants.GPTQ_SAVE_REPLAY);
+    add("GPTQ_CONSTRAINT_CHOICE", Constants.GPTQ_CONSTRAINT_CHOICE);
+    add("GPTQ_CONSTRAINT_REGEX", Constants.GPTQ_CONSTRAINT_REGEX);
     add("GPTQ_ORDER_GROUP_AWARE", Constants.GPTQ_ORDER_GROUP_AWARE);
     add("GPTQ_ORDER_NATURAL", Constants.GPTQ_ORDER_NATURAL);
     add("GPTQ_ORDER_ACT", Constants.GPTQ_ORDER_ACT);
@@ -277,6 +280,7 @@ static unsafe class LayoutFacts {
     add("gptq_generate_params.n_stop", At(typeof(gptq_generate_params), "n_stop"));
     add("gptq_generate_params.max_tokens", At(typeof(gptq_generate_params), "max_tokens"));
     add("gptq_generate_params.reserved", At(typeof(gptq_generate_params), "reserved"));
+    add("gptq_generate_params.constraint", At(typeof(gptq_generate_params), "constraint"));
     add("gptq_session_info", sizeof(gptq_session_info));
     add("gptq_session_info.struct_size", At(typeof(gptq_session_info), "struct_size"));
     add("gptq_session_info.state", At(typeof(gptq_session_info), "state"));

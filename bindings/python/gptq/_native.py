@@ -89,9 +89,12 @@ GPTQ_STOP_STRING = 2
 GPTQ_STOP_LENGTH = 3
 GPTQ_STOP_CONTEXT = 4
 GPTQ_STOP_CANCELLED = 5
+GPTQ_STOP_CONSTRAINT = 6
 GPTQ_STOP_ERROR = 7
 GPTQ_STOP_PREFILLED = 8
 GPTQ_SAVE_REPLAY = 0
+GPTQ_CONSTRAINT_CHOICE = 1
+GPTQ_CONSTRAINT_REGEX = 2
 GPTQ_ORDER_GROUP_AWARE = 0
 GPTQ_ORDER_NATURAL = 1
 GPTQ_ORDER_ACT = 2
@@ -343,6 +346,7 @@ gptq_generate_params._fields_ = [
   ("n_stop", c_size_t),
   ("max_tokens", c_uint32),
   ("reserved", c_uint32),
+  ("constraint", c_void_p),
 ]
 
 gptq_session_info._fields_ = [
@@ -470,6 +474,8 @@ FUNCTIONS = {
   "gptq_session_fork": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_save": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t), POINTER(gptq_error)]),
   "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
+  "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
+  "gptq_constraint_destroy": (None, [c_void_p]),
   "gptq_generate": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_generate_params), gptq_text_fn, c_void_p, POINTER(gptq_session_info), POINTER(gptq_error)]),
   "gptq_quantize": (gptq_status, [c_void_p, POINTER(gptq_source), c_void_p, c_size_t, POINTER(gptq_quantize_params), POINTER(gptq_error)]),
   "gptq_quantize_estimate_get": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(gptq_quantize_params), POINTER(gptq_quantize_estimate), POINTER(gptq_error)]),

@@ -27,6 +27,11 @@ pub struct gptq_session {
     _opaque: [u8; 0],
     _neither_send_nor_sync: core::marker::PhantomData<*mut u8>,
 }
+#[repr(C)]
+pub struct gptq_constraint {
+    _opaque: [u8; 0],
+    _neither_send_nor_sync: core::marker::PhantomData<*mut u8>,
+}
 
 pub const GPTQ_BUDGET_POLL: u32 = 0;
 pub const GPTQ_BUDGET_UNLIMITED: u32 = 4294967295;
@@ -133,9 +138,12 @@ pub const GPTQ_STOP_STRING: i32 = 2;
 pub const GPTQ_STOP_LENGTH: i32 = 3;
 pub const GPTQ_STOP_CONTEXT: i32 = 4;
 pub const GPTQ_STOP_CANCELLED: i32 = 5;
+pub const GPTQ_STOP_CONSTRAINT: i32 = 6;
 pub const GPTQ_STOP_ERROR: i32 = 7;
 pub const GPTQ_STOP_PREFILLED: i32 = 8;
 pub const GPTQ_SAVE_REPLAY: i32 = 0;
+pub const GPTQ_CONSTRAINT_CHOICE: i32 = 1;
+pub const GPTQ_CONSTRAINT_REGEX: i32 = 2;
 pub const GPTQ_ORDER_GROUP_AWARE: i32 = 0;
 pub const GPTQ_ORDER_NATURAL: i32 = 1;
 pub const GPTQ_ORDER_ACT: i32 = 2;
@@ -623,6 +631,8 @@ pub struct gptq_generate_params {
     /// 0 = until end token or context end
     pub max_tokens: u32,
     pub reserved: u32,
+    /// of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive
+    pub constraint: *mut gptq_constraint,
 }
 impl Default for gptq_generate_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -927,6 +937,15 @@ extern "C" {
     /// INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL,
     /// OUT_OF_MEMORY, INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1.
     pub fn gptq_session_restore(e: *mut gptq_engine, bytes: *const c_void, size: usize, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
+    /// Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are
+    /// never sampled, an end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing
+    /// may follow, and with TEXT where no token can express what must follow. Stop strings, max_tokens and the context's
+    /// end still count and may cut it. Time and memory are bounded; the first call for a model makes a table of its
+    /// tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is the byte where an expression was
+    /// refused; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED.
+    pub fn gptq_constraint_compile(m: *mut gptq_model, kind: i32, source: *const c_char, size: usize, out: *mut *mut gptq_constraint, err: *mut gptq_error) -> gptq_status;
+    /// Any thread; running generations keep theirs.
+    pub fn gptq_constraint_destroy(c: *mut gptq_constraint);
     /// Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this
     /// session ends; on_text (may be NULL) gets the text as it comes. result may be NULL. Errors: those of the calls it is
     /// made of; the session's own error if it ended by one.

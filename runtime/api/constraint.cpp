@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// C API: constraints.
+#include "api/constraint.h"
+
+#include "api/text.h"
+
+using namespace gptq;
+using namespace gptq::api;
+
+namespace {
+
+constexpr size_t cache_bytes = 4 << 20;  // of masks, a constraint
+constexpr text::constraint::RegexLimits regex_limits{};
+constexpr text::constraint::RegexLimits choice_limits{.nodes = 400'000, .states = 16'384};
+
+gptq_constraint* compile(gptq_model& m, int32_t kind, std::string_view source) {
+  require(kind == GPTQ_CONSTRAINT_CHOICE || kind == GPTQ_CONSTRAINT_REGEX, "unknown kind of constraint");
+  tokenizer_of(m);
+  std::pmr::memory_resource& memory = m.runtime.memory;
+  const bool choice = kind == GPTQ_CONSTRAINT_CHOICE;
+  const std::pmr::string regex = choice ? text::constraint::choices(source, &memory) : std::pmr::string(source, &memory);
+  auto* c = create<gptq_constraint>(memory, m, kind, source, regex, choice ? choice_limits : regex_limits, cache_bytes);
+  retain(&m);
+  const std::lock_guard lock(m.constraints_guard);
+  c->next = m.constraints;
+  m.constraints = c;
+  return c;
+}
+
+}  // namespace
+
+namespace gptq::api {
+
+gptq_constraint* constraint_of(gptq_model& m, int32_t kind, std::string_view source) {
+  {
+    const std::lock_guard lock(m.constraints_guard);
+    for (gptq_constraint* c = m.constraints; c; c = c->next)
+      if (c->kind == kind && c->source == source) return retain(c);
+  }
+  return compile(m, kind, source);
+}
+
+void constrain(engine::Session& s, gptq_constraint* constraint) {
+  if (constraint) retain(constraint);
+  gptq_constraint_destroy(constraint_of(s));
+  s.constraint_owner = constraint;
+  s.constraint = constraint ? &constraint->rules : nullptr;
+}
+
+}  // namespace gptq::api
+
+gptq_status GPTQ_CALL gptq_constraint_compile(gptq_model* m, int32_t kind, const char* source, size_t size, gptq_constraint** out,
+                                              gptq_error* err) {
+  return guard(err, [&] {
+    require(m && source && out, "m, source and out must not be NULL");
+    *out = compile(*m, kind, text_of(source, size, "source"));
+    return GPTQ_OK;
+  });
+}
+
+void GPTQ_CALL gptq_constraint_destroy(gptq_constraint* c) {
+  if (!c) return;
+  gptq_model* m = &c->model;
+  {
+    // With the list locked nobody takes a new reference to one that is about to go.
+    const std::lock_guard lock(m->constraints_guard);
+    if (!drop(c)) return;
+    gptq_constraint** link = &m->constraints;
+    while (*link != c) link = &(*link)->next;
+    *link = c->next;
+  }
+  destroy(static_cast<std::pmr::memory_resource&>(m->runtime.memory), c);
+  gptq_model_release(m);
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// gptq-eval constraint: which texts a constraint accepts as a whole, and what its masks cost. Works below the C API, which samples.
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "api/handles.h"
+#include "eval.h"
+#include "text/json.h"
+
+namespace gptq::eval {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
+
+struct Verdict {
+  bool accepted;
+  size_t at;  // the byte that was refused, or how many there are
+};
+
+class Judge {
+ public:
+  Judge(const Model& model, const Constraint& constraint)
+      : model_(model), tokenizer_(*model.get()->tokenizer), rules_(constraint.get()->rules), scratch_(rules_.mask_words()) {}
+  std::vector<double> mask_us;
+
+  Verdict judge(const std::string& text) {
+    auto state = rules_.start();
+    size_t at = 0;
+    for (const gptq_token token : model_.tokenize(text)) {
+      std::string_view bytes = tokenizer_.token_bytes(token);
+      const bool loses_space = at == 0 && tokenizer_.strips_leading_space() && !text.starts_with(' ');
+      if (loses_space && bytes.starts_with(' ')) bytes.remove_prefix(1);
+      const bool may = allowed(state, loses_space, token);
+      for (const char byte : bytes) {
+        const auto next = rules_.step(state, {&byte, 1});
+        if (next == rules_.dead) return refused(may, at);
+        state = next;
+        ++at;
+      }
+      if (!may && !bytes.empty()) throw Error(GPTQ_E_INVALID_STATE, "the mask refuses a token that the constraint accepts, at byte " + std::to_string(at));
+    }
+    if (at != text.size()) throw Error(GPTQ_E_UNSUPPORTED, "the model's tokenizer changes the text");
+    allowed(state, false, 0);
+    return {rules_.accepts(state), at};
+  }
+
+ private:
+  Verdict refused(bool may, size_t at) const {
+    if (may) throw Error(GPTQ_E_INVALID_STATE, "the mask allows a token that the constraint refuses, at byte " + std::to_string(at));
+    return {false, at};
+  }
+  bool allowed(text::constraint::Constraint::State state, bool loses_space, gptq_token token) {
+    const auto begin = Clock::now();
+    const auto mask = rules_.mask(state, loses_space, scratch_);
+    mask_us.push_back(us_since(begin));
+    return mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
+  }
+  const Model& model_;
+  const text::Tokenizer& tokenizer_;
+  const text::constraint::Constraint& rules_;
+  std::vector<uint32_t> scratch_;
+};
+
+std::vector<std::string> texts_of(const std::string& path) {
+  std::vector<std::string> texts;
+  std::ifstream file(path);
+  if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
+  for (std::string line; std::getline(file, line);) {
+    if (line.empty()) continue;
+    text::jinja::Heap heap(std::pmr::get_default_resource());
+    const text::jinja::Value value = text::read_json(heap, line, path);
+    const text::jinja::Value* text = value.is(text::jinja::Kind::dict) ? value.dict->find(heap, "text") : nullptr;
+    if (!text || !text->is(text::jinja::Kind::string))
+      throw Error(GPTQ_E_FORMAT, path + ": line " + std::to_string(texts.size() + 1) + " has no \"text\"");
+    texts.emplace_back(text->view());
+  }
+  return texts;
+}
+
+double part(const std::vector<double>& sorted, double p) {
+  return sorted.empty() ? 0 : sorted[std::min(sorted.size() - 1, static_cast<size_t>(std::ceil(p * static_cast<double>(sorted.size()))) - 1)];
+}
+
+}  // namespace
+
+void constraint(const Options& o) {
+  const auto [kind, source] = o.rules.source();
+  if (!kind) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema or --grammar");
+  const auto texts = texts_of(o.text);
+  const Runtime runtime(o.runtime());
+  const Model model(runtime, o.model, o.placement(runtime, o.model));
+  { const Constraint first(model, GPTQ_CONSTRAINT_REGEX, "a"); }  // the table of the model's tokens is made once
+  auto begin = Clock::now();
+  const Constraint constraint(model, kind, source);
+  const double compile_us = us_since(begin);
+  Judge judge(model, constraint);
+  std::vector<Verdict> verdicts;
+  for (const std::string& text : texts) verdicts.push_back(judge.judge(text));
+  std::vector<double> us = judge.mask_us;
+  const double first_us = us.empty() ? 0 : us[0];
+  std::sort(us.begin(), us.end());
+  double sum = 0;
+  for (const double x : us) sum += x;
+  const double mean = us.empty() ? 0 : sum / static_cast<double>(us.size());
+  if (o.json) {
+    std::printf("{\"results\": [");
+    for (size_t i = 0; i < verdicts.size(); ++i)
+      std::printf("%s{\"accepted\": %s, \"at\": %zu}", i ? ", " : "", verdicts[i].accepted ? "true" : "false", verdicts[i].at);
+    std::printf("], \"mask_us\": {\"mean\": %.2f, \"p50\": %.2f, \"p99\": %.2f, \"max\": %.2f}, \"first_us\": %.2f, \"compile_us\": %.2f}\n", mean,
+                part(us, 0.5), part(us, 0.99), part(us, 1), first_us, compile_us);
+    return;
+  }
+  for (size_t i = 0; i < verdicts.size(); ++i)
+    std::printf("%zu: %s at byte %zu\n", i + 1, verdicts[i].accepted ? "accepted" : "refused", verdicts[i].at);
+  std::printf("%zu masks: mean %.1f us, p50 %.1f, p99 %.1f, max %.1f; first %.1f us; compiled in %.1f us\n", us.size(), mean, part(us, 0.5),
+              part(us, 0.99), part(us, 1), first_us, compile_us);
+}
+
+}  // namespace gptq::eval
