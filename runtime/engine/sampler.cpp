@@ -54,46 +54,105 @@ std::span<Candidate> only(std::span<const uint32_t> mask, std::span<Candidate> c
   return candidates.first(n);
 }
 
-// Sorts the best n to the front, in order.
+// Sorts the best n to the front, in order: by a heap of the best so far where they are few, which most of the others never touch.
 void sort_best(std::span<Candidate> candidates, size_t n) {
-  if (n < candidates.size()) std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(n), candidates.end(), better);
-  std::sort(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(std::min(n, candidates.size())), better);
+  const auto begin = candidates.begin(), end = begin + static_cast<ptrdiff_t>(std::min(n, candidates.size()));
+  if (n >= candidates.size() / 16) {
+    if (end != candidates.end()) std::nth_element(begin, end, candidates.end(), better);
+    return std::sort(begin, end, better);
+  }
+  std::make_heap(begin, end, better);
+  for (auto at = end; at != candidates.end(); ++at) {
+    if (!better(*at, *begin)) continue;
+    std::pop_heap(begin, end, better);
+    std::swap(*at, *std::prev(end));
+    std::push_heap(begin, end, better);
+  }
+  std::sort_heap(begin, end, better);
 }
 
-// The shortest sorted prefix that holds top_p of the total weight; sorts no more than it needs.
-template <class Weight>
-size_t nucleus(std::span<Candidate> candidates, double wanted, Weight weight) {
-  double sum = 0;
-  size_t n = 0;
-  for (size_t sorted = 0; n < candidates.size() && sum < wanted; ++n) {
-    if (n == sorted) {
-      const size_t more = std::min(candidates.size() - sorted, std::max<size_t>(256, 7 * sorted));
-      sort_best(candidates.subspan(sorted), more);
-      sorted += more;
+// e^x for x <= 0 within 2e-7, in a form that compilers make vectors of.
+float exp_of(float x) {
+  const float t = std::max(x * 1.44269504f, -126.0f), n = (t + 12582912.0f) - 12582912.0f, f = (t - n) * 0.693147181f;  // n: t rounded
+  const float e = 1 + f * (1 + f * (0.5f + f * (0.166666667f + f * (0.0416666667f + f * (0.00833333333f + f * 0.00138888889f)))));
+  return e * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
+}
+
+// The weights of candidates: those of softmax, but for a factor.
+class Weights {
+ public:
+  Weights(float best, float temperature) : best_(best), factor_(1 / temperature) {}
+  float operator()(const Candidate& c) const { return exp_of((c.logit - best_) * factor_); }
+  double sum(std::span<const Candidate> candidates) const {
+    double total = 0;
+    for (; !candidates.empty(); candidates = candidates.subspan(std::min(together, candidates.size()))) {
+      const size_t n = std::min(together, candidates.size());
+      float weights[together] = {}, part[lanes] = {};
+      for (size_t i = 0; i < n; ++i) weights[i] = (*this)(candidates[i]);
+      for (size_t i = 0; i < together; ++i) part[i % lanes] += weights[i];
+      for (const float x : part) total += x;
     }
-    sum += weight(candidates[n]);
+    return total;
   }
-  return n;
+
+  static constexpr size_t together = 256;
+
+ private:
+  static constexpr size_t lanes = 8;
+  float best_, factor_;
+};
+
+// The shortest run of the best that weighs as much as wanted, or all: moved to the front, its last one last. Sorts only what it must.
+size_t crossing(std::span<Candidate> candidates, double wanted, const Weights& weights) {
+  constexpr size_t few = 256;
+  double sum = 0;
+  size_t at = 0, end = candidates.size();
+  const auto walk = [&](size_t to) {
+    while (at < to && (at == 0 || sum < wanted)) sum += weights(candidates[at++]);
+  };
+  sort_best(candidates, few);
+  walk(std::min(few, end));
+  if (sum >= wanted || at == end) return at;
+  while (end - at > few) {
+    const size_t middle = at + (end - at) / 2;
+    std::nth_element(candidates.begin() + static_cast<ptrdiff_t>(at), candidates.begin() + static_cast<ptrdiff_t>(middle),
+                     candidates.begin() + static_cast<ptrdiff_t>(end), better);
+    const double half = weights.sum(candidates.subspan(at, middle - at));
+    if (sum + half >= wanted) end = middle;
+    else sum += half, at = middle;
+  }
+  std::sort(candidates.begin() + static_cast<ptrdiff_t>(at), candidates.begin() + static_cast<ptrdiff_t>(end), better);
+  walk(end);
+  return at;
+}
+
+// The one at which the weights, added in the candidates' order, pass `wanted`.
+int32_t walk_to(std::span<const Candidate> candidates, double wanted, const Weights& weights) {
+  while (candidates.size() > Weights::together) {
+    const double piece = weights.sum(candidates.first(Weights::together));
+    if (piece > wanted) break;
+    wanted -= piece;
+    candidates = candidates.subspan(Weights::together);
+  }
+  for (const Candidate& c : candidates)
+    if ((wanted -= weights(c)) < 0) return c.token;
+  return candidates.back().token;
 }
 
 // Among those that are kept, by temperature, top_p and min_p.
 int32_t choose(std::span<Candidate> kept, const Sampling& sampling, Random& random) {
   const Candidate best = *std::min_element(kept.begin(), kept.end(), better);
-  const auto weight = [&](const Candidate& c) { return std::exp((c.logit - double{best.logit}) / sampling.temperature); };
-  const auto total = [&] {
-    double sum = 0;
-    for (const Candidate& c : kept) sum += weight(c);
-    return sum;
-  };
-  if (sampling.top_p > 0 && sampling.top_p < 1) kept = kept.first(nucleus(kept, sampling.top_p * total(), weight));
-  if (sampling.min_p > 0)
-    kept = kept.first(static_cast<size_t>(
-        std::partition(kept.begin(), kept.end(), [&](const Candidate& c) { return weight(c) >= sampling.min_p; }) - kept.begin()));
+  const Weights weights(best.logit, sampling.temperature);
+  const bool nucleus = sampling.top_p > 0 && sampling.top_p < 1;
+  if (nucleus) kept = kept.first(crossing(kept, sampling.top_p * weights.sum(kept), weights));
+  if (sampling.min_p > 0) {
+    const auto end = std::remove_if(kept.begin(), kept.end(), [&](const Candidate& c) { return weights(c) < sampling.min_p; });
+    kept = kept.first(static_cast<size_t>(end - kept.begin()));
+  }
   if (kept.empty()) return best.token;
-  double left = random.uniform() * total();
-  for (const Candidate& c : kept)
-    if ((left -= weight(c)) < 0) return c.token;
-  return kept.back().token;
+  const double wanted = random.uniform() * weights.sum(kept);
+  if (!nucleus) return walk_to(kept, wanted, weights);
+  return kept[crossing(kept, wanted, weights) - 1].token;
 }
 
 }  // namespace
