@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace gptq::engine {
 namespace {
@@ -35,14 +36,14 @@ int32_t greedy(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
-// As transformers' RepetitionPenaltyLogitsProcessor: once per distinct token.
+// As transformers' RepetitionPenaltyLogitsProcessor: once per distinct token. What would be infinite is the largest float.
 void penalize(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
   if (!sampling.penalizes()) return;
-  const float penalty = sampling.repeat_penalty;
+  const float penalty = sampling.repeat_penalty, largest = std::numeric_limits<float>::max();
   if (sampling.penalty_window && history.size() > sampling.penalty_window) history = history.last(sampling.penalty_window);
   for (int32_t token : history) {
     const float logit = logits[static_cast<size_t>(token)];
-    candidates[token].logit = logit > 0 ? logit / penalty : logit * penalty;
+    candidates[token].logit = std::clamp(logit > 0 ? logit / penalty : logit * penalty, -largest, largest);
   }
 }
 
@@ -81,7 +82,7 @@ float exp_of(float x) {
 // The weights of candidates: those of softmax, but for a factor.
 class Weights {
  public:
-  Weights(float best, float temperature) : best_(best), factor_(1 / temperature) {}
+  Weights(float best, float temperature) : best_(best), factor_(1 / std::max(temperature, 1e-30f)) {}
   float operator()(const Candidate& c) const { return exp_of((c.logit - best_) * factor_); }
   double sum(std::span<const Candidate> candidates) const {
     double total = 0;
@@ -126,8 +127,8 @@ size_t crossing(std::span<Candidate> candidates, double wanted, const Weights& w
   return at;
 }
 
-// The one at which the weights, added in the candidates' order, pass `wanted`.
-int32_t walk_to(std::span<const Candidate> candidates, double wanted, const Weights& weights) {
+// The one at which the weights, added in the candidates' order, pass `wanted`; or otherwise, where rounding kept them from passing it.
+int32_t walk_to(std::span<const Candidate> candidates, double wanted, const Weights& weights, int32_t otherwise) {
   while (candidates.size() > Weights::together) {
     const double piece = weights.sum(candidates.first(Weights::together));
     if (piece > wanted) break;
@@ -136,7 +137,7 @@ int32_t walk_to(std::span<const Candidate> candidates, double wanted, const Weig
   }
   for (const Candidate& c : candidates)
     if ((wanted -= weights(c)) < 0) return c.token;
-  return candidates.back().token;
+  return otherwise;
 }
 
 // Among those that are kept, by temperature, top_p and min_p.
@@ -151,7 +152,7 @@ int32_t choose(std::span<Candidate> kept, const Sampling& sampling, Random& rand
   }
   if (kept.empty()) return best.token;
   const double wanted = random.uniform() * weights.sum(kept);
-  if (!nucleus) return walk_to(kept, wanted, weights);
+  if (!nucleus) return walk_to(kept, wanted, weights, best.token);
   return kept[crossing(kept, wanted, weights) - 1].token;
 }
 

@@ -174,6 +174,88 @@ TEST(Sampler, large_vocabularies_as_written_out) {
   compare_with_written_out(21, with(0.9f, 0, 64), 8, 150000);
 }
 
+// Kept tokens and their probabilities, written out in float64; ties go to the lower token.
+std::vector<double> probabilities(const std::vector<float>& logits, const Sampling& s) {
+  std::vector<size_t> best(logits.size());
+  std::iota(best.begin(), best.end(), 0);
+  std::stable_sort(best.begin(), best.end(), [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+  if (s.top_k > 0) best.resize(std::min<size_t>(best.size(), static_cast<size_t>(s.top_k)));
+  std::vector<double> p(logits.size());
+  double total = 0, held = 0, left = 0;
+  for (const size_t i : best) total += p[i] = std::exp((double{logits[i]} - logits[best[0]]) / s.temperature);
+  for (const size_t i : best) {
+    if ((s.top_p > 0 && held >= s.top_p * total) || p[i] < s.min_p) p[i] = 0;
+    left += p[i];
+    held += p[i];
+  }
+  for (double& x : p) x /= left;
+  return p;
+}
+
+// Only kept tokens come, each as often as it should: within 5 standard deviations.
+void expect_drawn_as_written_out(const std::vector<float>& logits, const Sampling& sampling, uint64_t seed) {
+  constexpr int draws = 2000;
+  const std::vector<double> expected = probabilities(logits, sampling);
+  std::vector<int> drawn(logits.size());
+  std::vector<Candidate> scratch(logits.size());
+  Random random(seed);
+  for (int i = 0; i < draws; ++i) {
+    const int32_t token = engine::sample(logits, {}, sampling, random, scratch.data());
+    ASSERT_TRUE(token >= 0 && static_cast<size_t>(token) < logits.size());
+    ++drawn[static_cast<size_t>(token)];
+  }
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    const double mean = draws * expected[i];
+    EXPECT_NEAR(drawn[i], mean, 5 * std::sqrt(mean * (1 - expected[i])) + (mean > 0 ? 2 : 0)) << "token " << i << " of " << drawn.size();
+  }
+}
+
+TEST(Sampler, draws_with_the_probabilities_that_are_written_out) {
+  std::mt19937 random(test::seed(21));
+  for (uint64_t row = 0; row < 200; ++row) {
+    std::vector<float> logits(1 + random() % 12);
+    for (float& x : logits) x = row % 2 ? std::normal_distribution<float>(0, 2)(random) : static_cast<float>(random() % 3);  // or ties
+    const Sampling sampling{.temperature = warmth(random), .top_p = random() % 2 ? 0.613f : 0, .min_p = random() % 2 ? 0.0917f : 0,
+                            .top_k = static_cast<int32_t>(random() % 14)};
+    expect_drawn_as_written_out(logits, sampling, row);
+  }
+}
+TEST(Sampler, equal_logits_are_equally_likely) {
+  for (const float value : {0.0f, -7.5f, 3e38f, -3e38f, 1e-45f})
+    for (const Sampling& sampling : {Sampling{.temperature = 0.7f}, Sampling{.temperature = 1, .top_p = 0.55f}, Sampling{.temperature = 1, .min_p = 1},
+                                     Sampling{.temperature = 1, .top_k = 3}})
+      expect_drawn_as_written_out(std::vector<float>(10, value), sampling, 5);
+}
+TEST(Sampler, extreme_temperatures_and_logits) {
+  const float most = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::denorm_min();
+  const std::vector<float> far{-most, most, -most, 0}, near{1, 1.0000001f, 0.5f, -1000};
+  for (const float temperature : {least, 1e-30f, 1e-3f, 1.0f, 1000.0f})
+    for (const float top_p : {0.0f, least, 0.9f, 1.0f})
+      for (const float min_p : {0.0f, least, 1.0f}) {
+        const Sampling sampling{.temperature = temperature, .top_p = top_p, .min_p = min_p};
+        expect_drawn_as_written_out(far, sampling, 6);
+        expect_drawn_as_written_out({-3.0f}, sampling, 7);
+        if (min_p < 1 && (top_p == 0 || top_p == 1)) expect_drawn_as_written_out(near, sampling, 8);
+      }
+}
+// A penalty that would make a logit infinite makes it the largest there is.
+TEST(Sampler, a_penalty_that_overflows) {
+  const float most = std::numeric_limits<float>::max();
+  const std::vector<int32_t> history{1, 2, 2};
+  for (const float temperature : {0.0f, 1.0f})
+    for (const float top_p : {0.0f, 0.5f}) {
+      std::vector<Candidate> scratch(4);
+      Random random(9);
+      const Sampling sampling{.temperature = temperature, .top_p = top_p, .repeat_penalty = 1e-3f};
+      for (int i = 0; i < 100; ++i) EXPECT_EQ(engine::sample(std::vector<float>{1, most, -1, 0}, history, sampling, random, scratch.data()), 1);
+      const Sampling low{.temperature = temperature, .repeat_penalty = 1000};
+      int last = 0;
+      for (int i = 0; i < 100; ++i) last += engine::sample(std::vector<float>{-most, -most}, std::vector<int32_t>{0, 1}, low, random, scratch.data());
+      EXPECT_LT(last, 80);
+      EXPECT_GE(last, temperature > 0 ? 20 : 0);  // equally likely
+    }
+}
+
 // What a device gives: the best logits in their order, at least as many as are asked for.
 std::vector<Candidate> best_of(const std::vector<float>& logits, size_t n) {
   std::vector<Candidate> all;
