@@ -99,6 +99,12 @@ std::optional<double> real_of(element value) {
 
 }  // namespace
 
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return out;
+}
+
 void JsonObject::refuse(std::string_view key, std::string_view rule) const { fail(GPTQ_E_FORMAT, "'", where_, "': '", key, "' ", rule); }
 
 std::optional<element> JsonObject::find(std::string_view key) const {

@@ -10,6 +10,9 @@
 
 namespace gptq::convert {
 
+// In small letters, as far as they are ASCII's.
+std::string lower(std::string_view text);
+
 // An object within a document, with the path that names it in messages. Absent and null are the same to every accessor.
 class JsonObject {
  public:

@@ -210,6 +210,7 @@ struct KvView {
 };
 
 constexpr uint32_t largest_head = 576;
+constexpr uint32_t most_ropes = 8;  // rotary embeddings of a model
 
 constexpr uint32_t kv_element_bytes(KvKind kind) { return kind == KvKind::f32 ? 4 : kind == KvKind::f16 ? 2 : 1; }
 constexpr uint32_t kv_row_elements(uint32_t dim) { return (dim + 15) / 16 * 16; }

@@ -21,10 +21,7 @@ std::optional<int64_t> integer(const JsonObject& object, std::string_view key, s
 std::optional<std::string> text(const JsonObject& object, std::string_view key, std::string_view alias) {
   auto value = object.string(key);
   if (!value) value = object.string(alias);
-  if (!value) return std::nullopt;
-  std::string out(*value);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return out;
+  return value ? std::optional(lower(*value)) : std::nullopt;
 }
 
 struct Advice {

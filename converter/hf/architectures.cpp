@@ -20,10 +20,10 @@ const std::vector<Architecture>& architectures() {
 
 namespace {
 
-std::string lower(std::string_view name) {
-  std::string out;
-  for (const char c : name)
-    if (c != '_' && c != '-') out += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+// What a class's spellings have in common.
+std::string plain(std::string_view name) {
+  std::string out = lower(name);
+  std::erase_if(out, [](char c) { return c == '_' || c == '-'; });
   return out;
 }
 
@@ -40,7 +40,7 @@ std::string_view class_of(const JsonObject& config) {
   return {};
 }
 
-bool same_class(std::string_view name, std::string_view known) { return lower(name) == lower(known); }
+bool same_class(std::string_view name, std::string_view known) { return plain(name) == plain(known); }
 
 bool is_body_of(std::string_view name, std::string_view known) {
   for (const std::string_view ending : {"ForCausalLM", "LMHeadModel", "ForConditionalGeneration"})

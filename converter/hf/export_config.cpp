@@ -50,9 +50,7 @@ const Architecture& choose_architecture(const fb::Manifest& manifest, const Expo
 }
 
 std::string model_type(const Architecture& a) {
-  std::string name(a.name.substr(0, a.name.find("For")));
-  for (char& c : name) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return name;
+  return lower(a.name.substr(0, a.name.find("For")));
 }
 
 // ---- rotary settings ----

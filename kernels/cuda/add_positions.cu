@@ -14,15 +14,8 @@ GPTQ_KERNEL(threads) void add_positions_kernel(AddPositionsArgs a) {
   const kernels::Matrix& w = a.table;
   float* x = a.x + uint64_t{block_x()} * w.k;
   const uint32_t begin = (block_y() * threads + thread_index()) * columns_each;
-  if (begin < w.k_padded) {
-    const uint32_t position = a.batch.rows[block_x()].position + a.offset;
-    float v[columns_each];
-    four_weights(w, position < w.n ? position : w.n - 1, begin, v);
-    for (uint32_t i = 0; i < columns_each; ++i) {
-      const int input = w.perm ? w.perm[begin + i] : static_cast<int>(begin + i);
-      if (static_cast<uint32_t>(input) < w.k) x[input] += v[i];  // -1: padding
-    }
-  }
+  const uint32_t position = a.batch.rows[block_x()].position + a.offset;
+  each_of_four(w, position < w.n ? position : w.n - 1, begin, [&](uint32_t input, float weight) { x[input] += weight; });
   let_next_begin();
 }
 

@@ -14,14 +14,7 @@ GPTQ_KERNEL(threads) void embed_kernel(EmbedArgs a) {
   const kernels::Matrix& w = a.table;
   float* x = a.x + uint64_t{block_x()} * w.k;
   const uint32_t begin = (block_y() * threads + thread_index()) * columns_each;
-  if (begin < w.k_padded) {
-    float v[columns_each];
-    four_weights(w, static_cast<uint32_t>(a.batch.tokens[block_x()]), begin, v);
-    for (uint32_t i = 0; i < columns_each; ++i) {
-      const int input = w.perm ? w.perm[begin + i] : static_cast<int>(begin + i);
-      if (static_cast<uint32_t>(input) < w.k) x[input] = v[i];  // -1: padding
-    }
-  }
+  each_of_four(w, static_cast<uint32_t>(a.batch.tokens[block_x()]), begin, [&](uint32_t input, float weight) { x[input] = weight; });
   let_next_begin();
 }
 

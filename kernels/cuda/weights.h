@@ -36,4 +36,16 @@ GPTQ_DEVICE void four_weights(const kernels::Matrix& w, uint32_t row, uint32_t c
   for (uint32_t i = 0; i < 4; ++i) v[i] = scale * static_cast<float>(static_cast<int>(codes >> (8 * i) & 0xff) - zero);
 }
 
+// Four columns of a row, each with the input it is for; what is padding has none.
+template <class F>
+GPTQ_DEVICE void each_of_four(const kernels::Matrix& w, uint32_t row, uint32_t column, F f) {
+  if (column >= w.k_padded) return;
+  float v[4];
+  four_weights(w, row, column, v);
+  for (uint32_t i = 0; i < 4; ++i) {
+    const int input = w.perm ? w.perm[column + i] : static_cast<int>(column + i);
+    if (static_cast<uint32_t>(input) < w.k) f(static_cast<uint32_t>(input), v[i]);  // -1: padding
+  }
+}
+
 }  // namespace gptq::cuda

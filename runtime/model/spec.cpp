@@ -68,7 +68,7 @@ void for_layers(std::string_view field, const flatbuffers::Vector<uint8_t>* list
 
 void check_ropes(const fb::Spec& in, ModelSpec& out) {
   const uint32_t n_more = in.ropes() ? in.ropes()->size() : 0;
-  in_range("ropes", n_more, 0, 7);
+  in_range("ropes", n_more, 0, kernels::most_ropes - 1);
   check_length("rope_of_layer", in.rope_of_layer(), out.n_layers);
   bool first_used = false;
   for (uint32_t i = 0; i < out.n_layers; ++i) {

@@ -15,7 +15,7 @@ namespace gptq::device {
 struct CudaLimits {
   cuda::Shape shape;
   uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab;
-  uint32_t n_ropes = 0, rope_pairs[8] = {};
+  uint32_t n_ropes = 0, rope_pairs[kernels::most_ropes] = {};
   std::span<const float> alibi_slopes = {};
   bool prepares = false;  // some inputs are made for products by kernels of their own
 };
@@ -34,7 +34,7 @@ struct CudaBatch {
   uint32_t* logit_rows;  // [rows]
   struct Turns {
     float *cos, *sin;    // [rows][pairs]
-  } ropes[8];
+  } ropes[kernels::most_ropes];
   uint32_t* pages;       // [sequences][pages_per_session]
   uint64_t bytes;
 };
@@ -107,7 +107,7 @@ class CudaDevice final : public Device {
   const CudaHostLayout host_;
   cuda::Batch view_{};          // of the batch in own_
   const uint32_t* logit_rows_ = nullptr;
-  CudaBatch::Turns turns_[8] = {};
+  CudaBatch::Turns turns_[kernels::most_ropes] = {};
   Input wanted_{};              // what prepare() was given
   cuda::Input input_{};         // what products read
   bool made_ = false;           // the one is the other
