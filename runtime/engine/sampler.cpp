@@ -36,15 +36,84 @@ int32_t greedy(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
-// As transformers' RepetitionPenaltyLogitsProcessor: once per distinct token. What would be infinite is the largest float.
-void penalize(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
-  if (!sampling.penalizes()) return;
-  const float penalty = sampling.repeat_penalty, largest = std::numeric_limits<float>::max();
-  if (sampling.penalty_window && history.size() > sampling.penalty_window) history = history.last(sampling.penalty_window);
-  for (int32_t token : history) {
-    const float logit = logits[static_cast<size_t>(token)];
-    candidates[token].logit = std::clamp(logit > 0 ? logit / penalty : logit * penalty, -largest, largest);
+float finite(float logit) {
+  return std::clamp(logit, -std::numeric_limits<float>::max(), std::numeric_limits<float>::max());
+}
+
+std::span<const int32_t> last(std::span<const int32_t> history, uint32_t window) {
+  return window && history.size() > window ? history.last(window) : history;
+}
+
+// Numbers of tokens are kept in the candidates' own token field meanwhile, below zero.
+int32_t counted(int32_t number) { return -1 - number; }
+
+// Gives change(logit, number) to every token that has a number, and the token its id back.
+template <class Change>
+void settle(std::span<const int32_t> history, Candidate* candidates, Change change) {
+  for (const int32_t token : history) {
+    Candidate& c = candidates[token];
+    if (c.token >= 0) continue;
+    c.logit = finite(change(c.logit, counted(c.token)));
+    c.token = token;
   }
+}
+
+// Once per distinct token as transformers' RepetitionPenaltyLogitsProcessor, then what frequency and presence take off. What would be
+// infinite is the largest float.
+void penalize(std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
+  if (!sampling.repeats() && !sampling.counts()) return;
+  history = last(history, sampling.penalty_window);
+  for (const int32_t token : history) candidates[token].token = std::min(candidates[token].token, -1) - 1;
+  const float penalty = sampling.repeats() ? sampling.repeat_penalty : 1;
+  settle(history, candidates, [&](float logit, int32_t number) {
+    const float changed = logit > 0 ? logit / penalty : logit * penalty;
+    return changed - (static_cast<float>(number) * sampling.frequency_penalty + sampling.presence_penalty);
+  });
+}
+
+// Repeats longer than this cost more than any float.
+uint32_t longest_repeat(const Sampling& sampling) {
+  constexpr uint32_t most = 1000;
+  const double log_base = std::log(double{sampling.dry_base});
+  const double longest = log_base > 0 ? sampling.dry_allowed_length + 88.7 / log_base : most;
+  return static_cast<uint32_t>(std::min<double>(longest, sampling.dry_allowed_length + most));
+}
+
+// As p-e-w's DRY: each token that followed an earlier copy of the sequence's end, by the longest copy.
+void dry(std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
+  if (!(sampling.dry_multiplier > 0)) return;
+  history = last(history, sampling.dry_window);
+  const auto breaks = [&](int32_t token) {
+    const auto at = static_cast<uint32_t>(token);
+    return at / 32 < sampling.dry_breakers.size() && (sampling.dry_breakers[at / 32] >> at % 32 & 1);
+  };
+  size_t longest = 0;
+  for (const size_t most = std::min<size_t>(history.size(), longest_repeat(sampling)); longest < most; ++longest)
+    if (breaks(history[history.size() - 1 - longest])) break;
+  if (longest < std::max(sampling.dry_allowed_length, 1u)) return;
+  for (size_t end = 1; end < history.size(); ++end) {  // a copy's end
+    size_t n = 0;
+    while (n < std::min(longest, end) && history[end - 1 - n] == history[history.size() - 1 - n]) ++n;
+    int32_t& number = candidates[history[end]].token;
+    if (n && n >= sampling.dry_allowed_length) number = std::min(number, counted(static_cast<int32_t>(n)));
+  }
+  settle(history, candidates, [&](float logit, int32_t n) {
+    return logit - sampling.dry_multiplier * std::pow(sampling.dry_base, static_cast<float>(n) - static_cast<float>(sampling.dry_allowed_length));
+  });
+}
+
+// Those within n standard deviations of the best.
+std::span<Candidate> near_best(std::span<Candidate> candidates, double n) {
+  double sum = 0, squares = 0, best = candidates[0].logit;
+  for (const Candidate& c : candidates) {
+    sum += c.logit;
+    best = std::max<double>(best, c.logit);
+  }
+  const double mean = sum / static_cast<double>(candidates.size());
+  for (const Candidate& c : candidates) squares += (c.logit - mean) * (c.logit - mean);
+  const double least = best - n * std::sqrt(squares / static_cast<double>(candidates.size()));
+  const auto end = std::remove_if(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.logit < least && c.logit < best; });
+  return candidates.first(static_cast<size_t>(end - candidates.begin()));
 }
 
 // Moves those with a bit in the mask to the front, in their order.
@@ -55,8 +124,9 @@ std::span<Candidate> only(std::span<const uint32_t> mask, std::span<Candidate> c
   return candidates.first(n);
 }
 
-// Sorts the best n to the front, in order: by a heap of the best so far where they are few, which most of the others never touch.
-void sort_best(std::span<Candidate> candidates, size_t n) {
+// Sorts the first n of the order to the front: by a heap of the best so far where they are few, which most of the others never touch.
+template <class Order>
+void sort_best(std::span<Candidate> candidates, size_t n, Order better) {
   const auto begin = candidates.begin(), end = begin + static_cast<ptrdiff_t>(std::min(n, candidates.size()));
   if (n >= candidates.size() / 16) {
     if (end != candidates.end()) std::nth_element(begin, end, candidates.end(), better);
@@ -103,15 +173,16 @@ class Weights {
   float best_, factor_;
 };
 
-// The shortest run of the best that weighs as much as wanted, or all: moved to the front, its last one last. Sorts only what it must.
-size_t crossing(std::span<Candidate> candidates, double wanted, const Weights& weights) {
+// The shortest run of the order's first that weighs as much as wanted, or all: moved to the front, its last one last. Sorts only what it must.
+template <class Order>
+size_t crossing(std::span<Candidate> candidates, double wanted, const Weights& weights, Order better) {
   constexpr size_t few = 256;
   double sum = 0;
   size_t at = 0, end = candidates.size();
   const auto walk = [&](size_t to) {
     while (at < to && (at == 0 || sum < wanted)) sum += weights(candidates[at++]);
   };
-  sort_best(candidates, few);
+  sort_best(candidates, few, better);
   walk(std::min(few, end));
   if (sum >= wanted || at == end) return at;
   while (end - at > few) {
@@ -140,20 +211,89 @@ int32_t walk_to(std::span<const Candidate> candidates, double wanted, const Weig
   return otherwise;
 }
 
-// Among those that are kept, by temperature, top_p and min_p.
+// Of softmax, in nats; and the logarithm of the sum of all weights.
+struct Entropy {
+  double entropy, log_sum;
+};
+Entropy entropy_of(std::span<const Candidate> candidates, double best, double temperature, const Weights& weights) {
+  const double sum = weights.sum(candidates);
+  double mean = 0;
+  for (const Candidate& c : candidates) mean += weights(c) * (c.logit - best);
+  return {std::log(sum) - mean / sum / temperature, std::log(sum)};
+}
+
+// As llama.cpp's dynamic temperature: by the entropy at temperature 1.
+float warmth(std::span<const Candidate> kept, float best, const Sampling& sampling) {
+  if (!(sampling.temperature_range > 0) || kept.size() < 2) return sampling.temperature;
+  const double share = entropy_of(kept, best, 1, {best, 1}).entropy / std::log(static_cast<double>(kept.size()));
+  const float least = std::max(sampling.temperature - sampling.temperature_range, 0.0f), most = sampling.temperature + sampling.temperature_range;
+  return least + (most - least) * static_cast<float>(std::pow(std::clamp(share, 0.0, 1.0), sampling.temperature_exponent));
+}
+
+// Locally typical sampling (Meister et al. 2022): those whose surprise is nearest the entropy, until they hold p.
+std::span<Candidate> typical(std::span<Candidate> kept, float best, float temperature, double p, const Weights& weights) {
+  const Entropy e = entropy_of(kept, best, std::max(temperature, 1e-30f), weights);
+  const auto distance = [&](const Candidate& c) {
+    return std::fabs(e.log_sum - (double{c.logit} - best) / std::max(temperature, 1e-30f) - e.entropy);
+  };
+  const auto nearer = [&](const Candidate& a, const Candidate& b) {
+    const double left = distance(a), right = distance(b);
+    return left != right ? left < right : a.token < b.token;
+  };
+  return kept.first(crossing(kept, p * std::exp(e.log_sum), weights, nearer));
+}
+
+// XTC (p-e-w 2024): of those as likely as the threshold only the least likely stays.
+std::span<Candidate> without_top_choices(std::span<Candidate> kept, double threshold, const Weights& weights) {
+  const double least = threshold * weights.sum(kept);
+  const auto likely = [&](const Candidate& c) { return weights(c) >= least; };
+  const Candidate* last = nullptr;
+  for (const Candidate& c : kept)
+    if (likely(c) && (!last || better(*last, c))) last = &c;
+  if (!last) return kept;
+  const int32_t stays = last->token;
+  const auto end = std::remove_if(kept.begin(), kept.end(), [&](const Candidate& c) { return likely(c) && c.token != stays; });
+  return kept.first(static_cast<size_t>(end - kept.begin()));
+}
+
+// Mirostat 2 (Basu et al. 2021): those less surprising than mu, which follows how surprising the chosen one was.
+int32_t mirostat(std::span<Candidate> kept, const Sampling& sampling, Random& random, float& mu) {
+  const Candidate best = *std::min_element(kept.begin(), kept.end(), better);
+  const Weights weights(best.logit, warmth(kept, best.logit, sampling));
+  const double least = std::exp2(-double{mu}) * weights.sum(kept);
+  const auto end = std::remove_if(kept.begin(), kept.end(), [&](const Candidate& c) { return weights(c) < least; });
+  kept = kept.first(static_cast<size_t>(end - kept.begin()));
+  double chosen = 1, sum = 1;
+  int32_t token = best.token;
+  if (!kept.empty()) {
+    sum = weights.sum(kept);
+    token = walk_to(kept, random.uniform() * sum, weights, best.token);
+    chosen = weights(*std::find_if(kept.begin(), kept.end(), [&](const Candidate& c) { return c.token == token; }));
+  } else {
+    random.uniform();
+  }
+  mu -= sampling.mirostat_eta * static_cast<float>(std::log2(sum / chosen) - sampling.mirostat_tau);
+  return token;
+}
+
+// Among those that are kept, by temperature, typical_p, top_p, min_p and XTC.
 int32_t choose(std::span<Candidate> kept, const Sampling& sampling, Random& random) {
   const Candidate best = *std::min_element(kept.begin(), kept.end(), better);
-  const Weights weights(best.logit, sampling.temperature);
+  const float temperature = warmth(kept, best.logit, sampling);
+  const Weights weights(best.logit, temperature);
   const bool nucleus = sampling.top_p > 0 && sampling.top_p < 1;
-  if (nucleus) kept = kept.first(crossing(kept, sampling.top_p * weights.sum(kept), weights));
+  if (sampling.typical_p > 0 && sampling.typical_p < 1) kept = typical(kept, best.logit, temperature, sampling.typical_p, weights);
+  if (nucleus) kept = kept.first(crossing(kept, sampling.top_p * weights.sum(kept), weights, better));
   if (sampling.min_p > 0) {
-    const auto end = std::remove_if(kept.begin(), kept.end(), [&](const Candidate& c) { return weights(c) < sampling.min_p; });
+    const float most = sampling.reshapes() ? weights(*std::min_element(kept.begin(), kept.end(), better)) : 1;
+    const auto end = std::remove_if(kept.begin(), kept.end(), [&](const Candidate& c) { return weights(c) < sampling.min_p * most; });
     kept = kept.first(static_cast<size_t>(end - kept.begin()));
   }
   if (kept.empty()) return best.token;
+  if (sampling.xtc_probability > 0 && random.uniform() <= sampling.xtc_probability) kept = without_top_choices(kept, sampling.xtc_threshold, weights);
   const double wanted = random.uniform() * weights.sum(kept);
-  if (!nucleus) return walk_to(kept, wanted, weights, best.token);
-  return kept[crossing(kept, wanted, weights) - 1].token;
+  if (!nucleus) return walk_to(kept, wanted, weights, sampling.reshapes() ? std::min_element(kept.begin(), kept.end(), better)->token : best.token);
+  return kept[crossing(kept, wanted, weights, better) - 1].token;
 }
 
 }  // namespace
@@ -167,26 +307,29 @@ double Random::uniform() {
 
 uint32_t Sampling::candidates(uint32_t n) const {
   if (is_greedy()) return 1;
-  return !penalizes() && top_k > 0 && static_cast<uint32_t>(top_k) < n ? static_cast<uint32_t>(top_k) : 0;
+  return !penalizes() && !(top_n_sigma > 0) && !(mirostat_tau > 0) && top_k > 0 && static_cast<uint32_t>(top_k) < n ? static_cast<uint32_t>(top_k) : 0;
 }
 
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch, std::span<const uint32_t> mask) {
+               Candidate* scratch, std::span<const uint32_t> mask, float* mu) {
   if (!all_finite(logits)) return not_finite;
   if (mask.empty() && sampling.is_greedy()) return greedy(logits);
   std::span<Candidate> kept(scratch, logits.size());
   for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
-  penalize(logits, history, sampling, scratch);
+  for (const LogitBias& b : sampling.bias) kept[static_cast<size_t>(b.token)].logit = finite(logits[static_cast<size_t>(b.token)] + b.bias);
+  penalize(history, sampling, scratch);
+  dry(history, sampling, scratch);
   if (!mask.empty()) {
     kept = only(mask, kept);
     if (kept.empty()) return none_allowed;
   }
   if (!(sampling.temperature > 0)) return greedy(kept);
+  if (sampling.top_n_sigma > 0) kept = near_best(kept, sampling.top_n_sigma);
   if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < kept.size()) {
-    sort_best(kept, static_cast<size_t>(sampling.top_k));
+    sort_best(kept, static_cast<size_t>(sampling.top_k), better);
     kept = kept.first(static_cast<size_t>(sampling.top_k));
   }
-  return choose(kept, sampling, random);
+  return mu && sampling.mirostat_tau > 0 ? mirostat(kept, sampling, random, *mu) : choose(kept, sampling, random);
 }
 
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch) {

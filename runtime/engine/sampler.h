@@ -8,13 +8,32 @@
 
 namespace gptq::engine {
 
+struct LogitBias {
+  int32_t token;
+  float bias;
+};
+
+// In the order in which they count: bias, the constraint's mask, penalties, DRY, top_n_sigma, top_k, temperature, typical_p, top_p,
+// min_p, XTC; mirostat instead of all behind the temperature. What is 0 is off; temperature 0 takes the best after DRY.
 struct Sampling {
-  float temperature = 0, top_p = 0, min_p = 0, repeat_penalty = 0;  // 0 = greedy / off
+  float temperature = 0, top_p = 0, min_p = 0, repeat_penalty = 0;
   int32_t top_k = 0;
   uint32_t penalty_window = 0;  // 0 = all
+  float frequency_penalty = 0, presence_penalty = 0;
+  float dry_multiplier = 0, dry_base = 1.75f;  // a token that makes a repeat of n tokens longer loses multiplier * base^(n - allowed_length)
+  uint32_t dry_allowed_length = 2, dry_window = 0;
+  float top_n_sigma = 0, typical_p = 0;
+  float temperature_range = 0, temperature_exponent = 1;  // by the entropy: from temperature - range to temperature + range
+  float xtc_probability = 0, xtc_threshold = 0;           // so often all that are as likely as the threshold go, but for the last
+  float mirostat_tau = 0, mirostat_eta = 0;               // bits
+  std::span<const LogitBias> bias{};                      // each token once
+  std::span<const uint32_t> dry_breakers{};               // bits of the tokens that end a repeat; or empty
 
   bool is_greedy() const { return !(temperature > 0) && !penalizes(); }
-  bool penalizes() const { return repeat_penalty != 0 && repeat_penalty != 1; }
+  bool penalizes() const { return repeats() || counts() || dry_multiplier > 0 || !bias.empty(); }
+  bool repeats() const { return repeat_penalty != 0 && repeat_penalty != 1; }
+  bool reshapes() const { return typical_p > 0 || xtc_probability > 0; }  // the best may go
+  bool counts() const { return frequency_penalty != 0 || presence_penalty != 0; }
   // How many of the best of n logits are all that is looked at; 0 = every one is.
   uint32_t candidates(uint32_t n) const;
 };
@@ -34,9 +53,9 @@ class Random {
 
 constexpr int32_t not_finite = -1, none_allowed = -2;
 // The next token; or not_finite where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
-// mask: bits of the tokens that may come, or empty for all; none_allowed where none may.
+// mask: bits of the tokens that may come, or empty for all; none_allowed where none may. mu: mirostat's, 2 tau at first.
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch, std::span<const uint32_t> mask = {});
+               Candidate* scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr);
 // The same of the best logits alone, in their order: sampling.candidates(n) of them at least.
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch);
 
