@@ -102,18 +102,31 @@ void dry(std::span<const int32_t> history, const Sampling& sampling, Candidate* 
   });
 }
 
-// Those within n standard deviations of the best.
+// Those within n standard deviations of the best. Sums in lanes, which compilers make vectors of.
 std::span<Candidate> near_best(std::span<Candidate> candidates, double n) {
-  double sum = 0, squares = 0, best = candidates[0].logit;
-  for (const Candidate& c : candidates) {
-    sum += c.logit;
-    best = std::max<double>(best, c.logit);
-  }
-  const double mean = sum / static_cast<double>(candidates.size());
-  for (const Candidate& c : candidates) squares += (c.logit - mean) * (c.logit - mean);
-  const double least = best - n * std::sqrt(squares / static_cast<double>(candidates.size()));
-  const auto end = std::remove_if(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.logit < least && c.logit < best; });
-  return candidates.first(static_cast<size_t>(end - candidates.begin()));
+  constexpr size_t lanes = 8;
+  double sums[lanes] = {}, squares[lanes] = {}, sum = 0, square = 0;
+  float bests[lanes], best;
+  std::fill_n(bests, lanes, candidates[0].logit);
+  const size_t whole = candidates.size() / lanes * lanes;
+  const auto add = [&](float logit, size_t lane) {
+    const double x = logit;
+    sums[lane] += x;
+    squares[lane] += x * x;
+    bests[lane] = std::max(bests[lane], logit);
+  };
+  for (size_t i = 0; i < whole; i += lanes)
+    for (size_t lane = 0; lane < lanes; ++lane) add(candidates[i + lane].logit, lane);
+  for (size_t i = whole; i < candidates.size(); ++i) add(candidates[i].logit, i - whole);
+  best = *std::max_element(bests, bests + lanes);
+  for (size_t lane = 0; lane < lanes; ++lane) sum += sums[lane], square += squares[lane];
+  const double size = static_cast<double>(candidates.size()), mean = sum / size;
+  const double least = best - n * std::sqrt(std::max(square / size - mean * mean, 0.0));
+  const float bound = std::min(best, static_cast<float>(std::max<double>(least, -std::numeric_limits<float>::max())));
+  size_t kept = 0;
+  for (const Candidate& c : candidates)
+    if (c.logit >= bound) candidates[kept++] = c;
+  return candidates.first(kept);
 }
 
 // Moves those with a bit in the mask to the front, in their order.
