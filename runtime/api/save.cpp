@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// C API: saved sessions. A save is Saved, the sizes of the stop strings (u32), their text, the constraint's source, the tokens (i32),
+// C API: saved sessions. A save is Saved, the logit biases, the sizes of the stop strings (u32), their text, the constraint's source, the tokens (i32),
 // and XXH3-64 of all before; little-endian. Nothing of a save is believed before its hash, and no session is made before all of it was looked at.
 #include <algorithm>
 #include <cmath>
@@ -16,7 +16,7 @@ using namespace gptq::api;
 namespace {
 
 constexpr char saved_magic[9] = "GPTQSAV\n";
-constexpr uint32_t saved_version = 1;
+constexpr uint32_t saved_version = 2;  // 1: Saved up to constraint_bytes
 
 struct Saved {
   char magic[8];
@@ -35,8 +35,57 @@ struct Saved {
   uint32_t text_token, text_byte;
   int32_t constraint_kind;    // 0 = none
   uint32_t constraint_bytes;  // its source; where it stands follows from the tokens
+  float frequency_penalty, presence_penalty, dry_multiplier, dry_base;
+  uint32_t dry_allowed_length, dry_window;
+  float top_n_sigma, typical_p, temperature_range, temperature_exponent, xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, mu;
+  uint32_t n_bias;
 };
-static_assert(sizeof(Saved) == 192);
+constexpr size_t saved_bytes_of_1 = 192;
+static_assert(sizeof(Saved) == 256 && sizeof(engine::LogitBias) == 8);
+
+// What a save of format 1 says by not saying it.
+void set_new_fields(Saved& saved, const engine::Sampling& s, float mu) {
+  saved.frequency_penalty = s.frequency_penalty;
+  saved.presence_penalty = s.presence_penalty;
+  saved.dry_multiplier = s.dry_multiplier;
+  saved.dry_base = s.dry_base;
+  saved.dry_allowed_length = s.dry_allowed_length;
+  saved.dry_window = s.dry_window;
+  saved.top_n_sigma = s.top_n_sigma;
+  saved.typical_p = s.typical_p;
+  saved.temperature_range = s.temperature_range;
+  saved.temperature_exponent = s.temperature_exponent;
+  saved.xtc_probability = s.xtc_probability;
+  saved.xtc_threshold = s.xtc_threshold;
+  saved.mirostat_tau = s.mirostat_tau;
+  saved.mirostat_eta = s.mirostat_eta;
+  saved.mu = mu;
+  saved.n_bias = static_cast<uint32_t>(s.bias.size());
+}
+
+engine::Sampling sampling_of(const Saved& s) {
+  return {.temperature = s.temperature,
+          .top_p = s.top_p,
+          .min_p = s.min_p,
+          .repeat_penalty = s.repeat_penalty,
+          .top_k = s.top_k,
+          .penalty_window = s.penalty_window,
+          .frequency_penalty = s.frequency_penalty,
+          .presence_penalty = s.presence_penalty,
+          .dry_multiplier = s.dry_multiplier,
+          .dry_base = s.dry_base,
+          .dry_allowed_length = s.dry_allowed_length,
+          .dry_window = s.dry_window,
+          .top_n_sigma = s.top_n_sigma,
+          .typical_p = s.typical_p,
+          .temperature_range = s.temperature_range,
+          .temperature_exponent = s.temperature_exponent,
+          .xtc_probability = s.xtc_probability,
+          .xtc_threshold = s.xtc_threshold,
+          .mirostat_tau = s.mirostat_tau,
+          .mirostat_eta = s.mirostat_eta};
+}
+size_t header_bytes(const Saved& saved) { return saved.version == 1 ? saved_bytes_of_1 : sizeof saved; }
 
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
@@ -75,6 +124,7 @@ Saved saved_of(const engine::Session& s) {
   saved.min_p = s.sampling.min_p;
   saved.repeat_penalty = s.sampling.repeat_penalty;
   saved.penalty_window = s.sampling.penalty_window;
+  set_new_fields(saved, s.sampling, s.mu);
   saved.n_stops = s.text.n_stops();
   saved.keep_leading_space = s.text.keeps_leading_space();
   saved.keep_stop = s.text.keeps_stop();
@@ -107,7 +157,7 @@ class Writer {
 };
 
 size_t saved_bytes(const engine::Session& s) {
-  size_t size = sizeof(Saved) + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t);
+  size_t size = sizeof(Saved) + s.sampling.bias.size_bytes() + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t);
   for (uint32_t i = 0; i < s.text.n_stops(); ++i) size += sizeof(uint32_t) + s.text.stop(i).size();
   if (const gptq_constraint* c = constraint_of(s)) size += c->source.size();
   return size;
@@ -118,6 +168,7 @@ void write(const engine::Session& s, size_t size, void* to) {
   saved.size = size;
   Writer out(to);
   out.add(&saved, sizeof saved);
+  out.add(s.bias, s.sampling.bias.size_bytes());
   for (uint32_t i = 0; i < saved.n_stops; ++i) {
     const auto bytes = static_cast<uint32_t>(s.text.stop(i).size());
     out.add(&bytes, sizeof bytes);
@@ -132,20 +183,23 @@ void write(const engine::Session& s, size_t size, void* to) {
 void require_format(bool holds, const char* what) { require(holds, what, GPTQ_E_FORMAT); }
 
 Saved read_header(std::span<const std::byte> bytes) {
-  Saved saved;
-  require_format(bytes.size() >= sizeof saved + sizeof(uint64_t), "the save is shorter than an empty one");
-  std::memcpy(&saved, bytes.data(), sizeof saved);
+  Saved saved{};
+  require_format(bytes.size() >= saved_bytes_of_1 + sizeof(uint64_t), "the save is shorter than an empty one");
+  std::memcpy(&saved, bytes.data(), saved_bytes_of_1);
   require_format(std::memcmp(saved.magic, saved_magic, sizeof saved.magic) == 0, "this is no saved session");
   require_format(saved.size == bytes.size(), "the save is not as long as it says");
   uint64_t hash;
   std::memcpy(&hash, bytes.data() + bytes.size() - sizeof hash, sizeof hash);
   require(hash == format::hash_bytes(bytes.first(bytes.size() - sizeof hash)), "the save is damaged", GPTQ_E_CHECKSUM);
-  if (saved.version != saved_version || saved.kind != GPTQ_SAVE_REPLAY)
+  if (saved.version < 1 || saved.version > saved_version || saved.kind != GPTQ_SAVE_REPLAY)
     base::fail(GPTQ_E_UNSUPPORTED, "a save of format ", saved.version, " and kind ", saved.kind, ": use a newer library");
+  require_format(bytes.size() >= header_bytes(saved) + sizeof(uint64_t), "the save ends early");
+  if (saved.version == 1) set_new_fields(saved, {}, 0);
+  std::memcpy(&saved, bytes.data(), header_bytes(saved));
   return saved;
 }
 
-bool within(float value, float most) { return value >= 0 && value <= most; }
+bool within(float value, float most, float least = 0) { return value >= least && value <= most; }
 
 // A hash can be made by anybody: the session must be one that this library could have saved.
 void check(const Saved& s) {
@@ -154,7 +208,11 @@ void check(const Saved& s) {
   bool good = s.running <= 1 && !(s.flags & ~flags) && end <= s.n_tokens && s.tokens_read <= s.n_generated;
   good = good && s.stop_reason >= GPTQ_STOP_NONE && s.stop_reason <= GPTQ_STOP_PREFILLED && s.status <= 0;
   good = good && within(s.temperature, 1000) && within(s.top_p, 1) && within(s.min_p, 1) && within(s.repeat_penalty, 1000) && s.top_k >= 0;
-  good = good && s.n_stops <= engine::stop_strings_max;
+  good = good && within(s.frequency_penalty, 1000, -1000) && within(s.presence_penalty, 1000, -1000) && within(s.dry_multiplier, 1000);
+  good = good && within(s.dry_base, 16, 1) && s.dry_allowed_length && within(s.top_n_sigma, 1000) && within(s.typical_p, 1);
+  good = good && within(s.temperature_range, 1000) && within(s.temperature_exponent, 100) && within(s.xtc_probability, 1);
+  good = good && within(s.xtc_threshold, 1) && within(s.mirostat_tau, 100) && within(s.mirostat_eta, 10) && std::isfinite(s.mu);
+  good = good && s.n_bias <= engine::logit_biases_max && s.n_stops <= engine::stop_strings_max;
   if (s.running)
     good = good && s.n_tokens && end == s.n_tokens && !(s.flags & GPTQ_GEN_LOGITS) && (!s.max_tokens || s.n_generated < s.max_tokens);
   require_format(good, "the save describes no session");
@@ -187,7 +245,13 @@ gptq_status restore(gptq_engine& e, std::span<const std::byte> bytes, gptq_sessi
   const engine::EngineShape& shape = e.engine->shape();
   if (saved.n_tokens > shape.ctx_tokens)
     base::fail(GPTQ_E_CONTEXT_FULL, "the save has ", saved.n_tokens, " tokens, the context ", shape.ctx_tokens, "; raise ctx_tokens");
-  std::span<const std::byte> rest = bytes.subspan(sizeof saved, bytes.size() - sizeof saved - sizeof(uint64_t));
+  std::span<const std::byte> rest = bytes.subspan(header_bytes(saved), bytes.size() - header_bytes(saved) - sizeof(uint64_t));
+  engine::LogitBias bias[engine::logit_biases_max];
+  require_format(rest.size() >= saved.n_bias * sizeof *bias, "the save ends early");
+  std::memcpy(bias, rest.data(), saved.n_bias * sizeof *bias);
+  rest = rest.subspan(saved.n_bias * sizeof *bias);
+  for (const engine::LogitBias& b : std::span(bias, saved.n_bias))
+    require_format(b.token >= 0 && static_cast<uint32_t>(b.token) < e.engine->model().spec.n_vocab && within(b.bias, 1000, -1000), "a bias is out of range");
   uint64_t stop_bytes = saved.n_stops * sizeof(uint32_t);
   require_format(rest.size() >= stop_bytes, "the save ends early");
   for (uint32_t i = 0; i < saved.n_stops; ++i) {
@@ -215,7 +279,10 @@ gptq_status restore(gptq_engine& e, std::span<const std::byte> bytes, gptq_sessi
   s->n_tokens = saved.n_tokens;
   s->running = saved.running;
   s->flags = saved.flags;
-  s->sampling = {saved.temperature, saved.top_p, saved.min_p, saved.repeat_penalty, saved.top_k, saved.penalty_window};
+  s->sampling = sampling_of(saved);
+  std::copy_n(bias, saved.n_bias, s->bias);
+  s->sampling.bias = {s->bias, saved.n_bias};
+  s->mu = saved.mu;
   s->random = engine::Random(saved.random);
   s->max_tokens = saved.max_tokens;
   s->first_generated = saved.first_generated;

@@ -38,10 +38,23 @@ uint64_t random_seed() {
   return seed;
 }
 
-float checked(float value, float most, const char* name) {
-  if (!(value >= 0 && value <= most))
-    base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", static_cast<double>(value), " is not within 0 and ", static_cast<double>(most));
+float checked(float value, float most, const char* name, float least = 0) {
+  if (!(value >= least && value <= most))
+    base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", static_cast<double>(value), " is not within ", static_cast<double>(least), " and ",
+               static_cast<double>(most));
   return value;
+}
+
+void check_bias(std::span<const gptq_logit_bias> bias, uint32_t n_vocab) {
+  if (bias.size() > engine::logit_biases_max)
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "n_bias = ", bias.size(), " is more than ", engine::logit_biases_max);
+  for (size_t i = 0; i < bias.size(); ++i) {
+    if (bias[i].token < 0 || static_cast<uint32_t>(bias[i].token) >= n_vocab)
+      base::fail(GPTQ_E_INVALID_ARGUMENT, "bias: token ", bias[i].token, " is outside the vocabulary of ", n_vocab);
+    checked(bias[i].bias, 1000, "bias", -1000);
+    for (size_t j = 0; j < i; ++j)
+      if (bias[j].token == bias[i].token) base::fail(GPTQ_E_INVALID_ARGUMENT, "bias: token ", bias[i].token, " is there twice");
+  }
 }
 
 void set_sampling(engine::Session& s, const gptq_sampling* in) {
@@ -57,6 +70,7 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
     if (p.repeat_penalty == 0) p.repeat_penalty = own.repeat_penalty;
   }
   require(p.top_k >= 0, "top_k is negative");
+  require(p.bias || !p.n_bias, "bias is NULL");
   engine::Sampling sampling;
   sampling.temperature = checked(p.temperature, 1000, "temperature");
   sampling.top_p = checked(p.top_p, 1, "top_p");
@@ -64,7 +78,25 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
   sampling.repeat_penalty = checked(p.repeat_penalty, 1000, "repeat_penalty");
   sampling.top_k = p.top_k;
   sampling.penalty_window = p.penalty_window;
+  sampling.frequency_penalty = checked(p.frequency_penalty, 1000, "frequency_penalty", -1000);
+  sampling.presence_penalty = checked(p.presence_penalty, 1000, "presence_penalty", -1000);
+  sampling.dry_multiplier = checked(p.dry_multiplier, 1000, "dry_multiplier");
+  if (p.dry_base != 0) sampling.dry_base = checked(p.dry_base, 16, "dry_base", 1);
+  if (p.dry_allowed_length != 0) sampling.dry_allowed_length = p.dry_allowed_length;
+  sampling.dry_window = p.dry_window;
+  sampling.top_n_sigma = checked(p.top_n_sigma, 1000, "top_n_sigma");
+  sampling.typical_p = checked(p.typical_p, 1, "typical_p");
+  sampling.temperature_range = checked(p.temperature_range, 1000, "temperature_range");
+  if (p.temperature_exponent != 0) sampling.temperature_exponent = checked(p.temperature_exponent, 100, "temperature_exponent");
+  sampling.xtc_probability = checked(p.xtc_probability, 1, "xtc_probability");
+  sampling.xtc_threshold = p.xtc_threshold != 0 ? checked(p.xtc_threshold, 1, "xtc_threshold") : 0.1f;
+  sampling.mirostat_tau = checked(p.mirostat_tau, 100, "mirostat_tau");
+  sampling.mirostat_eta = p.mirostat_eta != 0 ? checked(p.mirostat_eta, 10, "mirostat_eta") : 0.1f;
+  check_bias({p.bias, p.n_bias}, s.engine->model().spec.n_vocab);
+  for (size_t i = 0; i < p.n_bias; ++i) s.bias[i] = {p.bias[i].token, p.bias[i].bias};
+  sampling.bias = {s.bias, p.n_bias};
   s.sampling = sampling;
+  s.mu = 2 * sampling.mirostat_tau;
   s.random = engine::Random(p.flags & GPTQ_SAMPLE_RANDOM_SEED ? random_seed() : p.seed);
 }
 

@@ -121,7 +121,10 @@ Session* Engine::fork(const Session& from) {
   to->running = from.running;
   to->flags = from.flags;
   to->sampling = from.sampling;
+  std::copy(from.sampling.bias.begin(), from.sampling.bias.end(), to->bias);
+  to->sampling.bias = {to->bias, from.sampling.bias.size()};
   to->random = from.random;
+  to->mu = from.mu;
   to->constraint = from.constraint;
   to->constraint_state = from.constraint_state;
   to->max_tokens = from.max_tokens;

@@ -62,6 +62,7 @@ class Engine {
     uint32_t n_rows, first_logit, n_logits;  // its part of logit_rows
     int32_t sampled;                         // its next token, or why there is none (sampler.h)
     Random random;                           // after sampling
+    float mu;                                // the same
   };
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena);

@@ -8,6 +8,7 @@
 
 namespace gptq::engine {
 
+constexpr uint32_t logit_biases_max = 256;
 struct LogitBias {
   int32_t token;
   float bias;

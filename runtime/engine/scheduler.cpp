@@ -167,7 +167,7 @@ bool Engine::join(Session& session, uint32_t n_rows) {
   if (!reserve_pages(session, session.n_computed + n_rows)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
   const uint32_t n_logits = session.wants_logits() ? n_rows : samples;
-  scratch_.members[n_members_] = {&session, n_rows, n_logit_rows_, n_logits, -1, session.random};
+  scratch_.members[n_members_] = {&session, n_rows, n_logit_rows_, n_logits, -1, session.random, session.mu};
   scratch_.sequences[n_members_] = {.first_row = n_rows_,
                                     .n_rows = n_rows,
                                     .first_position = session.n_computed,
@@ -289,7 +289,7 @@ void Engine::take_logits() {
                                    member.random, scratch_.candidates);
     else
       member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates, mask_of(session));
+                              scratch_.candidates, mask_of(session), &member.mu);
   }
 }
 
@@ -341,6 +341,7 @@ void Engine::commit(gptq_step_info& info) {
       end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : GPTQ_E_NUMERIC);
     } else {
       session.random = member.random;
+      session.mu = member.mu;
       accept(session, member.sampled);
       info.tokens_generated += session.stop_reason != GPTQ_STOP_CONTEXT;
     }

@@ -37,7 +37,9 @@ struct Session {
   std::atomic<bool> cancelled{false};
   uint32_t flags = 0;           // GPTQ_GEN_*
   Sampling sampling;
+  LogitBias bias[logit_biases_max];  // what sampling.bias points to
   Random random;
+  float mu = 0;                 // mirostat's
   const text::constraint::Constraint* constraint = nullptr;
   void* constraint_owner = nullptr;  // the API's handle of it
   uint32_t constraint_state = 0;

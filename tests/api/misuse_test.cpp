@@ -204,6 +204,26 @@ TEST_F(Misuse, UnknownFlagsAndExtensions) {
       sampling.*field = value;
       EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT) << value;
     }
+  for (float gptq_sampling::*field :
+       {&gptq_sampling::frequency_penalty, &gptq_sampling::presence_penalty, &gptq_sampling::dry_multiplier, &gptq_sampling::dry_base,
+        &gptq_sampling::top_n_sigma, &gptq_sampling::typical_p, &gptq_sampling::temperature_range, &gptq_sampling::temperature_exponent,
+        &gptq_sampling::xtc_probability, &gptq_sampling::xtc_threshold, &gptq_sampling::mirostat_tau, &gptq_sampling::mirostat_eta})
+    for (const float value : {NAN, INFINITY, -1001.0f, 1001.0f}) {
+      sampling = make<gptq_sampling>();
+      sampling.*field = value;
+      EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT) << value;
+    }
+  for (const gptq_logit_bias& bias : {gptq_logit_bias{-1, 1}, {1 << 30, 1}, {0, NAN}, {0, 1001}}) {
+    sampling = make<gptq_sampling>(), sampling.bias = &bias, sampling.n_bias = 1;
+    EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT) << bias.token << " " << bias.bias;
+  }
+  const std::vector<gptq_logit_bias> twice(2), many(257);
+  for (const auto* list : {&twice, &many}) {
+    sampling = make<gptq_sampling>(), sampling.bias = list->data(), sampling.n_bias = list->size();
+    EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT) << list->size();
+  }
+  sampling = make<gptq_sampling>(), sampling.n_bias = 1;
+  EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT);
   sampling = make<gptq_sampling>(), sampling.top_k = -1;
   EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT);
   size_t n = 0;

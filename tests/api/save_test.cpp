@@ -38,6 +38,23 @@ gptq_sampling hot() {
   return sampling;
 }
 
+// All of the chain at once, or mirostat instead of its end.
+gptq_sampling whole_chain(bool mirostat) {
+  static constexpr gptq_logit_bias bias[] = {{5, 2}, {9, -3}};
+  auto sampling = hot();
+  sampling.frequency_penalty = 0.1f;
+  sampling.presence_penalty = 0.2f;
+  sampling.dry_multiplier = 0.8f;
+  sampling.top_n_sigma = 3;
+  sampling.typical_p = 0.95f;
+  sampling.temperature_range = 0.5f;
+  sampling.xtc_probability = 0.5f;
+  sampling.xtc_threshold = 0.01f;
+  sampling.bias = bias, sampling.n_bias = 2;
+  if (mirostat) sampling.mirostat_tau = 4, sampling.mirostat_eta = 0.3f;
+  return sampling;
+}
+
 // All that is left of a generation: tokens and text.
 struct Rest {
   Tokens tokens;
@@ -87,6 +104,34 @@ TEST_P(Save, GoesOnAtEveryQuantum) {
         << "after " << steps << " quanta";
     gptq_session_destroy(restored);
   }
+}
+
+TEST(SaveOfTheWholeChain, GoesOnSoDoesAFork) {
+  Chain c(text_model(), params(3), with_threads(2));
+  Chain other(text_model(), params(2, 7), with_threads(1));
+  std::vector<Tokens> texts;
+  for (const bool mirostat : {false, true}) {
+    const auto sampling = whole_chain(mirostat);
+    auto how = generation(60);
+    how.flags |= GPTQ_GEN_IGNORE_EOS;
+    how.sampling = &sampling;
+    c.session.truncate(0);
+    c.session.append("the sea and ", GPTQ_TEXT_ADD_BOS);
+    c.session.start(how);
+    for (int i = 0; i < 60 && c.session.info().n_generated < 10; ++i) c.engine.step(1, nullptr);
+    const Bytes bytes = save(c.session);
+    gptq_session *restored = nullptr, *fork = nullptr;
+    ASSERT_GE(restore(other.engine, bytes, &restored), GPTQ_OK);
+    check(gptq_session_fork(c.session.get(), &fork, nullptr));
+    const Rest rest = rest_of(c.engine, c.session.get(), GPTQ_BUDGET_UNLIMITED);
+    EXPECT_EQ(rest_of(other.engine, restored, 50), rest);
+    EXPECT_EQ(rest_of(c.engine, fork, 50), rest);
+    EXPECT_EQ(rest.tokens.size(), 60u);
+    texts.push_back(rest.tokens);
+    gptq_session_destroy(restored);
+    gptq_session_destroy(fork);
+  }
+  EXPECT_NE(texts[0], texts[1]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Save, testing::ValuesIn(family_folders()), [](const auto& info) {
