@@ -318,6 +318,11 @@ public unsafe struct gptq_memory_info {
   public static gptq_memory_info New() { return new gptq_memory_info { struct_size = (uint)sizeof(gptq_memory_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_logit_bias {
+  public int token;
+  public float bias;
+}
+[StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_sampling {
   public uint struct_size;
   public uint flags;
@@ -328,6 +333,22 @@ public unsafe struct gptq_sampling {
   public float repeat_penalty;
   public uint penalty_window;
   public ulong seed;
+  public float frequency_penalty;
+  public float presence_penalty;
+  public float dry_multiplier;
+  public float dry_base;
+  public uint dry_allowed_length;
+  public uint dry_window;
+  public float top_n_sigma;
+  public float typical_p;
+  public float temperature_range;
+  public float temperature_exponent;
+  public float xtc_probability;
+  public float xtc_threshold;
+  public float mirostat_tau;
+  public float mirostat_eta;
+  public gptq_logit_bias* bias;
+  public UIntPtr n_bias;
   public static gptq_sampling New() { return new gptq_sampling { struct_size = (uint)sizeof(gptq_sampling) }; }
 }
 [StructLayout(LayoutKind.Sequential)]

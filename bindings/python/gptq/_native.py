@@ -119,6 +119,7 @@ class gptq_chat(Structure): pass
 class gptq_engine_params(Structure): pass
 class gptq_step_info(Structure): pass
 class gptq_memory_info(Structure): pass
+class gptq_logit_bias(Structure): pass
 class gptq_sampling(Structure): pass
 class gptq_string(Structure): pass
 class gptq_generate_params(Structure): pass
@@ -320,6 +321,11 @@ gptq_memory_info._fields_ = [
   ("device_peak", c_uint64),
 ]
 
+gptq_logit_bias._fields_ = [
+  ("token", gptq_token),
+  ("bias", c_float),
+]
+
 gptq_sampling._fields_ = [
   ("struct_size", c_uint32),
   ("flags", c_uint32),
@@ -330,6 +336,22 @@ gptq_sampling._fields_ = [
   ("repeat_penalty", c_float),
   ("penalty_window", c_uint32),
   ("seed", c_uint64),
+  ("frequency_penalty", c_float),
+  ("presence_penalty", c_float),
+  ("dry_multiplier", c_float),
+  ("dry_base", c_float),
+  ("dry_allowed_length", c_uint32),
+  ("dry_window", c_uint32),
+  ("top_n_sigma", c_float),
+  ("typical_p", c_float),
+  ("temperature_range", c_float),
+  ("temperature_exponent", c_float),
+  ("xtc_probability", c_float),
+  ("xtc_threshold", c_float),
+  ("mirostat_tau", c_float),
+  ("mirostat_eta", c_float),
+  ("bias", POINTER(gptq_logit_bias)),
+  ("n_bias", c_size_t),
 ]
 
 gptq_string._fields_ = [

@@ -577,6 +577,24 @@ impl Default for gptq_memory_info {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct gptq_logit_bias {
+    /// bias: added to the logit, -1000 to 1000
+    pub token: gptq_token,
+    /// bias: added to the logit, -1000 to 1000
+    pub bias: f32,
+}
+impl Default for gptq_logit_bias {
+    /// All fields zero, which is the C API's default.
+    fn default() -> Self {
+        unsafe { core::mem::zeroed() }
+    }
+}
+
+/// All-zero = greedy; a field of 0 is off. Order: bias, the constraint, repeat, frequency and presence penalty, DRY,
+/// top_n_sigma, top_k, temperature, typical_p, top_p, min_p, XTC. With mirostat_tau nothing behind the temperature
+/// counts. One token at least is always left.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct gptq_sampling {
     pub struct_size: u32,
     pub flags: u32,
@@ -593,6 +611,38 @@ pub struct gptq_sampling {
     /// last tokens it looks at; 0 = all
     pub penalty_window: u32,
     pub seed: u64,
+    /// taken off the logit: for each time the token came in penalty_window; once; -1000 to 1000
+    pub frequency_penalty: f32,
+    /// taken off the logit: for each time the token came in penalty_window; once; -1000 to 1000
+    pub presence_penalty: f32,
+    /// a token that would make a repeat of n tokens longer loses multiplier * base^(n - allowed_length):
+    pub dry_multiplier: f32,
+    /// a token that would make a repeat of n tokens longer loses multiplier * base^(n - allowed_length):
+    pub dry_base: f32,
+    /// from n = allowed_length. 0 to 1000; 1 to 16, 0 = 1.75; 0 = 2; last tokens it looks at, 0 = all
+    pub dry_allowed_length: u32,
+    /// from n = allowed_length. 0 to 1000; 1 to 16, 0 = 1.75; 0 = 2; last tokens it looks at, 0 = all
+    pub dry_window: u32,
+    /// within so many standard deviations of the best logit, to 1000; nearest the entropy, to 1
+    pub top_n_sigma: f32,
+    /// within so many standard deviations of the best logit, to 1000; nearest the entropy, to 1
+    pub typical_p: f32,
+    /// by the entropy from temperature - range to temperature + range, to 1000; to 100, 0 = 1
+    pub temperature_range: f32,
+    /// by the entropy from temperature - range to temperature + range, to 1000; to 100, 0 = 1
+    pub temperature_exponent: f32,
+    /// how often all as likely as the threshold go but the least likely, to 1; to 1, 0 = 0.1
+    pub xtc_probability: f32,
+    /// how often all as likely as the threshold go but the least likely, to 1; to 1, 0 = 0.1
+    pub xtc_threshold: f32,
+    /// mirostat 2: surprise to hold, in bits, to 100; rate of learning, to 10, 0 = 0.1
+    pub mirostat_tau: f32,
+    /// mirostat 2: surprise to hold, in bits, to 100; rate of learning, to 10, 0 = 0.1
+    pub mirostat_eta: f32,
+    /// at most 256, each token once
+    pub bias: *const gptq_logit_bias,
+    /// at most 256, each token once
+    pub n_bias: usize,
 }
 impl Default for gptq_sampling {
     /// All fields zero, which is the C API's default. `struct_size` is set.
