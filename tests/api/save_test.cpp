@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstring>
 
+#include "format/hash.h"
 #include "tests/api/fixture.h"
 
 namespace gptq::test {
@@ -208,6 +209,30 @@ TEST_F(Saved, IsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(restore(small, bytes, &none), c.session.info().n_tokens > 16 ? GPTQ_E_CONTEXT_FULL : GPTQ_REPLAYED);
   Session second(c.engine);
   EXPECT_EQ(restore(c.engine, bytes, &none), GPTQ_E_INVALID_STATE);
+}
+
+// As a library before format 2 wrote it: without the last 64 bytes of the header.
+TEST_F(Saved, OfFormat1) {
+  Bytes old = bytes;
+  old.erase(old.begin() + 192, old.begin() + 256);
+  const uint32_t version = 1;
+  const uint64_t size = old.size();
+  std::memcpy(old.data() + 8, &version, sizeof version);
+  std::memcpy(old.data() + 16, &size, sizeof size);
+  const auto seal = [&] {
+    const uint64_t hash = format::hash_bytes(std::span(old).first(old.size() - sizeof hash));
+    std::memcpy(old.data() + old.size() - sizeof hash, &hash, sizeof hash);
+  };
+  seal();
+  gptq_session* s = nullptr;
+  ASSERT_EQ(restore(c.engine, old, &s), GPTQ_OK);
+  EXPECT_EQ(rest_of(c.engine, s, 100), rest_of(c.engine, c.session.get(), 100));
+  gptq_session_destroy(s);
+  for (const uint32_t other : {0u, 3u, 1u << 31}) {
+    std::memcpy(old.data() + 8, &other, sizeof other);
+    seal();
+    EXPECT_EQ(restore(c.engine, old, &s), GPTQ_E_UNSUPPORTED);
+  }
 }
 
 TEST_F(Saved, AnEmptySessionToo) {
