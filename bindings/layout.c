@@ -252,6 +252,9 @@ int main(void) {
   printf("gptq_memory_info.host_peak %lld\n", (long long)offsetof(gptq_memory_info, host_peak));
   printf("gptq_memory_info.device_bytes %lld\n", (long long)offsetof(gptq_memory_info, device_bytes));
   printf("gptq_memory_info.device_peak %lld\n", (long long)offsetof(gptq_memory_info, device_peak));
+  printf("gptq_string %lld\n", (long long)sizeof(gptq_string));
+  printf("gptq_string.ptr %lld\n", (long long)offsetof(gptq_string, ptr));
+  printf("gptq_string.size %lld\n", (long long)offsetof(gptq_string, size));
   printf("gptq_logit_bias %lld\n", (long long)sizeof(gptq_logit_bias));
   printf("gptq_logit_bias.token %lld\n", (long long)offsetof(gptq_logit_bias, token));
   printf("gptq_logit_bias.bias %lld\n", (long long)offsetof(gptq_logit_bias, bias));
@@ -281,9 +284,7 @@ int main(void) {
   printf("gptq_sampling.mirostat_eta %lld\n", (long long)offsetof(gptq_sampling, mirostat_eta));
   printf("gptq_sampling.bias %lld\n", (long long)offsetof(gptq_sampling, bias));
   printf("gptq_sampling.n_bias %lld\n", (long long)offsetof(gptq_sampling, n_bias));
-  printf("gptq_string %lld\n", (long long)sizeof(gptq_string));
-  printf("gptq_string.ptr %lld\n", (long long)offsetof(gptq_string, ptr));
-  printf("gptq_string.size %lld\n", (long long)offsetof(gptq_string, size));
+  printf("gptq_sampling.dry_breakers %lld\n", (long long)offsetof(gptq_sampling, dry_breakers));
   printf("gptq_generate_params %lld\n", (long long)sizeof(gptq_generate_params));
   printf("gptq_generate_params.struct_size %lld\n", (long long)offsetof(gptq_generate_params, struct_size));
   printf("gptq_generate_params.flags %lld\n", (long long)offsetof(gptq_generate_params, flags));

@@ -16,6 +16,7 @@ struct Options : tool::EngineOptions {
   std::optional<std::string> prompt, ids, system;
   uint32_t max_tokens = 0;
   gptq_sampling sampling = make<gptq_sampling>();
+  std::optional<std::string> dry_breakers;
   std::vector<std::string> stop;
   tool::RuleOptions rules;
   std::optional<Constraint> constraint;  // made of them
@@ -40,6 +41,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--dry-base", o.sampling.dry_base, "DRY: base (default 1.75)");
   app.add_option("--dry-allowed-length", o.sampling.dry_allowed_length, "DRY: repeats from this length (default 2)");
   app.add_option("--dry-penalty-last-n", o.sampling.dry_window, "DRY: last tokens it looks at (default all)");
+  app.add_option("--dry-breakers", o.dry_breakers, "DRY: no repeat goes over a token with one of these (default newline : \" *)");
   app.add_option("--top-nsigma", o.sampling.top_n_sigma, "sample within so many standard deviations of the best logit");
   app.add_option("--typical", o.sampling.typical_p, "sample from the tokens nearest the entropy that hold this probability");
   app.add_option("--dynatemp-range", o.sampling.temperature_range, "temperature by the entropy, within this of --temp");
@@ -180,6 +182,7 @@ void run(Options& o, bool own_sampling) {
   if (!o.prompt && !o.ids && !o.chat) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
   if (o.chat && !own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
   std::vector<gptq_string> stops;
+  if (o.dry_breakers) o.sampling.dry_breakers = {o.dry_breakers->data(), o.dry_breakers->size()};
   for (const std::string& stop : o.stop) stops.push_back({stop.data(), stop.size()});
   const auto begin = std::chrono::steady_clock::now();
   const Runtime runtime(o.runtime());

@@ -318,6 +318,11 @@ public unsafe struct gptq_memory_info {
   public static gptq_memory_info New() { return new gptq_memory_info { struct_size = (uint)sizeof(gptq_memory_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_string {
+  public byte* ptr;
+  public UIntPtr size;
+}
+[StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_logit_bias {
   public int token;
   public float bias;
@@ -349,12 +354,8 @@ public unsafe struct gptq_sampling {
   public float mirostat_eta;
   public gptq_logit_bias* bias;
   public UIntPtr n_bias;
+  public gptq_string dry_breakers;
   public static gptq_sampling New() { return new gptq_sampling { struct_size = (uint)sizeof(gptq_sampling) }; }
-}
-[StructLayout(LayoutKind.Sequential)]
-public unsafe struct gptq_string {
-  public byte* ptr;
-  public UIntPtr size;
 }
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_generate_params {

@@ -300,6 +300,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine *e, gptq_mem
 /* ---- E. session = one sequence ---- */
 
 enum { GPTQ_SAMPLE_RANDOM_SEED = 2, GPTQ_SAMPLE_MODEL_DEFAULTS = 4 };  /* MODEL_DEFAULTS: zero fields take the model's own values */
+typedef struct gptq_string { const char *ptr; size_t size; } gptq_string;
 typedef struct gptq_logit_bias { gptq_token token; float bias; } gptq_logit_bias;  /* bias: added to the logit, -1000 to 1000 */
 /* All-zero = greedy; a field of 0 is off. Order: bias, the constraint, repeat, frequency and presence penalty, DRY, top_n_sigma, top_k,
  * temperature, typical_p, top_p, min_p, XTC. With mirostat_tau nothing behind the temperature counts. One token at least is always left. */
@@ -319,8 +320,8 @@ typedef struct gptq_sampling {
   float    xtc_probability; float xtc_threshold;              /* how often all as likely as the threshold go but the least likely, to 1; to 1, 0 = 0.1 */
   float    mirostat_tau; float mirostat_eta;                  /* mirostat 2: surprise to hold, in bits, to 100; rate of learning, to 10, 0 = 0.1 */
   const gptq_logit_bias *bias; size_t n_bias;                 /* at most 256, each token once */
+  gptq_string dry_breakers;                                   /* no repeat goes over a token with one of these ASCII characters, at most 16; ptr NULL = newline : " * */
 } gptq_sampling;
-typedef struct gptq_string { const char *ptr; size_t size; } gptq_string;
 enum {
   GPTQ_GEN_PREFILL_ONLY = 1,                 /* compute the appended tokens, generate none */
   GPTQ_GEN_IGNORE_EOS = 2,
@@ -385,7 +386,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 264, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. */
+ * token, 280, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. */
 enum { GPTQ_SAVE_REPLAY = 0 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.

@@ -39,9 +39,10 @@ struct Saved {
   uint32_t dry_allowed_length, dry_window;
   float top_n_sigma, typical_p, temperature_range, temperature_exponent, xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, mu;
   uint32_t n_bias;
+  char dry_breakers[engine::dry_breakers_max];
 };
 constexpr size_t saved_bytes_of_1 = 192;
-static_assert(sizeof(Saved) == 256 && sizeof(engine::LogitBias) == 8);
+static_assert(sizeof(Saved) == 272 && sizeof(engine::LogitBias) == 8);
 
 // What a save of format 1 says by not saying it.
 void set_new_fields(Saved& saved, const engine::Sampling& s, float mu) {
@@ -125,6 +126,7 @@ Saved saved_of(const engine::Session& s) {
   saved.repeat_penalty = s.sampling.repeat_penalty;
   saved.penalty_window = s.sampling.penalty_window;
   set_new_fields(saved, s.sampling, s.mu);
+  std::memcpy(saved.dry_breakers, s.dry_breakers, sizeof saved.dry_breakers);
   saved.n_stops = s.text.n_stops();
   saved.keep_leading_space = s.text.keeps_leading_space();
   saved.keep_stop = s.text.keeps_stop();
@@ -282,6 +284,7 @@ gptq_status restore(gptq_engine& e, std::span<const std::byte> bytes, gptq_sessi
   s->sampling = sampling_of(saved);
   std::copy_n(bias, saved.n_bias, s->bias);
   s->sampling.bias = {s->bias, saved.n_bias};
+  std::memcpy(s->dry_breakers, saved.dry_breakers, sizeof saved.dry_breakers);
   s->mu = saved.mu;
   s->random = engine::Random(saved.random);
   s->max_tokens = saved.max_tokens;

@@ -57,6 +57,13 @@ void check_bias(std::span<const gptq_logit_bias> bias, uint32_t n_vocab) {
   }
 }
 
+void set_breakers(engine::Session& s, gptq_string in) {
+  const std::string_view set = in.ptr ? std::string_view(in.ptr, in.size) : "\n:\"*";
+  require(set.size() <= engine::dry_breakers_max, "dry_breakers are more than 16");
+  require(std::all_of(set.begin(), set.end(), [](char c) { return c > 0; }), "dry_breakers are not ASCII");
+  std::fill(std::copy(set.begin(), set.end(), s.dry_breakers), std::end(s.dry_breakers), '\0');
+}
+
 void set_sampling(engine::Session& s, const gptq_sampling* in) {
   gptq_sampling p = read_struct_or_default(in, "gptq_sampling");
   if (p.flags & ~uint32_t(GPTQ_SAMPLE_RANDOM_SEED | GPTQ_SAMPLE_MODEL_DEFAULTS))
@@ -92,6 +99,7 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
   sampling.xtc_threshold = p.xtc_threshold != 0 ? checked(p.xtc_threshold, 1, "xtc_threshold") : 0.1f;
   sampling.mirostat_tau = checked(p.mirostat_tau, 100, "mirostat_tau");
   sampling.mirostat_eta = p.mirostat_eta != 0 ? checked(p.mirostat_eta, 10, "mirostat_eta") : 0.1f;
+  set_breakers(s, p.dry_breakers);
   check_bias({p.bias, p.n_bias}, s.engine->model().spec.n_vocab);
   for (size_t i = 0; i < p.n_bias; ++i) s.bias[i] = {p.bias[i].token, p.bias[i].bias};
   sampling.bias = {s.bias, p.n_bias};

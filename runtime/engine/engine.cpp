@@ -123,6 +123,7 @@ Session* Engine::fork(const Session& from) {
   to->sampling = from.sampling;
   std::copy(from.sampling.bias.begin(), from.sampling.bias.end(), to->bias);
   to->sampling.bias = {to->bias, from.sampling.bias.size()};
+  std::copy(std::begin(from.dry_breakers), std::end(from.dry_breakers), to->dry_breakers);
   to->random = from.random;
   to->mu = from.mu;
   to->constraint = from.constraint;

@@ -114,6 +114,7 @@ class Engine {
   bool loses_space(const Session& session) const;
   uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
   std::span<const uint32_t> mask_of(const Session& session);
+  uint32_t unbroken(const Session& session) const;
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();
   void leave_batch(const Session& session);

@@ -80,16 +80,10 @@ uint32_t longest_repeat(const Sampling& sampling) {
 }
 
 // As p-e-w's DRY: each token that followed an earlier copy of the sequence's end, by the longest copy.
-void dry(std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
+void dry(std::span<const int32_t> history, const Sampling& sampling, uint32_t unbroken, Candidate* candidates) {
   if (!(sampling.dry_multiplier > 0)) return;
   history = last(history, sampling.dry_window);
-  const auto breaks = [&](int32_t token) {
-    const auto at = static_cast<uint32_t>(token);
-    return at / 32 < sampling.dry_breakers.size() && (sampling.dry_breakers[at / 32] >> at % 32 & 1);
-  };
-  size_t longest = 0;
-  for (const size_t most = std::min<size_t>(history.size(), longest_repeat(sampling)); longest < most; ++longest)
-    if (breaks(history[history.size() - 1 - longest])) break;
+  const size_t longest = std::min({history.size(), size_t{longest_repeat(sampling)}, size_t{unbroken}});
   if (longest < std::max(sampling.dry_allowed_length, 1u)) return;
   for (size_t end = 1; end < history.size(); ++end) {  // a copy's end
     size_t n = 0;
@@ -324,14 +318,14 @@ uint32_t Sampling::candidates(uint32_t n) const {
 }
 
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch, std::span<const uint32_t> mask, float* mu) {
+               Candidate* scratch, std::span<const uint32_t> mask, float* mu, uint32_t unbroken) {
   if (!all_finite(logits)) return not_finite;
   if (mask.empty() && sampling.is_greedy()) return greedy(logits);
   std::span<Candidate> kept(scratch, logits.size());
   for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
   for (const LogitBias& b : sampling.bias) kept[static_cast<size_t>(b.token)].logit = finite(logits[static_cast<size_t>(b.token)] + b.bias);
   penalize(history, sampling, scratch);
-  dry(history, sampling, scratch);
+  dry(history, sampling, unbroken, scratch);
   if (!mask.empty()) {
     kept = only(mask, kept);
     if (kept.empty()) return none_allowed;

@@ -8,7 +8,7 @@
 
 namespace gptq::engine {
 
-constexpr uint32_t logit_biases_max = 256;
+constexpr uint32_t logit_biases_max = 256, dry_breakers_max = 16;
 struct LogitBias {
   int32_t token;
   float bias;
@@ -28,7 +28,6 @@ struct Sampling {
   float xtc_probability = 0, xtc_threshold = 0;           // so often all that are as likely as the threshold go, but for the last
   float mirostat_tau = 0, mirostat_eta = 0;               // bits
   std::span<const LogitBias> bias{};                      // each token once
-  std::span<const uint32_t> dry_breakers{};               // bits of the tokens that end a repeat; or empty
 
   bool is_greedy() const { return !(temperature > 0) && !penalizes(); }
   bool penalizes() const { return repeats() || counts() || dry_multiplier > 0 || !bias.empty(); }
@@ -54,9 +53,10 @@ class Random {
 
 constexpr int32_t not_finite = -1, none_allowed = -2;
 // The next token; or not_finite where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
-// mask: bits of the tokens that may come, or empty for all; none_allowed where none may. mu: mirostat's, 2 tau at first.
+// mask: bits of the tokens that may come, or empty for all; none_allowed where none may. mu: mirostat's, 2 tau at first. unbroken: so many
+// of the last tokens DRY may take for a repeat.
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr);
+               Candidate* scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr, uint32_t unbroken = UINT32_MAX);
 // The same of the best logits alone, in their order: sampling.candidates(n) of them at least.
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch);
 

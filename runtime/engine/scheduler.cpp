@@ -289,8 +289,18 @@ void Engine::take_logits() {
                                    member.random, scratch_.candidates);
     else
       member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates, mask_of(session), &member.mu);
+                              scratch_.candidates, mask_of(session), &member.mu, unbroken(session));
   }
+}
+
+// How many of the last tokens have no character that ends repeats.
+uint32_t Engine::unbroken(const Session& session) const {
+  if (!(session.sampling.dry_multiplier > 0) || !session.dry_breakers[0] || !tokenizer_) return UINT32_MAX;
+  const char* const breakers = session.dry_breakers;
+  const std::string_view set(breakers, static_cast<size_t>(std::find(breakers, breakers + dry_breakers_max, 0) - breakers));
+  uint32_t n = 0;
+  while (n < session.n_tokens && tokenizer_->token_bytes(session.tokens[session.n_tokens - 1 - n]).find_first_of(set) == std::string_view::npos) ++n;
+  return n;
 }
 
 // Whether the text loses the space that its first token begins with.

@@ -38,6 +38,7 @@ struct Session {
   uint32_t flags = 0;           // GPTQ_GEN_*
   Sampling sampling;
   LogitBias bias[logit_biases_max];  // what sampling.bias points to
+  char dry_breakers[dry_breakers_max] = {};  // no repeat goes over a token with one of these; zeros behind them
   Random random;
   float mu = 0;                 // mirostat's
   const text::constraint::Constraint* constraint = nullptr;

@@ -222,6 +222,10 @@ TEST_F(Misuse, UnknownFlagsAndExtensions) {
     sampling = make<gptq_sampling>(), sampling.bias = list->data(), sampling.n_bias = list->size();
     EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT) << list->size();
   }
+  for (const gptq_string& breakers : {gptq_string{"\n\"\xc3\xa9", 4}, gptq_string{"a\0", 2}, gptq_string{"0123456789abcdefg", 17}}) {
+    sampling = make<gptq_sampling>(), sampling.dry_breakers = breakers;
+    EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT) << breakers.size;
+  }
   sampling = make<gptq_sampling>(), sampling.n_bias = 1;
   EXPECT_EQ(start(sampling), GPTQ_E_INVALID_ARGUMENT);
   sampling = make<gptq_sampling>(), sampling.top_k = -1;

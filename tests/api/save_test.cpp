@@ -211,10 +211,10 @@ TEST_F(Saved, IsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(restore(c.engine, bytes, &none), GPTQ_E_INVALID_STATE);
 }
 
-// As a library before format 2 wrote it: without the last 64 bytes of the header.
+// As a library before format 2 wrote it: without the last 80 bytes of the header.
 TEST_F(Saved, OfFormat1) {
   Bytes old = bytes;
-  old.erase(old.begin() + 192, old.begin() + 256);
+  old.erase(old.begin() + 192, old.begin() + 272);
   const uint32_t version = 1;
   const uint64_t size = old.size();
   std::memcpy(old.data() + 8, &version, sizeof version);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How sessions behave: limits, order of calls, cancelling, rewinding, budgets, company.
 #include <chrono>
+#include <cstring>
 #include <thread>
 
 #include "tests/api/fixture.h"
@@ -17,6 +18,34 @@ gptq_status start(const Session& s, const gptq_generate_params& params) { return
 Tokens alone(const Tokens& prompt, uint32_t n) {
   Chain c(text_model());
   return greedy(c.engine, c.session, prompt, n);
+}
+
+// What the prompt's repeat would go on with, wanted 40 more than it is and 1000 less if it makes a repeat longer.
+bool repeats(const std::string& prompt, const char* breakers) {
+  Chain c(text_model());
+  const Tokens ids = c.model.tokenize(prompt);
+  const gptq_logit_bias wanted{ids[(ids.size() + 1) / 2], 40};
+  auto sampling = make<gptq_sampling>();
+  sampling.dry_multiplier = 1000;
+  sampling.bias = &wanted, sampling.n_bias = 1;
+  if (breakers) sampling.dry_breakers = {breakers, std::strlen(breakers)};
+  auto params = generation(1);
+  params.sampling = &sampling;
+  EXPECT_EQ(append(c.session, ids), GPTQ_OK);
+  EXPECT_EQ(start(c.session, params), GPTQ_OK);
+  finish(c.engine);
+  return c.session.read_tokens() == Tokens{wanted.token};
+}
+
+TEST(Session, DryBreakers) {
+  for (const char* prompt : {"ab:ab:", "ab\"ab\"", "ab*ab*"}) {
+    EXPECT_TRUE(repeats(prompt, nullptr)) << prompt;
+    EXPECT_FALSE(repeats(prompt, "")) << prompt;
+  }
+  EXPECT_FALSE(repeats("q~z~q~z~", nullptr));
+  EXPECT_TRUE(repeats("q~z~q~z~", "~"));
+  EXPECT_TRUE(repeats("q~z~q~z~", "z"));  // "~" alone is shorter than dry_allowed_length
+  EXPECT_FALSE(repeats("q~z~q~z~", "q"));
 }
 
 TEST(Session, ContextFull) {

@@ -258,6 +258,9 @@ static unsafe class LayoutFacts {
     add("gptq_memory_info.host_peak", At(typeof(gptq_memory_info), "host_peak"));
     add("gptq_memory_info.device_bytes", At(typeof(gptq_memory_info), "device_bytes"));
     add("gptq_memory_info.device_peak", At(typeof(gptq_memory_info), "device_peak"));
+    add("gptq_string", sizeof(gptq_string));
+    add("gptq_string.ptr", At(typeof(gptq_string), "ptr"));
+    add("gptq_string.size", At(typeof(gptq_string), "size"));
     add("gptq_logit_bias", sizeof(gptq_logit_bias));
     add("gptq_logit_bias.token", At(typeof(gptq_logit_bias), "token"));
     add("gptq_logit_bias.bias", At(typeof(gptq_logit_bias), "bias"));
@@ -287,9 +290,7 @@ static unsafe class LayoutFacts {
     add("gptq_sampling.mirostat_eta", At(typeof(gptq_sampling), "mirostat_eta"));
     add("gptq_sampling.bias", At(typeof(gptq_sampling), "bias"));
     add("gptq_sampling.n_bias", At(typeof(gptq_sampling), "n_bias"));
-    add("gptq_string", sizeof(gptq_string));
-    add("gptq_string.ptr", At(typeof(gptq_string), "ptr"));
-    add("gptq_string.size", At(typeof(gptq_string), "size"));
+    add("gptq_sampling.dry_breakers", At(typeof(gptq_sampling), "dry_breakers"));
     add("gptq_generate_params", sizeof(gptq_generate_params));
     add("gptq_generate_params.struct_size", At(typeof(gptq_generate_params), "struct_size"));
     add("gptq_generate_params.flags", At(typeof(gptq_generate_params), "flags"));

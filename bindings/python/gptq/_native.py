@@ -119,9 +119,9 @@ class gptq_chat(Structure): pass
 class gptq_engine_params(Structure): pass
 class gptq_step_info(Structure): pass
 class gptq_memory_info(Structure): pass
+class gptq_string(Structure): pass
 class gptq_logit_bias(Structure): pass
 class gptq_sampling(Structure): pass
-class gptq_string(Structure): pass
 class gptq_generate_params(Structure): pass
 class gptq_session_info(Structure): pass
 class gptq_quantize_module(Structure): pass
@@ -321,6 +321,11 @@ gptq_memory_info._fields_ = [
   ("device_peak", c_uint64),
 ]
 
+gptq_string._fields_ = [
+  ("ptr", c_void_p),
+  ("size", c_size_t),
+]
+
 gptq_logit_bias._fields_ = [
   ("token", gptq_token),
   ("bias", c_float),
@@ -352,11 +357,7 @@ gptq_sampling._fields_ = [
   ("mirostat_eta", c_float),
   ("bias", POINTER(gptq_logit_bias)),
   ("n_bias", c_size_t),
-]
-
-gptq_string._fields_ = [
-  ("ptr", c_void_p),
-  ("size", c_size_t),
+  ("dry_breakers", gptq_string),
 ]
 
 gptq_generate_params._fields_ = [

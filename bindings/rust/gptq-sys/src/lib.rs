@@ -577,6 +577,19 @@ impl Default for gptq_memory_info {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct gptq_string {
+    pub ptr: *const c_char,
+    pub size: usize,
+}
+impl Default for gptq_string {
+    /// All fields zero, which is the C API's default.
+    fn default() -> Self {
+        unsafe { core::mem::zeroed() }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct gptq_logit_bias {
     /// bias: added to the logit, -1000 to 1000
     pub token: gptq_token,
@@ -643,6 +656,8 @@ pub struct gptq_sampling {
     pub bias: *const gptq_logit_bias,
     /// at most 256, each token once
     pub n_bias: usize,
+    /// no repeat goes over a token with one of these ASCII characters, at most 16; ptr NULL = newline : " *
+    pub dry_breakers: gptq_string,
 }
 impl Default for gptq_sampling {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -650,19 +665,6 @@ impl Default for gptq_sampling {
         let mut value: Self = unsafe { core::mem::zeroed() };
         value.struct_size = core::mem::size_of::<Self>() as u32;
         value
-    }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct gptq_string {
-    pub ptr: *const c_char,
-    pub size: usize,
-}
-impl Default for gptq_string {
-    /// All fields zero, which is the C API's default.
-    fn default() -> Self {
-        unsafe { core::mem::zeroed() }
     }
 }
 
