@@ -90,6 +90,7 @@ int main(void) {
   printf("GPTQ_STOP_ERROR %lld\n", (long long)GPTQ_STOP_ERROR);
   printf("GPTQ_STOP_PREFILLED %lld\n", (long long)GPTQ_STOP_PREFILLED);
   printf("GPTQ_SAVE_REPLAY %lld\n", (long long)GPTQ_SAVE_REPLAY);
+  printf("GPTQ_SAVE_FULL %lld\n", (long long)GPTQ_SAVE_FULL);
   printf("GPTQ_CONSTRAINT_CHOICE %lld\n", (long long)GPTQ_CONSTRAINT_CHOICE);
   printf("GPTQ_CONSTRAINT_REGEX %lld\n", (long long)GPTQ_CONSTRAINT_REGEX);
   printf("GPTQ_ORDER_GROUP_AWARE %lld\n", (long long)GPTQ_ORDER_GROUP_AWARE);

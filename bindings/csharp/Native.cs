@@ -91,6 +91,7 @@ public static class Constants {
   public const int GPTQ_STOP_ERROR = 7;
   public const int GPTQ_STOP_PREFILLED = 8;
   public const int GPTQ_SAVE_REPLAY = 0;
+  public const int GPTQ_SAVE_FULL = 1;
   public const int GPTQ_CONSTRAINT_CHOICE = 1;
   public const int GPTQ_CONSTRAINT_REGEX = 2;
   public const int GPTQ_ORDER_GROUP_AWARE = 0;
@@ -116,6 +117,8 @@ public unsafe delegate void gptq_parallel_fn(void* a0, IntPtr a1, void* a2, uint
 public unsafe delegate int gptq_progress_fn(void* a0, uint a1, uint a2);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate int gptq_text_fn(void* a0, byte* a1, UIntPtr a2);
+[UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+public unsafe delegate int gptq_write_fn(void* a0, void* a1, UIntPtr a2);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate int gptq_quantize_module_fn(void* a0, gptq_quantize_module* a1);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
@@ -546,7 +549,11 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_save(IntPtr s, int kind, void* buf, UIntPtr cap, UIntPtr* needed, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_save_to(IntPtr s, int kind, IntPtr write, void* user, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_restore_from(IntPtr e, gptq_source* src, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_constraint_compile(IntPtr m, int kind, byte* source, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

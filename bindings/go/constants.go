@@ -89,6 +89,7 @@ const (
 	StopError = 7
 	StopPrefilled = 8
 	SaveReplay = 0
+	SaveFull = 1
 	ConstraintChoice = 1
 	ConstraintRegex = 2
 	OrderGroupAware = 0

@@ -386,19 +386,28 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 280, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. */
-enum { GPTQ_SAVE_REPLAY = 0 };
+ * token, 304, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
+ * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
+enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
- * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL. Since 0.1. */
+ * Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap, size_t *needed, gptq_error *err);
+/* Takes the next bytes of something that is written, some kilobytes at a time; another answer than 0 ends it with IO. Called during the
+ * call only, in its thread; it must not call this engine. */
+typedef int32_t (GPTQ_CALL *gptq_write_fn)(void *user, const void *bytes, size_t size);
+/* The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_save_to(const gptq_session *s, int32_t kind, gptq_write_fn write, void *user, gptq_error *err);
 /* A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the next steps, within their
  * budgets, and what follows is the same, in any process and with any number of threads. GPTQ_REPLAYED instead of OK says that numbers may
  * differ: other kernels, activations, KV type, context or devices than when it was saved, layers on a GPU, or rope that depends on the
- * length. All of a save is verified before anything is made. *out is the caller's: gptq_session_destroy. Allocates for the call alone.
+ * length. A full save's KV cache is taken as it is, unless numbers may differ or page_tokens does: then it is computed again too. All of
+ * a save is verified before *out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone.
  * Errors: INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
- * INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1. */
+ * INVALID_STATE when max_sessions exist already, KV_FULL (of a full save); engine and sessions are as before then. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *bytes, size_t size, gptq_session **out, gptq_error *err);
+/* The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also: NOT_FOUND, IO. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const gptq_source *src, gptq_session **out, gptq_error *err);
 
 /* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole: literals,
  * escapes (\\d \\w \\s \\D \\W \\S \\n \\t \\r, and signs), ., classes of ASCII characters, (groups), (?:groups), |, * + ? {m,n}. */

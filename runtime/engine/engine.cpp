@@ -153,6 +153,17 @@ void Engine::share_pages(Session& session, const Session& from, uint32_t n_pages
   session.n_pages = std::max(session.n_pages, n_pages);
 }
 
+uint64_t Engine::kv_bytes(uint32_t n_tokens) const { return n_tokens * host_layout(shape_, model_.spec).row_bytes(); }
+
+void Engine::for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const {
+  const KvLayout layout = host_layout(shape_, model_.spec);
+  for (uint32_t first = 0; first < n_tokens; first += shape_.page_tokens) {
+    std::byte* const page = kv_memory_.data() + session.pages[first / shape_.page_tokens] * page_bytes_;
+    layout.for_each_piece(std::min(shape_.page_tokens, n_tokens - first),
+                          [&](uint64_t offset, uint64_t size) { use({page + offset, static_cast<size_t>(size)}); });
+  }
+}
+
 void Engine::destroy_session(Session& session) {
   leave_batch(session);
   session.running = false;

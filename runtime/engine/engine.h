@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions, their KV arena, and the scheduler that computes them together. After construction nothing here allocates.
 #pragma once
+#include <functional>
 #include <memory_resource>
 #include <span>
 
@@ -48,6 +49,12 @@ class Engine {
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.
   bool constrain(Session& session) const;
+  // What n_tokens of a sequence left in the host's pages, in their order, and in the state of recurrent layers.
+  uint64_t kv_bytes(uint32_t n_tokens) const;
+  uint64_t state_bytes() const { return state_bytes_; }
+  void for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const;
+  // Pages for so many tokens of a new session; false where they are not free.
+  bool take_pages(Session& session, uint32_t n_tokens) { return reserve_pages(session, n_tokens); }
   // Keeps the first n_tokens; output of tokens that go is dropped.
   void truncate(Session& session, uint32_t n_tokens);
 

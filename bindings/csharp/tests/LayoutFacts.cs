@@ -96,6 +96,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_STOP_ERROR", Constants.GPTQ_STOP_ERROR);
     add("GPTQ_STOP_PREFILLED", Constants.GPTQ_STOP_PREFILLED);
     add("GPTQ_SAVE_REPLAY", Constants.GPTQ_SAVE_REPLAY);
+    add("GPTQ_SAVE_FULL", Constants.GPTQ_SAVE_FULL);
     add("GPTQ_CONSTRAINT_CHOICE", Constants.GPTQ_CONSTRAINT_CHOICE);
     add("GPTQ_CONSTRAINT_REGEX", Constants.GPTQ_CONSTRAINT_REGEX);
     add("GPTQ_ORDER_GROUP_AWARE", Constants.GPTQ_ORDER_GROUP_AWARE);

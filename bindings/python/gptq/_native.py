@@ -93,6 +93,7 @@ GPTQ_STOP_CONSTRAINT = 6
 GPTQ_STOP_ERROR = 7
 GPTQ_STOP_PREFILLED = 8
 GPTQ_SAVE_REPLAY = 0
+GPTQ_SAVE_FULL = 1
 GPTQ_CONSTRAINT_CHOICE = 1
 GPTQ_CONSTRAINT_REGEX = 2
 GPTQ_ORDER_GROUP_AWARE = 0
@@ -135,6 +136,7 @@ gptq_task_fn = CFUNCTYPE(None, c_void_p, c_uint32)
 gptq_parallel_fn = CFUNCTYPE(None, c_void_p, gptq_task_fn, c_void_p, c_uint32)
 gptq_progress_fn = CFUNCTYPE(c_int32, c_void_p, c_uint32, c_uint32)
 gptq_text_fn = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
+gptq_write_fn = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 gptq_quantize_module_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(gptq_quantize_module))
 gptq_quantize_report_fn = CFUNCTYPE(None, c_void_p, POINTER(gptq_quantize_report))
 gptq_calibration_fn = CFUNCTYPE(c_int64, c_void_p, c_uint32, POINTER(gptq_token), c_size_t)
@@ -496,7 +498,9 @@ FUNCTIONS = {
   "gptq_session_truncate": (gptq_status, [c_void_p, c_uint32]),
   "gptq_session_fork": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_save": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t), POINTER(gptq_error)]),
+  "gptq_session_save_to": (gptq_status, [c_void_p, c_int32, gptq_write_fn, c_void_p, POINTER(gptq_error)]),
   "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
+  "gptq_session_restore_from": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_destroy": (None, [c_void_p]),
   "gptq_generate": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_generate_params), gptq_text_fn, c_void_p, POINTER(gptq_session_info), POINTER(gptq_error)]),

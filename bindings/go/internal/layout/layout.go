@@ -102,6 +102,7 @@ func Facts() map[string]int64 {
 	facts["GPTQ_STOP_ERROR"] = int64(gptq.StopError)
 	facts["GPTQ_STOP_PREFILLED"] = int64(gptq.StopPrefilled)
 	facts["GPTQ_SAVE_REPLAY"] = int64(gptq.SaveReplay)
+	facts["GPTQ_SAVE_FULL"] = int64(gptq.SaveFull)
 	facts["GPTQ_CONSTRAINT_CHOICE"] = int64(gptq.ConstraintChoice)
 	facts["GPTQ_CONSTRAINT_REGEX"] = int64(gptq.ConstraintRegex)
 	facts["GPTQ_ORDER_GROUP_AWARE"] = int64(gptq.OrderGroupAware)

@@ -88,6 +88,7 @@ pub const FACTS: &[(&str, i64)] = &[
     ("GPTQ_STOP_ERROR", gptq_sys::GPTQ_STOP_ERROR as i64),
     ("GPTQ_STOP_PREFILLED", gptq_sys::GPTQ_STOP_PREFILLED as i64),
     ("GPTQ_SAVE_REPLAY", gptq_sys::GPTQ_SAVE_REPLAY as i64),
+    ("GPTQ_SAVE_FULL", gptq_sys::GPTQ_SAVE_FULL as i64),
     ("GPTQ_CONSTRAINT_CHOICE", gptq_sys::GPTQ_CONSTRAINT_CHOICE as i64),
     ("GPTQ_CONSTRAINT_REGEX", gptq_sys::GPTQ_CONSTRAINT_REGEX as i64),
     ("GPTQ_ORDER_GROUP_AWARE", gptq_sys::GPTQ_ORDER_GROUP_AWARE as i64),
