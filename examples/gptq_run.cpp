@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <iostream>
 
 #include "tool.h"
@@ -13,7 +15,7 @@ namespace {
 using namespace gptq;
 
 struct Options : tool::EngineOptions {
-  std::optional<std::string> prompt, ids, system;
+  std::optional<std::string> prompt, ids, system, save, restore;
   uint32_t max_tokens = 0;
   gptq_sampling sampling = make<gptq_sampling>();
   std::optional<std::string> dry_breakers;
@@ -27,7 +29,9 @@ void add_options(CLI::App& app, Options& o) {
   o.add_to(app);
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "text to continue (special tokens in it count)");
   auto* ids = app.add_option("--ids", o.ids, "token ids to continue, as 1,2,3; nothing is added")->excludes(prompt);
-  app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
+  auto* chat = app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
+  app.add_option("--save", o.save, "save where it stands at the end, with its KV cache, in this file")->excludes(chat);
+  app.add_option("--restore", o.restore, "go on where --save stopped; -p or --ids come behind that")->excludes(chat);
   app.add_option("--system", o.system, "system message of a conversation");
   app.add_option("-n,--tokens", o.max_tokens, "most tokens to generate (default: until the end token; a turn of a conversation likewise)");
   app.add_option("--temp", o.sampling.temperature, "temperature; 0 = greedy (default 0; in a conversation the model's own)");
@@ -109,13 +113,28 @@ void append_text(Session& session, const std::string& text) {
   }
 }
 
+// The file appears whole or not at all.
+void save(const Session& session, const std::string& path) {
+  const std::string part = path + ".part";
+  std::ofstream file(part, std::ios::binary);
+  if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
+  file.close();
+  if (!file || std::rename(part.c_str(), path.c_str())) {
+    std::remove(part.c_str());
+    throw Error(GPTQ_E_IO, "cannot write '" + path + "'");
+  }
+}
+
 void complete(const Model& model, const Options& o, const std::vector<gptq_string>& stops, double load_s) {
   Engine engine(model, o.engine());
-  Session session(engine);
-  if (o.ids) session.append(tool::parse_ids(*o.ids)); else append_text(session, *o.prompt);
-  const size_t n_prompt = session.info().n_tokens;
+  Session session = o.restore ? Session::restore(engine, *o.restore) : Session(engine);
+  const size_t n_known = session.info().n_tokens - session.info().n_pending;
+  if (o.ids) session.append(tool::parse_ids(*o.ids));
+  if (o.prompt) append_text(session, *o.prompt);
+  const size_t n_prompt = session.info().n_tokens - n_known;
   stream(session, o, generate_params(o, stops));
   write("\n");
+  if (o.save) save(session, *o.save);
   report(session.info(), n_prompt, load_s);
 }
 
@@ -179,7 +198,7 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
 }
 
 void run(Options& o, bool own_sampling) {
-  if (!o.prompt && !o.ids && !o.chat) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
+  if (!o.prompt && !o.ids && !o.chat && !o.restore) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
   if (o.chat && !own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
   std::vector<gptq_string> stops;
   if (o.dry_breakers) o.sampling.dry_breakers = {o.dry_breakers->data(), o.dry_breakers->size()};

@@ -140,6 +140,22 @@ class Session {
     call([&](gptq_error* err) { return gptq_session_fork(get(), &s, err); });
     return Session(s);
   }
+  // Stands where the saved one stood.
+  static Session restore(const Engine& engine, std::string_view path) {
+    auto source = make<gptq_source>();
+    source.path = path.data(), source.path_size = path.size();
+    gptq_session* s = nullptr;
+    call([&](gptq_error* err) { return gptq_session_restore_from(engine.get(), &source, &s, err); });
+    return Session(s);
+  }
+  // write(const char* bytes, size_t size) gets the pieces; false ends it.
+  template <class F>
+  void save(int32_t kind, F write) const {
+    const gptq_write_fn take = [](void* user, const void* bytes, size_t size) -> int32_t {
+      return (*static_cast<F*>(user))(static_cast<const char*>(bytes), size) ? 0 : -1;
+    };
+    call([&](gptq_error* err) { return gptq_session_save_to(get(), kind, take, &write, err); });
+  }
   gptq_session* get() const { return handle_.get(); }
   void append(std::string_view text, uint32_t flags) {
     call([&](gptq_error* err) { return gptq_session_append_text(get(), text.data(), text.size(), flags, nullptr, err); });
