@@ -78,6 +78,7 @@ int main(void) {
   printf("GPTQ_GEN_KEEP_STOP %lld\n", (long long)GPTQ_GEN_KEEP_STOP);
   printf("GPTQ_GEN_CONTINUE_TEXT %lld\n", (long long)GPTQ_GEN_CONTINUE_TEXT);
   printf("GPTQ_GEN_LOGITS %lld\n", (long long)GPTQ_GEN_LOGITS);
+  printf("GPTQ_GEN_SPECULATE %lld\n", (long long)GPTQ_GEN_SPECULATE);
   printf("GPTQ_SESSION_IDLE %lld\n", (long long)GPTQ_SESSION_IDLE);
   printf("GPTQ_SESSION_RUNNING %lld\n", (long long)GPTQ_SESSION_RUNNING);
   printf("GPTQ_STOP_NONE %lld\n", (long long)GPTQ_STOP_NONE);
@@ -312,6 +313,8 @@ int main(void) {
   printf("gptq_session_info.prefill_us %lld\n", (long long)offsetof(gptq_session_info, prefill_us));
   printf("gptq_session_info.decode_us %lld\n", (long long)offsetof(gptq_session_info, decode_us));
   printf("gptq_session_info.first_token_us %lld\n", (long long)offsetof(gptq_session_info, first_token_us));
+  printf("gptq_session_info.n_guessed %lld\n", (long long)offsetof(gptq_session_info, n_guessed));
+  printf("gptq_session_info.n_guessed_right %lld\n", (long long)offsetof(gptq_session_info, n_guessed_right));
   printf("gptq_quantize_module %lld\n", (long long)sizeof(gptq_quantize_module));
   printf("gptq_quantize_module.struct_size %lld\n", (long long)offsetof(gptq_quantize_module, struct_size));
   printf("gptq_quantize_module.flags %lld\n", (long long)offsetof(gptq_quantize_module, flags));

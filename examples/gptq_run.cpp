@@ -23,6 +23,7 @@ struct Options : tool::EngineOptions {
   tool::RuleOptions rules;
   std::optional<Constraint> constraint;  // made of them
   bool ignore_eos = false, print_ids = false, chat = false;
+  std::string speculate;
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -56,6 +57,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--mirostat-lr", o.sampling.mirostat_eta, "mirostat 2: rate of learning (default 0.1)");
   app.add_option("--seed", o.sampling.seed, "of the sampler (default 0: the same text every time)");
   app.add_option("--stop", o.stop, "end at this text; may be given several times");
+  app.add_option("--speculate", o.speculate, "lookup: the same text, sooner where it repeats itself or the prompt")->check(CLI::IsMember({"lookup"}));
   tool::add_to(app, o.rules);
   app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
   app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
@@ -65,7 +67,7 @@ gptq_generate_params generate_params(const Options& o, const std::vector<gptq_st
   auto params = make<gptq_generate_params>();
   params.sampling = &o.sampling;
   params.max_tokens = o.max_tokens;
-  params.flags = o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0;
+  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE);
   params.stop = stops.data();
   params.n_stop = stops.size();
   params.constraint = o.constraint ? o.constraint->get() : nullptr;
@@ -82,6 +84,7 @@ void report(const gptq_session_info& info, size_t n_prompt, double load_s) {
   std::fprintf(stderr, "load %.3f s, first token %.3f s after it, prompt %zu tokens %.1f tokens/s, generated %u tokens %.1f tokens/s\n", load_s,
                static_cast<double>(info.first_token_us) / 1e6, n_prompt, prefill_s > 0 ? static_cast<double>(n_prompt) / prefill_s : 0.0, info.n_generated,
                decode_s > 0 ? (info.n_generated - 1) / decode_s : 0.0);
+  if (info.n_guessed) std::fprintf(stderr, "speculation: %u of %u guesses right\n", info.n_guessed_right, info.n_guessed);
 }
 
 // Generates after what the session holds, text going out as it comes; returns the text.

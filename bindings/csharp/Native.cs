@@ -79,6 +79,7 @@ public static class Constants {
   public const int GPTQ_GEN_KEEP_STOP = 4;
   public const int GPTQ_GEN_CONTINUE_TEXT = 8;
   public const int GPTQ_GEN_LOGITS = 16;
+  public const int GPTQ_GEN_SPECULATE = 32;
   public const int GPTQ_SESSION_IDLE = 0;
   public const int GPTQ_SESSION_RUNNING = 1;
   public const int GPTQ_STOP_NONE = 0;
@@ -390,6 +391,8 @@ public unsafe struct gptq_session_info {
   public ulong prefill_us;
   public ulong decode_us;
   public ulong first_token_us;
+  public uint n_guessed;
+  public uint n_guessed_right;
   public static gptq_session_info New() { return new gptq_session_info { struct_size = (uint)sizeof(gptq_session_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]

@@ -77,6 +77,7 @@ const (
 	GenKeepStop = 4
 	GenContinueText = 8
 	GenLogits = 16
+	GenSpeculate = 32
 	SessionIdle = 0
 	SessionRunning = 1
 	StopNone = 0

@@ -327,7 +327,9 @@ enum {
   GPTQ_GEN_IGNORE_EOS = 2,
   GPTQ_GEN_KEEP_STOP = 4,                    /* leave the stop string that ended it in the text */
   GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
-  GPTQ_GEN_LOGITS = 16                       /* keep the logits of every position for gptq_session_logits */
+  GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
+  GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
+                                                recurrent layers, rope that depends on the length, or with LOGITS */
 };
 typedef struct gptq_generate_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
@@ -347,6 +349,7 @@ typedef struct gptq_session_info {
   uint32_t stop_index; uint32_t bytes_unread;
   uint32_t tokens_unread; uint32_t logits_unread;
   uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
+  uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled */
 } gptq_session_info;
 
 /* Errors: INVALID_STATE when max_sessions exist already. */

@@ -109,7 +109,8 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
 }
 
 void start(engine::Session& s, const gptq_generate_params* params) {
-  constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS;
+  constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
+                             GPTQ_GEN_SPECULATE;
   require_idle(s);
   const gptq_generate_params p = read_struct_or_default(params, "gptq_generate_params");
   refuse_extensions(p.next);
@@ -143,6 +144,8 @@ gptq_session_info info_of(const engine::Session& s) {
   info.n_ctx = s.engine->shape().ctx_tokens;
   info.stop_index = s.stop_index;
   info.bytes_unread = static_cast<uint32_t>(std::min<uint64_t>(s.text.unread(), UINT32_MAX));
+  info.n_guessed = s.n_guessed;
+  info.n_guessed_right = s.n_right;
   info.tokens_unread = s.n_generated - s.tokens_read;
   info.logits_unread = s.n_logits;
   info.prefill_us = s.prefill_us;

@@ -65,6 +65,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       }()),
       state_bytes_(host_layout(shape, model.spec).state_bytes()),
       page_bytes_(host_layout(shape, model.spec).page_bytes()),
+      speculates_(state_bytes_ == 0 && !depends_on_length(model.spec)),
       shares_prefixes_(state_bytes_ == 0 && shape.first_device_layer == model.spec.n_layers && !depends_on_length(model.spec)),
       cpu_(kernels, pool, scratch_.device),
       stages_(memory),
@@ -126,6 +127,9 @@ Session* Engine::fork(const Session& from) {
   std::copy(std::begin(from.dry_breakers), std::end(from.dry_breakers), to->dry_breakers);
   to->random = from.random;
   to->mu = from.mu;
+  to->lookup = from.lookup;
+  to->n_guessed = from.n_guessed;
+  to->n_right = from.n_right;
   to->constraint = from.constraint;
   to->constraint_state = from.constraint_state;
   to->max_tokens = from.max_tokens;
@@ -204,6 +208,8 @@ void Engine::start(Session& session) {
   session.status = GPTQ_OK;
   session.first_generated = session.n_tokens;
   session.n_generated = session.tokens_read = session.n_logits = session.stop_index = 0;
+  session.n_guessed = session.n_right = 0;
+  session.lookup = {};
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;
   session.started = Clock::now();

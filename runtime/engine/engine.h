@@ -66,10 +66,17 @@ class Engine {
  private:
   struct Member {  // of the batch in progress
     Session* session;
-    uint32_t n_rows, first_logit, n_logits;  // its part of logit_rows
-    int32_t sampled;                         // its next token, or why there is none (sampler.h)
-    Random random;                           // after sampling
-    float mu;                                // the same
+    uint32_t n_rows, first_logit, n_logits;  // n_rows: without guesses; then its part of logit_rows
+    uint32_t n_guesses, trust;               // tokens behind the sequence's own that are computed with it
+    uint32_t n_right = 0;                    // guesses that were sampled, from the first
+    bool settled = false;                    // the token behind those is known
+    int32_t sampled = -1;                    // it, or why there is none (sampler.h)
+    struct Sampler {
+      Random random;
+      float mu;
+    } sampler;                               // after sampling
+    Sampler after[Lookup::most];             // after each right guess
+    uint32_t constraint_state;               // after all of them
   };
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena);
@@ -102,7 +109,9 @@ class Engine {
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
   uint32_t rows_wanted(const Session& session) const;
-  bool join(Session& session, uint32_t n_rows);
+  bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
+  uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
+  double batch_cost(uint32_t rows, uint32_t known) const;
   bool reserve_pages(Session& session, uint32_t n_tokens);
   void share_pages(Session& session, const Session& from, uint32_t n_pages);
   void share_prefix(Session& session);
@@ -120,8 +129,8 @@ class Engine {
   void accept(Session& session, int32_t token);
   bool loses_space(const Session& session) const;
   uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
-  std::span<const uint32_t> mask_of(const Session& session);
-  uint32_t unbroken(const Session& session) const;
+  void take_sampled(Member& member, size_t row);
+  uint32_t unbroken(const Session& session, uint32_t n_tokens) const;
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();
   void leave_batch(const Session& session);
@@ -137,6 +146,7 @@ class Engine {
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
   const uint64_t page_bytes_;   // on the host
+  const bool speculates_;       // what is computed can be given up
   const bool shares_prefixes_;  // what a page holds follows from the tokens up to its end
   device::CpuDevice cpu_;
   std::optional<GpuPart> gpu_;

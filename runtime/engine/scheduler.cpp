@@ -116,7 +116,11 @@ bool Engine::form_batch(uint32_t budget_us) {
   const auto take = [&](Session& session, uint32_t rows) {
     if (!join(session, rows)) end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
   };
-  for (Session* session : singles) take(*session, 1);
+  for (uint32_t i = 0; i < n_singles; ++i) {
+    uint32_t trust = 0;
+    const uint32_t n_guesses = guess(*singles[i], most - n_rows_ - (n_singles - i), n_singles, trust);
+    if (!n_guesses || !join(*singles[i], 1, n_guesses, trust)) take(*singles[i], 1);
+  }
   for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
     Session& session = sessions_[(turn_ + i) % n];
     if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
@@ -163,16 +167,47 @@ bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
   return true;
 }
 
-bool Engine::join(Session& session, uint32_t n_rows) {
-  if (!reserve_pages(session, session.n_computed + n_rows)) return false;
+// Puts guesses behind the session's tokens, as many as are worth it; the batch has `rows` rows without them.
+uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust) {
+  if (!(session.flags & GPTQ_GEN_SPECULATE) || !speculates_ || session.wants_logits() || session.flags & GPTQ_GEN_PREFILL_ONLY) return 0;
+  most = std::min({most, Lookup::most, shape_.ctx_tokens - session.n_tokens});
+  if (session.max_tokens) most = std::min(most, session.max_tokens - session.n_generated - 1);
+  const Lookup::Place place = Lookup::find({session.tokens, session.n_tokens});
+  if (!place.at) return 0;
+  trust = place.trust;
+  const uint32_t n = session.lookup.worth(trust, most, [&](uint32_t more) { return batch_cost(rows + more, rows); });
+  int32_t* const behind = session.tokens + session.n_tokens;
+  for (uint32_t i = 0; i < n; ++i) behind[i] = session.tokens[place.at + i];  // also out of guesses, where the text goes round
+  return n;
+}
+
+// Of so many rows that all have logits; where that was never seen, from the cost of `known` rows: a row more takes about a third.
+double Engine::batch_cost(uint32_t rows, uint32_t known) const {
+  const auto cost = [&](const Costs& costs) {
+    return costs.us[bucket(rows)] > 0 ? costs.us[bucket(rows)] : costs.estimate(known) * (1 + 0.35 * (rows - known));
+  };
+  return model_.spec.n_layers * cost(layer_costs_) + cost(logit_costs_) + 1;
+}
+
+bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_t trust) {
+  if (!reserve_pages(session, session.n_computed + n_rows + n_guesses)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-  const uint32_t n_logits = session.wants_logits() ? n_rows : samples;
-  scratch_.members[n_members_] = {&session, n_rows, n_logit_rows_, n_logits, -1, session.random, session.mu};
+  const uint32_t n_logits = session.wants_logits() ? n_rows : samples + n_guesses;
+  scratch_.members[n_members_] = {.session = &session,
+                                  .n_rows = n_rows,
+                                  .first_logit = n_logit_rows_,
+                                  .n_logits = n_logits,
+                                  .n_guesses = n_guesses,
+                                  .trust = trust,
+                                  .sampler = {session.random, session.mu},
+                                  .after = {},
+                                  .constraint_state = session.constraint_state};
+  n_rows += n_guesses;
   scratch_.sequences[n_members_] = {.first_row = n_rows_,
                                     .n_rows = n_rows,
                                     .first_position = session.n_computed,
                                     .pages = session.pages,
-                                    .n_tokens = session.n_tokens,
+                                    .n_tokens = session.n_tokens + n_guesses,
                                     .state = session.n_computed ? session.states[session.state] : nullptr,
                                     .next_state = session.states[session.state ^ 1]};
   session.n_before = Session::no_state;  // the batch writes over it
@@ -281,25 +316,46 @@ void Engine::take_logits() {
       std::memcpy(session.logits + size_t(slot) * n_vocab, logits + size_t(i - first) * n_vocab, n_vocab * sizeof(float));
     }
     const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-    if (!samples || end != member.first_logit + member.n_logits) continue;
-    const size_t row = end - 1 - first;
-    if (awaited_.tokens) member.sampled = awaited_.tokens[row];
-    else if (awaited_.candidates)
-      member.sampled = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling,
-                                   member.random, scratch_.candidates);
-    else
-      member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates, mask_of(session), &member.mu, unbroken(session));
+    for (uint32_t i = begin; samples && i < end; ++i)
+      if (i + member.n_guesses + 1 >= member.first_logit + member.n_logits && !member.settled) take_sampled(member, i - first);
+  }
+}
+
+// What follows the member's right guesses; another right guess where it is the next.
+void Engine::take_sampled(Member& member, size_t row) {
+  const Session& session = *member.session;
+  const uint32_t n_vocab = model_.spec.n_vocab, n_tokens = session.n_tokens + member.n_right;
+  Member::Sampler& sampler = member.sampler;
+  int32_t token;
+  if (awaited_.tokens) {
+    token = awaited_.tokens[row];
+  } else if (awaited_.candidates) {
+    token = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling, sampler.random,
+                        scratch_.candidates);
+  } else {
+    std::span<const uint32_t> mask;
+    const bool first = session.n_generated + member.n_right == 0;
+    if (const auto* constraint = session.constraint)
+      mask = constraint->mask(member.constraint_state, first && loses_space(session), {scratch_.mask, constraint->mask_words()});
+    token = sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
+                   &sampler.mu, unbroken(session, n_tokens));
+  }
+  if (member.n_right < member.n_guesses && token == session.tokens[n_tokens]) {
+    if (session.constraint) member.constraint_state = constrained(session, member.constraint_state, token, session.n_generated + member.n_right == 0);
+    member.after[member.n_right++] = sampler;
+  } else {
+    member.sampled = token;
+    member.settled = true;
   }
 }
 
 // How many of the last tokens have no character that ends repeats.
-uint32_t Engine::unbroken(const Session& session) const {
+uint32_t Engine::unbroken(const Session& session, uint32_t n_tokens) const {
   if (!(session.sampling.dry_multiplier > 0) || !session.dry_breakers[0] || !tokenizer_) return UINT32_MAX;
   const char* const breakers = session.dry_breakers;
   const std::string_view set(breakers, static_cast<size_t>(std::find(breakers, breakers + dry_breakers_max, 0) - breakers));
   uint32_t n = 0;
-  while (n < session.n_tokens && tokenizer_->token_bytes(session.tokens[session.n_tokens - 1 - n]).find_first_of(set) == std::string_view::npos) ++n;
+  while (n < n_tokens && tokenizer_->token_bytes(session.tokens[n_tokens - 1 - n]).find_first_of(set) == std::string_view::npos) ++n;
   return n;
 }
 
@@ -328,11 +384,6 @@ bool Engine::constrain(Session& session) const {
   return state != text::constraint::Constraint::dead;
 }
 
-std::span<const uint32_t> Engine::mask_of(const Session& session) {
-  if (!session.constraint) return {};
-  return session.constraint->mask(session.constraint_state, session.n_generated == 0 && loses_space(session), {scratch_.mask, session.constraint->mask_words()});
-}
-
 void Engine::commit(gptq_step_info& info) {
   for (uint32_t m = 0; m < n_members_; ++m) {
     const Member& member = scratch_.members[m];
@@ -345,16 +396,26 @@ void Engine::commit(gptq_step_info& info) {
     (session.n_generated ? session.decode_us : session.prefill_us) += static_cast<uint64_t>(batch_us_);
     if (session.n_generated == 0) info.tokens_prefilled += member.n_rows;
     if (session.n_pending()) continue;
+    if (member.n_guesses) session.lookup.learn(member.trust, member.n_guesses, member.n_right);
+    session.n_guessed += member.n_guesses;
+    session.n_right += member.n_right;
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
       end(session, GPTQ_STOP_PREFILLED);
-    } else if (member.sampled < 0) {
-      end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : GPTQ_E_NUMERIC);
-    } else {
-      session.random = member.random;
-      session.mu = member.mu;
-      accept(session, member.sampled);
-      info.tokens_generated += session.stop_reason != GPTQ_STOP_CONTEXT;
+      continue;
     }
+    const auto give = [&](const Member::Sampler& sampler, int32_t token) {
+      session.random = sampler.random;
+      session.mu = sampler.mu;
+      accept(session, token);
+      info.tokens_generated += session.stop_reason != GPTQ_STOP_CONTEXT;
+    };
+    for (uint32_t i = 0; i < member.n_right && session.running; ++i) {
+      give(member.after[i], session.tokens[session.n_tokens]);
+      session.n_computed += session.running;
+    }
+    if (!session.running) continue;
+    if (member.sampled < 0) end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : GPTQ_E_NUMERIC);
+    else give(member.sampler, member.sampled);
   }
   n_members_ = 0;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "engine/lookup.h"
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 #include "gptq/gptq.h"
@@ -44,6 +45,8 @@ struct Session {
   const text::constraint::Constraint* constraint = nullptr;
   void* constraint_owner = nullptr;  // the API's handle of it
   uint32_t constraint_state = 0;
+  Lookup lookup;
+  uint32_t n_guessed = 0, n_right = 0;  // tokens that speculation computed, and of them those that were sampled
   uint32_t max_tokens = 0;
   uint32_t first_generated = 0;  // index of the first generated token
   uint32_t n_generated = 0;

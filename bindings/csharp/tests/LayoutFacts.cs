@@ -84,6 +84,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_GEN_KEEP_STOP", Constants.GPTQ_GEN_KEEP_STOP);
     add("GPTQ_GEN_CONTINUE_TEXT", Constants.GPTQ_GEN_CONTINUE_TEXT);
     add("GPTQ_GEN_LOGITS", Constants.GPTQ_GEN_LOGITS);
+    add("GPTQ_GEN_SPECULATE", Constants.GPTQ_GEN_SPECULATE);
     add("GPTQ_SESSION_IDLE", Constants.GPTQ_SESSION_IDLE);
     add("GPTQ_SESSION_RUNNING", Constants.GPTQ_SESSION_RUNNING);
     add("GPTQ_STOP_NONE", Constants.GPTQ_STOP_NONE);
@@ -318,6 +319,8 @@ static unsafe class LayoutFacts {
     add("gptq_session_info.prefill_us", At(typeof(gptq_session_info), "prefill_us"));
     add("gptq_session_info.decode_us", At(typeof(gptq_session_info), "decode_us"));
     add("gptq_session_info.first_token_us", At(typeof(gptq_session_info), "first_token_us"));
+    add("gptq_session_info.n_guessed", At(typeof(gptq_session_info), "n_guessed"));
+    add("gptq_session_info.n_guessed_right", At(typeof(gptq_session_info), "n_guessed_right"));
     add("gptq_quantize_module", sizeof(gptq_quantize_module));
     add("gptq_quantize_module.struct_size", At(typeof(gptq_quantize_module), "struct_size"));
     add("gptq_quantize_module.flags", At(typeof(gptq_quantize_module), "flags"));

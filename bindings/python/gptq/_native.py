@@ -81,6 +81,7 @@ GPTQ_GEN_IGNORE_EOS = 2
 GPTQ_GEN_KEEP_STOP = 4
 GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
+GPTQ_GEN_SPECULATE = 32
 GPTQ_SESSION_IDLE = 0
 GPTQ_SESSION_RUNNING = 1
 GPTQ_STOP_NONE = 0
@@ -390,6 +391,8 @@ gptq_session_info._fields_ = [
   ("prefill_us", c_uint64),
   ("decode_us", c_uint64),
   ("first_token_us", c_uint64),
+  ("n_guessed", c_uint32),
+  ("n_guessed_right", c_uint32),
 ]
 
 gptq_quantize_module._fields_ = [

@@ -130,6 +130,9 @@ pub const GPTQ_GEN_KEEP_STOP: i32 = 4;
 pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
 /// keep the logits of every position for gptq_session_logits
 pub const GPTQ_GEN_LOGITS: i32 = 16;
+/// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
+/// layers, rope that depends on the length, or with LOGITS
+pub const GPTQ_GEN_SPECULATE: i32 = 32;
 pub const GPTQ_SESSION_IDLE: i32 = 0;
 pub const GPTQ_SESSION_RUNNING: i32 = 1;
 pub const GPTQ_STOP_NONE: i32 = 0;
@@ -728,6 +731,10 @@ pub struct gptq_session_info {
     pub decode_us: u64,
     /// since start; first_token_us from start
     pub first_token_us: u64,
+    /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
+    pub n_guessed: u32,
+    /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
+    pub n_guessed_right: u32,
 }
 impl Default for gptq_session_info {
     /// All fields zero, which is the C API's default. `struct_size` is set.
