@@ -27,7 +27,7 @@ def constants(header):
 
 def layout(header):
   out = ["// SPDX-License-Identifier: Apache-2.0", f"// Code generated from gptq.h; DO NOT EDIT. {NOTICE}", "",
-         "// Package layout lists the constants, sizes and offsets of gptq.h as Go has them.", "package layout", "", "// #include <gptq/gptq.h>",
+         "// Package layout lists the constants, sizes and offsets of gptq.h as Go has them.", "package layout", "", "// #cgo pkg-config: gptq", "// #include <gptq/gptq.h>",
          'import "C"', "", "import (", '\t"unsafe"', "", '\t"libgptq/gptq"', ")", "",
          "// Facts has them by the names that layout.c prints.", "func Facts() map[string]int64 {", "\tfacts := map[string]int64{}"]
   for name, kind, member in layout_facts(header):

@@ -1,0 +1,3 @@
+module libgptq/gptq
+
+go 1.19
