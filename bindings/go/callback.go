@@ -15,7 +15,6 @@ type callbacks struct {
 	text     func(string) bool
 	progress func(Phase, float64) bool
 	report   func(Report)
-	log      func(level int, text string)
 	panicked any
 	handle   cgo.Handle
 }
@@ -75,9 +74,12 @@ func goReport(handle C.uintptr_t, report *C.gptq_quantize_report) {
 	})
 }
 
+// logger is kept as long as C may call it.
+type logger func(level int, text string)
+
 //export goLog
 func goLog(handle C.uintptr_t, level C.int32_t, text *C.char, size C.size_t) {
-	c := cgo.Handle(handle).Value().(*callbacks)
+	log := cgo.Handle(handle).Value().(logger)
 	defer func() { _ = recover() }() // from any thread: there is nobody above
-	c.log(int(level), C.GoStringN(text, C.int(size)))
+	log(int(level), C.GoStringN(text, C.int(size)))
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Engine is the KV memory and the scheduler of some sessions.
@@ -24,16 +25,17 @@ type Engine struct {
 
 // enter takes the engine. It fails inside a callback of the engine, and when the engine is closed.
 func (e *Engine) enter() error {
-	runtime.LockOSThread()
+	runtime.LockOSThread() // callbacks come on this thread
 	if e.inside.Load() == uintptr(C.gptq_go_thread()) {
 		runtime.UnlockOSThread()
-		return &Error{Status: ErrInvalidState, Message: "the engine is busy: a callback may not call it"}
+		return invalid("the engine is busy: a callback may not call it")
 	}
 	e.mutex.Lock()
 	if e.pointer == nil {
 		e.mutex.Unlock()
 		runtime.UnlockOSThread()
-		return &Error{Status: ErrInvalidState, Message: "the engine is closed"}
+		e.bury()
+		return invalid("the engine is closed")
 	}
 	e.inside.Store(uintptr(C.gptq_go_thread()))
 	return nil
@@ -55,24 +57,29 @@ func (e *Engine) destroy(f func()) {
 
 // bury destroys what waits for it, unless somebody is inside, who will do it then.
 func (e *Engine) bury() {
-	if !e.mutex.TryLock() {
-		return
-	}
-	defer e.mutex.Unlock()
-	e.guard.Lock()
-	dead := e.dead
-	e.dead = nil
-	e.guard.Unlock()
-	for _, f := range dead {
-		f()
+	for e.waiting() && e.mutex.TryLock() {
+		e.guard.Lock()
+		dead := e.dead
+		e.dead = nil
+		e.guard.Unlock()
+		for _, f := range dead {
+			f()
+		}
+		e.mutex.Unlock()
 	}
 }
 
-// Close drops the reference; sessions keep what they need.
+func (e *Engine) waiting() bool {
+	e.guard.Lock()
+	defer e.guard.Unlock()
+	return len(e.dead) > 0
+}
+
+// Close ends the engine's work, and what its sessions are asked for from now on fails. It may be called at any time.
 func (e *Engine) Close() error {
 	runtime.SetFinalizer(e, nil)
 	e.destroy(func() {
-		C.gptq_engine_destroy(e.pointer)
+		C.gptq_engine_destroy(e.pointer) // sessions hold references
 		e.pointer = nil
 	})
 	return nil
@@ -89,7 +96,7 @@ type Step struct {
 // Step computes for about that long on all started sessions together; negative: until nothing is left.
 func (e *Engine) Step(budget time.Duration) (Step, error) {
 	us := budget.Microseconds()
-	if us < 0 || us >= BudgetUnlimited {
+	if budget < 0 || us >= BudgetUnlimited {
 		us = BudgetUnlimited
 	}
 	var i C.gptq_step_info
@@ -112,16 +119,35 @@ func (e *Engine) Finish() error {
 	return err
 }
 
-// NewSession fails when MaxSessions exist.
-func (e *Engine) NewSession() (*Session, error) {
+// create makes a session that f puts where it is told.
+func (e *Engine) create(f func(out **C.gptq_session, err *C.gptq_error) C.gptq_status) (*Session, error) {
 	if err := e.enter(); err != nil {
 		return nil, err
 	}
 	defer e.leave()
-	s := &Session{Engine: e}
-	if err := call(func(err *C.gptq_error) C.gptq_status { return C.gptq_session_create(e.pointer, &s.pointer, err) }); err != nil {
+	var out *C.gptq_session
+	if err := call(func(err *C.gptq_error) C.gptq_status { return f(&out, err) }); err != nil {
 		return nil, err
 	}
+	s := &Session{Engine: e, pointer: out}
 	runtime.SetFinalizer(s, (*Session).Close)
 	return s, nil
+}
+
+// NewSession fails when MaxSessions exist.
+func (e *Engine) NewSession() (*Session, error) {
+	return e.create(func(out **C.gptq_session, err *C.gptq_error) C.gptq_status {
+		return C.gptq_session_create(e.pointer, out, err)
+	})
+}
+
+// Restore makes a session of what Session.Save gave, which goes on where that stood. exact is false where its numbers may differ in their
+// last digits: another kernel, context length or device than when it was saved.
+func (e *Engine) Restore(saved []byte) (s *Session, exact bool, err error) {
+	var status C.gptq_status
+	s, err = e.create(func(out **C.gptq_session, err *C.gptq_error) C.gptq_status {
+		status = C.gptq_session_restore(e.pointer, unsafe.Pointer(first(saved)), C.size_t(len(saved)), out, err)
+		return status
+	})
+	return s, status == C.gptq_status(Ok), err
 }

@@ -33,6 +33,9 @@ func (e *Error) Is(target error) bool {
 	return target == fs.ErrNotExist && e.Status == ErrNotFound || target == context.Canceled && e.Status == ErrCancelled
 }
 
+// invalid is for calls that are refused before they reach C.
+func invalid(message string) error { return &Error{Status: ErrInvalidState, Message: message} }
+
 func check(status C.gptq_status) error {
 	if status >= 0 {
 		return nil
@@ -59,7 +62,7 @@ type arena []unsafe.Pointer
 func (a *arena) alloc(size uintptr) unsafe.Pointer {
 	p := C.calloc(1, C.size_t(size+1))
 	if p == nil {
-		panic("out of memory")
+		panic("gptq: out of memory")
 	}
 	*a = append(*a, p)
 	return p
@@ -93,6 +96,14 @@ func sizeOf[T any](*T) C.uint32_t {
 	return C.uint32_t(unsafe.Sizeof(t))
 }
 
+// first is where the elements lie, for C.
+func first[T any](list []T) *T {
+	if len(list) == 0 {
+		return nil
+	}
+	return &list[0]
+}
+
 // sized gives the output of f(buffer, capacity, needed).
 func sized[T any](f func(buffer *T, cap C.size_t, needed *C.size_t) error) ([]T, error) {
 	var needed C.size_t
@@ -101,9 +112,10 @@ func sized[T any](f func(buffer *T, cap C.size_t, needed *C.size_t) error) ([]T,
 			return nil, err
 		}
 	}
-	if needed == 0 {
-		return []T{}, nil
-	}
 	buffer := make([]T, needed)
-	return buffer, f(&buffer[0], needed, &needed)
+	if needed == 0 {
+		return buffer, nil
+	}
+	err := f(&buffer[0], needed, &needed)
+	return buffer, err
 }

@@ -12,20 +12,21 @@ import "C"
 import (
 	"context"
 	"runtime"
+	"runtime/cgo"
 )
 
-// RuntimeOptions: zero means defaults.
+// RuntimeOptions say what a runtime may use. Zero means defaults.
 type RuntimeOptions struct {
 	Threads      int    // 0 = one for each physical core
 	HostBytesMax uint64 // refuse to hold more; 0 = no limit
 	LogLevel     int
-	Log          func(level int, text string) // from any thread that is inside the library
+	Log          func(level int, text string) // from any thread that is inside the library; a panic in it is dropped
 }
 
 // Runtime is what every other object uses: threads, memory, log.
 type Runtime struct {
 	pointer *C.gptq_runtime
-	log     *callbacks
+	log     cgo.Handle // or 0
 }
 
 // NewRuntime starts one.
@@ -36,12 +37,12 @@ func NewRuntime(o RuntimeOptions) (*Runtime, error) {
 	d.struct_size, d.threads, d.host_bytes_max, d.log_level = sizeOf(d), C.uint32_t(o.Threads), C.uint64_t(o.HostBytesMax), C.int32_t(o.LogLevel)
 	r := &Runtime{}
 	if o.Log != nil {
-		r.log = &callbacks{log: o.Log}
-		d.log, d.log_user = C.gptq_log_fn(C.gptq_go_log), r.log.open()
+		r.log = cgo.NewHandle(logger(o.Log))
+		d.log, d.log_user = C.gptq_log_fn(C.gptq_go_log), C.gptq_go_user(C.uintptr_t(r.log))
 	}
 	if err := call(func(e *C.gptq_error) C.gptq_status { return C.gptq_runtime_create(d, &r.pointer, e) }); err != nil {
-		if r.log != nil {
-			r.log.close()
+		if r.log != 0 {
+			r.log.Delete()
 		}
 		return nil, err
 	}
@@ -49,21 +50,24 @@ func NewRuntime(o RuntimeOptions) (*Runtime, error) {
 	return r, nil
 }
 
-// Close drops the reference; models keep the runtime. With Log, close the models first.
+// Close drops the reference; models keep what they need. With Log, close the models first.
 func (r *Runtime) Close() error {
 	if r.pointer != nil {
 		runtime.SetFinalizer(r, nil)
 		C.gptq_runtime_release(r.pointer)
 		r.pointer = nil
-		if r.log != nil {
-			r.log.close()
+		if r.log != 0 {
+			r.log.Delete()
 		}
 	}
 	return nil
 }
 
 // Kernels names the kernel levels in use.
-func (r *Runtime) Kernels() string { return C.GoString(C.gptq_runtime_kernels(r.pointer)) }
+func (r *Runtime) Kernels() string {
+	defer runtime.KeepAlive(r)
+	return C.GoString(C.gptq_runtime_kernels(r.pointer))
+}
 
 // Phase is PhaseLoad, PhaseSample or PhaseQuantize.
 type Phase uint32
@@ -72,32 +76,44 @@ type Phase uint32
 type Progress func(phase Phase, done float64) bool
 
 func within(ctx context.Context, progress Progress) func(Phase, float64) bool {
-	return func(phase Phase, done float64) bool { return ctx.Err() == nil && (progress == nil || progress(phase, done)) }
+	return func(phase Phase, done float64) bool {
+		return ctx.Err() == nil && (progress == nil || progress(phase, done))
+	}
 }
 
-// Load loads a model file. Cancelling ctx ends it; progress may be nil.
+// because gives ctx's error where that is why the call was cancelled.
+func because(ctx context.Context, err error) error {
+	if e, ok := err.(*Error); ok && e.Status == ErrCancelled && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// Load loads a model file. Cancelling ctx ends it, with ctx's error; progress may be nil.
 func (r *Runtime) Load(ctx context.Context, path string, progress Progress) (*Model, error) {
 	var a arena
 	defer a.free()
+	defer runtime.KeepAlive(r)
 	c := &callbacks{progress: within(ctx, progress)}
 	p := zeroed[C.gptq_model_params](&a)
 	p.struct_size, p.progress, p.progress_user = sizeOf(p), C.gptq_progress_fn(C.gptq_go_progress), c.open()
 	name, size := a.text(path)
 	m := &Model{Runtime: r}
 	err := call(func(e *C.gptq_error) C.gptq_status { return C.gptq_model_load(r.pointer, name, size, p, &m.pointer, e) })
-	runtime.KeepAlive(r)
+	if err == nil {
+		runtime.SetFinalizer(m, (*Model).Close)
+	}
 	c.close()
 	if err != nil {
-		return nil, err
+		return nil, because(ctx, err)
 	}
-	runtime.SetFinalizer(m, (*Model).Close)
 	return m, nil
 }
 
-// QuantizeOptions: all zero means 4 bits in groups of 128, calibrated with text that the model writes itself.
+// QuantizeOptions say how to quantize. All zero: 4 bits in groups of 128, calibrated with text that the model writes itself.
 type QuantizeOptions struct {
 	Bits, GroupSize, HeadBits int
-	Text                      string
+	Text                      string // for calibration
 	Rows, RowTokens           int
 	Replace                   bool // an existing file
 	Progress                  Progress
@@ -115,6 +131,7 @@ type Report struct {
 func (r *Runtime) Quantize(ctx context.Context, source, target string, o QuantizeOptions) error {
 	var a arena
 	defer a.free()
+	defer runtime.KeepAlive(r)
 	c := &callbacks{progress: within(ctx, o.Progress), report: o.Report}
 	src, p := zeroed[C.gptq_source](&a), zeroed[C.gptq_quantize_params](&a)
 	src.struct_size, p.struct_size = sizeOf(src), sizeOf(p)
@@ -127,14 +144,13 @@ func (r *Runtime) Quantize(ctx context.Context, source, target string, o Quantiz
 	if o.Replace {
 		p.flags = QuantizeReplace
 	}
+	name, size := a.text(target)
 	user := c.open()
 	p.progress, p.progress_user = C.gptq_progress_fn(C.gptq_go_progress), user
 	if o.Report != nil {
 		p.report, p.report_user = C.gptq_quantize_report_fn(C.gptq_go_report), user
 	}
-	name, size := a.text(target)
 	err := call(func(e *C.gptq_error) C.gptq_status { return C.gptq_quantize(r.pointer, src, name, size, p, e) })
-	runtime.KeepAlive(r)
 	c.close()
-	return err
+	return because(ctx, err)
 }
