@@ -4,6 +4,7 @@
 // Package layout lists the constants, sizes and offsets of gptq.h as Go has them.
 package layout
 
+// #cgo pkg-config: gptq
 // #include <gptq/gptq.h>
 import "C"
 
