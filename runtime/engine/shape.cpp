@@ -57,7 +57,8 @@ device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& we
           .ctx_tokens = ctx_tokens};
 }
 
-uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({logits_rows, batch_tokens, 32u})); }
+// Several even for one session: reading the head's weights once for each guess of speculation would take longer than the guesses save.
+uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({std::max(logits_rows, 8u), batch_tokens, 32u})); }
 
 EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer) {
   EngineShape shape{};
