@@ -19,7 +19,7 @@ struct Options : tool::EngineOptions {
   uint32_t max_tokens = 0;
   gptq_sampling sampling = make<gptq_sampling>();
   std::optional<std::string> dry_breakers;
-  std::vector<std::string> stop;
+  std::vector<std::string> stop, score;
   tool::RuleOptions rules;
   std::optional<Constraint> constraint;  // made of them
   bool ignore_eos = false, print_ids = false, chat = false;
@@ -57,6 +57,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--mirostat-lr", o.sampling.mirostat_eta, "mirostat 2: rate of learning (default 0.1)");
   app.add_option("--seed", o.sampling.seed, "of the sampler (default 0: the same text every time)");
   app.add_option("--stop", o.stop, "end at this text; may be given several times");
+  app.add_option("--score", o.score, "instead of generating, how likely this text is behind the prompt; may be given several times")->excludes(chat);
   app.add_option("--speculate", o.speculate, "lookup: the same text, sooner where it repeats itself or the prompt")->check(CLI::IsMember({"lookup"}));
   tool::add_to(app, o.rules);
   app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
@@ -128,12 +129,20 @@ void save(const Session& session, const std::string& path) {
   }
 }
 
+void score(Session& session, const Options& o) {
+  const std::vector<double> sums = session.score(o.score);
+  for (size_t i = 0; i < sums.size(); ++i) std::printf("%10.4f  %s\n", sums[i], o.score[i].c_str());
+}
+
 void complete(const Model& model, const Options& o, const std::vector<gptq_string>& stops, double load_s) {
-  Engine engine(model, o.engine());
+  auto params = o.engine();
+  if (!o.score.empty()) params.max_sessions = 1 + static_cast<uint32_t>(std::min<size_t>(o.score.size(), 8));
+  Engine engine(model, params);
   Session session = o.restore ? Session::restore(engine, *o.restore) : Session(engine);
   const size_t n_known = session.info().n_tokens - session.info().n_pending;
   if (o.ids) session.append(tool::parse_ids(*o.ids));
   if (o.prompt) append_text(session, *o.prompt);
+  if (!o.score.empty()) return score(session, o);
   const size_t n_prompt = session.info().n_tokens - n_known;
   stream(session, o, generate_params(o, stops));
   write("\n");

@@ -176,6 +176,14 @@ class Session {
     call([&](gptq_error* err) { return gptq_generate(get(), text.data(), text.size(), &params, on_text, user, &info, err); });
     return info;
   }
+  // The sum of each text's log-probabilities behind what stands.
+  std::vector<double> score(const std::vector<std::string>& texts) {
+    std::vector<gptq_string> strings;
+    for (const std::string& text : texts) strings.push_back({text.data(), text.size()});
+    std::vector<double> sums(texts.size());
+    call([&](gptq_error* err) { return gptq_score(get(), strings.data(), strings.size(), sums.data(), nullptr, err); });
+    return sums;
+  }
   void truncate(uint32_t n_tokens) { check(gptq_session_truncate(get(), n_tokens)); }
   void cancel() { gptq_session_cancel(get()); }
   gptq_session_info info() const {

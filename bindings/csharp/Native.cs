@@ -79,6 +79,7 @@ public static class Constants {
   public const int GPTQ_GEN_KEEP_STOP = 4;
   public const int GPTQ_GEN_CONTINUE_TEXT = 8;
   public const int GPTQ_GEN_LOGITS = 16;
+  public const int GPTQ_GEN_LOGPROBS = 64;
   public const int GPTQ_GEN_SPECULATE = 32;
   public const int GPTQ_SESSION_IDLE = 0;
   public const int GPTQ_SESSION_RUNNING = 1;
@@ -293,6 +294,8 @@ public unsafe struct gptq_engine_params {
   public uint batch_tokens;
   public uint logits_rows;
   public int kv_type;
+  public uint best_logprobs;
+  public uint reserved;
   public static gptq_engine_params New() { return new gptq_engine_params { struct_size = (uint)sizeof(gptq_engine_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -394,6 +397,11 @@ public unsafe struct gptq_session_info {
   public uint n_guessed;
   public uint n_guessed_right;
   public static gptq_session_info New() { return new gptq_session_info { struct_size = (uint)sizeof(gptq_session_info) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_token_logprob {
+  public int token;
+  public float logprob;
 }
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_quantize_module {
@@ -553,6 +561,10 @@ public static unsafe class Api {
   public static extern int gptq_session_save(IntPtr s, int kind, void* buf, UIntPtr cap, UIntPtr* needed, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_save_to(IntPtr s, int kind, IntPtr write, void* user, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_logprobs(IntPtr s, uint first, uint n, float* chosen, gptq_token_logprob* best);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_score(IntPtr s, gptq_string* texts, UIntPtr n, double* logprobs, uint* n_tokens, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

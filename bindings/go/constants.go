@@ -76,6 +76,7 @@ const GenIgnoreEOS = 2
 const GenKeepStop = 4
 const GenContinueText = 8
 const GenLogits = 16
+const GenLogprobs = 64
 const GenSpeculate = 32
 const SessionIdle = 0
 const SessionRunning = 1

@@ -268,6 +268,7 @@ struct gptq_engine_params {
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
   int32_t  kv_type;                           /* GPTQ_KV_*; not F32 where layers are on a GPU */
+  uint32_t best_logprobs; uint32_t reserved;  /* of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20 */
 };
 typedef struct gptq_step_info {
   uint32_t struct_size; uint32_t flags;
@@ -328,6 +329,7 @@ enum {
   GPTQ_GEN_KEEP_STOP = 4,                    /* leave the stop string that ended it in the text */
   GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
   GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
+  GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
                                                 recurrent layers, rope that depends on the length, or with LOGITS */
 };
@@ -401,6 +403,17 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t 
 typedef int32_t (GPTQ_CALL *gptq_write_fn)(void *user, const void *bytes, size_t size);
 /* The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save_to(const gptq_session *s, int32_t kind, gptq_write_fn write, void *user, gptq_error *err);
+/* Log-probabilities of the tokens at positions first to first + n - 1: natural logarithms of softmax of the logits as the model gives them,
+ * before biases, temperature and what else samples; NaN where they were not asked for with GPTQ_GEN_LOGPROBS, at position 0, and in a
+ * restored session. best: NULL or [n][best_logprobs], the best at each position first. Errors: INVALID_ARGUMENT. Since 0.2. */
+typedef struct gptq_token_logprob { gptq_token token; float logprob; } gptq_token_logprob;
+GPTQ_API gptq_status GPTQ_CALL gptq_session_logprobs(const gptq_session *s, uint32_t first, uint32_t n, float *chosen, gptq_token_logprob *best);
+/* How likely each of n texts is behind an idle session that has tokens: the sum of its tokens' log-probabilities in logprobs[i], how many
+ * they are in n_tokens[i] (may be NULL). The session stays as it is, but all its tokens are computed. Needs one free session slot at
+ * least, takes as many as there are, and steps the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC.
+ * Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_score(gptq_session *s, const gptq_string *texts, size_t n, double *logprobs, uint32_t *n_tokens, gptq_error *err);
+
 /* A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the next steps, within their
  * budgets, and what follows is the same, in any process and with any number of threads. GPTQ_REPLAYED instead of OK says that numbers may
  * differ: other kernels, activations, KV type, context or devices than when it was saved, layers on a GPU, or rope that depends on the

@@ -54,7 +54,7 @@ bool within(float value, float most, float least = 0) { return value >= least &&
 // A hash can be made by anybody: the session must be one that this library could have saved.
 void check(const Saved& s) {
   constexpr uint32_t flags = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
-                             GPTQ_GEN_SPECULATE;
+                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS;
   const uint64_t end = uint64_t{s.first_generated} + s.n_generated;
   bool good = s.running <= 1 && !(s.flags & ~flags) && end <= s.n_tokens && s.tokens_read <= s.n_generated;
   good = good && s.stop_reason >= GPTQ_STOP_NONE && s.stop_reason <= GPTQ_STOP_PREFILLED && s.status <= 0;
@@ -169,8 +169,7 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
                     saved.kv_bytes == e.engine->kv_bytes(saved.n_computed) && saved.state_bytes == (saved.n_computed ? e.engine->state_bytes() : 0);
   engine::Session* const s = e.engine->create_session();
   if (!s) base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", shape.max_sessions, " sessions; raise max_sessions or destroy one");
-  std::copy(tokens.begin(), tokens.end(), s->tokens);
-  s->n_tokens = saved.n_tokens;
+  e.engine->append(*s, tokens);
   s->running = saved.running;
   s->flags = saved.flags;
   s->sampling = sampling_of(saved);

@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/checked.h"
 
@@ -43,7 +44,9 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       mask(arena.take<uint32_t>((spec.n_vocab + 31) / 32)),
       session_tokens(arena.take<int32_t>(uint64_t(shape.max_sessions) * shape.ctx_tokens)),
       session_pages(arena.take<uint32_t>(uint64_t(shape.max_sessions) * shape.pages_per_session())),
-      session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))) {}
+      session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))),
+      session_logprobs(arena.take<float>(base::mul(shape.max_sessions, shape.ctx_tokens))),
+      session_best(arena.take<Candidate>(base::mul(shape.max_sessions, shape.ctx_tokens, shape.best_logprobs))) {}
 
 uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights) {
   base::Arena measure;
@@ -98,9 +101,15 @@ Session* Engine::create_session() {
     session.states[0] = states;
     session.states[1] = states + state_bytes_;
     session.logits = scratch_.session_logits + i * shape_.logits_rows * model_.spec.n_vocab;
+    session.logprobs = scratch_.session_logprobs + i * shape_.ctx_tokens;
+    session.best = scratch_.session_best + i * shape_.ctx_tokens * shape_.best_logprobs;
     return &session;
   }
   return nullptr;
+}
+
+bool Engine::has_slot() const {
+  return std::any_of(sessions_.begin(), sessions_.end(), [](const Session& s) { return !s.in_use; });
 }
 
 bool Engine::replays_exactly() const { return !gpu_ && !depends_on_length(model_.spec); }
@@ -111,6 +120,8 @@ Session* Engine::fork(const Session& from) {
   if (!to) return nullptr;
   std::copy_n(from.tokens, from.n_tokens, to->tokens);
   to->n_tokens = from.n_tokens;
+  std::copy_n(from.logprobs, from.n_tokens, to->logprobs);
+  std::copy_n(from.best, size_t{from.n_tokens} * shape_.best_logprobs, to->best);
   // A page on a GPU is not copied: what is not in whole pages is computed again.
   to->n_computed = gpu_ ? from.n_computed / shape_.page_tokens * shape_.page_tokens : from.n_computed;
   share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
@@ -175,6 +186,12 @@ void Engine::destroy_session(Session& session) {
   session.in_use = false;
 }
 
+void Engine::append(Session& session, std::span<const int32_t> tokens) {
+  std::copy(tokens.begin(), tokens.end(), session.tokens + session.n_tokens);
+  std::fill_n(session.logprobs + session.n_tokens, tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  session.n_tokens += static_cast<uint32_t>(tokens.size());
+}
+
 void Engine::truncate(Session& session, uint32_t n_tokens) {
   if (n_tokens >= session.n_tokens) return;
   session.n_tokens = n_tokens;
@@ -198,6 +215,7 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
 
 void Engine::start(Session& session) {
   if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
+  else if (session.scores_input() && session.n_computed > 0) rewind(session, session.n_computed - 1);  // what comes behind it wants its logits
   if (const uint32_t page = session.n_computed / shape_.page_tokens;
       gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
     session.n_computed = page * shape_.page_tokens;  // it cannot be copied there

@@ -42,6 +42,7 @@ class Engine {
   const KvPages& pages() const { return scratch_.pages; }
 
   Session* create_session();  // NULL when all slots are taken
+  bool has_slot() const;
   void destroy_session(Session& session);
   // Another session that goes on as this one would; NULL when all slots are taken.
   Session* fork(const Session& from);
@@ -55,6 +56,8 @@ class Engine {
   void for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const;
   // Pages for so many tokens of a new session; false where they are not free.
   bool take_pages(Session& session, uint32_t n_tokens) { return reserve_pages(session, n_tokens); }
+  // Puts tokens, which must have room, behind the session's own.
+  void append(Session& session, std::span<const int32_t> tokens);
   // Keeps the first n_tokens; output of tokens that go is dropped.
   void truncate(Session& session, uint32_t n_tokens);
 
@@ -96,6 +99,8 @@ class Engine {
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
     uint32_t* session_pages;      // [max_sessions][pages_per_session]
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
+    float* session_logprobs;      // [max_sessions][ctx_tokens]
+    Candidate* session_best;      // [max_sessions][ctx_tokens][best_logprobs]
   };
   // What a quantum (a layer, or a slice of logits) cost lately, by the power of two of its rows. Microseconds; 0 = not known.
   struct Costs {
@@ -130,6 +135,7 @@ class Engine {
   bool loses_space(const Session& session) const;
   uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
   void take_sampled(Member& member, size_t row);
+  void note_logprob(const Session& session, uint32_t position, int32_t token, size_t row);
   uint32_t unbroken(const Session& session, uint32_t n_tokens) const;
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/failure.h"
 #include "engine/engine.h"
@@ -133,7 +134,7 @@ bool Engine::form_batch(uint32_t budget_us) {
 // logits come from that.
 void Engine::share_prefix(Session& session) {
   const uint32_t page = shape_.page_tokens;
-  if (!shares_prefixes_ || !session.running || session.wants_logits()) return;
+  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input()) return;
   const uint32_t most = (session.n_tokens - 1) / page * page;
   for (const Session& other : sessions_) {
     if (!other.in_use || &other == &session) continue;
@@ -192,7 +193,7 @@ double Engine::batch_cost(uint32_t rows, uint32_t known) const {
 bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_t trust) {
   if (!reserve_pages(session, session.n_computed + n_rows + n_guesses)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-  const uint32_t n_logits = session.wants_logits() ? n_rows : samples + n_guesses;
+  const uint32_t n_logits = session.wants_logits() || session.scores_input() ? n_rows : samples + n_guesses;
   scratch_.members[n_members_] = {.session = &session,
                                   .n_rows = n_rows,
                                   .first_logit = n_logit_rows_,
@@ -274,7 +275,7 @@ void Engine::run_logits(Stage& stage) {
 uint32_t Engine::candidates_wanted() const {
   uint32_t most = 1;
   for (const Member& m : std::span(scratch_.members, n_members_)) {
-    const uint32_t wanted = m.session->wants_logits() || m.session->constraint ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
+    const uint32_t wanted = m.session->wants_logits() || m.session->wants_logprobs() || m.session->constraint ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
     if (!wanted) return 0;
     most = std::max(most, wanted);
   }
@@ -315,6 +316,8 @@ void Engine::take_logits() {
       const uint32_t slot = (session.first_logits + session.n_logits + i - member.first_logit) % shape_.logits_rows;
       std::memcpy(session.logits + size_t(slot) * n_vocab, logits + size_t(i - first) * n_vocab, n_vocab * sizeof(float));
     }
+    for (uint32_t i = begin; session.scores_input() && i < end; ++i)
+      if (const uint32_t next = session.n_computed + i - member.first_logit + 1; next < session.n_tokens) note_logprob(session, next, session.tokens[next], i - first);
     const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
     for (uint32_t i = begin; samples && i < end; ++i)
       if (i + member.n_guesses + 1 >= member.first_logit + member.n_logits && !member.settled) take_sampled(member, i - first);
@@ -340,6 +343,7 @@ void Engine::take_sampled(Member& member, size_t row) {
     token = sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
                    &sampler.mu, unbroken(session, n_tokens));
   }
+  if (session.wants_logprobs() && token >= 0 && n_tokens < shape_.ctx_tokens) note_logprob(session, n_tokens, token, row);
   if (member.n_right < member.n_guesses && token == session.tokens[n_tokens]) {
     if (session.constraint) member.constraint_state = constrained(session, member.constraint_state, token, session.n_generated + member.n_right == 0);
     member.after[member.n_right++] = sampler;
@@ -347,6 +351,18 @@ void Engine::take_sampled(Member& member, size_t row) {
     member.sampled = token;
     member.settled = true;
   }
+}
+
+// Of softmax of the logits as they are. What a batch notes that is given up is noted again by the next.
+void Engine::note_logprob(const Session& session, uint32_t position, int32_t token, size_t row) {
+  const uint32_t n_vocab = model_.spec.n_vocab;
+  const std::span<const float> logits(awaited_.logits + row * n_vocab, n_vocab);
+  const double sum = log_sum_exp(logits);
+  session.logprobs[position] = static_cast<float>(logits[static_cast<size_t>(token)] - sum);
+  const std::span<Candidate> best(session.best + size_t{position} * shape_.best_logprobs, shape_.best_logprobs);
+  if (best.empty()) return;
+  best_of(logits, best, scratch_.candidates);
+  for (Candidate& c : best) c.logit = static_cast<float>(c.logit - sum);
 }
 
 // How many of the last tokens have no character that ends repeats.
@@ -423,6 +439,7 @@ void Engine::commit(gptq_step_info& info) {
 void Engine::accept(Session& session, int32_t token) {
   if (session.n_tokens == shape_.ctx_tokens) return end(session, GPTQ_STOP_CONTEXT);
   if (session.constraint) session.constraint_state = constrained(session, session.constraint_state, token, session.n_generated == 0);
+  if (!session.wants_logprobs()) session.logprobs[session.n_tokens] = std::numeric_limits<float>::quiet_NaN();
   session.tokens[session.n_tokens++] = token;
   if (session.n_generated++ == 0) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
   if (is_end_token(token) && !(session.flags & GPTQ_GEN_IGNORE_EOS)) return end(session, GPTQ_STOP_EOS);

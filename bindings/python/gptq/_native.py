@@ -81,6 +81,7 @@ GPTQ_GEN_IGNORE_EOS = 2
 GPTQ_GEN_KEEP_STOP = 4
 GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
+GPTQ_GEN_LOGPROBS = 64
 GPTQ_GEN_SPECULATE = 32
 GPTQ_SESSION_IDLE = 0
 GPTQ_SESSION_RUNNING = 1
@@ -126,6 +127,7 @@ class gptq_logit_bias(Structure): pass
 class gptq_sampling(Structure): pass
 class gptq_generate_params(Structure): pass
 class gptq_session_info(Structure): pass
+class gptq_token_logprob(Structure): pass
 class gptq_quantize_module(Structure): pass
 class gptq_quantize_report(Structure): pass
 class gptq_quantize_params(Structure): pass
@@ -298,6 +300,8 @@ gptq_engine_params._fields_ = [
   ("batch_tokens", c_uint32),
   ("logits_rows", c_uint32),
   ("kv_type", c_int32),
+  ("best_logprobs", c_uint32),
+  ("reserved", c_uint32),
 ]
 
 gptq_step_info._fields_ = [
@@ -393,6 +397,11 @@ gptq_session_info._fields_ = [
   ("first_token_us", c_uint64),
   ("n_guessed", c_uint32),
   ("n_guessed_right", c_uint32),
+]
+
+gptq_token_logprob._fields_ = [
+  ("token", gptq_token),
+  ("logprob", c_float),
 ]
 
 gptq_quantize_module._fields_ = [
@@ -502,6 +511,8 @@ FUNCTIONS = {
   "gptq_session_fork": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_save": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t), POINTER(gptq_error)]),
   "gptq_session_save_to": (gptq_status, [c_void_p, c_int32, gptq_write_fn, c_void_p, POINTER(gptq_error)]),
+  "gptq_session_logprobs": (gptq_status, [c_void_p, c_uint32, c_uint32, POINTER(c_float), POINTER(gptq_token_logprob)]),
+  "gptq_score": (gptq_status, [c_void_p, POINTER(gptq_string), c_size_t, POINTER(c_double), POINTER(c_uint32), POINTER(gptq_error)]),
   "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_restore_from": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),

@@ -130,6 +130,8 @@ pub const GPTQ_GEN_KEEP_STOP: i32 = 4;
 pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
 /// keep the logits of every position for gptq_session_logits
 pub const GPTQ_GEN_LOGITS: i32 = 16;
+/// keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input
+pub const GPTQ_GEN_LOGPROBS: i32 = 64;
 /// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
 /// layers, rope that depends on the length, or with LOGITS
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
@@ -520,6 +522,10 @@ pub struct gptq_engine_params {
     pub logits_rows: u32,
     /// GPTQ_KV_*; not F32 where layers are on a GPU
     pub kv_type: i32,
+    /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
+    pub best_logprobs: u32,
+    /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
+    pub reserved: u32,
 }
 impl Default for gptq_engine_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -742,6 +748,23 @@ impl Default for gptq_session_info {
         let mut value: Self = unsafe { core::mem::zeroed() };
         value.struct_size = core::mem::size_of::<Self>() as u32;
         value
+    }
+}
+
+/// Log-probabilities of the tokens at positions first to first + n - 1: natural logarithms of softmax of the logits as
+/// the model gives them, before biases, temperature and what else samples; NaN where they were not asked for with
+/// GPTQ_GEN_LOGPROBS, at position 0, and in a restored session. best: NULL or \[n]\[best_logprobs], the best at each
+/// position first. Errors: INVALID_ARGUMENT. Since 0.2.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_token_logprob {
+    pub token: gptq_token,
+    pub logprob: f32,
+}
+impl Default for gptq_token_logprob {
+    /// All fields zero, which is the C API's default.
+    fn default() -> Self {
+        unsafe { core::mem::zeroed() }
     }
 }
 
@@ -994,6 +1017,12 @@ extern "C" {
     pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2.
     pub fn gptq_session_save_to(s: *const gptq_session, kind: i32, write: gptq_write_fn, user: *mut c_void, err: *mut gptq_error) -> gptq_status;
+    pub fn gptq_session_logprobs(s: *const gptq_session, first: u32, n: u32, chosen: *mut f32, best: *mut gptq_token_logprob) -> gptq_status;
+    /// How likely each of n texts is behind an idle session that has tokens: the sum of its tokens' log-probabilities in
+    /// logprobs\[i], how many they are in n_tokens\[i] (may be NULL). The session stays as it is, but all its tokens are
+    /// computed. Needs one free session slot at least, takes as many as there are, and steps the engine. Errors:
+    /// INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2.
+    pub fn gptq_score(s: *mut gptq_session, texts: *const gptq_string, n: usize, logprobs: *mut f64, n_tokens: *mut u32, err: *mut gptq_error) -> gptq_status;
     /// A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the
     /// next steps, within their budgets, and what follows is the same, in any process and with any number of threads.
     /// GPTQ_REPLAYED instead of OK says that numbers may differ: other kernels, activations, KV type, context or devices
