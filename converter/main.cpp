@@ -13,6 +13,7 @@
 #include "converter/hf/families.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
+#include "converter/lora/lora.h"
 #include "converter/quantize_command.h"
 #include "converter/synth.h"
 
@@ -21,7 +22,7 @@ namespace {
 using namespace gptq;
 
 struct Arguments {
-  std::string source, target, file, compress = "stored", zeros = "auto";
+  std::string source, target, file, compress = "stored", zeros = "auto", lora_kind = "auto";
   uint32_t head_bits = 16;
   bool force = false, as_json = false, families = false;
   convert::SynthOptions synth;
@@ -104,6 +105,17 @@ void run_export(const Arguments& arguments) {
               static_cast<double>(result.bytes) / 1e6, result.n_files, result.n_files == 1 ? "" : "s", result.n_quantized);
 }
 
+void run_lora(const Arguments& arguments) {
+  refuse_existing(arguments);
+  convert::LoraOptions how;
+  how.replace = arguments.force;
+  if (arguments.lora_kind != "auto") how.kind = arguments.lora_kind == "f16" ? kernels::Kind::f16 : arguments.lora_kind == "bf16" ? kernels::Kind::bf16 : kernels::Kind::f32;
+  const convert::RemoveOnSignal guard(base::AtomicFile::temporary_path(arguments.target));
+  const convert::LoraResult result = convert::convert_lora(arguments.source, base::FileSource(arguments.file), arguments.target, how);
+  std::printf("%s: %u matrices changed, rank %u, %.1f million weights, %.1f MB\n", arguments.target.c_str(), result.n_matrices, result.rank,
+              static_cast<double>(result.n_parameters) / 1e6, static_cast<double>(result.bytes) / 1e6);
+}
+
 void list_families(const Arguments&) { std::fputs(convert::family_table().c_str(), stdout); }
 
 void run_quantize(const Arguments& arguments) { convert::run_quantize(arguments.quantize); }
@@ -159,6 +171,13 @@ int main(int argc, char** argv) {
   synth->add_option("--group-size", arguments.synth.group_size, "inputs that share a scale; -1 = all")->capture_default_str();
   synth->add_option("--head-bits", arguments.synth.head_bits, "of embedding and head: 4, 8 or 16")->capture_default_str();
   synth->add_flag("--force", arguments.force, "replace DST if it exists");
+  CLI::App* lora = app.add_subcommand("lora", "make a .gptq-lora file of a PEFT folder with a LoRA");
+  lora->add_option("SRC", arguments.source, "folder with adapter_config.json and adapter_model.safetensors")->required();
+  lora->add_option("DST", arguments.target, "file to write")->required();
+  lora->add_option("--model", arguments.file, "the .gptq file of the model that it is for")->required();
+  lora->add_option("--type", arguments.lora_kind, "of its weights: f16, bf16, f32, or auto")
+      ->check(CLI::IsMember({"auto", "f16", "bf16", "f32"}))->capture_default_str();
+  lora->add_flag("--force", arguments.force, "replace DST if it exists");
   CLI::App* quantize = app.add_subcommand("quantize", "quantize a 16 or 32 bit model with calibration data");
   convert::add_quantize_options(*quantize, arguments.quantize);
   app.require_subcommand(0, 1);
@@ -173,6 +192,7 @@ int main(int argc, char** argv) {
   if (*out) return guarded(run_export, arguments);
   if (*quantize) return guarded(run_quantize, arguments);
   if (*synth) return guarded(run_synth, arguments);
+  if (*lora) return guarded(run_lora, arguments);
   if (arguments.source.empty() || arguments.target.empty()) {
     say("gptq-convert: SRC and DST are needed; --help says more");
     return 2;

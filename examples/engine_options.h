@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The options that choose model and engine. Files that only use them need no CLI11, which compiles slowly; tool.h says how they are given.
 #pragma once
+#include <charconv>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,11 +23,13 @@ struct EngineOptions {
   int32_t kv = GPTQ_KV_F16;
   std::string device = "auto", backend;  // cpu, cuda, auto; the backend's shared object
   uint32_t device_layers = 0;
+  std::string lora;  // FILE or FILE:SCALE; "" = none
 
   void add_to(CLI::App& app, bool with_ctx = true);
   void add_tuning_to(CLI::App& app, bool with_ctx = true);
   void add_precision_to(CLI::App& app);
   void add_device_to(CLI::App& app);
+  void add_lora_to(CLI::App& app);
   gptq_runtime_desc runtime() const {
     auto desc = make<gptq_runtime_desc>();
     desc.threads = threads;
@@ -66,6 +70,28 @@ struct EngineOptions {
     params.kv_type = kv;
     return params;
   }
+};
+
+// The adapter that --lora names, on every session that is told so.
+class ChosenAdapter {
+ public:
+  ChosenAdapter(const Model& model, const EngineOptions& o) {
+    if (o.lora.empty()) return;
+    std::string path = o.lora;
+    if (const size_t colon = path.rfind(':'); colon != path.npos) {
+      const char *begin = path.data() + colon + 1, *end = path.data() + path.size();
+      const auto [stop, error] = std::from_chars(begin, end, scale_);
+      if (error == std::errc() && stop == end) path.resize(colon);
+    }
+    adapter_.emplace(model, path);
+  }
+  void attach(Session& session) const {
+    if (adapter_) session.set_adapter(&*adapter_, scale_);
+  }
+
+ private:
+  std::optional<Adapter> adapter_;
+  float scale_ = 1;
 };
 
 // What a text must be.

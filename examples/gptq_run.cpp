@@ -22,12 +22,14 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> stop, score;
   tool::RuleOptions rules;
   std::optional<Constraint> constraint;  // made of them
+  std::optional<tool::ChosenAdapter> adapter;
   bool ignore_eos = false, print_ids = false, chat = false;
   std::string speculate;
 };
 
 void add_options(CLI::App& app, Options& o) {
   o.add_to(app);
+  o.add_lora_to(app);
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "text to continue (special tokens in it count)");
   auto* ids = app.add_option("--ids", o.ids, "token ids to continue, as 1,2,3; nothing is added")->excludes(prompt);
   auto* chat = app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
@@ -139,6 +141,7 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   if (!o.score.empty()) params.max_sessions = 1 + static_cast<uint32_t>(std::min<size_t>(o.score.size(), 8));
   Engine engine(model, params);
   Session session = o.restore ? Session::restore(engine, *o.restore) : Session(engine);
+  o.adapter->attach(session);
   const size_t n_known = session.info().n_tokens - session.info().n_pending;
   if (o.ids) session.append(tool::parse_ids(*o.ids));
   if (o.prompt) append_text(session, *o.prompt);
@@ -187,6 +190,7 @@ void set_chat(Session& session, const std::vector<Turn>& turns) {
 void converse(const Model& model, Options& o, const std::vector<gptq_string>& stops, double load_s) {
   Engine engine(model, o.engine());
   Session session(engine);
+  o.adapter->attach(session);
   std::vector<Turn> turns;
   if (o.system) turns.push_back({"system", *o.system});
   std::string line;
@@ -218,6 +222,7 @@ void run(Options& o, bool own_sampling) {
   const auto begin = std::chrono::steady_clock::now();
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));
+  o.adapter.emplace(model, o);
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (const auto [kind, source] = o.rules.source(); kind) o.constraint.emplace(model, kind, source);
   o.chat ? converse(model, o, stops, load_s) : complete(model, o, stops, load_s);

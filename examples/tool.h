@@ -24,6 +24,9 @@ inline void EngineOptions::add_device_to(CLI::App& app) {
   app.add_option("--device-layers", device_layers, "with a GPU: how many of the last layers go there (default: all that fit)");
   app.add_option("--backend", backend, "the CUDA backend (default: libgptq_cuda.so beside libgptq, or where the loader finds it)");
 }
+inline void EngineOptions::add_lora_to(CLI::App& app) {
+  app.add_option("--lora", lora, "an adapter, and what it is multiplied by: a .gptq-lora file, or FILE:SCALE");
+}
 inline void EngineOptions::add_tuning_to(CLI::App& app, bool with_ctx) {
   app.add_option("-t,--threads", threads, "threads that compute (default: one per core)");
   add_precision_to(app);

@@ -34,6 +34,12 @@ struct Matrix {
   const int32_t* perm;    // [k_padded] or NULL
 };
 
+// What is added to a matrix W: scale * B A. Kinds are floating; the rank, a.n and b.k, is a multiple of 16.
+struct LowRank {
+  Matrix a, b;          // [rank][k], [n][rank]; codes NULL: W stays as it is
+  float scale;
+};
+
 constexpr bool is_quantized(Kind kind) { return kind >= Kind::q2; }
 constexpr uint32_t bits_of(Kind kind) {
   return kind == Kind::q2 ? 2 : kind == Kind::q3 ? 3 : kind == Kind::q4 ? 4 : kind == Kind::q8 ? 8 : kind == Kind::f32 ? 32 : 16;

@@ -108,6 +108,28 @@ class Constraint {
   std::unique_ptr<gptq_constraint, Releaser<gptq_constraint, gptq_constraint_destroy>> handle_;
 };
 
+// What sessions of the model can be changed by; a .gptq-lora file.
+class Adapter {
+ public:
+  Adapter(const Model& model, const std::string& path) {
+    auto source = make<gptq_source>();
+    source.path = path.data();
+    source.path_size = path.size();
+    gptq_adapter* a = nullptr;
+    call([&](gptq_error* err) { return gptq_adapter_load(model.get(), &source, &a, err); });
+    handle_.reset(a);
+  }
+  gptq_adapter* get() const { return handle_.get(); }
+  gptq_adapter_info info() const {
+    auto info = make<gptq_adapter_info>();
+    check(gptq_adapter_info_get(get(), &info));
+    return info;
+  }
+
+ private:
+  std::unique_ptr<gptq_adapter, Releaser<gptq_adapter, gptq_adapter_release>> handle_;
+};
+
 class Engine {
  public:
   explicit Engine(const Model& model, const gptq_engine_params& params = make<gptq_engine_params>()) {
@@ -157,6 +179,10 @@ class Session {
     call([&](gptq_error* err) { return gptq_session_save_to(get(), kind, take, &write, err); });
   }
   gptq_session* get() const { return handle_.get(); }
+  // NULL: none.
+  void set_adapter(const Adapter* adapter, float scale = 1) {
+    call([&](gptq_error* err) { return gptq_session_set_adapter(get(), adapter ? adapter->get() : nullptr, scale, err); });
+  }
   void append(std::string_view text, uint32_t flags) {
     call([&](gptq_error* err) { return gptq_session_append_text(get(), text.data(), text.size(), flags, nullptr, err); });
   }

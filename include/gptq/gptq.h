@@ -58,6 +58,7 @@ typedef struct gptq_model   gptq_model;
 typedef struct gptq_engine  gptq_engine;
 typedef struct gptq_session gptq_session;
 typedef struct gptq_constraint gptq_constraint;
+typedef struct gptq_adapter gptq_adapter;
 
 /* Status codes; never renumbered. */
 enum {
@@ -268,7 +269,8 @@ struct gptq_engine_params {
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
   int32_t  kv_type;                           /* GPTQ_KV_*; not F32 where layers are on a GPU */
-  uint32_t best_logprobs; uint32_t reserved;  /* of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20 */
+  uint32_t best_logprobs;                     /* of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20 */
+  uint32_t adapter_rank;                      /* room for adapters of this rank in all matrices; 0 = none, gptq_session_set_adapter takes it when needed */
 };
 typedef struct gptq_step_info {
   uint32_t struct_size; uint32_t flags;
@@ -436,6 +438,26 @@ enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2 };
 GPTQ_API gptq_status GPTQ_CALL gptq_constraint_compile(gptq_model *m, int32_t kind, const char *source, size_t size, gptq_constraint **out, gptq_error *err);
 /* Any thread; running generations keep theirs. */
 GPTQ_API void        GPTQ_CALL gptq_constraint_destroy(gptq_constraint *c);
+
+typedef struct gptq_adapter_info {
+  uint32_t struct_size; uint32_t rank;       /* the largest of its matrices */
+  uint32_t n_matrices; uint32_t reserved;    /* of the model, that it changes */
+  uint64_t host_bytes; uint64_t fingerprint; /* fingerprint: of the manifest, same for the same file */
+} gptq_adapter_info;
+/* Loads a .gptq-lora file (gptq-convert lora makes it of a PEFT folder) for sessions of this model's engines. Every byte is verified before
+ * it is used. Its memory counts in host_bytes_max. Any thread. Release once; sessions that have it keep it alive.
+ * Errors: IO, FORMAT, CHECKSUM, UNSUPPORTED (made for another shape of model), OUT_OF_MEMORY, BUDGET_EXCEEDED. Since 0.1. */
+GPTQ_API gptq_status GPTQ_CALL gptq_adapter_load(gptq_model *m, const gptq_source *src, gptq_adapter **out, gptq_error *err);
+GPTQ_API void        GPTQ_CALL gptq_adapter_release(gptq_adapter *a);
+GPTQ_API gptq_status GPTQ_CALL gptq_adapter_info_get(const gptq_adapter *a, gptq_adapter_info *out);
+/* The session computes with the adapter from now on, its changes multiplied by scale; a NULL: without any. At any time between two steps,
+ * also while it generates (not with GPTQ_GEN_LOGITS: INVALID_STATE). What it is to compute follows from its tokens and its adapter alone,
+ * so that tokens computed without it are computed again in the next steps; the same adapter and scale again change nothing. Sessions with
+ * any adapters and without share steps, and none changes another's bits. Forks and saves have it; for gptq_session_restore it must be
+ * loaded. Takes microseconds; memory only where an adapter is wider than any before and than adapter_rank of the engine has reserved.
+ * Threads: as all of the engine. Errors: INVALID_ARGUMENT (of another model, scale not finite), INVALID_STATE, UNSUPPORTED (layers on a
+ * GPU), OUT_OF_MEMORY, BUDGET_EXCEEDED. Since 0.1. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_set_adapter(gptq_session *s, gptq_adapter *a, float scale, gptq_error *err);
 
 /* ---- F. blocking convenience over D + E ---- */
 

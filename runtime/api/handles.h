@@ -14,6 +14,7 @@
 #include "base/threads.h"
 #include "engine/engine.h"
 #include "gptq/gptq.h"
+#include "model/adapter.h"
 #include "model/model.h"
 #include "text/constraint/constraint.h"
 #include "text/tokenizer.h"
@@ -87,6 +88,18 @@ struct gptq_model {
   std::optional<gptq::text::constraint::TokenTrie> trie;
   std::mutex constraints_guard;
   gptq_constraint* constraints = nullptr;  // those alive, a list; a restored session finds its own there
+  std::mutex adapters_guard;
+  gptq_adapter* adapters = nullptr;        // the same of adapters
+};
+
+struct gptq_adapter {
+  gptq_adapter(gptq_model& m, const gptq::base::Source& source)
+      : model(m), changes(source, m.model->spec, m.runtime.pool, m.runtime.memory.part(GPTQ_TAG_MODEL)) {}
+
+  std::atomic<uint32_t> references{1};
+  gptq_model& model;
+  const gptq::model::Adapter changes;
+  gptq_adapter* next = nullptr;
 };
 
 struct gptq_constraint {

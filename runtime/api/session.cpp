@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "api/adapter.h"
 #include "api/constraint.h"
 #include "api/guard.h"
 #include "api/text.h"
@@ -194,6 +195,7 @@ gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** ou
       base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e.engine->shape().max_sessions,
                  " sessions; raise max_sessions or destroy one");
     constrain(*fork, constraint_of(session_of(s)));
+    hold_adapter(*fork, adapter_of(session_of(s)));
     fork->owner = retain(&e);
     *out = handle_of(fork);
     return GPTQ_OK;
@@ -205,6 +207,7 @@ void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
   gptq_engine& e = engine_of(session_of(s));
   e.engine->destroy_session(session_of(s));
   constrain(session_of(s), nullptr);
+  hold_adapter(session_of(s), nullptr);
   gptq_engine_destroy(&e);
 }
 

@@ -28,12 +28,15 @@ struct Input {
   const float* act_params = nullptr;
 };
 
+constexpr uint32_t no_slot = UINT32_MAX;
+
 // y [rows][w.n] (+)= W input + bias, of a range of the input's rows.
 struct Product {
   const kernels::Matrix* w;
   const float* bias;  // [w.n] or NULL
   float* y;           // of row 0
   uint32_t first_row = 0, n_rows = UINT32_MAX;  // cut at the input's rows
+  uint32_t slot = no_slot;                      // of w among those that adapters change; the rows are the batch's then
 };
 
 // One sequence's rows in a batch: rows first_row .. first_row + n_rows - 1 are its positions first_position and on.
@@ -52,12 +55,20 @@ struct Angles {
   float* sin = nullptr;
 };
 
+// Rows of a batch whose products have something added.
+struct Adapted {
+  uint32_t first_row, n_rows;
+  std::span<const kernels::LowRank> changes;  // by slot
+  float scale;
+};
+
 // What is computed together. Row i is one token at one position of one sequence.
 struct Batch {
   std::span<const int32_t> tokens;          // [rows]
   std::span<const Sequence> sequences;      // their rows, in order
   std::span<const uint32_t> logit_rows;     // rows whose logits are wanted, rising
   std::span<const Angles> ropes = {};
+  std::span<const Adapted> adapted = {};    // rising
 
   uint32_t n_rows() const { return sequences.empty() ? 0 : sequences.back().first_row + sequences.back().n_rows; }
 };

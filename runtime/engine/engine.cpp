@@ -19,6 +19,8 @@ bool depends_on_length(const model::ModelSpec& spec) {
   return std::any_of(spec.ropes.begin(), spec.ropes.end(), [](const model::Rope& rope) { return !rope.long_inv_freq.empty(); });
 }
 
+uint64_t low_rank_bytes(const EngineShape& shape, uint32_t width) { return base::mul(shape.batch_tokens, width, sizeof(float)); }
+
 template <class Scratch>
 base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, std::pmr::memory_resource* memory) {
   base::Arena measure;
@@ -38,6 +40,7 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       members(arena.take<Member>(shape.max_sessions)),
       singles(arena.take<Session*>(shape.max_sessions)),
       sequences(arena.take<device::Sequence>(shape.max_sessions)),
+      adapted(arena.take<device::Adapted>(shape.max_sessions)),
       tokens(arena.take<int32_t>(shape.batch_tokens)),
       logit_rows(arena.take<uint32_t>(shape.batch_tokens)),
       candidates(arena.take<Candidate>(spec.n_vocab)),
@@ -51,7 +54,7 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
 uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights) {
   base::Arena measure;
   Scratch(spec, shape, weights, measure);
-  return measure.used() + shape.max_sessions * sizeof(Session) + stages_max * sizeof(Stage);
+  return measure.used() + low_rank_bytes(shape, shape.low_rank_width) + shape.max_sessions * sizeof(Session) + stages_max * sizeof(Stage);
 }
 
 Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
@@ -60,6 +63,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       tokenizer_(tokenizer),
       shape_(shape),
       pool_(pool),
+      resource_(memory),
       memory_(reserve<Scratch>(model.spec, shape, weight_shape(model), memory)),
       kv_memory_(memory, base::to_size(host_kv_bytes(shape, model.spec))),
       scratch_([&] {
@@ -75,6 +79,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       sessions_(shape.max_sessions, memory) {
   const model::ModelSpec& spec = model.spec;
   stages_.reserve(stages_max);
+  widen_low_rank(shape.low_rank_width);
   scratch_.absorbed.fill(model, kernels, pool);
   if (shape.first_device_layer > 0) {
     stages_.push_back({cpu_, Forward(spec, cpu_, host_layout(shape, spec), kv_memory_.data(), scratch_.workspace, scratch_.routing, &scratch_.absorbed), 0,
@@ -128,6 +133,8 @@ Session* Engine::fork(const Session& from) {
   if (state_bytes_ && from.n_computed) std::copy_n(from.states[from.state], state_bytes_, to->states[from.state]);
   if (state_bytes_ && from.n_before != Session::no_state && from.n_before)
     std::copy_n(from.states[from.state ^ 1], state_bytes_, to->states[from.state ^ 1]);
+  to->adapter = from.adapter;
+  to->adapter_scale = from.adapter_scale;
   to->state = from.state;
   to->n_before = from.n_before;
   to->running = from.running;
@@ -231,6 +238,23 @@ void Engine::start(Session& session) {
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;
   session.started = Clock::now();
+}
+
+void Engine::widen_low_rank(uint32_t width) {
+  if (width <= low_rank_width_) return;
+  low_rank_ = base::Buffer(resource_, base::to_size(low_rank_bytes(shape_, width)));
+  low_rank_width_ = width;
+  cpu_.set_low_rank_room(reinterpret_cast<float*>(low_rank_.data()), width);
+}
+
+void Engine::set_adapter(Session& session, const model::Adapter* adapter, float scale) {
+  if (adapter) widen_low_rank(adapter->width());
+  const bool same = session.adapted_by(adapter, scale);
+  session.adapter = adapter;
+  session.adapter_scale = scale;
+  if (same) return;
+  leave_batch(session);
+  rewind(session, 0);
 }
 
 Session* Engine::next_readable() {

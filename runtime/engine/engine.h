@@ -47,6 +47,9 @@ class Engine {
   // Another session that goes on as this one would; NULL when all slots are taken.
   Session* fork(const Session& from);
   void start(Session& session);
+  // The sequence is computed anew with it, all of its tokens. NULL: none. Fails with OUT_OF_MEMORY and BUDGET_EXCEEDED, where the adapter
+  // is wider than any before.
+  void set_adapter(Session& session, const model::Adapter* adapter, float scale);
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.
   bool constrain(Session& session) const;
@@ -92,6 +95,7 @@ class Engine {
     Member* members;              // [max_sessions]
     Session** singles;            // [max_sessions]: those that a batch takes one row of
     device::Sequence* sequences;  // [max_sessions]
+    device::Adapted* adapted;     // [max_sessions]
     int32_t* tokens;              // [batch_tokens]
     uint32_t* logit_rows;         // [batch_tokens]
     Candidate* candidates;        // [n_vocab]
@@ -117,6 +121,8 @@ class Engine {
   bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
   uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
   double batch_cost(uint32_t rows, uint32_t known) const;
+  void widen_low_rank(uint32_t width);
+  void adapt_rows(const Session& session, uint32_t n_rows);
   bool reserve_pages(Session& session, uint32_t n_tokens);
   void share_pages(Session& session, const Session& from, uint32_t n_pages);
   void share_prefix(Session& session);
@@ -148,7 +154,10 @@ class Engine {
   const text::Tokenizer* tokenizer_;
   const EngineShape shape_;
   base::Pool& pool_;
+  std::pmr::memory_resource* const resource_;
   base::Buffer memory_, kv_memory_;
+  base::Buffer low_rank_;       // [batch_tokens][low_rank_width_]: between the matrices of adapters
+  uint32_t low_rank_width_ = 0;
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
   const uint64_t page_bytes_;   // on the host
@@ -160,7 +169,7 @@ class Engine {
   std::pmr::vector<Session> sessions_;
 
   // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
-  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0;
+  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_adapted_ = 0;
   uint32_t next_layer_ = 0, next_logit_ = 0;
   double batch_us_ = 0;
   // A device's work that the batch cannot go on without, and where its results will be.

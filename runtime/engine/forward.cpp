@@ -67,7 +67,7 @@ void Forward::mix(uint32_t rows, const model::Layer& layer, uint32_t index, cons
 }
 
 void Forward::mix_output(uint32_t rows, const model::Layer& layer, float* y, bool accumulate) {
-  const device::Product product{&layer[Role::o].w, layer[Role::o].bias, y};
+  const device::Product product = product_of(layer[Role::o], y);
   device_.prepare({.x = ws_.attended}, rows);
   device_.matmul({&product, 1}, accumulate);
 }

@@ -52,6 +52,8 @@ struct Workspace {
   float* logits;    // [max_logits][n_vocab]
 };
 
+inline device::Product product_of(const model::Linear& w, float* y) { return {.w = &w.w, .bias = w.bias, .y = y, .slot = w.slot}; }
+
 // Which experts a batch's rows go to. On the host.
 struct Routing {
   Routing(const model::ModelSpec& spec, uint32_t max_rows, base::Arena& arena);

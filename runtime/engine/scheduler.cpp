@@ -14,6 +14,17 @@ namespace {
 constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
 
 double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
+// Those that are alike side by side, in the order they came in.
+template <class F>
+void put_together(std::span<Session*> sessions, F alike) {
+  for (auto first = sessions.begin(); first != sessions.end();) {
+    auto behind = std::next(first);
+    for (auto other = behind; other != sessions.end(); ++other)
+      if (alike(**first, **other)) std::rotate(behind++, other, std::next(other));
+    first = behind;
+  }
+}
+
 uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows)) - 1; }
 
 }  // namespace
@@ -42,7 +53,7 @@ uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
 }
 
 device::Batch Engine::batch() const {
-  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.angles()};
+  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
 }
 
 gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& info) {
@@ -95,7 +106,7 @@ uint32_t Engine::rows_wanted(const Session& session) const {
 
 // First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
 bool Engine::form_batch(uint32_t budget_us) {
-  n_members_ = n_rows_ = n_logit_rows_ = next_layer_ = next_logit_ = 0;
+  n_members_ = n_rows_ = n_logit_rows_ = n_adapted_ = next_layer_ = next_logit_ = 0;
   batch_us_ = 0;
   const uint32_t most = budget_us == GPTQ_BUDGET_UNLIMITED ? shape_.batch_tokens : layer_costs_.rows_within(budget_us, shape_.batch_tokens);
   const uint32_t n = static_cast<uint32_t>(sessions_.size());
@@ -105,15 +116,11 @@ bool Engine::form_batch(uint32_t budget_us) {
     share_prefix(session);
     if (rows_wanted(session) == 1) scratch_.singles[n_singles++] = &session;
   }
-  // Those that begin on the same page side by side: attention reads what they share once.
+  // Those that begin on the same page side by side: attention reads what they share once. Then those with the same adapter, which is read
+  // once too; who shares a page shares it.
   const std::span<Session*> singles(scratch_.singles, n_singles);
-  for (auto first = singles.begin(); first != singles.end();) {
-    const auto begins_alike = [&](const Session* s) { return s->n_pages && (*first)->n_pages && s->pages[0] == (*first)->pages[0]; };
-    auto behind = std::next(first);
-    for (auto other = behind; other != singles.end(); ++other)
-      if (begins_alike(*other)) std::rotate(behind++, other, std::next(other));
-    first = behind;
-  }
+  put_together(singles, [](const Session& a, const Session& b) { return a.n_pages && b.n_pages && a.pages[0] == b.pages[0]; });
+  put_together(singles, [](const Session& a, const Session& b) { return a.adapter == b.adapter && a.adapter_scale == b.adapter_scale; });
   const auto take = [&](Session& session, uint32_t rows) {
     if (!join(session, rows)) end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
   };
@@ -137,7 +144,7 @@ void Engine::share_prefix(Session& session) {
   if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input()) return;
   const uint32_t most = (session.n_tokens - 1) / page * page;
   for (const Session& other : sessions_) {
-    if (!other.in_use || &other == &session) continue;
+    if (!other.in_use || &other == &session || !other.adapted_by(session.adapter, session.adapter_scale)) continue;
     const uint32_t n = std::min(most, other.n_computed / page * page);
     if (n <= session.n_computed) continue;
     const auto common = std::mismatch(session.tokens, session.tokens + n, other.tokens).first - session.tokens;
@@ -212,11 +219,22 @@ bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_
                                     .state = session.n_computed ? session.states[session.state] : nullptr,
                                     .next_state = session.states[session.state ^ 1]};
   session.n_before = Session::no_state;  // the batch writes over it
+  if (session.adapter) adapt_rows(session, n_rows);
   ++n_members_;
   std::copy_n(session.tokens + session.n_computed, n_rows, scratch_.tokens + n_rows_);
   n_rows_ += n_rows;
   for (uint32_t row = n_rows_ - n_logits; row < n_rows_; ++row) scratch_.logit_rows[n_logit_rows_++] = row;
   return true;
+}
+
+// The batch's last rows, which are to come, are this session's; with those before them if they have the same adapter.
+void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
+  device::Adapted* last = n_adapted_ ? &scratch_.adapted[n_adapted_ - 1] : nullptr;
+  const std::span<const kernels::LowRank> changes = session.adapter->changes();
+  if (last && last->first_row + last->n_rows == n_rows_ && last->changes.data() == changes.data() && last->scale == session.adapter_scale)
+    last->n_rows += n_rows;
+  else
+    scratch_.adapted[n_adapted_++] = {n_rows_, n_rows, changes, session.adapter_scale};
 }
 
 double Engine::next_quantum() const {

@@ -10,6 +10,7 @@
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 #include "gptq/gptq.h"
+#include "model/adapter.h"
 #include "text/constraint/constraint.h"
 
 namespace gptq::engine {
@@ -32,6 +33,11 @@ struct Session {
   static constexpr uint32_t no_state = UINT32_MAX;
   std::byte* states[2] = {};    // of recurrent layers: states[state] after n_computed tokens, the other after n_before
   uint32_t state = 0, n_before = no_state;
+
+  // What changes the model for it. The KV cache is of this.
+  const model::Adapter* adapter = nullptr;
+  float adapter_scale = 0;
+  void* adapter_owner = nullptr;  // the API's handle of it
 
   // The generation in progress, or the last one.
   bool running = false;
@@ -66,6 +72,11 @@ struct Session {
   Candidate* best = nullptr;     // [ctx_tokens][best_logprobs]: log-probabilities instead of logits
   bool offered = false;          // next_readable returned it since the last step
 
+  // Whether it computes the same with this adapter.
+  bool adapted_by(const model::Adapter* other, float scale) const {
+    if (!adapter || !other) return adapter == other;
+    return adapter->fingerprint() == other->fingerprint() && adapter_scale == scale;
+  }
   uint32_t n_pending() const { return n_tokens - n_computed; }
   std::span<const int32_t> generated() const { return {tokens + first_generated, n_generated}; }
   bool wants_logits() const { return flags & GPTQ_GEN_LOGITS; }

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/failure.h"
 #include "engine/gpu_part.h"
+#include "model/adapter.h"
 
 namespace gptq::engine {
 namespace {
@@ -16,6 +17,18 @@ constexpr uint32_t ctx_max = 1u << 24, sessions_max = 4096, batch_max = 8192, lo
 uint32_t in_range(uint32_t value, uint32_t fallback, uint32_t most, std::string_view name) {
   if (value > most) base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", value, " is above ", most);
   return value ? value : fallback;
+}
+
+// What adapters of this rank have in a layer, at most.
+uint32_t low_rank_width(const model::ModelSpec& spec, uint32_t rank) {
+  uint32_t most = 0;
+  for (const model::LayerSpec& layer : spec.layers) {
+    uint32_t n = 0;
+    for (auto i = static_cast<uint32_t>(model::first_layer_role); i < static_cast<uint32_t>(model::first_expert_role); ++i)
+      n += model::may_change({.role = static_cast<model::Role>(i), .layer = 0}) && model::info_of(static_cast<model::Role>(i)).size(spec, layer).n > 0;
+    most = std::max(most, n);
+  }
+  return most * ((rank + 15) / 16 * 16);
 }
 
 }  // namespace
@@ -69,6 +82,8 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   if (shape.page_tokens % 16) base::fail(GPTQ_E_INVALID_ARGUMENT, "page_tokens = ", shape.page_tokens, " is not a multiple of 16");
   shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
+  if (params.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "reserved of gptq_engine_params is not zero");
+  shape.low_rank_width = low_rank_width(spec, in_range(params.adapter_rank, 0, model::adapter_rank_max, "adapter_rank"));
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
   if (params.best_logprobs > best_logprobs_max || params.reserved)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "best_logprobs = ", params.best_logprobs, " is more than ", best_logprobs_max);

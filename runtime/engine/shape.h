@@ -11,6 +11,7 @@ namespace gptq::engine {
 struct EngineShape {
   uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, best_logprobs, n_pages;
   uint32_t first_device_layer;  // of the model
+  uint32_t low_rank_width;      // of adapters there is room for from the beginning: the ranks of a layer's matrices
   device::Activations activations;
   kernels::KvKind kv_kind;     // on the host; on a GPU float16 stands in for float32
 

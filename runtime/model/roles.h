@@ -22,6 +22,11 @@ enum class Role : uint8_t {
 };
 constexpr uint32_t n_roles = static_cast<uint32_t>(Role::expert_down) + 1;
 constexpr Role first_layer_role = Role::attn_norm, first_expert_role = Role::expert_gate;
+constexpr uint32_t n_layer_roles = static_cast<uint32_t>(first_expert_role) - static_cast<uint32_t>(first_layer_role);
+// The number of a weight among those of all layers, experts' left out.
+constexpr uint32_t slot_number(uint32_t layer, Role role) {
+  return layer * n_layer_roles + static_cast<uint32_t>(role) - static_cast<uint32_t>(first_layer_role);
+}
 
 struct WeightSize {
   uint32_t n, k;  // n = 0: this model, or this layer, has none; vectors have k = 1

@@ -101,8 +101,11 @@ constexpr uint32_t n_ctx_max = 1u << 24;
 ModelSpec check_spec(const format::fb::Spec& spec, std::pmr::memory_resource* memory);
 // The name in required_features of a model that is beyond the Llama line.
 constexpr std::string_view layers_feature = "layers";
-// Fails with UNSUPPORTED on a required feature this build does not know.
-void check_features(const format::fb::Manifest& manifest);
+// The name in required_features of a file that changes a model (adapter.h) instead of being one.
+constexpr std::string_view adapter_feature = "adapter";
+enum class FileKind : uint8_t { model, adapter };
+// Fails with UNSUPPORTED on a required feature this build does not know, with FORMAT where the file is of the other kind.
+void check_features(const format::fb::Manifest& manifest, FileKind kind = FileKind::model);
 
 constexpr uint32_t no_index = UINT32_MAX;
 

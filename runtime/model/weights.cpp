@@ -139,6 +139,7 @@ Layer Weights::layer(const ModelSpec& spec, uint32_t index) const {
   for (auto i = static_cast<uint32_t>(first_layer_role); i < static_cast<uint32_t>(first_expert_role); ++i) {
     const auto role = static_cast<Role>(i);
     layer[role] = linear({.role = role, .layer = index});
+    layer[role].slot = slot_number(index, role);
   }
   if (spec.layers[index].experts) layer.experts.resize(spec.experts.n);
   for (uint32_t expert = 0; expert < layer.experts.size(); ++expert) {

@@ -15,6 +15,7 @@ namespace gptq::model {
 struct Linear {
   kernels::Matrix w{};
   const float* bias = nullptr;  // [w.n]
+  uint32_t slot = no_index;     // among the weights that adapters change
   explicit operator bool() const { return w.codes; }
   const float* values() const { return static_cast<const float*>(w.codes); }  // of a vector
 };
@@ -47,7 +48,7 @@ struct Layer {
   }
 
  private:
-  Linear of_[static_cast<size_t>(first_expert_role) - static_cast<size_t>(first_layer_role)];
+  Linear of_[n_layer_roles];
 };
 
 // What is before the first layer and behind the last.

@@ -29,7 +29,9 @@ std::string read_file(const std::string& path) {
 }
 
 LogitStream::LogitStream(const Model& model, const Options& o, uint32_t ctx)
-    : n_vocab_(model.info().n_vocab), rows_(rows_max * n_vocab_), engine_(model, engine_params(o, ctx)), session_(engine_) {}
+    : n_vocab_(model.info().n_vocab), rows_(rows_max * n_vocab_), adapter_(model, o), engine_(model, engine_params(o, ctx)), session_(engine_) {
+  adapter_.attach(session_);
+}
 
 void LogitStream::start(std::span<const gptq_token> window) {
   n_rows_ = next_ = 0;

@@ -31,6 +31,7 @@ class LogitStream {
  private:
   size_t n_vocab_, n_rows_ = 0, next_ = 0;
   std::vector<float> rows_;
+  tool::ChosenAdapter adapter_;
   Engine engine_;
   Session session_;
 };

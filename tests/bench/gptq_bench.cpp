@@ -52,8 +52,8 @@ uint64_t bytes_of(const kernels::Matrix& w) {
 class Bench {
  public:
   Bench(const Model& model, const Options& o, uint32_t ctx, uint32_t max_sessions)
-      : model_(model), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads), forks_(o.forks) {
-    for (uint32_t i = 0; i < max_sessions; ++i) sessions_.emplace_back(engine_);
+      : model_(model), adapter_(model, o), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads), forks_(o.forks) {
+    for (uint32_t i = 0; i < max_sessions; ++i) adapter_.attach(sessions_.emplace_back(engine_));
   }
 
   // One timed run of every repetition, behind one that is not counted.
@@ -84,7 +84,7 @@ class Bench {
     const bool forks = forks_ && test.n_depth;
     while (forks && sessions_.size() > 1) sessions_.pop_back();
     if (test.n_depth) compute(test.n_depth, 0, forks ? 1 : test.n_sessions);
-    while (sessions_.size() < test.n_sessions) forks ? sessions_.push_back(sessions_[0].fork()) : (void)sessions_.emplace_back(engine_);
+    while (sessions_.size() < test.n_sessions) forks ? sessions_.push_back(sessions_[0].fork()) : adapter_.attach(sessions_.emplace_back(engine_));
     const double seconds = test.n_prompt ? compute(test.n_prompt, 0, 1) : compute(1, test.n_gen, test.n_sessions);
     return (test.n_prompt ? test.n_prompt : test.n_gen * test.n_sessions) / seconds;
   }
@@ -125,6 +125,7 @@ class Bench {
 
   std::mt19937 random_{1};
   const Model& model_;
+  const tool::ChosenAdapter adapter_;
   Engine engine_;
   std::deque<Session> sessions_;
   bench::Bandwidth bandwidth_;
@@ -220,6 +221,7 @@ int main(int argc, char** argv) {
   app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
   o.add_precision_to(app);
   o.add_device_to(app);
+  o.add_lora_to(app);
   app.add_option("--against", o.against, "a peer's figures, as `llama-bench -o json` or --json writes them: they and ratios beside ours, test by test");
   app.add_flag("--json", o.json, "print a JSON list");
   return tool::run(app, argc, argv, [&] { run(o); });

@@ -57,6 +57,7 @@ void divergence(const Options& o) {
   const auto windows = windows_of(model, o);
   const auto ctx = static_cast<uint32_t>(windows[0].size());
   Options exact = o;
+  exact.lora.clear();
   exact.exact = true;
   exact.kv = GPTQ_KV_F32;
   LogitStream ours(model, o, ctx), theirs(reference, exact, ctx);
@@ -109,14 +110,17 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   CLI::App& logits = *app.add_subcommand("logits", "write float32 [T][vocab], the logits after each id");
   o.add_to(logits, false);
+  o.add_lora_to(logits);
   logits.add_option("--ids", o.ids, "token ids, as 1,2,3")->required();
   logits.add_option("-o,--output", o.output, "the file to write")->required();
   CLI::App& ppl = *app.add_subcommand("perplexity", "how well MODEL foretells TEXT");
   add_comparison(ppl, o, false);
+  o.add_lora_to(ppl);
   ppl.add_option("--stride", o.stride, "from one window to the next, where only what is new counts (default: --ctx, no overlap)");
   CLI::App& kl =
       *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, and how often both put the same token first");
   add_comparison(kl, o, true);
+  o.add_lora_to(kl);
   CLI::App& by_layer = *app.add_subcommand(
       "layers",
       "after each layer: how far MODEL's residual stream is from REFERENCE's, and how far the layer's own output is where its input "

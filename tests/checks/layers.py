@@ -16,7 +16,7 @@ MAY_INCLUDE = {
   "runtime/engine": ["include", "base", "model", "device", "kernels", "text"],
   "runtime/quantize": ["include", "base", "format", "model", "engine", "device", "kernels"],
   "runtime/api": ["include", "base", "format", "model", "text", "engine", "device", "kernels", "quantize"],
-  "converter": ["include", "api/quantize.h", "base", "format", "kernels/half.h", "kernels/layout.h", "model/spec.h", "model/model.h", "model/pack.h", "text/added_tokens.h", "text/chat_template.h",
+  "converter": ["include", "api/quantize.h", "base", "format", "kernels/half.h", "kernels/layout.h", "model/adapter.h", "model/spec.h", "model/model.h", "model/pack.h", "text/added_tokens.h", "text/chat_template.h",
                 "text/bpe.h", "text/tokenizer.h", "text/tokenizer_file.h", "text/utf8.h"],
   "bindings": ["include"],
   "examples": ["include", "bindings"],

@@ -174,10 +174,12 @@ void CpuDevice::multiply_group(std::span<const Product> products, bool accumulat
   const auto matmul = form_ == Form::int8 ? kernels_.matmul_int8 : form_ == Form::bf16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
   const float* x = form_ == Form::plain ? finish_row(0, packed_for_.k) : scratch_.gathered;
   const uint64_t stride = form_ == Form::plain ? packed_for_.k : packed_for_.k_padded;
+  const bool adapted = !batch_.adapted.empty() && reduce(products);
   uint64_t total = 0;
   for (const Product& p : products) total += kernels::n_blocks(p.w->n);
   split(total, 2, [&](uint64_t first, uint64_t last) {
-    for (const Product& p : products) {
+    for (size_t i = 0; i < products.size(); ++i) {
+      const Product& p = products[i];
       const uint64_t blocks = kernels::n_blocks(p.w->n);
       if (first < blocks && last > 0) {
         kernels::MatmulArgs args{};
@@ -197,6 +199,7 @@ void CpuDevice::multiply_group(std::span<const Product> products, bool accumulat
         args.bias = p.bias;
         args.accumulate = accumulate;
         matmul(args);
+        if (adapted) expand(products, i, args.first_block, args.last_block);
       }
       first -= std::min(first, blocks);
       last -= std::min(last, blocks);

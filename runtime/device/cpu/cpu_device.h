@@ -66,6 +66,8 @@ class CpuDevice : public Device {
   bool finish(uint32_t) override { return true; }
   bool replay(uint32_t) override { return false; }
 
+  // Room for what is between the two matrices of every change: [rows][width], width at least the ranks of all products that one matmul has.
+  void set_low_rank_room(float* room, uint32_t width) { low_rank_room_ = room, low_rank_width_ = width; }
   void embed(const kernels::Matrix& table, std::span<const int32_t> tokens, float* x);
   // What the products read, in true order: [rows][k].
   const float* finish_input(const Input& input, uint32_t rows, uint32_t k);
@@ -83,6 +85,11 @@ class CpuDevice : public Device {
   void pack_row(const kernels::Matrix& w, const float* x, uint32_t row);
   const float* finish_row(uint32_t row, uint32_t k);
   void multiply_group(std::span<const Product> products, bool accumulate);
+  // low_rank.cpp
+  bool reduce(std::span<const Product> products);
+  void reduce_block(const Adapted& rows, const kernels::LowRank& change, const float* x, float* y, uint32_t first, uint32_t block) const;
+  void expand(std::span<const Product> products, size_t index, uint32_t first_block, uint32_t last_block) const;
+  float* reduced(const Adapted& rows, std::span<const Product> products, size_t index) const;
   void norm_rows(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) const;
   void activate(const Input& input, const float* x, const float* up, float* y, uint32_t n) const;
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
@@ -103,6 +110,8 @@ class CpuDevice : public Device {
   base::Pool& pool_;
   const CpuScratch scratch_;
   Batch batch_;
+  float* low_rank_room_ = nullptr;
+  uint32_t low_rank_width_ = 0;
 
   // What is prepared, and the form it is packed in: that of packed_for_.
   Input input_{};

@@ -8,7 +8,7 @@ using model::Role;
 
 void Forward::attend(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input) {
   const model::LayerSpec& l = spec_.layers[index];
-  const auto product = [&](Role role, float* y) { return device::Product{&layer[role].w, layer[role].bias, y}; };
+  const auto product = [&](Role role, float* y) { return product_of(layer[role], y); };
   const device::Product products[] = {product(Role::q, ws_.q), product(Role::k, ws_.k), product(Role::v, ws_.v), product(Role::attn_gate, ws_.inner)};
   device_.prepare(input, rows);
   device_.matmul({products, spec_.attention_gate ? 4u : 3u}, false);

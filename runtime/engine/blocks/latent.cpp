@@ -16,7 +16,7 @@ void Forward::attend_latent(uint32_t rows, const model::Layer& layer, uint32_t i
   float* kv = q_a + uint64_t{rows} * l.q_rank;
   float* c = kv + uint64_t{rows} * l.width();
   float* k_nope = c + uint64_t{rows} * l.kv_rank;
-  const auto product = [&](Role role, float* y) { return device::Product{&layer[role].w, layer[role].bias, y}; };
+  const auto product = [&](Role role, float* y) { return product_of(layer[role], y); };
   const device::Product first[] = {l.q_rank ? product(Role::q_a, q_a) : product(Role::q, ws_.q), product(Role::kv_a, kv)};
   device_.prepare(input, rows);
   device_.matmul(first, false);

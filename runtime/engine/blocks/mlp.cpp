@@ -21,7 +21,7 @@ void Forward::mlp(uint32_t rows, const model::Layer& layer, uint32_t index, cons
 }
 
 void Forward::gate_up(uint32_t rows, const model::Layer& layer, const device::Input& input) {
-  const device::Product products[] = {{&layer[Role::gate].w, layer[Role::gate].bias, ws_.gate}, {&layer[Role::up].w, layer[Role::up].bias, ws_.up}};
+  const device::Product products[] = {product_of(layer[Role::gate], ws_.gate), product_of(layer[Role::up], ws_.up)};
   device_.prepare(input, rows);
   device_.matmul(std::span(products).subspan(spec_.gated ? 0 : 1), false);
 }
@@ -35,7 +35,7 @@ device::Input Forward::activated(const model::Layer& layer) const {
 }
 
 void Forward::mlp_output(uint32_t rows, const model::Layer& layer, const device::Input& input, float* y, bool accumulate) {
-  const device::Product product{&layer[Role::down].w, layer[Role::down].bias, y};
+  const device::Product product = product_of(layer[Role::down], y);
   device_.prepare(input, rows);
   device_.matmul({&product, 1}, accumulate);
 }
@@ -43,7 +43,7 @@ void Forward::mlp_output(uint32_t rows, const model::Layer& layer, const device:
 // Chooses every row's experts and sorts the pairs of row and choice by expert.
 void Forward::route(uint32_t rows, const model::Layer& layer, const float* h) {
   const model::Experts& e = spec_.experts;
-  const device::Product product{&layer[Role::router].w, layer[Role::router].bias, ws_.scores};
+  const device::Product product = product_of(layer[Role::router], ws_.scores);
   device_.prepare({.x = h}, rows);
   device_.matmul({&product, 1}, false);
   choose_experts(e, ws_.scores, layer.vector(Role::router_bias), rows, routing_.chosen, routing_.weight, routing_.scratch);
@@ -101,7 +101,7 @@ void Forward::experts(uint32_t rows, const model::Layer& layer, const float* h, 
 // y += the expert that every row goes to, perhaps times sigmoid(shared_switch h).
 void Forward::shared_expert(uint32_t rows, const model::Layer& layer, const float* h, float* y) {
   const bool gated = spec_.experts.shared_gated;
-  const auto product = [&](Role role, float* out) { return device::Product{&layer[role].w, layer[role].bias, out}; };
+  const auto product = [&](Role role, float* out) { return product_of(layer[role], out); };
   const device::Product products[] = {product(Role::shared_up, ws_.up), product(Role::shared_gate, ws_.gate), product(Role::shared_switch, ws_.scores)};
   device_.prepare({.x = h}, rows);
   device_.matmul({products, spec_.gated ? 2u : 1u}, false);

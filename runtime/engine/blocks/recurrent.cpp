@@ -15,7 +15,7 @@ void Forward::apply_delta(uint32_t rows, const model::Layer& layer, uint32_t ind
   float* a = z + rows * values;
   float* b = a + uint64_t{rows} * d.n_v;
   const uint64_t keys = uint64_t{d.n_k} * d.d_k;
-  const auto product = [&](Role role, float* y) { return device::Product{&layer[role].w, layer[role].bias, y}; };
+  const auto product = [&](Role role, float* y) { return product_of(layer[role], y); };
   const device::Product products[] = {product(Role::q, apart), product(Role::k, apart + rows * keys), product(Role::v, apart + 2 * rows * keys),
                                       product(Role::z, z), product(Role::a, a), product(Role::b, b)};
   device_.prepare(input, rows);
@@ -57,7 +57,7 @@ void Forward::apply_delta(uint32_t rows, const model::Layer& layer, uint32_t ind
 void Forward::convolve(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input) {
   const uint32_t n = spec_.n_embd;
   float* bcx = ws_.inner;
-  const device::Product product{&layer[Role::conv_in].w, layer[Role::conv_in].bias, bcx};
+  const device::Product product = product_of(layer[Role::conv_in], bcx);
   device_.prepare(input, rows);
   device_.matmul({&product, 1}, false);
   device_.convolve({.x = bcx + 2 * n,
