@@ -34,10 +34,18 @@ struct Matrix {
   const int32_t* perm;    // [k_padded] or NULL
 };
 
-// What is added to a matrix W: scale * B A. Kinds are floating; the rank, a.n and b.k, is a multiple of 16.
+// What an adapter adds to a matrix W: scale * B A. Kinds are floating; the rank, a.n and b.k, is a multiple of 16.
 struct LowRank {
   Matrix a, b;          // [rank][k], [n][rank]; codes NULL: W stays as it is
   float scale;
+  // The same in 8 bits, for whom the activations of W are int8: B A = sum over r of scale8[r] * b8 column r * a8 row r. A rank of zeros has
+  // scale 0.
+  uint32_t rank8;       // a multiple of 4
+  const int8_t* a8;     // [rank8][k]
+  const int8_t* b8;     // [n/16 up][rank8][16]; rows past n are 0
+  const float* scale8;  // [rank8], times scale
+  const int8_t* next8;  // what is read after this and the others of its input: to be fetched meanwhile
+  uint64_t next8_bytes;
 };
 
 constexpr bool is_quantized(Kind kind) { return kind >= Kind::q2; }
@@ -93,6 +101,26 @@ struct DequantizeRowArgs {  // out[input] = W[row][input], inputs in true order:
   const Matrix* w;
   uint32_t row;
   float* out;           // [k]
+};
+
+// y[i][r] = factor * scale[r] * sum over k of a[r][k] x[i][k], for r of first_rank .. last_rank - 1, multiples of 4.
+struct LoraShrinkArgs {
+  const int8_t* a;      // [rank][k]
+  const float* scale;   // [rank]
+  const float* x;       // [m][k]
+  float* y;             // [m][rank]
+  uint32_t m, k, rank;
+  uint32_t first_rank, last_rank;
+  float factor;
+};
+
+// y[i][row] += sum over r of x[i][r] b[row][r], for rows of the 16-row blocks first_block .. last_block - 1.
+struct LoraExpandArgs {
+  const int8_t* b;      // [n/16 up][rank][16]
+  const float* x;       // [m][rank]
+  float* y;             // [m][n]
+  uint32_t m, n, rank;  // rank: a multiple of 4
+  uint32_t first_block, last_block;
 };
 
 enum class NormKind : uint8_t { rms, layer };
@@ -333,7 +361,7 @@ struct AddProductArgs {
   X(rms_norm, RmsNormArgs) X(layer_norm, LayerNormArgs) X(rope, RopeArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
   X(convolve, ConvolveArgs) X(delta, DeltaArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
   X(merge_attention, MergeAttentionArgs) X(store_latent, StoreLatentArgs) X(latent_attention, LatentAttentionArgs) \
-  X(head_matmul, HeadMatmulArgs) X(subtract_product, SubtractProductArgs) \
+  X(head_matmul, HeadMatmulArgs) X(lora_shrink, LoraShrinkArgs) X(lora_expand, LoraExpandArgs) X(subtract_product, SubtractProductArgs) \
   X(add_product, AddProductArgs)
 
 // matmul_bf16 is NULL where the CPU has no products of bfloat16.

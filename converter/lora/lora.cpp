@@ -140,7 +140,22 @@ class Lora {
     return out;
   }
 
-  void write(const std::string& name, uint32_t n, uint32_t k, const DenseWeight& weight, float scale) {
+  // In the kind that was asked for.
+  DenseWeight rounded(DenseWeight weight) const {
+    if (!options_.kind || weight.kind == *options_.kind) return weight;
+    const Dtype dtype = weight.kind == Kind::f16 ? Dtype::f16 : weight.kind == Kind::bf16 ? Dtype::bf16 : Dtype::f32;
+    const std::vector<float> values = to_floats(dtype, weight.bytes);
+    const size_t size = kernels::bits_of(*options_.kind) / 8;
+    DenseWeight out{*options_.kind, std::vector<std::byte>(values.size() * size)};
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint16_t half = out.kind == Kind::f16 ? kernels::half_from_float(values[i]) : kernels::bf16_from_float(values[i]);
+      std::memcpy(out.bytes.data() + i * size, size == 2 ? static_cast<const void*>(&half) : &values[i], size);
+    }
+    return out;
+  }
+
+  void write(const std::string& name, uint32_t n, uint32_t k, const DenseWeight& given, float scale) {
+    const DenseWeight weight = rounded(given);
     const PackedTensor packed = pack_dense(name, weight, n, k);
     model::check_values(packed.matrix(n, k), name);  // refuses what loading would refuse
     manifest_.tensors.push_back(model::write_tensor(writer_, name, n, k, 0, packed, format::Compression::stored));

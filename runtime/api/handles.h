@@ -41,7 +41,7 @@ struct gptq_runtime {
   mutable gptq::base::HostMemory memory;
   gptq::base::Pool pool;
   const gptq::kernels::Kernels kernels;
-  char kernel_text[512];
+  char kernel_text[1024];
   std::mutex backend_guard;
   std::optional<gptq::device::Library> backend;
 };

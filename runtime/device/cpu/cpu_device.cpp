@@ -198,6 +198,7 @@ void CpuDevice::multiply_group(std::span<const Product> products, bool accumulat
         args.last_block = static_cast<uint32_t>(std::min(last, blocks));
         args.bias = p.bias;
         args.accumulate = accumulate;
+        if (adapted) fetch_ahead(p, args.first_block, args.last_block);
         matmul(args);
         if (adapted) expand(products, i, args.first_block, args.last_block);
       }

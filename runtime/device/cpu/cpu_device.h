@@ -86,8 +86,11 @@ class CpuDevice : public Device {
   const float* finish_row(uint32_t row, uint32_t k);
   void multiply_group(std::span<const Product> products, bool accumulate);
   // low_rank.cpp
+  bool in_8_bits() const;
+  uint32_t rank_of(const kernels::LowRank& change) const;
   bool reduce(std::span<const Product> products);
-  void reduce_block(const Adapted& rows, const kernels::LowRank& change, const float* x, float* y, uint32_t first, uint32_t block) const;
+  void reduce_rows(const Adapted& rows, const kernels::LowRank& change, const float* x, float* y, uint32_t first, uint32_t first_rank, uint32_t last_rank) const;
+  void fetch_ahead(const Product& product, uint32_t first_block, uint32_t last_block) const;
   void expand(std::span<const Product> products, size_t index, uint32_t first_block, uint32_t last_block) const;
   float* reduced(const Adapted& rows, std::span<const Product> products, size_t index) const;
   void norm_rows(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) const;

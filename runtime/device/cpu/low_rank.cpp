@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What adapters add to products: y += scale * B (A x), for the rows of sessions that have one. A x is made beforehand, a task of 16 of
-// its elements and some rows; B's part is added block by block where the product itself is computed.
+// What adapters add to products: y += scale * B (A x), for the rows of sessions that have one. A x is made beforehand, a task of some of
+// its elements and some rows; B's part is added block by block where the product itself is computed. Where quantized matrices read int8
+// activations, adapters are in 8 bits as well.
 #include <algorithm>
 
 #include "device/cpu/cpu_device.h"
@@ -17,54 +18,88 @@ const kernels::LowRank* change_of(const Adapted& rows, const Product& product) {
 
 }  // namespace
 
+bool CpuDevice::in_8_bits() const { return scratch_.activations == Activations::int8; }
+uint32_t CpuDevice::rank_of(const kernels::LowRank& change) const { return in_8_bits() ? change.rank8 : change.a.n; }
+
 // Where A x of a product is: [rows.n_rows][rank].
 float* CpuDevice::reduced(const Adapted& rows, std::span<const Product> products, size_t index) const {
   uint64_t at = uint64_t{rows.first_row} * low_rank_width_;
   for (const Product& product : products.first(index))
-    if (const kernels::LowRank* change = change_of(rows, product)) at += uint64_t{rows.n_rows} * change->a.n;
+    if (const kernels::LowRank* change = change_of(rows, product)) at += uint64_t{rows.n_rows} * rank_of(*change);
   return low_rank_room_ + at;
 }
 
 // Whether there is anything to add to these products, which all read the rows as they are packed.
 bool CpuDevice::reduce(std::span<const Product> products) {
+  const uint32_t ranks = in_8_bits() ? 4 : 16;  // of a task
   const auto pieces = [](const Adapted& rows) { return (rows.n_rows + rows_at_once - 1) / rows_at_once; };
   uint64_t total = 0;
   for (const Adapted& rows : batch_.adapted)
     for (const Product& product : products)
-      if (const kernels::LowRank* change = change_of(rows, product)) total += pieces(rows) * (change->a.n / 16);
+      if (const kernels::LowRank* change = change_of(rows, product)) total += pieces(rows) * (rank_of(*change) / ranks);
   if (total == 0) return false;
-  const uint32_t k = products[0].w->k;
-  const float* x = finish_row(0, k);
+  const float* x = finish_row(0, products[0].w->k);
   split(total, 1, [&](uint64_t first, uint64_t last) {
     uint64_t task = 0;
     for (const Adapted& rows : batch_.adapted)
-      for (size_t i = 0; i < products.size(); ++i) {
+      for (size_t i = 0; i < products.size() && task < last; ++i) {
         const kernels::LowRank* change = change_of(rows, products[i]);
         if (!change) continue;
-        const uint64_t blocks = change->a.n / 16, tasks = pieces(rows) * blocks;
-        for (uint64_t t = std::max(first, task); t < std::min(last, task + tasks); ++t)
-          reduce_block(rows, *change, x, reduced(rows, products, i), static_cast<uint32_t>((t - task) / blocks) * rows_at_once, static_cast<uint32_t>((t - task) % blocks));
+        const uint64_t parts = rank_of(*change) / ranks, tasks = pieces(rows) * parts;
+        for (uint64_t t = std::max(first, task); t < std::min(last, task + tasks);) {
+          const uint64_t piece = (t - task) / parts, part = (t - task) % parts, end = std::min(parts, part + std::min(last, task + tasks) - t);
+          reduce_rows(rows, *change, x, reduced(rows, products, i), static_cast<uint32_t>(piece) * rows_at_once, static_cast<uint32_t>(part) * ranks,
+                      static_cast<uint32_t>(end) * ranks);
+          t += end - part;
+        }
         task += tasks;
       }
   });
   return true;
 }
 
-void CpuDevice::reduce_block(const Adapted& rows, const kernels::LowRank& change, const float* x, float* y, uint32_t first, uint32_t block) const {
-  const uint32_t n = change.a.n, m = std::min(rows_at_once, rows.n_rows - first);
+// Some rows from `first` on, elements first_rank .. last_rank - 1.
+void CpuDevice::reduce_rows(const Adapted& rows, const kernels::LowRank& change, const float* x, float* y, uint32_t first, uint32_t first_rank, uint32_t last_rank) const {
+  const uint32_t rank = rank_of(change), m = std::min(rows_at_once, rows.n_rows - first), k = change.a.k;
+  x += uint64_t{rows.first_row + first} * k;
+  y += uint64_t{first} * rank;
+  if (in_8_bits())
+    return kernels_.lora_shrink({.a = change.a8,
+                                 .scale = change.scale8,
+                                 .x = x,
+                                 .y = y,
+                                 .m = m,
+                                 .k = k,
+                                 .rank = rank,
+                                 .first_rank = first_rank,
+                                 .last_rank = last_rank,
+                                 .factor = rows.scale});
   kernels::MatmulArgs args{};
   args.w = &change.a;
-  args.x = x + uint64_t{rows.first_row + first} * change.a.k;
-  args.y = y + uint64_t{first} * n;
+  args.x = x;
+  args.y = y;
   args.m = m;
-  args.y_stride = n;
-  args.first_block = block;
-  args.last_block = block + 1;
+  args.y_stride = rank;
+  args.first_block = first_rank / 16;
+  args.last_block = last_rank / 16;
   kernels_.matmul_float(args);
-  for (uint32_t i = 0; i < m; ++i) {
-    float* t = args.y + uint64_t{i} * n + block * 16;
-    const float scale = change.scale * rows.scale;
-    for (uint32_t j = 0; j < 16; ++j) t[j] *= scale;
+  const float scale = change.scale * rows.scale;
+  for (uint32_t i = 0; i < m; ++i)
+    for (uint32_t j = first_rank; j < last_rank; ++j) y[uint64_t{i} * rank + j] *= scale;
+}
+
+// While the product is computed, what comes next is fetched: the second matrix for these blocks, and a part of the first one of what follows.
+void CpuDevice::fetch_ahead(const Product& product, uint32_t first_block, uint32_t last_block) const {
+  if (!in_8_bits()) return;
+  const auto fetch = [](const int8_t* data, uint64_t first, uint64_t last) {
+    for (uint64_t at = first / 64 * 64; at < last; at += 64) __builtin_prefetch(data + at, 0, 2);
+  };
+  const uint64_t blocks = kernels::n_blocks(product.w->n);
+  for (const Adapted& rows : batch_.adapted) {
+    const kernels::LowRank* change = change_of(rows, product);
+    if (!change) continue;
+    fetch(change->b8, uint64_t{first_block} * change->rank8 * 16, uint64_t{last_block} * change->rank8 * 16);
+    fetch(change->next8, change->next8_bytes * first_block / blocks, change->next8_bytes * last_block / blocks);
   }
 }
 
@@ -74,10 +109,16 @@ void CpuDevice::expand(std::span<const Product> products, size_t index, uint32_t
   for (const Adapted& rows : batch_.adapted) {
     const kernels::LowRank* change = change_of(rows, product);
     if (!change) continue;
+    const float* x = reduced(rows, products, index);
+    float* y = product.y + uint64_t{rows.first_row} * product.w->n;
+    if (in_8_bits()) {
+      kernels_.lora_expand({.b = change->b8, .x = x, .y = y, .m = rows.n_rows, .n = product.w->n, .rank = change->rank8, .first_block = first_block, .last_block = last_block});
+      continue;
+    }
     kernels::MatmulArgs args{};
     args.w = &change->b;
-    args.x = reduced(rows, products, index);
-    args.y = product.y + uint64_t{rows.first_row} * product.w->n;
+    args.x = x;
+    args.y = y;
     args.m = rows.n_rows;
     args.y_stride = product.w->n;
     args.first_block = first_block;

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/lora_expand/simd.h"
+
+namespace gptq::kernels {
+
+void lora_expand_avx512vnni(const LoraExpandArgs& a) { expand(a); }
+
+}  // namespace gptq::kernels

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/lora_shrink/simd.h"
+
+namespace gptq::kernels {
+
+void lora_shrink_avx2(const LoraShrinkArgs& a) { shrink(a); }
+
+}  // namespace gptq::kernels
