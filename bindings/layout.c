@@ -236,7 +236,7 @@ int main(void) {
   printf("gptq_engine_params.logits_rows %lld\n", (long long)offsetof(gptq_engine_params, logits_rows));
   printf("gptq_engine_params.kv_type %lld\n", (long long)offsetof(gptq_engine_params, kv_type));
   printf("gptq_engine_params.best_logprobs %lld\n", (long long)offsetof(gptq_engine_params, best_logprobs));
-  printf("gptq_engine_params.reserved %lld\n", (long long)offsetof(gptq_engine_params, reserved));
+  printf("gptq_engine_params.adapter_rank %lld\n", (long long)offsetof(gptq_engine_params, adapter_rank));
   printf("gptq_step_info %lld\n", (long long)sizeof(gptq_step_info));
   printf("gptq_step_info.struct_size %lld\n", (long long)offsetof(gptq_step_info, struct_size));
   printf("gptq_step_info.flags %lld\n", (long long)offsetof(gptq_step_info, flags));
@@ -321,6 +321,13 @@ int main(void) {
   printf("gptq_token_logprob %lld\n", (long long)sizeof(gptq_token_logprob));
   printf("gptq_token_logprob.token %lld\n", (long long)offsetof(gptq_token_logprob, token));
   printf("gptq_token_logprob.logprob %lld\n", (long long)offsetof(gptq_token_logprob, logprob));
+  printf("gptq_adapter_info %lld\n", (long long)sizeof(gptq_adapter_info));
+  printf("gptq_adapter_info.struct_size %lld\n", (long long)offsetof(gptq_adapter_info, struct_size));
+  printf("gptq_adapter_info.rank %lld\n", (long long)offsetof(gptq_adapter_info, rank));
+  printf("gptq_adapter_info.n_matrices %lld\n", (long long)offsetof(gptq_adapter_info, n_matrices));
+  printf("gptq_adapter_info.reserved %lld\n", (long long)offsetof(gptq_adapter_info, reserved));
+  printf("gptq_adapter_info.host_bytes %lld\n", (long long)offsetof(gptq_adapter_info, host_bytes));
+  printf("gptq_adapter_info.fingerprint %lld\n", (long long)offsetof(gptq_adapter_info, fingerprint));
   printf("gptq_quantize_module %lld\n", (long long)sizeof(gptq_quantize_module));
   printf("gptq_quantize_module.struct_size %lld\n", (long long)offsetof(gptq_quantize_module, struct_size));
   printf("gptq_quantize_module.flags %lld\n", (long long)offsetof(gptq_quantize_module, flags));

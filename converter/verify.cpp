@@ -3,6 +3,7 @@
 
 #include "base/failure.h"
 #include "converter/inspect.h"
+#include "model/adapter.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
@@ -36,10 +37,15 @@ Verified verify(const base::Source& file) {
     reader.read_chunk(i, raw, memory);
   }
   base::Pool pool(1, nullptr, nullptr, memory);
+  const Verified found{reader.manifest().tensors()->size(), chunks.size(), file.size()};
+  if (model::is_adapter(reader.manifest())) {
+    model::Adapter(file, model::check_spec(*reader.manifest().spec(), memory), pool, memory);
+    return found;
+  }
   const model::Model model(file, {}, pool, memory);
   check_no_stray_tensors(reader.manifest(), model.spec);
   if (model.tokenizer.size()) text::Tokenizer(model.tokenizer.bytes(), model.spec.n_vocab, memory);
-  return {reader.manifest().tensors()->size(), chunks.size(), file.size()};
+  return found;
 }
 
 }  // namespace gptq::convert

@@ -295,7 +295,7 @@ public unsafe struct gptq_engine_params {
   public uint logits_rows;
   public int kv_type;
   public uint best_logprobs;
-  public uint reserved;
+  public uint adapter_rank;
   public static gptq_engine_params New() { return new gptq_engine_params { struct_size = (uint)sizeof(gptq_engine_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -402,6 +402,16 @@ public unsafe struct gptq_session_info {
 public unsafe struct gptq_token_logprob {
   public int token;
   public float logprob;
+}
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_adapter_info {
+  public uint struct_size;
+  public uint rank;
+  public uint n_matrices;
+  public uint reserved;
+  public ulong host_bytes;
+  public ulong fingerprint;
+  public static gptq_adapter_info New() { return new gptq_adapter_info { struct_size = (uint)sizeof(gptq_adapter_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_quantize_module {
@@ -573,6 +583,14 @@ public static unsafe class Api {
   public static extern int gptq_constraint_compile(IntPtr m, int kind, byte* source, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern void gptq_constraint_destroy(IntPtr c);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_adapter_load(IntPtr m, gptq_source* src, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern void gptq_adapter_release(IntPtr a);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_adapter_info_get(IntPtr a, gptq_adapter_info* @out);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_set_adapter(IntPtr s, IntPtr a, float scale, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_generate(IntPtr s, byte* text, UIntPtr size, gptq_generate_params* @params, IntPtr on_text, void* user, gptq_session_info* result, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

@@ -393,7 +393,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 304, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
+ * token, 320, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
  * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
@@ -422,7 +422,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_score(gptq_session *s, const gptq_string *te
  * length. A full save's KV cache is taken as it is, unless numbers may differ or page_tokens does: then it is computed again too. All of
  * a save is verified before *out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone.
  * Errors: INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
- * INVALID_STATE when max_sessions exist already, KV_FULL (of a full save); engine and sessions are as before then. Since 0.1. */
+ * NOT_FOUND (its adapter is not loaded), INVALID_STATE when max_sessions exist already, KV_FULL (of a full save); engine and sessions are as before then. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *bytes, size_t size, gptq_session **out, gptq_error *err);
 /* The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also: NOT_FOUND, IO. Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const gptq_source *src, gptq_session **out, gptq_error *err);

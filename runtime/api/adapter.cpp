@@ -80,7 +80,7 @@ gptq_status GPTQ_CALL gptq_session_set_adapter(gptq_session* s, gptq_adapter* a,
     engine::Session& session = session_of(s);
     require(!a || &a->model == &engine_of(session).model, "the adapter was loaded for another model");
     require(!a || std::isfinite(scale), "scale is not finite");
-    require(!a || !engine_of(session).model.on_gpu(), "adapters work where all layers are on the CPU", GPTQ_E_UNSUPPORTED);
+    require(!a || !engine_of(session).model.on_gpu(), adapters_on_gpu, GPTQ_E_UNSUPPORTED);
     require(!session.running || !session.wants_logits(), "the session is generating with GPTQ_GEN_LOGITS: step or cancel it first", GPTQ_E_INVALID_STATE);
     adapt(session, a, scale);
     return GPTQ_OK;

@@ -5,6 +5,7 @@
 
 namespace gptq::api {
 
+constexpr const char* adapters_on_gpu = "adapters work where all layers are on the CPU: load the model with device_layers 0xFFFFFFFF";
 // A new reference to an adapter of the model with this fingerprint; NULL: none is loaded.
 gptq_adapter* adapter_of(gptq_model& m, uint64_t fingerprint);
 // The session gets a reference of its own; NULL: none. Where it fails the session is as before.

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 
+#include "api/adapter.h"
 #include "api/constraint.h"
 #include "api/guard.h"
 #include "api/opened_source.h"
@@ -64,7 +65,7 @@ void check(const Saved& s) {
   good = good && within(s.temperature_range, 1000) && within(s.temperature_exponent, 100) && within(s.xtc_probability, 1);
   good = good && within(s.xtc_threshold, 1) && within(s.mirostat_tau, 100) && within(s.mirostat_eta, 10) && std::isfinite(s.mu);
   good = good && s.n_computed <= s.n_tokens && (s.kind == GPTQ_SAVE_FULL || !(s.n_computed | s.kv_bytes | s.state_bytes));
-  good = good && s.n_bias <= engine::logit_biases_max && s.n_stops <= engine::stop_strings_max;
+  good = good && std::isfinite(s.adapter_scale) && !s.zero && s.n_bias <= engine::logit_biases_max && s.n_stops <= engine::stop_strings_max;
   if (s.running)
     good = good && s.n_computed < s.n_tokens && end == s.n_tokens && !(s.flags & GPTQ_GEN_LOGITS) && (!s.max_tokens || s.n_generated < s.max_tokens);
   require_format(good, "the save describes no session");
@@ -163,6 +164,10 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   const std::unique_ptr<gptq_constraint, void (*)(gptq_constraint*)> constraint(
       saved.constraint_kind ? constraint_of(e.model, saved.constraint_kind, {rules, static_cast<size_t>(rules_bytes)}) : nullptr,
       gptq_constraint_destroy);
+  const std::unique_ptr<gptq_adapter, void (*)(gptq_adapter*)> adapter(saved.adapter ? adapter_of(e.model, saved.adapter) : nullptr, gptq_adapter_release);
+  require(!saved.adapter || adapter, "the session has an adapter that is not loaded: call gptq_adapter_load first", GPTQ_E_NOT_FOUND);
+  require(!adapter || !e.model.on_gpu(), adapters_on_gpu, GPTQ_E_UNSUPPORTED);
+  if (adapter) e.engine->make_room(adapter->changes);
 
   const bool same = std::memcmp(&here, &saved, sizeof saved) == 0;
   const bool fits = same && saved.kind == GPTQ_SAVE_FULL && saved.page_tokens == shape.page_tokens &&
@@ -193,6 +198,7 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   s->text = text;
   s->owner = retain(&e);
   std::unique_ptr<gptq_session, void (*)(gptq_session*)> made(handle_of(s), gptq_session_destroy);
+  adapt(*s, adapter.get(), saved.adapter_scale);
   constrain(*s, constraint.get());
   require_format(e.engine->constrain(*s) || !s->running, "what was generated is not what the save's constraint allows");
   if (saved.kind == GPTQ_SAVE_FULL) read_rest(saved, Rest(source, source.size() - rest_bytes(saved)), *s, fits);

@@ -39,6 +39,7 @@ Saved saved_of(const engine::Session& s, int32_t kind) {
   saved.penalty_window = s.sampling.penalty_window;
   set_new_fields(saved, s.sampling, s.mu);
   std::memcpy(saved.dry_breakers, s.dry_breakers, sizeof saved.dry_breakers);
+  if (s.adapter) saved.adapter = s.adapter->fingerprint(), saved.adapter_scale = s.adapter_scale;
   saved.n_stops = s.text.n_stops();
   saved.keep_leading_space = s.text.keeps_leading_space();
   saved.keep_stop = s.text.keeps_stop();

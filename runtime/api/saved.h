@@ -9,7 +9,7 @@
 namespace gptq::api {
 
 constexpr char saved_magic[9] = "GPTQSAV\n";
-constexpr uint32_t saved_version = 2;  // 1: Saved up to constraint_bytes
+constexpr uint32_t saved_version = 3;  // 1: Saved up to constraint_bytes; 2: up to state_bytes
 
 struct Saved {
   char magic[8];
@@ -35,11 +35,14 @@ struct Saved {
   char dry_breakers[engine::dry_breakers_max];
   uint32_t n_computed, page_tokens;  // of a full save; 0 otherwise
   uint64_t kv_bytes, state_bytes;
+  uint64_t adapter;           // its fingerprint; 0 = none
+  float adapter_scale;
+  uint32_t zero;
 };
-constexpr size_t saved_bytes_of_1 = 192;
-static_assert(sizeof(Saved) == 296 && sizeof(engine::LogitBias) == 8);
+constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296;
+static_assert(sizeof(Saved) == 312 && sizeof(engine::LogitBias) == 8);
 
-inline size_t header_bytes(const Saved& saved) { return saved.version == 1 ? saved_bytes_of_1 : sizeof saved; }
+inline size_t header_bytes(const Saved& saved) { return saved.version == 1 ? saved_bytes_of_1 : saved.version == 2 ? saved_bytes_of_2 : sizeof saved; }
 // The length of all up to the first hash, that included, and of what follows.
 inline uint64_t rest_bytes(const Saved& saved) { return saved.kind == GPTQ_SAVE_FULL ? saved.kv_bytes + saved.state_bytes + sizeof(uint64_t) : 0; }
 

@@ -248,7 +248,7 @@ void Engine::widen_low_rank(uint32_t width) {
 }
 
 void Engine::set_adapter(Session& session, const model::Adapter* adapter, float scale) {
-  if (adapter) widen_low_rank(adapter->width());
+  if (adapter) make_room(*adapter);
   const bool same = session.adapted_by(adapter, scale);
   session.adapter = adapter;
   session.adapter_scale = scale;

@@ -47,8 +47,9 @@ class Engine {
   // Another session that goes on as this one would; NULL when all slots are taken.
   Session* fork(const Session& from);
   void start(Session& session);
-  // The sequence is computed anew with it, all of its tokens. NULL: none. Fails with OUT_OF_MEMORY and BUDGET_EXCEEDED, where the adapter
-  // is wider than any before.
+  // Fails with OUT_OF_MEMORY and BUDGET_EXCEEDED, where the adapter is wider than any before.
+  void make_room(const model::Adapter& adapter) { widen_low_rank(adapter.width()); }
+  // The sequence is computed anew with it, all of its tokens. NULL: none. Fails as make_room.
   void set_adapter(Session& session, const model::Adapter* adapter, float scale);
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.

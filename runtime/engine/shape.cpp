@@ -82,10 +82,9 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   if (shape.page_tokens % 16) base::fail(GPTQ_E_INVALID_ARGUMENT, "page_tokens = ", shape.page_tokens, " is not a multiple of 16");
   shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
-  if (params.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "reserved of gptq_engine_params is not zero");
   shape.low_rank_width = low_rank_width(spec, in_range(params.adapter_rank, 0, model::adapter_rank_max, "adapter_rank"));
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
-  if (params.best_logprobs > best_logprobs_max || params.reserved)
+  if (params.best_logprobs > best_logprobs_max)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "best_logprobs = ", params.best_logprobs, " is more than ", best_logprobs_max);
   shape.best_logprobs = params.best_logprobs;
   if (params.kv_type < GPTQ_KV_F16 || params.kv_type > GPTQ_KV_I8)

@@ -256,14 +256,19 @@ ModelSpec check_spec(const fb::Spec& in, std::pmr::memory_resource* memory) {
   return out;
 }
 
-void check_features(const fb::Manifest& manifest, FileKind kind) {
-  bool adapter = false;
+bool is_adapter(const fb::Manifest& manifest) {
+  bool found = false;
   if (const auto* features = manifest.required_features())
-    for (const auto* feature : *features) {
-      if (feature->string_view() == adapter_feature) adapter = true;
-      else if (feature->string_view() != layers_feature)
+    for (const auto* feature : *features) found |= feature->string_view() == adapter_feature;
+  return found;
+}
+
+void check_features(const fb::Manifest& manifest, FileKind kind) {
+  if (const auto* features = manifest.required_features())
+    for (const auto* feature : *features)
+      if (feature->string_view() != layers_feature && feature->string_view() != adapter_feature)
         fail(GPTQ_E_UNSUPPORTED, "the model needs '", feature->string_view(), "', which this build lacks: use a newer version");
-    }
+  const bool adapter = is_adapter(manifest);
   if (adapter && kind == FileKind::model) fail(GPTQ_E_FORMAT, "the file is an adapter, not a model: load it with gptq_adapter_load");
   if (!adapter && kind == FileKind::adapter) fail(GPTQ_E_FORMAT, "the file is a model, not an adapter: load it with gptq_model_load");
 }

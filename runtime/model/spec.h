@@ -103,6 +103,7 @@ ModelSpec check_spec(const format::fb::Spec& spec, std::pmr::memory_resource* me
 constexpr std::string_view layers_feature = "layers";
 // The name in required_features of a file that changes a model (adapter.h) instead of being one.
 constexpr std::string_view adapter_feature = "adapter";
+bool is_adapter(const format::fb::Manifest& manifest);
 enum class FileKind : uint8_t { model, adapter };
 // Fails with UNSUPPORTED on a required feature this build does not know, with FORMAT where the file is of the other kind.
 void check_features(const format::fb::Manifest& manifest, FileKind kind = FileKind::model);

@@ -242,7 +242,7 @@ static unsafe class LayoutFacts {
     add("gptq_engine_params.logits_rows", At(typeof(gptq_engine_params), "logits_rows"));
     add("gptq_engine_params.kv_type", At(typeof(gptq_engine_params), "kv_type"));
     add("gptq_engine_params.best_logprobs", At(typeof(gptq_engine_params), "best_logprobs"));
-    add("gptq_engine_params.reserved", At(typeof(gptq_engine_params), "reserved"));
+    add("gptq_engine_params.adapter_rank", At(typeof(gptq_engine_params), "adapter_rank"));
     add("gptq_step_info", sizeof(gptq_step_info));
     add("gptq_step_info.struct_size", At(typeof(gptq_step_info), "struct_size"));
     add("gptq_step_info.flags", At(typeof(gptq_step_info), "flags"));
@@ -327,6 +327,13 @@ static unsafe class LayoutFacts {
     add("gptq_token_logprob", sizeof(gptq_token_logprob));
     add("gptq_token_logprob.token", At(typeof(gptq_token_logprob), "token"));
     add("gptq_token_logprob.logprob", At(typeof(gptq_token_logprob), "logprob"));
+    add("gptq_adapter_info", sizeof(gptq_adapter_info));
+    add("gptq_adapter_info.struct_size", At(typeof(gptq_adapter_info), "struct_size"));
+    add("gptq_adapter_info.rank", At(typeof(gptq_adapter_info), "rank"));
+    add("gptq_adapter_info.n_matrices", At(typeof(gptq_adapter_info), "n_matrices"));
+    add("gptq_adapter_info.reserved", At(typeof(gptq_adapter_info), "reserved"));
+    add("gptq_adapter_info.host_bytes", At(typeof(gptq_adapter_info), "host_bytes"));
+    add("gptq_adapter_info.fingerprint", At(typeof(gptq_adapter_info), "fingerprint"));
     add("gptq_quantize_module", sizeof(gptq_quantize_module));
     add("gptq_quantize_module.struct_size", At(typeof(gptq_quantize_module), "struct_size"));
     add("gptq_quantize_module.flags", At(typeof(gptq_quantize_module), "flags"));

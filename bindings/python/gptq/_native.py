@@ -128,6 +128,7 @@ class gptq_sampling(Structure): pass
 class gptq_generate_params(Structure): pass
 class gptq_session_info(Structure): pass
 class gptq_token_logprob(Structure): pass
+class gptq_adapter_info(Structure): pass
 class gptq_quantize_module(Structure): pass
 class gptq_quantize_report(Structure): pass
 class gptq_quantize_params(Structure): pass
@@ -301,7 +302,7 @@ gptq_engine_params._fields_ = [
   ("logits_rows", c_uint32),
   ("kv_type", c_int32),
   ("best_logprobs", c_uint32),
-  ("reserved", c_uint32),
+  ("adapter_rank", c_uint32),
 ]
 
 gptq_step_info._fields_ = [
@@ -402,6 +403,15 @@ gptq_session_info._fields_ = [
 gptq_token_logprob._fields_ = [
   ("token", gptq_token),
   ("logprob", c_float),
+]
+
+gptq_adapter_info._fields_ = [
+  ("struct_size", c_uint32),
+  ("rank", c_uint32),
+  ("n_matrices", c_uint32),
+  ("reserved", c_uint32),
+  ("host_bytes", c_uint64),
+  ("fingerprint", c_uint64),
 ]
 
 gptq_quantize_module._fields_ = [
@@ -517,6 +527,10 @@ FUNCTIONS = {
   "gptq_session_restore_from": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_destroy": (None, [c_void_p]),
+  "gptq_adapter_load": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
+  "gptq_adapter_release": (None, [c_void_p]),
+  "gptq_adapter_info_get": (gptq_status, [c_void_p, POINTER(gptq_adapter_info)]),
+  "gptq_session_set_adapter": (gptq_status, [c_void_p, c_void_p, c_float, POINTER(gptq_error)]),
   "gptq_generate": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_generate_params), gptq_text_fn, c_void_p, POINTER(gptq_session_info), POINTER(gptq_error)]),
   "gptq_quantize": (gptq_status, [c_void_p, POINTER(gptq_source), c_void_p, c_size_t, POINTER(gptq_quantize_params), POINTER(gptq_error)]),
   "gptq_quantize_estimate_get": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(gptq_quantize_params), POINTER(gptq_quantize_estimate), POINTER(gptq_error)]),

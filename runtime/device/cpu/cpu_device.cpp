@@ -174,10 +174,12 @@ void CpuDevice::multiply_group(std::span<const Product> products, bool accumulat
   const auto matmul = form_ == Form::int8 ? kernels_.matmul_int8 : form_ == Form::bf16 ? kernels_.matmul_bf16 : kernels_.matmul_float;
   const float* x = form_ == Form::plain ? finish_row(0, packed_for_.k) : scratch_.gathered;
   const uint64_t stride = form_ == Form::plain ? packed_for_.k : packed_for_.k_padded;
-  const bool adapted = !batch_.adapted.empty() && reduce(products);
+  Reduction added;
+  if (!batch_.adapted.empty()) added.count = count_reductions(products), added.x = finish_row(0, products[0].w->k);
   uint64_t total = 0;
   for (const Product& p : products) total += kernels::n_blocks(p.w->n);
   split(total, 2, [&](uint64_t first, uint64_t last) {
+    if (added.count) reduce(added, products);
     for (size_t i = 0; i < products.size(); ++i) {
       const Product& p = products[i];
       const uint64_t blocks = kernels::n_blocks(p.w->n);
@@ -198,9 +200,9 @@ void CpuDevice::multiply_group(std::span<const Product> products, bool accumulat
         args.last_block = static_cast<uint32_t>(std::min(last, blocks));
         args.bias = p.bias;
         args.accumulate = accumulate;
-        if (adapted) fetch_ahead(p, args.first_block, args.last_block);
+        if (added.count) fetch_ahead(p, args.first_block, args.last_block);
         matmul(args);
-        if (adapted) expand(products, i, args.first_block, args.last_block);
+        if (added.count) wait_for(added), expand(products, i, args.first_block, args.last_block);
       }
       first -= std::min(first, blocks);
       last -= std::min(last, blocks);

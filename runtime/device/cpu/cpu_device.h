@@ -2,6 +2,7 @@
 // The CPU as a device: cuts every operation into tasks for the pool and calls the kernels.
 #pragma once
 #include <algorithm>
+#include <atomic>
 
 #include "base/memory.h"
 #include "base/threads.h"
@@ -87,8 +88,18 @@ class CpuDevice : public Device {
   void multiply_group(std::span<const Product> products, bool accumulate);
   // low_rank.cpp
   bool in_8_bits() const;
+  uint32_t ranks_at_once() const;
   uint32_t rank_of(const kernels::LowRank& change) const;
-  bool reduce(std::span<const Product> products);
+  struct Reduction {  // A x of all that is added to some products, in pieces
+    const float* x = nullptr;
+    uint32_t count = 0;
+    std::atomic<uint32_t> next{0}, done{0};
+  };
+  uint32_t parts_of(const kernels::LowRank& change) const;
+  uint32_t count_reductions(std::span<const Product> products) const;
+  void reduce_one(std::span<const Product> products, const float* x, uint32_t number) const;
+  void reduce(Reduction& reduction, std::span<const Product> products) const;
+  static void wait_for(const Reduction& reduction);
   void reduce_rows(const Adapted& rows, const kernels::LowRank& change, const float* x, float* y, uint32_t first, uint32_t first_rank, uint32_t last_rank) const;
   void fetch_ahead(const Product& product, uint32_t first_block, uint32_t last_block) const;
   void expand(std::span<const Product> products, size_t index, uint32_t first_block, uint32_t last_block) const;

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// What adapters add to products: y += scale * B (A x), for the rows of sessions that have one. A x is made beforehand, a task of some of
-// its elements and some rows; B's part is added block by block where the product itself is computed. Where quantized matrices read int8
-// activations, adapters are in 8 bits as well.
+// What adapters add to products: y += scale * B (A x), for the rows of sessions that have one. The tasks of the product itself do it: each
+// first takes pieces of A x as long as there are any, then computes its blocks of W x, and adds its blocks of B's part once all pieces are
+// done. A loop of its own for A x would cost more than A x. Where quantized matrices read int8 activations, adapters are in 8 bits as well.
 #include <algorithm>
+#include <thread>
 
 #include "device/cpu/cpu_device.h"
 
 namespace gptq::device {
 namespace {
 
-constexpr uint32_t rows_at_once = 32;
+constexpr uint32_t rows_at_once = 32;  // of a piece of A x
+constexpr uint32_t spins_before_yield = 1000;
+
+uint32_t pieces_of(const Adapted& rows) { return (rows.n_rows + rows_at_once - 1) / rows_at_once; }
 
 const kernels::LowRank* change_of(const Adapted& rows, const Product& product) {
   if (product.slot >= rows.changes.size() || !rows.changes[product.slot].a.codes) return nullptr;
@@ -18,7 +22,9 @@ const kernels::LowRank* change_of(const Adapted& rows, const Product& product) {
 
 }  // namespace
 
+uint32_t CpuDevice::ranks_at_once() const { return in_8_bits() ? 8 : 16; }  // of a piece of A x
 bool CpuDevice::in_8_bits() const { return scratch_.activations == Activations::int8; }
+uint32_t CpuDevice::parts_of(const kernels::LowRank& change) const { return (rank_of(change) + ranks_at_once() - 1) / ranks_at_once(); }
 uint32_t CpuDevice::rank_of(const kernels::LowRank& change) const { return in_8_bits() ? change.rank8 : change.a.n; }
 
 // Where A x of a product is: [rows.n_rows][rank].
@@ -29,33 +35,40 @@ float* CpuDevice::reduced(const Adapted& rows, std::span<const Product> products
   return low_rank_room_ + at;
 }
 
-// Whether there is anything to add to these products, which all read the rows as they are packed.
-bool CpuDevice::reduce(std::span<const Product> products) {
-  const uint32_t ranks = in_8_bits() ? 4 : 16;  // of a task
-  const auto pieces = [](const Adapted& rows) { return (rows.n_rows + rows_at_once - 1) / rows_at_once; };
-  uint64_t total = 0;
+uint32_t CpuDevice::count_reductions(std::span<const Product> products) const {
+  uint32_t count = 0;
   for (const Adapted& rows : batch_.adapted)
     for (const Product& product : products)
-      if (const kernels::LowRank* change = change_of(rows, product)) total += pieces(rows) * (rank_of(*change) / ranks);
-  if (total == 0) return false;
-  const float* x = finish_row(0, products[0].w->k);
-  split(total, 1, [&](uint64_t first, uint64_t last) {
-    uint64_t task = 0;
-    for (const Adapted& rows : batch_.adapted)
-      for (size_t i = 0; i < products.size() && task < last; ++i) {
-        const kernels::LowRank* change = change_of(rows, products[i]);
-        if (!change) continue;
-        const uint64_t parts = rank_of(*change) / ranks, tasks = pieces(rows) * parts;
-        for (uint64_t t = std::max(first, task); t < std::min(last, task + tasks);) {
-          const uint64_t piece = (t - task) / parts, part = (t - task) % parts, end = std::min(parts, part + std::min(last, task + tasks) - t);
-          reduce_rows(rows, *change, x, reduced(rows, products, i), static_cast<uint32_t>(piece) * rows_at_once, static_cast<uint32_t>(part) * ranks,
-                      static_cast<uint32_t>(end) * ranks);
-          t += end - part;
-        }
-        task += tasks;
+      if (const kernels::LowRank* change = change_of(rows, product)) count += pieces_of(rows) * parts_of(*change);
+  return count;
+}
+
+void CpuDevice::reduce_one(std::span<const Product> products, const float* x, uint32_t number) const {
+  for (const Adapted& rows : batch_.adapted)
+    for (size_t i = 0; i < products.size(); ++i) {
+      const kernels::LowRank* change = change_of(rows, products[i]);
+      if (!change) continue;
+      const uint32_t parts = parts_of(*change), all = pieces_of(rows) * parts;
+      if (number < all) {
+        const uint32_t first = number % parts * ranks_at_once();
+        return reduce_rows(rows, *change, x, reduced(rows, products, i), number / parts * rows_at_once, first, std::min(first + ranks_at_once(), rank_of(*change)));
       }
-  });
-  return true;
+      number -= all;
+    }
+}
+
+// Does what nobody has begun.
+void CpuDevice::reduce(Reduction& r, std::span<const Product> products) const {
+  for (uint32_t number; (number = r.next.fetch_add(1, std::memory_order_relaxed)) < r.count;) {
+    reduce_one(products, r.x, number);
+    r.done.fetch_add(1, std::memory_order_release);
+  }
+}
+
+// Others may still be at theirs, but they are at work on them.
+void CpuDevice::wait_for(const Reduction& r) {
+  for (uint32_t spins = 0; r.done.load(std::memory_order_acquire) < r.count; ++spins)
+    if (spins > spins_before_yield) std::this_thread::yield();
 }
 
 // Some rows from `first` on, elements first_rank .. last_rank - 1.

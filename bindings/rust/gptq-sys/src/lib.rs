@@ -32,6 +32,11 @@ pub struct gptq_constraint {
     _opaque: [u8; 0],
     _neither_send_nor_sync: core::marker::PhantomData<*mut u8>,
 }
+#[repr(C)]
+pub struct gptq_adapter {
+    _opaque: [u8; 0],
+    _neither_send_nor_sync: core::marker::PhantomData<*mut u8>,
+}
 
 pub const GPTQ_BUDGET_POLL: u32 = 0;
 pub const GPTQ_BUDGET_UNLIMITED: u32 = 4294967295;
@@ -524,8 +529,8 @@ pub struct gptq_engine_params {
     pub kv_type: i32,
     /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
     pub best_logprobs: u32,
-    /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
-    pub reserved: u32,
+    /// room for adapters of this rank in all matrices; 0 = none, gptq_session_set_adapter takes it when needed
+    pub adapter_rank: u32,
 }
 impl Default for gptq_engine_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -765,6 +770,31 @@ impl Default for gptq_token_logprob {
     /// All fields zero, which is the C API's default.
     fn default() -> Self {
         unsafe { core::mem::zeroed() }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_adapter_info {
+    /// the largest of its matrices
+    pub struct_size: u32,
+    /// the largest of its matrices
+    pub rank: u32,
+    /// of the model, that it changes
+    pub n_matrices: u32,
+    /// of the model, that it changes
+    pub reserved: u32,
+    /// fingerprint: of the manifest, same for the same file
+    pub host_bytes: u64,
+    /// fingerprint: of the manifest, same for the same file
+    pub fingerprint: u64,
+}
+impl Default for gptq_adapter_info {
+    /// All fields zero, which is the C API's default. `struct_size` is set.
+    fn default() -> Self {
+        let mut value: Self = unsafe { core::mem::zeroed() };
+        value.struct_size = core::mem::size_of::<Self>() as u32;
+        value
     }
 }
 
@@ -1030,8 +1060,8 @@ extern "C" {
     /// is, unless numbers may differ or page_tokens does: then it is computed again too. All of a save is verified before
     /// *out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone. Errors: INVALID_ARGUMENT,
     /// FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
-    /// INVALID_STATE when max_sessions exist already, KV_FULL (of a full save); engine and sessions are as before then.
-    /// Since 0.1.
+    /// NOT_FOUND (its adapter is not loaded), INVALID_STATE when max_sessions exist already, KV_FULL (of a full save);
+    /// engine and sessions are as before then. Since 0.1.
     pub fn gptq_session_restore(e: *mut gptq_engine, bytes: *const c_void, size: usize, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also:
     /// NOT_FOUND, IO. Since 0.2.
@@ -1045,6 +1075,22 @@ extern "C" {
     pub fn gptq_constraint_compile(m: *mut gptq_model, kind: i32, source: *const c_char, size: usize, out: *mut *mut gptq_constraint, err: *mut gptq_error) -> gptq_status;
     /// Any thread; running generations keep theirs.
     pub fn gptq_constraint_destroy(c: *mut gptq_constraint);
+    /// Loads a .gptq-lora file (gptq-convert lora makes it of a PEFT folder) for sessions of this model's engines. Every
+    /// byte is verified before it is used. Its memory counts in host_bytes_max. Any thread. Release once; sessions that
+    /// have it keep it alive. Errors: IO, FORMAT, CHECKSUM, UNSUPPORTED (made for another shape of model), OUT_OF_MEMORY,
+    /// BUDGET_EXCEEDED. Since 0.1.
+    pub fn gptq_adapter_load(m: *mut gptq_model, src: *const gptq_source, out: *mut *mut gptq_adapter, err: *mut gptq_error) -> gptq_status;
+    pub fn gptq_adapter_release(a: *mut gptq_adapter);
+    pub fn gptq_adapter_info_get(a: *const gptq_adapter, out: *mut gptq_adapter_info) -> gptq_status;
+    /// The session computes with the adapter from now on, its changes multiplied by scale; a NULL: without any. At any
+    /// time between two steps, also while it generates (not with GPTQ_GEN_LOGITS: INVALID_STATE). What it is to compute
+    /// follows from its tokens and its adapter alone, so that tokens computed without it are computed again in the next
+    /// steps; the same adapter and scale again change nothing. Sessions with any adapters and without share steps, and
+    /// none changes another's bits. Forks and saves have it; for gptq_session_restore it must be loaded. Takes
+    /// microseconds; memory only where an adapter is wider than any before and than adapter_rank of the engine has
+    /// reserved. Threads: as all of the engine. Errors: INVALID_ARGUMENT (of another model, scale not finite),
+    /// INVALID_STATE, UNSUPPORTED (layers on a GPU), OUT_OF_MEMORY, BUDGET_EXCEEDED. Since 0.1.
+    pub fn gptq_session_set_adapter(s: *mut gptq_session, a: *mut gptq_adapter, scale: f32, err: *mut gptq_error) -> gptq_status;
     /// Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this
     /// session ends; on_text (may be NULL) gets the text as it comes. result may be NULL. Errors: those of the calls it is
     /// made of; the session's own error if it ended by one.
