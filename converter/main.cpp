@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <new>
+#include <optional>
 
 #include "base/failure.h"
 #include "base/io.h"
@@ -14,6 +16,7 @@
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
 #include "converter/lora/lora.h"
+#include "converter/lora/merge.h"
 #include "converter/quantize_command.h"
 #include "converter/synth.h"
 
@@ -22,7 +25,7 @@ namespace {
 using namespace gptq;
 
 struct Arguments {
-  std::string source, target, file, compress = "stored", zeros = "auto", lora_kind = "auto";
+  std::string source, target, file, compress = "stored", zeros = "auto", lora_kind = "auto", adapter;
   uint32_t head_bits = 16;
   bool force = false, as_json = false, families = false;
   convert::SynthOptions synth;
@@ -88,7 +91,31 @@ void run_verify(const Arguments& arguments) {
               static_cast<unsigned long long>(verified.bytes));
 }
 
+// The model with the adapter of --lora FILE[:SCALE] in its weights, in a file that goes at the end.
+class MergedFile {
+ public:
+  explicit MergedFile(const Arguments& arguments) : path_(arguments.target + ".merged.gptq"), guard_(base::AtomicFile::temporary_path(path_)) {
+    std::string adapter = arguments.adapter;
+    double scale = 1;
+    if (const size_t colon = adapter.rfind(':'); colon != adapter.npos) {
+      const char *begin = adapter.data() + colon + 1, *end = adapter.data() + adapter.size();
+      const auto [stop, error] = std::from_chars(begin, end, scale);
+      if (error == std::errc() && stop == end) adapter.resize(colon); else scale = 1;
+    }
+    convert::merge_lora(base::FileSource(arguments.file), base::FileSource(adapter), scale, path_, base::AtomicFile::IfExists::replace);
+  }
+  ~MergedFile() { unlink(path_.c_str()); }
+  MergedFile(const MergedFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+  const convert::RemoveOnSignal guard_;
+};
+
 void run_export(const Arguments& arguments) {
+  std::optional<MergedFile> merged;
+  if (!arguments.adapter.empty()) merged.emplace(arguments);
   const convert::StopOnSignal signal;
   convert::ExportOptions how;
   how.replace = arguments.force;
@@ -100,7 +127,7 @@ void run_export(const Arguments& arguments) {
     if (signal.stopped()) base::fail(GPTQ_E_CANCELLED, "interrupted; nothing is left behind");
     if (on_terminal()) show_progress(done, total);
   };
-  const convert::ExportResult result = convert::export_hf(base::FileSource(arguments.file), arguments.target, how);
+  const convert::ExportResult result = convert::export_hf(base::FileSource(merged ? merged->path() : arguments.file), arguments.target, how);
   std::printf("%s: %zu tensors of %.1f MB in %zu file%s, %zu layers quantized\n", arguments.target.c_str(), result.n_tensors,
               static_cast<double>(result.bytes) / 1e6, result.n_files, result.n_files == 1 ? "" : "s", result.n_quantized);
 }
@@ -164,6 +191,7 @@ int main(int argc, char** argv) {
   out->add_flag("--force", arguments.force, "replace DIR if it exists and holds a checkpoint");
   out->add_option("--format", arguments.zeros, "how zero points are kept: v1, which every engine reads, v2, or auto: v2 where asymmetric")
       ->check(CLI::IsMember({"auto", "v1", "v2"}))->capture_default_str();
+  out->add_option("--lora", arguments.adapter, "add an adapter to the weights, which must be 16 or 32 bit: a .gptq-lora file, or FILE:SCALE");
   CLI::App* synth = app.add_subcommand("synth", "make a model of a real shape with random weights, to measure speed with");
   synth->add_option("SHAPE", arguments.source, "smollm2-135m, llama-1.1b, llama3-8b, llama2-13b, qwen3-moe-small, or a config.json")->required();
   synth->add_option("DST", arguments.target, "file to write")->required();

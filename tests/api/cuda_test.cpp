@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "fixture.h"
+#include "tests/api/lora_fixture.h"
 #include "tests/cuda/emulated_backend.h"
 
 namespace gptq::test {
@@ -129,6 +130,19 @@ TEST_F(Cuda, FamiliesAreThoseOfTheCpuOrRefusedByName) {
   RecordProperty("families_refused", std::to_string(refused));
   RecordProperty("largest_error", std::to_string(largest));
   EXPECT_GT(run + refused, 0u);
+}
+
+TEST_F(Cuda, AdaptersAreRefusedByName) {
+  const Lora lora(text_model());
+  for (const uint32_t layers : {1000u, 1u}) {
+    const Model model(runtime, text_model(), on_gpu(layers));
+    const Adapter adapter(model, lora.path());
+    const Engine engine(model);
+    Session session(engine);
+    auto error = make<gptq_error>();
+    EXPECT_EQ(gptq_session_set_adapter(session.get(), adapter.get(), 1, &error), GPTQ_E_UNSUPPORTED);
+    EXPECT_NE(std::string_view(error.message).find("on the CPU"), std::string_view::npos) << error.message;
+  }
 }
 
 TEST_F(Cuda, DeviceIsDescribed) {

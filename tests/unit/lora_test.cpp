@@ -4,6 +4,7 @@
 
 #include "converter/lora/adapter_config.h"
 #include "converter/lora/lora.h"
+#include "converter/lora/merge.h"
 #include "format/container.h"
 #include "small_checkpoint.h"
 
@@ -166,6 +167,29 @@ TEST_F(LoraFolder, RoundsWhereAsked) {
   EXPECT_EQ(reader.find("layers.0.q.a")->kind(), static_cast<uint8_t>(kernels::Kind::f16));
   tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] = tensor("F32", {2, 8}, std::vector<float>(16, 1e6f));
   EXPECT_NE(failure_of([&] { run({.replace = true, .kind = kernels::Kind::f16}); }).find("infinity"), std::string::npos);
+}
+
+// Merged into float32 weights: W + scale * alpha / r * B A.
+TEST_F(LoraFolder, IsMergedIntoWeights) {
+  run();
+  const base::FileSource model(checkpoint.folder.file("out.gptq")), adapter(folder.file("out"));
+  convert::merge_lora(model, adapter, 0.5, folder.file("merged.gptq"), base::AtomicFile::IfExists::refuse);
+  const base::FileSource merged(folder.file("merged.gptq"));
+  convert::verify(merged);
+  const auto values = [](const base::Source& source, const char* name, size_t count) {
+    const format::Reader reader(source, std::pmr::get_default_resource());
+    std::vector<float> out(count);
+    reader.read_part(*reader.find(name)->parts()->Get(0), std::as_writable_bytes(std::span(out)), std::pmr::get_default_resource());
+    return out;
+  };
+  const std::vector<float> before = values(model, "layers.0.down", 8 * 12), after = values(merged, "layers.0.down", 8 * 12), a = values(adapter, "layers.0.down.a", 24),
+                           b = values(adapter, "layers.0.down.b", 16);
+  for (size_t i = 0; i < 8; ++i)
+    for (size_t j = 0; j < 12; ++j) {
+      const double expected = before[i * 12 + j] + 0.5 * 3 * (double{b[i * 2]} * a[j] + double{b[i * 2 + 1]} * a[12 + j]);
+      EXPECT_NEAR(after[i * 12 + j], expected, 1e-5);
+    }
+  EXPECT_EQ(values(model, "layers.0.k", 64), values(merged, "layers.0.k", 64));
 }
 
 TEST_F(LoraFolder, RefusesOtherTensors) {
