@@ -90,9 +90,9 @@ TEST(AdapterConfigs, RefusesByName) {
       {R"("rank_pattern": {"(": 3})", "rank_pattern"},
       {R"("rank_pattern": {"q_proj": "x"})", "rank_pattern"},
   };
-  for (const auto& [field, words] : cases) {
-    const std::string message = failure_of([&] { config_of(R"("target_modules": ["q_proj"], )" + std::string(field)); });
-    EXPECT_NE(message.find(words), message.npos) << field << ": " << message;
+  for (const auto& c : cases) {
+    const std::string message = failure_of([&] { config_of(R"("target_modules": ["q_proj"], )" + std::string(c.first)); });
+    EXPECT_NE(message.find(c.second), message.npos) << c.first << ": " << message;
   }
   EXPECT_NE(failure_of([] { config_of(R"("r": 8)"); }).find("target_modules"), std::string::npos);
   for (const char* rank : {"0", "1025", "2.5", "-1"})
