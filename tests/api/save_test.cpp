@@ -256,27 +256,35 @@ TEST_F(Saved, IsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(restore(c.engine, bytes, &none), GPTQ_E_INVALID_STATE);
 }
 
-// As a library before format 2 wrote it: without the last 104 bytes of the header.
-TEST_F(Saved, OfFormat1) {
-  Bytes old = bytes;
-  old.erase(old.begin() + 192, old.begin() + 296);
-  const uint32_t version = 1;
-  const uint64_t size = old.size();
-  std::memcpy(old.data() + 8, &version, sizeof version);
-  std::memcpy(old.data() + 16, &size, sizeof size);
-  const auto seal = [&] {
-    const uint64_t hash = format::hash_bytes(std::span(old).first(old.size() - sizeof hash));
-    std::memcpy(old.data() + old.size() - sizeof hash, &hash, sizeof hash);
-  };
-  seal();
-  gptq_session* s = nullptr;
-  ASSERT_EQ(restore(c.engine, old, &s), GPTQ_OK);
-  EXPECT_EQ(rest_of(c.engine, s, 100), rest_of(c.engine, c.session.get(), 100));
-  gptq_session_destroy(s);
-  for (const uint32_t other : {0u, 3u, 1u << 31}) {
-    std::memcpy(old.data() + 8, &other, sizeof other);
+// As libraries before format 3 wrote it: without the last bytes of the header.
+TEST_F(Saved, OfEarlierFormats) {
+  const Rest rest = [&] {
+    gptq_session* s = nullptr;
+    check(restore(c.engine, bytes, &s));
+    const Rest found = rest_of(c.engine, s, 100);
+    gptq_session_destroy(s);
+    return found;
+  }();
+  for (uint32_t version = 1; version <= 2; ++version) {
+    Bytes old = bytes;
+    old.erase(old.begin() + (version == 1 ? 192 : 296), old.begin() + 312);
+    const uint64_t size = old.size();
+    std::memcpy(old.data() + 8, &version, sizeof version);
+    std::memcpy(old.data() + 16, &size, sizeof size);
+    const auto seal = [&] {
+      const uint64_t hash = format::hash_bytes(std::span(old).first(old.size() - sizeof hash));
+      std::memcpy(old.data() + old.size() - sizeof hash, &hash, sizeof hash);
+    };
     seal();
-    EXPECT_EQ(restore(c.engine, old, &s), GPTQ_E_UNSUPPORTED);
+    gptq_session* s = nullptr;
+    ASSERT_EQ(restore(c.engine, old, &s), GPTQ_OK);
+    EXPECT_EQ(rest_of(c.engine, s, 100), rest);
+    gptq_session_destroy(s);
+    for (const uint32_t other : {0u, 4u, 1u << 31}) {
+      std::memcpy(old.data() + 8, &other, sizeof other);
+      seal();
+      EXPECT_EQ(restore(c.engine, old, &s), GPTQ_E_UNSUPPORTED);
+    }
   }
 }
 
