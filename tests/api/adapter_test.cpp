@@ -284,6 +284,23 @@ TEST_F(Adapted, SavesGoOnWithIt) {
   }
 }
 
+// Guessed tokens are rows with the adapter too.
+TEST_F(Adapted, SpeculatesToTheSame) {
+  Tokens ids = some_tokens(9);
+  for (int i = 0; i < 2; ++i) ids.insert(ids.end(), ids.begin(), ids.begin() + 9);
+  const auto tokens = [&](uint32_t flags) {
+    c.session.truncate(0);
+    c.session.set_adapter(&a);
+    c.session.append(ids);
+    c.session.start(generation(90, GPTQ_GEN_IGNORE_EOS | flags));
+    finish(c.engine);
+    return c.session.read_tokens();
+  };
+  const Tokens plain = tokens(0);
+  EXPECT_EQ(tokens(GPTQ_GEN_SPECULATE), plain);
+  EXPECT_GT(c.session.info().n_guessed, 0u);
+}
+
 TEST_F(Adapted, IsRefusedByName) {
   const auto fails = [](auto f) {
     try {
