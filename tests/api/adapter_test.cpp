@@ -284,21 +284,31 @@ TEST_F(Adapted, SavesGoOnWithIt) {
   }
 }
 
-// Guessed tokens are rows with the adapter too.
+// Guessed tokens are rows with the adapter too: right and wrong ones, at any temperature.
 TEST_F(Adapted, SpeculatesToTheSame) {
-  Tokens ids = some_tokens(9);
-  for (int i = 0; i < 2; ++i) ids.insert(ids.end(), ids.begin(), ids.begin() + 9);
-  const auto tokens = [&](uint32_t flags) {
-    c.session.truncate(0);
-    c.session.set_adapter(&a);
-    c.session.append(ids);
-    c.session.start(generation(90, GPTQ_GEN_IGNORE_EOS | flags));
-    finish(c.engine);
-    return c.session.read_tokens();
-  };
-  const Tokens plain = tokens(0);
-  EXPECT_EQ(tokens(GPTQ_GEN_SPECULATE), plain);
-  EXPECT_GT(c.session.info().n_guessed, 0u);
+  static constexpr gptq_logit_bias likely[] = {{40, 6}};
+  uint32_t tried = 0, right = 0;
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    auto sampling = make<gptq_sampling>();
+    sampling.temperature = seed % 2 ? 0.7f : 0;
+    sampling.seed = seed;
+    sampling.bias = likely, sampling.n_bias = 1;
+    const auto tokens = [&](uint32_t flags) {
+      auto how = generation(90, GPTQ_GEN_IGNORE_EOS | flags);
+      how.sampling = &sampling;
+      c.session.truncate(0);
+      c.session.set_adapter(&a);
+      c.session.append(some_tokens(20, static_cast<uint32_t>(seed)));
+      c.session.start(how);
+      finish(c.engine);
+      return c.session.read_tokens();
+    };
+    const Tokens plain = tokens(0);
+    EXPECT_EQ(tokens(GPTQ_GEN_SPECULATE), plain) << seed;
+    tried += c.session.info().n_guessed, right += c.session.info().n_guessed_right;
+  }
+  EXPECT_GT(right, 0u);
+  EXPECT_GT(tried, right);
 }
 
 TEST_F(Adapted, IsRefusedByName) {
