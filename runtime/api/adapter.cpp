@@ -75,7 +75,7 @@ gptq_status GPTQ_CALL gptq_adapter_info_get(const gptq_adapter* a, gptq_adapter_
 }
 
 gptq_status GPTQ_CALL gptq_session_set_adapter(gptq_session* s, gptq_adapter* a, float scale, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s, "s is NULL");
     engine::Session& session = session_of(s);
     require(!a || &a->model == &engine_of(session).model, "the adapter was loaded for another model");

@@ -27,9 +27,12 @@ void start(gptq_session* s, uint32_t flags) {
   base::call([&](gptq_error* err) { return gptq_session_start(s, &params, err); });
 }
 
-void step(engine::Engine& engine) {
+// One batch, of everybody's.
+void step(gptq_engine& e) {
+  const Inside inside(&e);
+  inside.require();
   gptq_step_info info{};
-  engine.step(GPTQ_BUDGET_UNLIMITED, true, info);
+  e.engine->step(GPTQ_BUDGET_UNLIMITED, true, info);
 }
 
 void check_end(const engine::Session& s) {
@@ -46,13 +49,14 @@ Owned fork_with(gptq_session* s, const gptq_string& text) {
 }
 
 void score(gptq_session* s, std::span<const gptq_string> texts, double* logprobs, uint32_t* n_tokens) {
-  engine::Session& base_session = session_of(s);
-  gptq_engine& e = engine_of(base_session);
-  if (base_session.n_pending()) {
+  const engine::Session& stem = session_of(s);
+  gptq_engine& e = engine_of(stem);
+  if (stem.n_pending()) {
     start(s, GPTQ_GEN_PREFILL_ONLY);
-    while (base_session.running) step(*e.engine);
-    check_end(base_session);
+    while (stem.running) step(e);
+    check_end(stem);
   }
+  const uint32_t before = stem.n_tokens;
   std::pmr::vector<Scored> running(&e.model.runtime.memory);
   for (size_t next = 0; next < texts.size() || !running.empty();) {
     while (next < texts.size() && e.engine->has_slot()) {
@@ -60,15 +64,15 @@ void score(gptq_session* s, std::span<const gptq_string> texts, double* logprobs
       ++next;
     }
     require(!running.empty(), "no session slot is free; raise max_sessions or destroy one", GPTQ_E_INVALID_STATE);
-    step(*e.engine);
+    step(e);
     std::erase_if(running, [&](const Scored& scored) {
       const engine::Session& done = session_of(scored.session.get());
       if (done.running) return false;
       check_end(done);
       double sum = 0;
-      for (uint32_t i = base_session.n_tokens; i < done.n_tokens; ++i) sum += double{done.logprobs[i]};
+      for (uint32_t i = before; i < done.n_tokens; ++i) sum += double{done.logprobs[i]};
       logprobs[scored.text] = sum;
-      if (n_tokens) n_tokens[scored.text] = done.n_tokens - base_session.n_tokens;
+      if (n_tokens) n_tokens[scored.text] = done.n_tokens - before;
       return true;
     });
   }
@@ -95,7 +99,7 @@ gptq_status GPTQ_CALL gptq_session_logprobs(const gptq_session* s, uint32_t firs
 gptq_status GPTQ_CALL gptq_score(gptq_session* s, const gptq_string* texts, size_t n, double* logprobs, uint32_t* n_tokens, gptq_error* err) {
   return guard(err, [&] {
     require(s && ((texts && logprobs) || !n), "s, texts and logprobs must not be NULL");
-    require(!session_of(s).running, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE);
+    require(!session_of(s).running && !session_of(s).generating, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE);
     require(session_of(s).n_tokens > 0, "nothing stands before the texts: append text or tokens first", GPTQ_E_INVALID_STATE);
     score(s, {texts, n}, logprobs, n_tokens);
     return GPTQ_OK;
