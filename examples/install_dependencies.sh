@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(g++ meson ninja-build pkg-config flatbuffers-compiler libflatbuffers-dev libzstd-dev libxxhash-dev
-  libsimdjson-dev libcli11-dev libpcre2-dev ccache)
+  libsimdjson-dev libcli11-dev libpcre2-dev libcurl4-openssl-dev libssl-dev ccache)
 if [[ ${1:-} == --packages ]]; then
   packages=("${@:2}")
   set --
