@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // safetensors files and folders: one malformed file per rule.
 #include "converter/safetensors/folder.h"
+#include "model/spec.h"
 #include "converter_fixture.h"
 
 namespace gptq::test {
