@@ -151,7 +151,6 @@ void Http::one(Transfer& transfer, const std::string& url, uint64_t from, bool h
   if (from) curl_easy_setopt(curl, CURLOPT_RANGE, range.c_str());
   if (head) curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
   if (!settings_.ca_file.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, settings_.ca_file.c_str());
-  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, settings_.timeout_s);
   curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
   curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, Transfer::on_progress);
