@@ -77,7 +77,7 @@ void Download::place(const Answer& begun) {
   const std::string range = begun.header("content-range"), expected = "bytes " + std::to_string(received_) + "-";
   if (lower(range).starts_with(expected)) return;
   fail(GPTQ_E_IO, "the server sends another part of '", file_.name, "' (", range,
-       ") than it was asked for; if it stays so, delete '", path_, "'");
+       ") than it was asked for; if it stays so, delete ", file_.etag, ".incomplete");
 }
 
 void Download::take(const Answer& begun, std::span<const std::byte> bytes) {

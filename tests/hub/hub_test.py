@@ -290,9 +290,11 @@ class HubTest(unittest.TestCase):
       return Fault(cut=100_000) if len(seen) == 1 else Fault(headers={"Content-Range": "bytes 5-595015/595016"})
     self.hub.fault = fault
     self.assertIn("another part of", self.convert(ok=False))
+    self.assertEqual(os.path.getsize(self.incomplete()), 100_000)  # what came before is kept
     self.hub.fault = None
     self.convert()
     self.assert_converted()
+    self.assertEqual(self.ranges(), ["bytes=100000-", "bytes=100000-"])
 
   def test_too_many_requests(self):
     counts = {"hub": 0, "store": 0}
