@@ -14,7 +14,7 @@ fi
 for use in "$@"; do
   case $use in
     quickstart) packages+=(ca-certificates python3-pip) ;;
-    tests) packages+=(gcc binutils python3 libgtest-dev libbenchmark-dev) ;;
+    tests) packages+=(gcc binutils python3 openssl libgtest-dev libbenchmark-dev) ;;
     clang) packages+=(clang) ;;
     *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang" >&2; exit 2 ;;
   esac

@@ -382,6 +382,19 @@ class HubTest(unittest.TestCase):
     self.assertTrue(all(request[3]["Host"] == "hub.invalid" for request in self.hub.asked("hub")))
     self.assert_converted()
 
+  def test_encryption(self):
+    certificate, key = (os.path.join(self.folder, name) for name in ("certificate.pem", "key.pem"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=x",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    url = self.hub.encrypted("hub", certificate, key)
+    self.assertIn("certificate", self.convert(ok=False, HF_ENDPOINT=url))
+    self.assertFalse(self.hub.asked())
+    self.assertIn("which is not encrypted", self.convert(ok=False, HF_ENDPOINT=url, CURL_CA_BUNDLE=certificate))
+    self.assertFalse(self.hub.asked("store"))
+    self.hub.store_url = self.hub.encrypted("store", certificate, key)
+    self.convert(HF_ENDPOINT=url, CURL_CA_BUNDLE=certificate)
+    self.assert_converted()
+
   # Servers that say no
 
   def test_gated(self):

@@ -4,6 +4,7 @@
 import hashlib
 import http.server
 import json
+import ssl
 import threading
 import time
 import urllib.parse
@@ -190,9 +191,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
   daemon_threads = True
 
-  def __init__(self, hub, role):
+  def __init__(self, hub, role, context=None):
     super().__init__(("127.0.0.1", 0), Handler)
-    self.hub, self.role = hub, role
+    self.hub, self.role, self.scheme = hub, role, "https" if context else "http"
+    if context:
+      self.socket = context.wrap_socket(self.socket, server_side=True)
     threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
   def handle_error(self, request, client_address):
@@ -200,7 +203,7 @@ class Server(http.server.ThreadingHTTPServer):
 
   @property
   def url(self):
-    return f"http://127.0.0.1:{self.server_address[1]}"
+    return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
 
 class Hub:
@@ -211,6 +214,13 @@ class Hub:
     self.change = lambda listing: None
     self.servers = [Server(self, "hub"), Server(self, "store")]
     self.url, self.store_url = (server.url for server in self.servers)
+
+  def encrypted(self, role, certificate, key):
+    """The same server once more, by https: its URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    self.servers.append(Server(self, role, context))
+    return self.servers[-1].url
 
   def add(self, repository, files, refs=("main",)):
     commit = hashlib.sha1(repository.encode() + b"".join(files.values())).hexdigest()
