@@ -331,15 +331,16 @@ class HubTest(unittest.TestCase):
   def test_a_connection_that_stands_still(self):
     stops = iter([50_000, 70_000])
     self.hub.fault = lambda role, command, path, headers: (lambda n: Fault(stop=n) if n else None)(next(stops, None)) if role == "store" else None
-    self.assertIn("nothing came for 1 s", self.convert(HF_HUB_DOWNLOAD_TIMEOUT="1"))
+    self.assertIn("nothing came for 2 s", self.convert(HF_HUB_DOWNLOAD_TIMEOUT="2"))
     self.assert_converted()
     self.assertEqual(self.ranges(), ["bytes=50000-", "bytes=120000-"])
 
   def test_a_slow_line_is_no_fault(self):
     self.hub.fault = lambda role, command, path, headers: Fault(rate=200_000) if role == "store" else None
-    text = self.convert(HF_HUB_DOWNLOAD_TIMEOUT="1")
+    text = self.convert(HF_HUB_DOWNLOAD_TIMEOUT="2")  # less than it takes
     self.assert_converted()
-    self.assertRegex(text, r"model.safetensors, 595 KB, (1[5-9]\d|20\d) KB/s")
+    rate = int(re.search(r"model.safetensors, 595 KB, (\d+) KB/s", text)[1])
+    self.assertTrue(20 < rate <= 200, text)
     self.assertEqual(len(self.hub.asked("store")), 1)
 
   def test_wrong_bytes_once(self):
@@ -462,7 +463,7 @@ class HubTest(unittest.TestCase):
 
   # Programs that end
 
-  def start(self, rate=300_000):
+  def start(self, rate=150_000):
     self.hub.fault = lambda role, command, path, headers: Fault(rate=rate) if role == "store" else None
     process = subprocess.Popen([CONVERT, REPOSITORY, self.target, "--force"], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     self.addCleanup(process.stdout.close)
@@ -473,7 +474,7 @@ class HubTest(unittest.TestCase):
     return os.path.join(self.model_folder(), "blobs", sha256(WEIGHTS["model.safetensors"]) + ".incomplete")
 
   def wait_for(self, size):
-    for _ in range(400):
+    for _ in range(1500):
       if os.path.exists(self.incomplete()) and os.path.getsize(self.incomplete()) >= size:
         return
       time.sleep(0.02)
