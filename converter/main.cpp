@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
+#include <memory>
 #include <new>
 #include <optional>
 
@@ -13,6 +14,7 @@
 #include "converter/convert.h"
 #include "converter/hf/export.h"
 #include "converter/hf/families.h"
+#include "converter/hub/command.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
 #include "converter/lora/lora.h"
@@ -27,7 +29,7 @@ using namespace gptq;
 struct Arguments {
   std::string source, target, file, compress = "stored", zeros = "auto", lora_kind = "auto", adapter;
   uint32_t head_bits = 16;
-  bool force = false, as_json = false, families = false;
+  bool force = false, as_json = false, families = false, discard = false;
   convert::SynthOptions synth;
   convert::QuantizeArguments quantize;
 };
@@ -67,11 +69,32 @@ void write_model(convert::ModelSource& source, const Arguments& arguments) {
               static_cast<double>(result.bytes) / 1e6);
 }
 
-void run_convert(const Arguments& arguments) {
-  refuse_existing(arguments);
+std::unique_ptr<convert::ModelSource> open_source(convert::hub::LocalSource& local) {
   convert::Options options;
   options.warn = warn;
-  write_model(*convert::open_source(arguments.source, options), arguments);
+  if (local.discards()) options.done_with = [&local](std::string_view file, uint64_t offset, uint64_t bytes) { local.done_with(file, offset, bytes); };
+  auto source = convert::open_source(local.path(), options);
+  local.opened();
+  return source;
+}
+
+void run_convert(const Arguments& arguments) {
+  refuse_existing(arguments);
+  convert::hub::LocalSource local(arguments.source, arguments.target, arguments.discard);
+  write_model(*open_source(local), arguments);
+}
+
+// Its output is the file's name alone.
+void run_fetch(const Arguments& arguments) {
+  const std::string file = convert::hub::cached_model(arguments.source, arguments.discard, [](auto& local, const std::string& target) {
+    convert::ConvertOptions how;
+    how.replace = true;
+    if (on_terminal()) how.progress = show_progress;
+    const auto source = open_source(local);
+    const convert::RemoveOnSignal guard(base::AtomicFile::temporary_path(target));
+    convert::convert(*source, target, how);
+  });
+  std::printf("%s\n", file.c_str());
 }
 
 void run_synth(const Arguments& arguments) {
@@ -145,7 +168,12 @@ void run_lora(const Arguments& arguments) {
 
 void list_families(const Arguments&) { std::fputs(convert::family_table().c_str(), stdout); }
 
-void run_quantize(const Arguments& arguments) { convert::run_quantize(arguments.quantize); }
+void run_quantize(const Arguments& arguments) {
+  convert::QuantizeArguments quantize = arguments.quantize;
+  const convert::hub::LocalSource local(quantize.source, quantize.target, false);
+  quantize.source = local.path();
+  convert::run_quantize(quantize);
+}
 
 // Runs one command; every failure is one line.
 int guarded(void (*command)(const Arguments&), const Arguments& arguments) {
@@ -170,12 +198,15 @@ int main(int argc, char** argv) {
   CLI::App app{"Makes .gptq files for libgptq from Hugging Face folders (GPTQ, or 16 and 32 bit safetensors) and GGUF files."};
   app.name("gptq-convert");
   app.footer(
-      "Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq");
+      "Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert HuggingFaceTB/SmolLM2-135M-Instruct smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq\n"
+      "The hub: files go to its cache folder (HF_HOME, HF_HUB_CACHE) and are used from there; HF_TOKEN for gated models, HF_ENDPOINT,\n"
+      "HF_HUB_OFFLINE and https_proxy count. OWNER/NAME/FILE.gguf takes a GGUF file. What was cut off goes on from there.");
   app.add_flag("--families", arguments.families, "list the families of models that can be converted");
   app.set_version_flag("--version", "gptq-convert " GPTQ_VERSION_TEXT);
-  app.add_option("SRC", arguments.source, "folder with config.json and *.safetensors, or a .gguf file");
+  app.add_option("SRC", arguments.source, "folder with config.json and *.safetensors, a .gguf file, or OWNER/NAME[@REVISION] of the Hugging Face hub");
   app.add_option("DST", arguments.target, "file to write");
   app.add_flag("--force", arguments.force, "replace DST if it exists");
+  app.add_flag("--discard", arguments.discard, "weights loaded from the hub do not stay in its cache: their room is given back as they are converted");
   app.add_option("--compress", arguments.compress, "how quantized codes are kept: zstd is smaller, stored loads faster")
       ->check(CLI::IsMember({"stored", "zstd"}))->capture_default_str();
   app.add_option("--head-bits", arguments.head_bits, "of the output head (and the embedding where they are one): 8 and 4 are faster than 16")
@@ -206,6 +237,9 @@ int main(int argc, char** argv) {
   lora->add_option("--type", arguments.lora_kind, "of its weights: f16, bf16, f32, or auto")
       ->check(CLI::IsMember({"auto", "f16", "bf16", "f32"}))->capture_default_str();
   lora->add_flag("--force", arguments.force, "replace DST if it exists");
+  CLI::App* fetch = app.add_subcommand("fetch", "load a model of the Hugging Face hub, convert it into gptq's cache folder (GPTQ_CACHE), print the file's name");
+  fetch->add_option("NAME", arguments.source, "OWNER/NAME[@REVISION]")->required();
+  fetch->add_flag("--discard", arguments.discard, "the loaded weights do not stay in the hub's cache");
   CLI::App* quantize = app.add_subcommand("quantize", "quantize a 16 or 32 bit model with calibration data");
   convert::add_quantize_options(*quantize, arguments.quantize);
   app.require_subcommand(0, 1);
@@ -218,6 +252,7 @@ int main(int argc, char** argv) {
   if (*inspect) return guarded(run_inspect, arguments);
   if (*verify) return guarded(run_verify, arguments);
   if (*out) return guarded(run_export, arguments);
+  if (*fetch) return guarded(run_fetch, arguments);
   if (*quantize) return guarded(run_quantize, arguments);
   if (*synth) return guarded(run_synth, arguments);
   if (*lora) return guarded(run_lora, arguments);

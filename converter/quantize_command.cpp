@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -104,7 +105,9 @@ struct Job {
     if (isatty(STDERR_FILENO)) {
       const char* what = phase == GPTQ_PHASE_SAMPLE ? "sampling calibration text" : "quantizing";
       const double left = permille ? seconds / permille * (1000 - permille) : 0;
-      std::fprintf(stderr, "\r\x1b[K%s %5.1f %%, %.0f s left", what, permille / 10.0, left);
+      const size_t full = std::min<size_t>(permille, 1000) * 30 / 1000;
+      const std::string bar = std::string(full, '#') + std::string(30 - full, '.');
+      std::fprintf(stderr, "\r\x1b[K[%s] %5.1f %%, %.0f s left, %s", bar.c_str(), permille / 10.0, left, what);
     }
     return signal.stopped();
   }
@@ -172,7 +175,7 @@ void show_estimate(gptq_runtime* runtime, const gptq_source& source, const gptq_
 }  // namespace
 
 void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
-  c.add_option("SRC", a.source, "16 or 32 bit model: a .gptq file, a Hugging Face folder, or a .gguf file")->required();
+  c.add_option("SRC", a.source, "16 or 32 bit model: a .gptq file, a Hugging Face folder, a .gguf file, or OWNER/NAME of the hub")->required();
   c.add_option("DST", a.target, "file to write")->required();
   c.add_option("--bits", a.bits, "of the layers' matrices")->check(CLI::IsMember({2, 3, 4, 8}))->capture_default_str();
   c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all")->capture_default_str();

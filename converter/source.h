@@ -18,6 +18,8 @@ struct TokenizerDescription;  // tokenizer/description.h
 
 struct Options {
   std::function<void(std::string_view)> warn = [](std::string_view) {};  // one line each, no newline
+  // A part of a file that is not read again; empty: nobody wants to know.
+  std::function<void(std::string_view file, uint64_t offset, uint64_t bytes)> done_with;
 };
 
 struct ModelDescription {
@@ -42,6 +44,8 @@ class ModelSource {
   virtual const ModelDescription& description() const = 0;
   // Shapes already hold: an importer fails where the checkpoint's differ from the slot's.
   virtual Weight load(const model::Slot& slot) = 0;
+  // All slots of the layer have been loaded, and none is again; model::no_index: all that belong to none.
+  virtual void finish_layer(uint32_t) {}
 };
 
 // A Hugging Face folder or a GGUF file.

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "hub_model.h"
 #include "tool.h"
 
 namespace {
@@ -30,6 +31,7 @@ struct Options : tool::EngineOptions {
 void add_options(CLI::App& app, Options& o) {
   o.add_to(app);
   o.add_lora_to(app);
+  app.get_option("MODEL")->description("a .gptq file, or OWNER/NAME[@REVISION] of the Hugging Face hub");
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "text to continue (special tokens in it count)");
   auto* ids = app.add_option("--ids", o.ids, "token ids to continue, as 1,2,3; nothing is added")->excludes(prompt);
   auto* chat = app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
@@ -219,6 +221,7 @@ void run(Options& o, bool own_sampling) {
   std::vector<gptq_string> stops;
   if (o.dry_breakers) o.sampling.dry_breakers = {o.dry_breakers->data(), o.dry_breakers->size()};
   for (const std::string& stop : o.stop) stops.push_back({stop.data(), stop.size()});
+  o.model = tool::model_path(o.model);
   const auto begin = std::chrono::steady_clock::now();
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));

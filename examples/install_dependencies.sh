@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(g++ meson ninja-build pkg-config flatbuffers-compiler libflatbuffers-dev libzstd-dev libxxhash-dev
-  libsimdjson-dev libcli11-dev libpcre2-dev ccache)
+  libsimdjson-dev libcli11-dev libpcre2-dev libcurl4-openssl-dev libssl-dev ccache)
 if [[ ${1:-} == --packages ]]; then
   packages=("${@:2}")
   set --
@@ -14,7 +14,7 @@ fi
 for use in "$@"; do
   case $use in
     quickstart) packages+=(ca-certificates python3-pip) ;;
-    tests) packages+=(gcc binutils python3 libgtest-dev libbenchmark-dev) ;;
+    tests) packages+=(gcc binutils python3 openssl libgtest-dev libbenchmark-dev) ;;
     clang) packages+=(clang) ;;
     *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang" >&2; exit 2 ;;
   esac

@@ -38,7 +38,7 @@ class HfSource final : public ModelSource {
         config_(config_file_.root()),
         quant_(read_quant_config(folder, config_)),
         model_(read_config(config_)),
-        tensors_(folder, {.names = quant_ ? quant_->file_names : std::vector<std::string>(), .warn = options.warn}) {
+        tensors_(folder, {.names = quant_ ? quant_->file_names : std::vector<std::string>(), .warn = options.warn, .done_with = options.done_with}) {
     model_.layout.drop_prefix = is_body();
     if (quant_) warn_of_no_quantized(tensors_, folder, *quant_, options_);
     warn_of_rope(model_.family ? text_config(config_) : config_, options_);
@@ -50,6 +50,7 @@ class HfSource final : public ModelSource {
   }
 
   const ModelDescription& description() const override { return description_; }
+  void finish_layer(uint32_t layer) override { tensors_.finish_layer(layer); }
 
   Weight load(const model::Slot& slot) override {
     const Piece piece = model_.layout.locate(description_.spec, slot.id, has_);

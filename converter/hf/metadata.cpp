@@ -164,7 +164,11 @@ std::string read_license(const std::string& folder) {
 std::string folder_name(const std::string& folder) {
   std::error_code error;
   const auto path = std::filesystem::canonical(folder, error);
-  return error ? folder : path.filename().string();
+  if (error) return folder;
+  // models--OWNER--NAME/snapshots/COMMIT of the hub's cache.
+  const std::string model = path.parent_path().parent_path().filename().string();
+  if (path.parent_path().filename() == "snapshots" && model.starts_with("models--")) return model.substr(model.rfind("--") + 2);
+  return path.filename().string();
 }
 
 }  // namespace gptq::convert

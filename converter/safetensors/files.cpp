@@ -53,7 +53,8 @@ std::optional<ShardName> shard_name(std::string_view file) {
 
 class Chooser {
  public:
-  Chooser(const std::string& folder, const FolderOptions& options) : folder_(folder), options_(options), all_(files_in(folder)) {
+  Chooser(const std::string& folder, const FolderOptions& options, const std::vector<std::string>& names)
+      : folder_(folder), options_(options), all_(names) {
     for (const std::string& name : all_) {
       const bool adapter = name.starts_with("adapter_model");
       if (name.ends_with(file_suffix)) (adapter ? adapters_ : files_).push_back(name);
@@ -223,6 +224,9 @@ std::vector<std::string> files_in(const std::string& folder) {
   return names;
 }
 
-ChosenFiles choose_files(const std::string& folder, const FolderOptions& options) { return Chooser(folder, options).choose(); }
+ChosenFiles choose_files(const std::string& folder, const FolderOptions& options, const std::vector<std::string>& names) {
+  return Chooser(folder, options, names).choose();
+}
+ChosenFiles choose_files(const std::string& folder, const FolderOptions& options) { return choose_files(folder, options, files_in(folder)); }
 
 }  // namespace gptq::convert

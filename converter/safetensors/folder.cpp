@@ -1,14 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/safetensors/folder.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include "base/checked.h"
 #include "converter/safetensors/files.h"
+#include "model/spec.h"
 
 namespace gptq::convert {
 
 using base::fail;
 
-TensorFolder::TensorFolder(const std::string& folder, const FolderOptions& options) {
+namespace {
+
+// "model.layers.12.mlp.up_proj.weight": the first part that is a number; no_index = none is.
+uint32_t layer_of(std::string_view tensor) {
+  while (!tensor.empty()) {
+    const std::string_view part = tensor.substr(0, tensor.find('.'));
+    uint32_t layer;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), layer);
+    if (error == std::errc() && end == part.data() + part.size()) return layer;
+    tensor.remove_prefix(std::min(part.size() + 1, tensor.size()));
+  }
+  return model::no_index;
+}
+
+}  // namespace
+
+TensorFolder::TensorFolder(const std::string& folder, const FolderOptions& options) : done_with_(options.done_with) {
   const ChosenFiles chosen = choose_files(folder, options);
   for (const std::string& file : chosen.files) add_shard(folder, file, chosen.file_of);
   size_t stale = 0;
@@ -51,7 +71,20 @@ const TensorEntry& TensorFolder::get(const std::string& name) const {
 
 void TensorFolder::read(const TensorEntry& entry, std::span<std::byte> dst, uint64_t skip) const {
   if (skip > entry.bytes || dst.size() > entry.bytes - skip) fail(GPTQ_E_INTERNAL, "read past tensor '", entry.name, "'");
-  shards_[places_.at(entry.name).shard].source->read_at(entry.offset + skip, dst);
+  const Place& place = places_.at(entry.name);
+  if (place.gone) fail(GPTQ_E_INTERNAL, "tensor '", entry.name, "' was given up and is needed again");
+  if (done_with_) read_.insert(entry.name);
+  shards_[place.shard].source->read_at(entry.offset + skip, dst);
+}
+
+void TensorFolder::finish_layer(uint32_t layer) {
+  for (const std::string& name : read_) {
+    Place& place = places_.at(name);
+    if (layer_of(name) != layer || place.gone) continue;
+    place.gone = true;
+    done_with_(shards_[place.shard].name, place.entry.offset, place.entry.bytes);
+  }
+  read_.clear();
 }
 
 std::vector<std::byte> TensorFolder::read(const TensorEntry& entry) const {

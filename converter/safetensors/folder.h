@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace gptq::convert {
 struct FolderOptions {
   std::vector<std::string> names;  // file names without their ending, which are looked for before "model"
   std::function<void(std::string_view)> warn = [](std::string_view) {};
+  std::function<void(std::string_view file, uint64_t offset, uint64_t bytes)> done_with;  // empty: nobody wants to know
 };
 
 class TensorFolder {
@@ -27,6 +29,8 @@ class TensorFolder {
   const TensorEntry& get(const std::string& name) const;
   void read(const TensorEntry& entry, std::span<std::byte> dst, uint64_t skip = 0) const;
   std::vector<std::byte> read(const TensorEntry& entry) const;
+  // Of the tensors that were read since the last call, those of the layer are read no more; model::no_index: those of no layer.
+  void finish_layer(uint32_t layer);
   // The file a tensor is in, for messages.
   std::string_view file_of(const TensorEntry& entry) const { return shards_[places_.at(entry.name).shard].name; }
   std::vector<std::string_view> names() const;
@@ -41,12 +45,15 @@ class TensorFolder {
   struct Place {
     TensorEntry entry;
     size_t shard;
+    bool gone = false;
   };
   using FileOfTensor = std::map<std::string, std::string, std::less<>>;
   void add_shard(const std::string& folder, const std::string& name, const FileOfTensor& map);
 
   std::vector<Shard> shards_;
   std::map<std::string, Place, std::less<>> places_;
+  std::function<void(std::string_view, uint64_t, uint64_t)> done_with_;
+  mutable std::set<std::string> read_;  // since the last call of finish_layer
 };
 
 }  // namespace gptq::convert

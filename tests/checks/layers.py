@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 # Headers from outside, for the folders that may use them; the C++ library and the system's C headers are for all but include.
 OUTSIDE = {
   "zstd.h": ["runtime/format", "converter"], "xxhash.h": ["runtime/format"], "flatbuffers/": ["runtime/format", "runtime/text", "converter"],
-  "simdjson.h": ["converter"], "pcre2.h": ["converter"], "CLI/": ["converter", "examples"],
+  "simdjson.h": ["converter"], "pcre2.h": ["converter"], "curl/": ["converter"], "openssl/": ["converter"], "CLI/": ["converter", "examples"],
 }
 GENERATED = {"model_generated.h": "format", "tokenizer_generated.h": "text", "kernel_variants.h": "kernels", "_cgo_export.h": "bindings"}
 # An instruction set's file may not take inline functions of the C++ library along: the linker could keep its copy for everyone.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // safetensors files and folders: one malformed file per rule.
 #include "converter/safetensors/folder.h"
+#include "model/spec.h"
 #include "converter_fixture.h"
 
 namespace gptq::test {
@@ -103,6 +104,33 @@ TEST(TensorFolder, FindsTheFile) {
   }
 }
 
+TEST(TensorFolder, GivesUpWhatALayerHasRead) {
+  const TemporaryFolder folder;
+  const auto entry = [](std::string_view name, int at) {
+    return "\"" + std::string(name) + R"(":{"dtype":"U8","shape":[1],"data_offsets":[)" + std::to_string(at) + "," + std::to_string(at + 1) + "]}";
+  };
+  const std::string header = "{" + entry("embed", 0) + "," + entry("h.0.q", 1) + "," + entry("h.1.q", 2) + "," + entry("h.0.v", 3) + "}";
+  folder.write("model.safetensors", safetensors(header, "abcd"));
+  std::string gone;
+  FolderOptions options;
+  options.done_with = [&](std::string_view file, uint64_t offset, uint64_t bytes) {
+    EXPECT_EQ(file, "model.safetensors");
+    EXPECT_EQ(bytes, 1u);
+    gone += std::to_string(offset - 8 - header.size());
+  };
+  TensorFolder tensors(folder.path(), options);
+  for (const char* name : {"embed", "h.0.q", "h.1.q"}) tensors.read(tensors.get(name));
+  tensors.finish_layer(0);
+  EXPECT_EQ(gone, "1");  // not what belongs elsewhere, nor what was not read
+  EXPECT_REFUSED(tensors.read(tensors.get("h.0.q")), "was given up");
+  for (const char* name : {"embed", "h.1.q", "h.0.v"}) tensors.read(tensors.get(name));
+  tensors.finish_layer(model::no_index);
+  EXPECT_EQ(gone, "10");
+  TensorFolder others(folder.path());  // nobody wants to know
+  others.read(others.get("h.0.q"));
+  others.finish_layer(0);
+  EXPECT_EQ(others.read(others.get("h.0.q")).size(), 1u);
+}
 TEST(TensorFolder, RefusesFolders) {
   const TemporaryFolder empty, pickles, several;
   EXPECT_REFUSED(TensorFolder(empty.path()), "no .safetensors file");
