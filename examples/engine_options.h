@@ -2,6 +2,8 @@
 // The options that choose model and engine. Files that only use them need no CLI11, which compiles slowly; tool.h says how they are given.
 #pragma once
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,7 +73,7 @@ struct EngineOptions {
 // What a text must be.
 struct RuleOptions {
   std::vector<std::string> choices;
-  std::string regex;
+  std::string regex, json_schema, grammar;  // the last two: files
   // GPTQ_CONSTRAINT_* and its source; 0: no constraint.
   std::pair<int32_t, std::string> source() const;
 };
@@ -93,6 +95,13 @@ inline std::string as_json(const std::vector<std::string>& texts) {
 inline std::pair<int32_t, std::string> RuleOptions::source() const {
   if (!choices.empty()) return {GPTQ_CONSTRAINT_CHOICE, as_json(choices)};
   if (!regex.empty()) return {GPTQ_CONSTRAINT_REGEX, regex};
+  const auto read = [](const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  if (!json_schema.empty()) return {GPTQ_CONSTRAINT_JSON_SCHEMA, read(json_schema)};
+  if (!grammar.empty()) return {GPTQ_CONSTRAINT_GRAMMAR, read(grammar)};
   return {};
 }
 

@@ -402,7 +402,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *
 
 /* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole: literals,
  * escapes (\\d \\w \\s \\D \\W \\S \\n \\t \\r, and signs), ., classes of ASCII characters, (groups), (?:groups), |, * + ? {m,n}. */
-enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2 };
+enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4 };
 /* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
  * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no
  * token can express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are

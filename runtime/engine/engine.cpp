@@ -187,7 +187,6 @@ void Engine::start(Session& session) {
       gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
     session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
   session.running = true;
-  session.constraint_state = session.constraint ? session.constraint->start() : 0;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;
   session.status = GPTQ_OK;
@@ -196,6 +195,7 @@ void Engine::start(Session& session) {
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;
   session.started = Clock::now();
+  constrain(session);
 }
 
 Session* Engine::next_readable() {

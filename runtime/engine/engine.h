@@ -112,8 +112,8 @@ class Engine {
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
   bool loses_space(const Session& session) const;
-  uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
-  std::span<const uint32_t> mask_of(const Session& session);
+  text::constraint::Constraint::State constrained(const Session& session, text::constraint::Constraint::State state, int32_t token, bool first) const;
+  bool find_mask(Session& session);
   uint32_t unbroken(const Session& session) const;
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();

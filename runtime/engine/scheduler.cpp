@@ -273,7 +273,7 @@ void Engine::take_logits() {
   const float* logits = awaited_.logits;
   for (uint32_t m = 0; m < n_members_; ++m) {
     Member& member = scratch_.members[m];
-    const Session& session = *member.session;
+    Session& session = *member.session;
     const uint32_t begin = std::max(first, member.first_logit), end = std::min(first + count, member.first_logit + member.n_logits);
     if (begin >= end) continue;
     for (uint32_t i = begin; session.wants_logits() && i < end; ++i) {
@@ -287,9 +287,13 @@ void Engine::take_logits() {
     else if (awaited_.candidates)
       member.sampled = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling,
                                    member.random, scratch_.candidates);
+    else if (session.constraint && !find_mask(session))
+      member.sampled = no_room;
     else
       member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates, mask_of(session), &member.mu, unbroken(session));
+                              scratch_.candidates,
+                              session.constraint ? std::span<const uint32_t>(scratch_.mask, session.constraint->mask_words()) : std::span<const uint32_t>(),
+                              &member.mu, unbroken(session));
   }
 }
 
@@ -309,28 +313,37 @@ bool Engine::loses_space(const Session& session) const {
 }
 
 // The state of the session's constraint after this generated token.
-uint32_t Engine::constrained(const Session& session, uint32_t state, int32_t token, bool first) const {
+text::constraint::Constraint::State Engine::constrained(const Session& session, text::constraint::Constraint::State state, int32_t token,
+                                                        bool first) const {
   if (is_end_token(token)) return state;
   std::string_view bytes = tokenizer_->token_bytes(token);
   if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
   return session.constraint->step(state, bytes);
 }
 
+// A constraint that forgot its states while it was led over the text has place for the text alone the second time.
 bool Engine::constrain(Session& session) const {
+  using text::constraint::Constraint;
   if (!session.constraint) return true;
-  uint32_t state = session.constraint->start();
-  bool first = true;
-  for (const int32_t token : session.generated()) {
-    state = constrained(session, state, token, first);
-    first = false;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    session.constraint_state = session.constraint->start();
+    bool first = true;
+    for (const int32_t token : session.generated()) {
+      session.constraint_state = constrained(session, session.constraint_state, token, first);
+      first = false;
+    }
+    if (session.constraint_state != Constraint::lost) break;
   }
-  session.constraint_state = state;
-  return state != text::constraint::Constraint::dead;
+  return session.constraint_state != Constraint::dead && session.constraint_state != Constraint::lost;
 }
 
-std::span<const uint32_t> Engine::mask_of(const Session& session) {
-  if (!session.constraint) return {};
-  return session.constraint->mask(session.constraint_state, session.n_generated == 0 && loses_space(session), {scratch_.mask, session.constraint->mask_words()});
+bool Engine::find_mask(Session& session) {
+  const bool skips_space = session.n_generated == 0 && loses_space(session);
+  const std::span<uint32_t> bits{scratch_.mask, session.constraint->mask_words()};
+  for (int attempt = 0; attempt < 2; ++attempt)
+    if (session.constraint->mask(session.constraint_state, skips_space, bits)) return true;
+    else if (!constrain(session)) return false;
+  return false;
 }
 
 void Engine::commit(gptq_step_info& info) {
@@ -348,7 +361,8 @@ void Engine::commit(gptq_step_info& info) {
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
       end(session, GPTQ_STOP_PREFILLED);
     } else if (member.sampled < 0) {
-      end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : GPTQ_E_NUMERIC);
+      end(session, GPTQ_STOP_ERROR,
+          member.sampled == none_allowed ? GPTQ_E_TEXT : member.sampled == no_room ? GPTQ_E_BUDGET_EXCEEDED : GPTQ_E_NUMERIC);
     } else {
       session.random = member.random;
       session.mu = member.mu;

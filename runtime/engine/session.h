@@ -43,7 +43,7 @@ struct Session {
   float mu = 0;                 // mirostat's
   const text::constraint::Constraint* constraint = nullptr;
   void* constraint_owner = nullptr;  // the API's handle of it
-  uint32_t constraint_state = 0;
+  text::constraint::Constraint::State constraint_state = 0;
   uint32_t max_tokens = 0;
   uint32_t first_generated = 0;  // index of the first generated token
   uint32_t n_generated = 0;

@@ -35,6 +35,7 @@ class Judge {
       const bool may = allowed(state, loses_space, token);
       for (const char byte : bytes) {
         const auto next = rules_.step(state, {&byte, 1});
+        if (next == rules_.lost) throw Error(GPTQ_E_BUDGET_EXCEEDED, "the constraint has more states than place for them");
         if (next == rules_.dead) return refused(may, at);
         state = next;
         ++at;
@@ -53,9 +54,9 @@ class Judge {
   }
   bool allowed(text::constraint::Constraint::State state, bool loses_space, gptq_token token) {
     const auto begin = Clock::now();
-    const auto mask = rules_.mask(state, loses_space, scratch_);
+    if (!rules_.mask(state, loses_space, scratch_)) throw Error(GPTQ_E_BUDGET_EXCEEDED, "the constraint has more states than place for them");
     mask_us.push_back(us_since(begin));
-    return mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
+    return scratch_[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
   }
   const Model& model_;
   const text::Tokenizer& tokenizer_;
