@@ -22,7 +22,10 @@ class Compiler {
       : schema_(schema), heap_(heap), root_(root), memory_(memory), known_(memory), places_(memory), bases_(memory), names_(memory), open_(memory), regexes_(memory) {}
   void all() {
     if (const Value* dialect = root_.is(JsonKind::dict) ? root_.dict->find(heap_, "$schema") : nullptr; dialect && dialect->is(JsonKind::string))
-      old_ = dialect->view().find("draft-0") != std::string_view::npos;
+      {
+        old_ = dialect->view().find("draft-0") != std::string_view::npos;
+        if (dialect->view().find("json-schema.org") == std::string_view::npos) fail("", "$schema", "an unknown dialect");
+      }
     scan(root_, "", 0);
     node_of(root_, "");
     for (size_t done = 0; done < open_.size(); ++done) {
@@ -397,7 +400,7 @@ class Compiler {
         at().items = one;
       }
     }
-    if (const Value* v = find("uniqueItems"); v && v->is(JsonKind::boolean) && v->boolean) fail(pointer, "uniqueItems", "is not supported");
+    if (const Value* v = find("uniqueItems"); v && v->is(JsonKind::boolean) && v->boolean) at().unique = true;
   }
 
   // A schema that applies itself to the same value would never come to an end.

@@ -232,7 +232,7 @@ bool SchemaMachine::leaves_unevaluated(uint32_t i, uint32_t position, const Plan
   const uint32_t words = plan.node_words();
   contributing_.assign(words, 0);
   contributing(i, plan);
-  for (size_t at = f_seen + plan.seen_words() + words + plan.n_contains; at < f_.size(); at += 2 * words) {
+  for (size_t at = f_seen + plan.seen_words() + words + plan.n_contains; at < f_.size() - 2 * f_[f_hashes]; at += 2 * words) {
     bool evaluated = f_[at + words + position / 32] >> (position % 32) & 1;
     for (uint32_t w = 0; w < words; ++w) evaluated |= ((f_[at + w] | f_[at + words + w]) & contributing_[w]) != 0;
     if (!evaluated) return true;

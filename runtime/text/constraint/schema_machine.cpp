@@ -14,6 +14,14 @@ constexpr uint32_t n_states = 16'000, frames_max = 16'000, plans_max = 4'000, li
 constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, top = 0;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
+uint64_t mix(uint64_t hash, uint64_t next) {
+  hash = (hash ^ next) * 0xD6E8FEB86659FD93u;
+  return hash ^ hash >> 29;
+}
+uint64_t joined(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
+uint32_t low_of(uint64_t hash) { return static_cast<uint32_t>(hash); }
+uint32_t high_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
+
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
 constexpr std::string_view literals[] = {"null", "false", "true"};
 
@@ -92,6 +100,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
       if (static_cast<uint8_t>(text[s[4]]) != byte) return dead;
       if (s[4] + 1 < text.size()) return make({in_literal, s[1], s[2], s[3], s[4] + 1});
       literal_ = 1u << s[3];
+      hash_ = mix(1, s[3]);
       judge(s[2], literal, true);
       return finish_value(s[1], s[2]);
     }
@@ -138,7 +147,7 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
     states.clear();
     for (const uint32_t rule : list(p.rules, p.n_rules)) states.push_back(patterns_.start_of(rule));
     automata_ = states;
-    return judge(plan, string, false) ? make({in_string, frame, plan, 0, 0, 0}, states) : dead;
+    return judge(plan, string, false) ? make({in_string, frame, plan, 0, 0, 0, 0, 0}, states) : dead;
   }
   if (byte == '-' || is_digit(byte)) {
     phase_ = byte == '-' ? 0 : byte == '0' ? 1 : 2;
@@ -146,7 +155,7 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
     text_size_ = 1;
     if (!judge(plan, number, false)) return dead;
     const uint32_t text = byte;
-    return p.number_text ? make({in_number, frame, plan, phase_}, {&text, 1}) : make({in_number, frame, plan, phase_});
+    return p.number_text || hashing(frame) ? make({in_number, frame, plan, phase_}, {&text, 1}) : make({in_number, frame, plan, phase_});
   }
   for (uint32_t i = 0; i < 3; ++i)
     if (byte == static_cast<uint8_t>(literals[i][0])) {
@@ -158,7 +167,7 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
 
 uint32_t SchemaMachine::open_container(uint32_t frame, uint32_t plan, What what) {
   const Plan p = plans_[plan];
-  f_.assign({frame, plan, none, what == array ? 1u : 0u});
+  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashing(frame) || (p.unique && what == array)});
   f_.resize(f_seen + p.seen_words() + p.node_words() + p.n_contains, 0);
   if (!judge(plan, what, false)) return dead;
   if (what == array) return next_item(none, true);
@@ -180,6 +189,7 @@ uint32_t SchemaMachine::next_item(uint32_t, bool may_close) {
 uint32_t SchemaMachine::close_container(uint32_t frame) {
   load(frame);
   const uint32_t parent = f_[f_parent], plan = f_[f_plan];
+  hash_ = mix(joined(f_[f_hash], f_[f_hash + 1]), 5 + (f_[f_count] & 1));
   judge(plan, f_[f_count] & 1 ? array : object, true);
   return finish_value(parent, plan);
 }
@@ -211,16 +221,18 @@ uint32_t SchemaMachine::finish_value(uint32_t frame, uint32_t plan) {
   }
   if (p.unevaluated) {
     const size_t begin = counts + p.n_contains;
+    const auto end = f_.end() - 2 * static_cast<ptrdiff_t>(f_[f_hashes]);
     bool known = false;
-    for (size_t at = begin; at < f_.size() && !known; at += 2 * words)
+    for (size_t at = begin; at < static_cast<size_t>(end - f_.begin()) && !known; at += 2 * words)
       known = std::equal(mask_.begin(), mask_.end(), f_.begin() + static_cast<ptrdiff_t>(at)) &&
               std::equal(contributing_.begin(), contributing_.end(), f_.begin() + static_cast<ptrdiff_t>(at + words));
     if (!known) {
       if (f_.size() + 2 * words > f_.capacity()) return full_ = true, dead;
-      f_.insert(f_.end(), mask_.begin(), mask_.end());
-      f_.insert(f_.end(), contributing_.begin(), contributing_.end());
+      contributing_.insert(contributing_.begin(), mask_.begin(), mask_.end());
+      f_.insert(end, contributing_.begin(), contributing_.end());
     }
   }
+  if (f_[f_hashing] && !note_hash(p)) return full_ = true, dead;
   f_[f_link] = none;
   const bool is_array = f_[f_count] & 1;
   f_[f_count] = std::min((f_[f_count] >> 1) + 1, p.count_cap) << 1 | is_array;
@@ -228,6 +240,26 @@ uint32_t SchemaMachine::finish_value(uint32_t frame, uint32_t plan) {
   const uint32_t id = frames_.add(f_);
   (void)plan;
   return id == none ? (full_ = true, dead) : make({after_value, id});
+}
+
+// Of objects the order does not count. An item that was there before fails those that want unique ones.
+bool SchemaMachine::note_hash(const Plan& p) {
+  const uint64_t before = joined(f_[f_hash], f_[f_hash + 1]);
+  const bool is_array = f_[f_count] & 1;
+  const uint64_t after = is_array ? mix(before + 1, hash_) : before + mix(joined(f_[f_key], f_[f_key + 1]), hash_);
+  f_[f_hash] = low_of(after), f_[f_hash + 1] = high_of(after);
+  f_[f_key] = f_[f_key + 1] = 0;
+  if (!is_array || !p.unique) return true;
+  bool known = false;
+  for (size_t at = f_.size() - 2 * f_[f_hashes]; at < f_.size(); at += 2) known |= joined(f_[at], f_[at + 1]) == hash_;
+  for (uint32_t i = 0; i < p.n_nodes && known; ++i)
+    if (node(pool_[p.nodes + i]).unique) f_[f_seen + p.seen_words() + i / 32] |= 1u << (i % 32);
+  if (known) return true;
+  if (f_.size() + 2 > f_.capacity()) return false;
+  f_.push_back(low_of(hash_));
+  f_.push_back(high_of(hash_));
+  ++f_[f_hashes];
+  return true;
 }
 
 uint32_t SchemaMachine::on_after(View s, uint8_t byte) {
@@ -264,6 +296,7 @@ bool SchemaMachine::key_possible(uint32_t low, uint32_t high, uint32_t, View aut
     for (uint32_t k = own_alone ? i : 0; k < (own_alone ? i + 1 : p.n_nodes); ++k) {
       const SchemaNode& other = node(pool_[p.nodes + k]);
       possible |= !own_alone && other.additional != none && !node(other.additional).never;
+      possible |= !own_alone && other.unevaluated_properties != none && !node(other.unevaluated_properties).never;
       for (const auto& [rule, child] : other.patterns)
         possible |= automata[static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin())] != dead;
     }
@@ -287,7 +320,7 @@ uint32_t SchemaMachine::begin_key(uint32_t frame) {
   for (uint32_t i = 0; i < p.n_nodes; ++i)
     if (const uint32_t most = node(pool_[p.nodes + i]).max_properties; pool_[p.must + i] && most != none && count >= most) return dead;
   if (!key_possible(0, p.n_names, 0, states)) return dead;
-  return make({in_key, frame, 0, 0, 0, p.n_names, 0, 0}, states);
+  return make({in_key, frame, 0, 0, 0, p.n_names, 0, 0, 0, 0}, states);
 }
 
 uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
@@ -299,7 +332,8 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   if (result == Reader::closes) return end_key(s);
   uint32_t low = s[4], high = s[5], depth = s[6], count = s[7];
   Words& states = roots_;
-  states.assign(s.begin() + 8, s.end());
+  states.assign(s.begin() + 10, s.end());
+  uint64_t hash = joined(s[8], s[9]);
   for (uint32_t i = 0; i < reader.n; ++i) {
     const uint8_t c = reader.bytes[i];
     const auto byte_at = [&](uint32_t name) -> int {
@@ -311,6 +345,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
     while (end < high && byte_at(end) == c) ++end;
     high = end;
     ++depth;
+    if (f_[f_hashing]) hash = mix(hash + 1, c);
     for (uint32_t& state : states) state = patterns_.next(state, c);
   }
   if (low == high) low = high = depth = 0;
@@ -323,7 +358,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
     automata_ = View(states).subspan(p.n_key_rules);
     if (!judge(p.names_plan, string, false)) return dead;
   }
-  return make({in_key, s[1], reader.escape, reader.utf8, low, high, depth, count}, states);
+  return make({in_key, s[1], reader.escape, reader.utf8, low, high, depth, count, low_of(hash), high_of(hash)}, states);
 }
 
 uint32_t SchemaMachine::end_key(View s) {
@@ -334,13 +369,15 @@ uint32_t SchemaMachine::end_key(View s) {
     f_[f_seen + s[4] / 32] |= 1u << (s[4] % 32);
     name = pool_[p.names + s[4]];
     if (!pool_[p.viable + s[4]]) return dead;
-  } else if (!p.free_keys && !key_possible(0, 0, 0, s.subspan(8))) {
+  } else if (!p.free_keys && !key_possible(0, 0, 0, s.subspan(10))) {
     return dead;
   }
-  const View automata = s.subspan(8);
+  const View automata = s.subspan(10);
   const uint32_t link = link_of_key(name, automata);
   if (link == none || !startable(links_.at(link)[0])) return dead;
-  const bool evaluated = std::any_of(mask_.begin(), mask_.end(), [](uint32_t word) { return word != 0; });
+  bool evaluated = std::any_of(mask_.begin(), mask_.end(), [](uint32_t word) { return word != 0; });
+  for (uint32_t i = 0; i < p.n_nodes; ++i)
+    if (const uint32_t rest = node(pool_[p.nodes + i]).unevaluated_properties; rest != none) evaluated |= !node(rest).never;
   for (uint32_t i = 0; i < p.n_nodes && !evaluated; ++i) {
     const uint32_t rest = node(pool_[p.nodes + i]).unevaluated_properties;
     if (pool_[p.must + i] && rest != none && node(rest).never) return dead;
@@ -353,6 +390,7 @@ uint32_t SchemaMachine::end_key(View s) {
       if (const uint32_t names = node(pool_[p.nodes + i]).names; names != none && status_[names] != yes) f_[f_seen + p.seen_words() + i / 32] |= 1u << (i % 32);
   }
   f_[f_link] = link;
+  f_[f_key] = s[8], f_[f_key + 1] = s[9];
   const uint32_t id = frames_.add(f_);
   return id == none ? (full_ = true, dead) : make({at_colon, id});
 }
@@ -365,19 +403,23 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
   if (result == Reader::wrong) return dead;
   if (result == Reader::closes) {
     count_ = s[5];
-    automata_ = s.subspan(6);
+    automata_ = s.subspan(8);
+    hash_ = mix(joined(s[6], s[7]), 3);
     judge(plan, string, true);
     return finish_value(s[1], plan);
   }
-  if (p.plain_strings) return make({in_string, s[1], plan, reader.escape, reader.utf8, 0});
+  uint64_t hash = joined(s[6], s[7]);
+  if (hashing(s[1]))
+    for (uint32_t i = 0; i < reader.n; ++i) hash = mix(hash + 1, reader.bytes[i]);
+  if (p.plain_strings) return make({in_string, s[1], plan, reader.escape, reader.utf8, 0, low_of(hash), high_of(hash)});
   Words& states = roots_;
-  states.assign(s.begin() + 6, s.end());
+  states.assign(s.begin() + 8, s.end());
   for (uint32_t i = 0; i < reader.n; ++i)
     for (uint32_t& state : states) state = patterns_.next(state, reader.bytes[i]);
   if (patterns_.full()) return full_ = true, dead;
   count_ = std::min(s[5] + reader.character, p.length_cap);
   automata_ = states;
-  return judge(plan, string, false) ? make({in_string, s[1], plan, reader.escape, reader.utf8, count_}, states) : dead;
+  return judge(plan, string, false) ? make({in_string, s[1], plan, reader.escape, reader.utf8, count_, low_of(hash), high_of(hash)}, states) : dead;
 }
 
 uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
@@ -399,6 +441,10 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     next = 6;
   } else {
     if (!ends || s[1] == top) return dead;
+    if (hashing(s[1])) {
+      const Decimal d = Decimal::of(std::string_view(text_, text_size_));
+      hash_ = mix(mix(mix(4, static_cast<uint64_t>(d.digits)), static_cast<uint64_t>(d.digits >> 64)), static_cast<uint64_t>(d.exponent));
+    }
     judge(plan, number, true);
     const uint32_t state = finish_value(s[1], plan);
     return state == dead ? dead : find(state, byte);
@@ -408,11 +454,12 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
   if (next == 4 && byte != '0') phase_ |= 16;
   if (next == 6 && byte == '-') phase_ |= 32;
   const Plan& p = plans_[plan];
-  if (!p.number_text || free) return judge(plan, number, false) ? make({in_number, s[1], plan, phase_}) : dead;
+  const bool hashed = hashing(s[1]);
+  if ((!p.number_text && !hashed) || free) return judge(plan, number, false) ? make({in_number, s[1], plan, phase_}) : dead;
   if (text_size_ == 40) return dead;
   text_[text_size_++] = static_cast<char>(byte);
   if (!judge(plan, number, false)) return dead;
-  bool certain = next == 1 || next == 2 || next == 4;
+  bool certain = !hashed && (next == 1 || next == 2 || next == 4);
   for (uint32_t i = 0; i < p.n_nodes && certain; ++i) certain = number_certain(node(pool_[p.nodes + i]));
   if (certain) return make({in_number, s[1], plan, phase_ | 64});
   uint32_t words[11] = {};

@@ -26,8 +26,8 @@ class SchemaMachine final : public Machine {
   static constexpr uint32_t none = ~0u;
   enum Truth : uint8_t { no = 0, open = 1, yes = 2 };
   enum What : uint8_t { literal, number, string, object, array };
-  // The first word of a state. value: [, frame, plan, whether ] may come instead]; string: [, frame, plan, escape, utf8, count, automata];
-  // key: [, frame, escape, utf8, low, high, depth, count, automata of names' patterns, automata of propertyNames];
+  // The first word of a state. value: [, frame, plan, whether ] may come instead]; string: [, frame, plan, escape, utf8, count, hash, automata];
+  // key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of propertyNames];
   // number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame].
   enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end };
 
@@ -36,12 +36,14 @@ class SchemaMachine final : public Machine {
     uint32_t nodes, n_nodes, must, names, n_names, viable, rules, n_rules, key_rules, n_key_rules;
     uint32_t names_plan;
     uint32_t length_cap, count_cap, n_contains;
-    bool number_text, plain_strings, unevaluated, free_keys;
+    bool number_text, plain_strings, unevaluated, free_keys, unique;
     uint32_t seen_words() const { return (n_names + 31) / 32; }
     uint32_t node_words() const { return (n_nodes + 31) / 32; }
   };
   // Of a container in progress, in words.
-  enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_seen };
+  // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are wanted;
+  // f_hashes: how many there are behind all else, of the items.
+  enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
   enum Use : uint32_t { applies, contains, unevaluated };
 
   uint32_t find(uint32_t state, uint8_t byte) override;
@@ -88,6 +90,8 @@ class SchemaMachine final : public Machine {
   uint32_t begin_key(uint32_t frame);
   uint32_t end_key(View s);
   void load(uint32_t frame);
+  bool hashing(uint32_t frame) const { return frame != 0 && frames_.at(frame)[f_hashing]; }
+  bool note_hash(const Plan& plan);
   uint32_t plan_of_value(uint32_t frame);
 
   // Text of strings: escapes undone, UTF-8 checked.
@@ -117,6 +121,7 @@ class SchemaMachine final : public Machine {
   bool final_ = false;
   uint32_t literal_ = 0, count_ = 0, phase_ = 0;
   View automata_;
+  uint64_t hash_ = 0;  // where it is wanted
   char text_[44];
   uint32_t text_size_ = 0;
 };

@@ -72,9 +72,11 @@ bool SchemaMachine::build(uint32_t id) {
     p.count_cap = std::max({p.count_cap, n.min_properties, n.max_properties == none ? 0 : n.max_properties + 1, n.min_items,
                             n.max_items == none ? 0 : n.max_items + 1, static_cast<uint32_t>(n.prefix.size())});
     p.n_contains += n.contains != none;
+    p.unique |= n.unique;
     p.unevaluated |= n.unevaluated_properties != none || n.unevaluated_items != none;
     if (n.names != none) roots_.push_back(n.names << 1 | pool_[p.must + i]);
     any_additional |= n.additional != none && !node(n.additional).never;
+    any_additional |= n.unevaluated_properties != none && !node(n.unevaluated_properties).never;
   }
   // Names that count, and whether one may be a key at all.
   key_.clear();
