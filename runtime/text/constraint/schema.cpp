@@ -14,6 +14,26 @@ namespace {
 
 using jinja::Value;
 using JsonKind = jinja::Kind;
+
+#define GPTQ_DATE "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+#define GPTQ_TIME "([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\\.[0-9]+)?([zZ]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+#define GPTQ_BYTE "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+#define GPTQ_LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+constexpr std::pair<std::string_view, std::string_view> formats[] = {
+    {"date", "^" GPTQ_DATE "$"},
+    {"time", "^" GPTQ_TIME "$"},
+    {"date-time", "^" GPTQ_DATE "[tT]" GPTQ_TIME "$"},
+    {"uuid", "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"},
+    {"ipv4", "^" GPTQ_BYTE "(\\." GPTQ_BYTE "){3}$"},
+    {"hostname", "^" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
+    {"email", "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
+    {"uri", "^[A-Za-z][A-Za-z0-9+.-]*:[^\\s<>\"{}|\\\\^`]*$"},
+};
+#undef GPTQ_DATE
+#undef GPTQ_TIME
+#undef GPTQ_BYTE
+#undef GPTQ_LABEL
+
 constexpr uint32_t none = SchemaNode::none, nodes_max = 20'000;
 
 class Compiler {
@@ -23,6 +43,7 @@ class Compiler {
   void all() {
     if (const Value* dialect = root_.is(JsonKind::dict) ? root_.dict->find(heap_, "$schema") : nullptr; dialect && dialect->is(JsonKind::string))
       {
+        asserts_formats_ = dialect->view().find("/draft/20") == std::string_view::npos;
         old_ = dialect->view().find("draft-0") != std::string_view::npos;
         if (dialect->view().find("json-schema.org") == std::string_view::npos) fail("", "$schema", "an unknown dialect");
       }
@@ -340,6 +361,14 @@ class Compiler {
       const uint32_t rule = pattern_of(string(*v, pointer, "pattern"), pointer, "pattern");
       at().pattern = rule;
     }
+    if (const Value* v = find("format"); v && asserts_formats_ && v->is(JsonKind::string)) {
+      const auto at_name = std::find_if(std::begin(formats), std::end(formats), [&](const auto& f) { return f.first == v->view(); });
+      if (at_name != std::end(formats)) {
+        const uint32_t rule = pattern_of(at_name->second, pointer, "format"), one = add_node();
+        schema_.nodes[one].pattern = rule;
+        at().all.push_back(one);
+      }
+    }
     fill_object(node, value, pointer);
     fill_array(node, value, pointer);
   }
@@ -449,7 +478,8 @@ class Compiler {
   jinja::Heap& heap_;
   const Value& root_;
   std::pmr::memory_resource* const memory_;
-  bool old_ = false;
+  bool old_ = false;              // before 2019-09
+  bool asserts_formats_ = true;  // since then they are annotations
   uint32_t always_ = none, never_ = none, dynamic_anchors_ = 0;
   std::pmr::map<const jinja::Dict*, uint32_t> known_;
   std::pmr::map<Text, const Value*> places_;
