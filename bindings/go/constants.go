@@ -91,6 +91,8 @@ const (
 	SaveReplay = 0
 	ConstraintChoice = 1
 	ConstraintRegex = 2
+	ConstraintJsonSchema = 3
+	ConstraintGrammar = 4
 	OrderGroupAware = 0
 	OrderNatural = 1
 	OrderAct = 2

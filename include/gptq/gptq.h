@@ -400,8 +400,10 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t 
  * INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *bytes, size_t size, gptq_session **out, gptq_error *err);
 
-/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole: literals,
- * escapes (\\d \\w \\s \\D \\W \\S \\n \\t \\r, and signs), ., classes of ASCII characters, (groups), (?:groups), |, * + ? {m,n}. */
+/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what
+ * ECMAScript, Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema
+ * (2020-12, older drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the
+ * document; formats count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. */
 enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4 };
 /* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
  * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no

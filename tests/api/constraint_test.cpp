@@ -78,6 +78,40 @@ TEST_F(Constrained, WholeMatchesOfAnExpression) {
   }
 }
 
+// Of the schema's own words; that any text it does not allow is refused, the suite of JSON Schema says.
+TEST_F(Constrained, JsonThatTheSchemaAllows) {
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"type": "object", "properties": {"mood": {"enum": ["calm", "angry"]},
+    "hits": {"type": "integer", "minimum": 3, "maximum": 17}, "armed": {"type": "boolean"}}, "required": ["mood", "hits"], "additionalProperties": false})");
+  const std::regex member(R"re("(mood)"\s*:\s*"(?:calm|angry)"|"(hits)"\s*:\s*(?:[3-9]|1[0-7])(?![0-9])|"(armed)"\s*:\s*(?:true|false))re");
+  int ended = 0;
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    int32_t stop_reason = 0;
+    const std::string said = text(constraint, seed, &stop_reason);
+    // Spaces are allowed without end; and the digits of \\u may be those of no character that the schema allows, which ends with TEXT.
+    if (stop_reason == GPTQ_STOP_CONTEXT || (stop_reason == GPTQ_STOP_ERROR && said.find("\\u") != std::string::npos)) continue;
+    ++ended;
+    EXPECT_EQ(stop_reason, GPTQ_STOP_CONSTRAINT) << said;
+    EXPECT_TRUE(said.starts_with('{') && said.ends_with('}')) << said;
+    EXPECT_TRUE(said.find("\"mood\"") != std::string::npos && said.find("\"hits\"") != std::string::npos) << said;
+    const auto n = std::distance(std::sregex_iterator(said.begin(), said.end(), member), std::sregex_iterator());
+    EXPECT_EQ(n - 1, std::count(said.begin(), said.end(), ',')) << said;
+  }
+  EXPECT_GT(ended, 0);
+}
+
+TEST_F(Constrained, WhatTheGrammarDerives) {
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_GRAMMAR, "root ::= \"(\" inner \")\" # balanced\ninner ::= root inner | [ab]");
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    int32_t stop_reason = 0;
+    const std::string said = text(constraint, seed, &stop_reason);
+    if (stop_reason != GPTQ_STOP_CONSTRAINT) continue;
+    int depth = 0;
+    for (const char ch : said) depth += ch == '(' ? 1 : ch == ')' ? -1 : 0;
+    EXPECT_EQ(depth, 0) << said;
+    EXPECT_EQ(said.find_first_not_of("()ab"), std::string::npos) << said;
+  }
+}
+
 TEST_F(Constrained, LimitsCutIt) {
   const Constraint constraint(c.model, GPTQ_CONSTRAINT_REGEX, "[xyz]{200}");
   const Way way(constraint, 1, 5);
@@ -185,6 +219,10 @@ INSTANTIATE_TEST_SUITE_P(Sources, Refused,
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "a{300000}", 7, "nodes"},
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[\"a\", 1]", nowhere, "/1"},
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[]", nowhere, "array"},
+                                         Refusal{GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"properties": {"a": {"$ref": "http://x/y"}}})", nowhere, "/properties/a/$ref"},
+                                         Refusal{GPTQ_CONSTRAINT_JSON_SCHEMA, R"j({"items": {"pattern": "(?=a)"}})j", 2, "/items/pattern"},
+                                         Refusal{GPTQ_CONSTRAINT_GRAMMAR, "root ::= a", 10, "no rule 'a'"},
+                                         Refusal{GPTQ_CONSTRAINT_GRAMMAR, "root ::= root \"a\" | \"b\"", nowhere, "calls itself"},
                                          Refusal{99, "a", nowhere, "kind"}));
 
 TEST_F(Constrained, MisuseIsRefused) {
