@@ -60,22 +60,46 @@ SchemaMachine::Truth SchemaMachine::own_number(const SchemaNode& n) const {
     return phase_ & 48 ? no : final_ ? yes : open;
   }
   if (!final_) return number_possible(n) ? open : no;
-  const Decimal d = Decimal::of(std::string_view(text_, text_size_));
-  if (only_integers && !d.is_integer()) return no;
-  bool holds = true;
+  return number_holds(n, Decimal::of(std::string_view(text_, text_size_))) ? yes : no;
+}
+
+bool SchemaMachine::number_holds(const SchemaNode& n, const Decimal& d) {
+  bool holds = (n.types & type_number) || d.is_integer();
   if (n.least) holds &= Decimal::compare(d, *n.least) >= 0;
   if (n.most) holds &= Decimal::compare(d, *n.most) <= 0;
   if (n.above) holds &= Decimal::compare(d, *n.above) > 0;
   if (n.below) holds &= Decimal::compare(d, *n.below) < 0;
   if (n.multiple) holds &= d.is_multiple(*n.multiple);
   if (n.has_enum) holds &= std::any_of(n.numbers.begin(), n.numbers.end(), [&](const Decimal& x) { return Decimal::compare(d, x) == 0; });
-  return holds ? yes : no;
+  return holds;
 }
 
-// Whether more digits can make it good. With an exponent all is open.
+// Whether an exponent of at most three digits that begins as the one in progress makes it good.
+bool SchemaMachine::exponent_possible(const SchemaNode& n) const {
+  const std::string_view text(text_, text_size_);
+  const size_t e = text.find_first_of("eE");
+  const Decimal mantissa = Decimal::of(text.substr(0, e));
+  std::string_view typed = text.substr(e + 1);
+  const bool sign_open = typed.empty();
+  if (!typed.empty() && (typed[0] == '+' || typed[0] == '-')) typed.remove_prefix(1);
+  if (typed.size() > 3) return false;
+  int32_t begin = 0, width = 1;
+  for (const char c : typed) begin = begin * 10 + (c - '0');
+  for (size_t more = 0; more + typed.size() <= 3; ++more, begin *= 10, width *= 10)
+    for (int32_t i = 0; i < width; ++i)
+      for (const int sign : {1, -1}) {
+        if (!sign_open && (sign < 0) != bool(phase_ & 32)) continue;
+        Decimal d = mantissa;
+        if (d.digits) d.exponent += sign * (begin + i);
+        if (number_holds(n, d)) return true;
+      }
+  return false;
+}
+
+// Whether more digits can make it good.
 bool SchemaMachine::number_possible(const SchemaNode& n) const {
   const uint32_t phase = phase_ & 15;
-  if (phase >= 5) return true;
+  if (phase >= 5) return exponent_possible(n);
   const bool only_integers = !(n.types & type_number);
   if (only_integers && (phase_ & 16)) return false;
   const bool negative = text_[0] == '-';

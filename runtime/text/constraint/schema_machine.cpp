@@ -36,12 +36,12 @@ SchemaMachine::SchemaMachine(std::string_view source, std::pmr::memory_resource*
       frames_(frames_max, words_max, memory),
       plan_ids_(plans_max, words_max / 4, memory),
       links_(links_max, words_max, memory),
-      plans_(memory), pool_(memory), f_(memory), key_(memory), roots_(memory), pairs_(memory), mask_(memory), order_(memory), contributing_(memory),
+      plans_(memory), pool_(memory), f_(memory), key_(memory), roots_(memory), pairs_(memory), mask_(memory), order_(memory), contributing_(memory), tried_(memory),
       status_(schema_.nodes.size(), 0, memory), marked_(schema_.nodes.size(), 0, memory), position_(schema_.nodes.size(), 0, memory) {
   plans_.reserve(plans_max);
   pool_.reserve(pool_max);
   const size_t lists = std::max<size_t>(list_max, 2 * schema_.nodes.size() + schema_.names.size() + 16);
-  for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_}) words->reserve(lists);
+  for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_}) words->reserve(lists);
   clear();
 }
 
@@ -323,6 +323,54 @@ uint32_t SchemaMachine::begin_key(uint32_t frame) {
   return make({in_key, frame, 0, 0, 0, p.n_names, 0, 0, 0, 0}, states);
 }
 
+void SchemaMachine::advance_key(KeyPlace& place, uint8_t byte, const Plan& plan) const {
+  const auto byte_at = [&](uint32_t name) -> int {
+    const std::string_view text = schema_.names[pool_[plan.names + name]];
+    return place.depth < text.size() ? static_cast<uint8_t>(text[place.depth]) : -1;
+  };
+  while (place.low < place.high && byte_at(place.low) < byte) ++place.low;
+  uint32_t end = place.low;
+  while (end < place.high && byte_at(end) == byte) ++end;
+  place.high = end;
+  ++place.depth;
+  if (place.low == place.high) place = {};
+}
+
+// Whether some character that the escape can become may come. Of those that begin with the same bytes all are passed over at once; a search
+// that takes too long says yes.
+template <class Alive>
+bool SchemaMachine::escape_possible(const Reader& reader, View states, const KeyPlace& place, Alive&& alive) {
+  auto [code, last] = reader.range();
+  for (unsigned tries = 0; code <= last && tries < 2000; ++tries) {
+    Reader one{};
+    one.put(code);
+    tried_.assign(states.begin(), states.end());
+    KeyPlace at = place;
+    uint32_t taken = 0;
+    bool lives = true;
+    for (; taken < one.n && lives; ++taken) {
+      if (at.low < at.high) advance_key(at, one.bytes[taken], plans_[f_[f_plan]]);
+      for (uint32_t& state : tried_) state = patterns_.next(state, one.bytes[taken]);
+      lives = alive(at, View(tried_));
+    }
+    if (lives) return true;
+    const uint32_t width = 6 * (one.n - taken);
+    code = ((code >> width) + 1) << width;
+  }
+  return code <= last;
+}
+
+std::pair<uint32_t, uint32_t> SchemaMachine::Reader::range() const {
+  const uint32_t state = escape & 0xFF, value = escape >> 8;
+  if (state < 2) return {0, code_point_max};
+  if (state <= 5) {
+    const uint32_t open = 4 * (6 - state), low = value << open, high = low + (1u << open) - 1;
+    return {low, low <= 0xDBFF && high >= 0xD800 ? code_point_max : high};  // half a pair may stand for any beyond
+  }
+  const uint32_t half = state <= 8 ? value : value >> (4 * (state - 8));
+  return {0x10000 + (half << 10), 0x10000 + (half << 10) + 0x3FF};
+}
+
 uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   load(s[1]);
   const Plan p = plans_[f_[f_plan]];
@@ -330,27 +378,22 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   const auto result = reader.take(byte);
   if (result == Reader::wrong) return dead;
   if (result == Reader::closes) return end_key(s);
-  uint32_t low = s[4], high = s[5], depth = s[6], count = s[7];
+  KeyPlace place{s[4], s[5], s[6]};
+  uint32_t count = s[7];
   Words& states = roots_;
   states.assign(s.begin() + 10, s.end());
   uint64_t hash = joined(s[8], s[9]);
   for (uint32_t i = 0; i < reader.n; ++i) {
     const uint8_t c = reader.bytes[i];
-    const auto byte_at = [&](uint32_t name) -> int {
-      const std::string_view text = schema_.names[pool_[p.names + name]];
-      return depth < text.size() ? static_cast<uint8_t>(text[depth]) : -1;
-    };
-    while (low < high && byte_at(low) < c) ++low;
-    uint32_t end = low;
-    while (end < high && byte_at(end) == c) ++end;
-    high = end;
-    ++depth;
+    advance_key(place, c, p);
     if (f_[f_hashing]) hash = mix(hash + 1, c);
     for (uint32_t& state : states) state = patterns_.next(state, c);
   }
-  if (low == high) low = high = depth = 0;
+  if (!key_possible(place.low, place.high, place.depth, states)) return dead;
+  if (reader.escape && !p.free_keys &&
+      !escape_possible(reader, states, place, [&](const KeyPlace& at, View tried) { return key_possible(at.low, at.high, at.depth, tried); }))
+    return dead;
   if (patterns_.full()) return full_ = true, dead;
-  if (!key_possible(low, high, depth, states)) return dead;
   if (p.names_plan != none) {
     const Plan& q = plans_[p.names_plan];
     count = std::min(count + reader.character, q.length_cap);
@@ -358,7 +401,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
     automata_ = View(states).subspan(p.n_key_rules);
     if (!judge(p.names_plan, string, false)) return dead;
   }
-  return make({in_key, s[1], reader.escape, reader.utf8, low, high, depth, count, low_of(hash), high_of(hash)}, states);
+  return make({in_key, s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
 }
 
 uint32_t SchemaMachine::end_key(View s) {
@@ -417,9 +460,18 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
   for (uint32_t i = 0; i < reader.n; ++i)
     for (uint32_t& state : states) state = patterns_.next(state, reader.bytes[i]);
   if (patterns_.full()) return full_ = true, dead;
-  count_ = std::min(s[5] + reader.character, p.length_cap);
+  const uint32_t count = std::min(s[5] + reader.character, p.length_cap);
+  count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
+  if (reader.escape && !states.empty()) {
+    const auto alive = [&](const KeyPlace&, View tried) {
+      automata_ = tried;
+      return judge(plan, string, false);
+    };
+    if (!escape_possible(reader, states, {}, alive)) return dead;
+  }
+  if (patterns_.full()) return full_ = true, dead;
   automata_ = states;
-  return judge(plan, string, false) ? make({in_string, s[1], plan, reader.escape, reader.utf8, count_, low_of(hash), high_of(hash)}, states) : dead;
+  return judge(plan, string, false) ? make({in_string, s[1], plan, reader.escape, reader.utf8, count, low_of(hash), high_of(hash)}, states) : dead;
 }
 
 uint32_t SchemaMachine::on_number(View s, uint8_t byte) {

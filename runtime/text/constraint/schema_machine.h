@@ -74,6 +74,8 @@ class SchemaMachine final : public Machine {
   void contributing(uint32_t i, const Plan& plan);
   bool is_seen(uint32_t name, const Plan& plan) const;
   bool number_possible(const SchemaNode& n) const;
+  bool exponent_possible(const SchemaNode& n) const;
+  static bool number_holds(const SchemaNode& n, const Decimal& d);
   bool number_certain(const SchemaNode& n) const;
 
   uint32_t begin_value(uint32_t frame, uint32_t plan, uint8_t byte);
@@ -87,6 +89,11 @@ class SchemaMachine final : public Machine {
   uint32_t on_key(View s, uint8_t byte);
   uint32_t on_number(View s, uint8_t byte);
   uint32_t on_after(View s, uint8_t byte);
+  struct Reader;
+  struct KeyPlace { uint32_t low, high, depth; };
+  void advance_key(KeyPlace& place, uint8_t byte, const Plan& plan) const;
+  template <class Alive>
+  bool escape_possible(const Reader& reader, View states, const KeyPlace& place, Alive&& alive);
   uint32_t begin_key(uint32_t frame);
   uint32_t end_key(View s);
   void load(uint32_t frame);
@@ -104,6 +111,8 @@ class SchemaMachine final : public Machine {
     Result take(uint8_t byte);
     Result hex(uint8_t byte);
     void put(uint32_t code);
+    // The characters that the escape in progress can still be.
+    std::pair<uint32_t, uint32_t> range() const;
   };
 
   Schema schema_;
@@ -113,7 +122,7 @@ class SchemaMachine final : public Machine {
   std::pmr::vector<Plan> plans_;
   Words pool_;
   // Scratch of fixed capacity.
-  Words f_, key_, roots_, pairs_, mask_, order_, contributing_;
+  Words f_, key_, roots_, pairs_, mask_, order_, contributing_, tried_;
   std::pmr::vector<uint8_t> status_, marked_;
   Words position_;
   // The value at hand, for judge.
