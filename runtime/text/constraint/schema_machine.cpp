@@ -195,7 +195,7 @@ uint32_t SchemaMachine::close_container(uint32_t frame) {
 }
 
 // status_ has what the plan's nodes say of the whole value; its container takes note.
-uint32_t SchemaMachine::finish_value(uint32_t frame, uint32_t plan) {
+uint32_t SchemaMachine::finish_value(uint32_t frame, uint32_t) {
   if (full_) return dead;
   if (frame == top) return status_[0] == yes ? make({at_end, top}) : dead;
   load(frame);
@@ -238,7 +238,6 @@ uint32_t SchemaMachine::finish_value(uint32_t frame, uint32_t plan) {
   f_[f_count] = std::min((f_[f_count] >> 1) + 1, p.count_cap) << 1 | is_array;
   if (!judge(own_plan, is_array ? array : object, false)) return dead;
   const uint32_t id = frames_.add(f_);
-  (void)plan;
   return id == none ? (full_ = true, dead) : make({after_value, id});
 }
 
