@@ -25,16 +25,14 @@ class Interner {
   }
   // none: no place is left.
   uint32_t add(std::span<const uint32_t> key) {
-    uint64_t hash = key.size() * 0x9E3779B97F4A7C15u;
-    for (const uint32_t word : key) hash = (hash ^ word) * 0xD6E8FEB86659FD93u, hash ^= hash >> 32;
-    uint32_t at = static_cast<uint32_t>(hash) & (slots_ - 1);
-    for (; table_[at] != none; at = (at + 1) & (slots_ - 1))
-      if (std::ranges::equal(this->at(table_[at]), key)) return table_[at];
+    const uint32_t at = slot_of(key);
+    if (table_[at] != none) return table_[at];
     if (n_ == ids_max_ || key.size() > words_max_ - ends_[n_]) return none;
     std::copy(key.begin(), key.end(), words_ + ends_[n_]);
     ends_[n_ + 1] = ends_[n_] + static_cast<uint32_t>(key.size());
     return table_[at] = n_++;
   }
+  bool has(std::span<const uint32_t> key) const { return table_[slot_of(key)] != none; }
   std::span<const uint32_t> at(uint32_t id) const { return {words_ + ends_[id], words_ + ends_[id + 1]}; }
   uint32_t size() const { return n_; }
   void clear() {
@@ -44,6 +42,14 @@ class Interner {
   }
 
  private:
+  // Of the key, or where it would be.
+  uint32_t slot_of(std::span<const uint32_t> key) const {
+    uint64_t hash = key.size() * 0x9E3779B97F4A7C15u;
+    for (const uint32_t word : key) hash = (hash ^ word) * 0xD6E8FEB86659FD93u, hash ^= hash >> 32;
+    uint32_t at = static_cast<uint32_t>(hash) & (slots_ - 1);
+    while (table_[at] != none && !std::ranges::equal(this->at(table_[at]), key)) at = (at + 1) & (slots_ - 1);
+    return at;
+  }
   uint32_t ids_max_, words_max_, slots_, n_ = 0;
   base::Buffer memory_;
   uint32_t *words_, *ends_, *table_;

@@ -163,8 +163,8 @@ Nfa::Part Nfa::repeat(Part part, uint32_t least, uint32_t most) {
 
 namespace {
 
-// Marks the nodes from which a rule's end is reached; with_text: also over bytes.
-std::pmr::vector<uint8_t> mark_ends(const Nfa& nfa, bool with_text) {
+// Marks the nodes from which a rule's end is reached; empty: also over bytes, but behind a $ only where this marks it.
+std::pmr::vector<uint8_t> mark_ends(const Nfa& nfa, const std::pmr::vector<uint8_t>* empty = nullptr) {
   using Kind = Nfa::Kind;
   const auto& nodes = nfa.nodes;
   const size_t n = nodes.size();
@@ -173,7 +173,7 @@ std::pmr::vector<uint8_t> mark_ends(const Nfa& nfa, bool with_text) {
   const auto each = [&](auto&& edge) {
     for (uint32_t i = 0; i < n; ++i) {
       const Nfa::Node& node = nodes[i];
-      if (node.kind == Kind::range && !with_text) continue;
+      if (node.kind == Kind::range && !empty) continue;
       if (node.a != Nfa::none) edge(i, node.a);
       if (node.b != Nfa::none) edge(i, node.kind == Kind::call ? nfa.rules[node.b].first : node.b);
     }
@@ -195,6 +195,7 @@ std::pmr::vector<uint8_t> mark_ends(const Nfa& nfa, bool with_text) {
     for (uint32_t k = first[i]; k < first[i + 1]; ++k) {
       const Nfa::Node& node = nodes[before[k]];
       if (node.kind == Kind::call && !(mark[node.a] && mark[nfa.rules[node.b].first])) continue;
+      if (node.kind == Kind::finish && empty && !(*empty)[node.a]) continue;
       set(before[k]);
     }
   }
@@ -203,11 +204,17 @@ std::pmr::vector<uint8_t> mark_ends(const Nfa& nfa, bool with_text) {
 
 }  // namespace
 
-void Nfa::finish(std::string_view what) {
-  const auto can_end = mark_ends(*this, true), is_empty = mark_ends(*this, false);
+void Nfa::finish(std::string_view what, bool refuse_endless) {
+  const auto is_empty = mark_ends(*this), can_end = mark_ends(*this, &is_empty);
   for (Rule& r : rules) {
-    if (!can_end[r.first]) base::fail(GPTQ_E_INVALID_ARGUMENT, what, ": a rule that can never end");
+    if (refuse_endless && !can_end[r.first]) base::fail(GPTQ_E_INVALID_ARGUMENT, what, ": a rule that can never end");
     r.nullable = is_empty[r.first];
+  }
+  // Ways that never end are cut.
+  for (Node& n : nodes) {
+    if (n.kind == Kind::call && !(can_end[n.a] && can_end[rules[n.b].first])) n = {};
+    if (n.a != none && !can_end[n.a]) n.a = none;
+    if (n.kind == Kind::fork && n.b != none && !can_end[n.b]) n.b = none;
   }
   sort_rules(what);
 }

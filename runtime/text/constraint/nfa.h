@@ -63,8 +63,8 @@ class Nfa {
   Part shared(Part part);  // as a rule, where it is large
   // Any whole characters.
   Part anything();
-  // To be called after the last rule. name(rule) for messages.
-  void finish(std::string_view what);
+  // To be called after the last rule. refuse_endless: rules that can never end.
+  void finish(std::string_view what, bool refuse_endless = true);
 
   std::pmr::vector<Node> nodes;
   std::pmr::vector<Rule> rules;

@@ -12,7 +12,11 @@ namespace {
 
 class Parser {
  public:
-  Parser(Nfa& nfa, std::string_view text, std::string_view document) : nfa_(nfa), text_(text), document_(document) {}
+  // from_begin: what matches begins where the text does, so that ^ can hold; to_end: $.
+  Parser(Nfa& nfa, std::string_view text, std::string_view document, bool from_begin, bool to_end)
+      : nfa_(nfa), text_(text), document_(document), from_begin_(from_begin), to_end_(to_end) {}
+  bool has_begin = false, has_end = false;  // a ^, a $
+  bool only_at_begin = false, only_at_end = false;  // the whole begins with it, ends with it
   Nfa::Part whole() {
     const Nfa::Part part = either();
     if (more()) refuse("an unmatched )");
@@ -29,7 +33,10 @@ class Parser {
     if (++depth_ > nfa_.limits.nesting) refuse("groups nested too deeply");
     const Nfa::Part first = sequence();
     if (!more() || text_[at_] != '|') {
-      --depth_;
+      if (--depth_ == 0) {
+        only_at_begin = text_.starts_with('^');
+        only_at_end = assertion_ && text_.ends_with('$');
+      }
       return first;
     }
     Nfa::Part all{nfa_.add(), nfa_.add()};
@@ -182,8 +189,10 @@ class Parser {
   }
   Nfa::Part assertion(Nfa::Kind kind) {
     assertion_ = true;
+    const bool is_begin = kind == Nfa::Kind::begin;
+    (is_begin ? has_begin : has_end) = true;
     const uint32_t after = nfa_.add();
-    return {nfa_.add({after, Nfa::none, kind}), after};
+    return {(is_begin ? from_begin_ : to_end_) ? nfa_.add({after, Nfa::none, kind}) : nfa_.add(), after};
   }
   Nfa::Part atom() {
     assertion_ = false;
@@ -212,6 +221,7 @@ class Parser {
 
   Nfa& nfa_;
   const std::string_view text_, document_;
+  const bool from_begin_, to_end_;
   size_t at_ = 0;
   uint32_t depth_ = 0;
   bool assertion_ = false;  // the last atom takes no text
@@ -229,11 +239,32 @@ uint32_t read_code_point(std::string_view text, size_t& at, std::string_view doc
 
 uint32_t add_regex(Nfa& nfa, std::string_view pattern, bool search, std::string_view document) {
   const uint32_t rule = nfa.add_rule();
-  const Nfa::Part part = Parser(nfa, pattern, document).whole();
-  Nfa::Part all = nfa.empty();
-  if (search) nfa.append(all, nfa.anything());
-  nfa.append(all, part);
-  if (search) nfa.append(all, nfa.anything());
+  bool has_begin = false, has_end = false, only_at_begin = false, only_at_end = false;
+  const auto parse = [&](bool from_begin, bool to_end) {
+    Parser parser(nfa, pattern, document, from_begin, to_end);
+    const Nfa::Part part = parser.whole();
+    has_begin = parser.has_begin;
+    has_end = parser.has_end;
+    only_at_begin = parser.only_at_begin;
+    only_at_end = parser.only_at_end;
+    return part;
+  };
+  const Nfa::Part first = parse(true, true);
+  if (!search) {
+    nfa.set_rule(rule, first);
+    return rule;
+  }
+  // Once for each way in which ^ and $ can hold or not, with text around where they do not.
+  Nfa::Part all{nfa.add(), nfa.add()};
+  for (const bool from_begin : {true, false})
+    for (const bool to_end : {true, false}) {
+      if ((from_begin ? !has_begin : only_at_begin) || (to_end ? !has_end : only_at_end)) continue;
+      Nfa::Part part = nfa.empty();
+      if (!from_begin) nfa.append(part, nfa.anything());
+      nfa.append(part, (from_begin || !has_begin) && (to_end || !has_end) ? first : parse(from_begin, to_end));
+      if (!to_end) nfa.append(part, nfa.anything());
+      nfa.either(all, part);
+    }
   nfa.set_rule(rule, all);
   return rule;
 }

@@ -55,7 +55,7 @@ class Compiler {
     }
     refuse_cycles();
     sort_names();
-    if (!schema_.patterns.rules.empty()) schema_.patterns.finish("schema");
+    if (!schema_.patterns.rules.empty()) schema_.patterns.finish("schema", false);
   }
 
  private:
@@ -332,7 +332,10 @@ class Compiler {
       }
     if (const Value* v = find("type")) types(at(), *v, pointer);
     if (const Value* v = find("const")) enumerate(node, v, 1, pointer, "const");
-    if (const Value* v = find("enum")) enumerate(node, list(*v, pointer, "enum").items, v->array->size, pointer, "enum");
+    if (const Value* v = find("enum")) {
+      const jinja::Array& all = list(*v, pointer, "enum");
+      enumerate(node, all.items, all.size, pointer, "enum");
+    }
     children("allOf", &SchemaNode::all);
     children("anyOf", &SchemaNode::any);
     children("oneOf", &SchemaNode::one);
@@ -471,6 +474,8 @@ class Compiler {
       }
       for (auto& [name, other] : n.dependent_required) name = place[name], other = place[other];
       for (uint32_t& name : n.required) name = place[name];
+      std::sort(n.required.begin(), n.required.end());
+      n.required.erase(std::unique(n.required.begin(), n.required.end()), n.required.end());
     }
   }
 
@@ -491,12 +496,11 @@ class Compiler {
 
 }  // namespace
 
-bool SchemaNode::closed() const { return additional != none; }
-
 Schema::Schema(std::string_view json, std::pmr::memory_resource* memory) : nodes(memory), names(memory), patterns({}, memory) {
   jinja::Heap heap(memory);
   const Value root = read_json(heap, json, "schema");
   Compiler(*this, heap, root, memory).all();
+  find_types(memory);
 }
 
 }  // namespace gptq::text::constraint

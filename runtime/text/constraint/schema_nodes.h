@@ -4,6 +4,17 @@
 
 namespace gptq::text::constraint {
 
+inline constexpr std::string_view value_begins = "\"0123456789-tfn{[";
+
+// Of texts in progress.
+inline uint64_t mix(uint64_t hash, uint64_t next) {
+  hash = (hash ^ next) * 0xD6E8FEB86659FD93u;
+  return hash ^ hash >> 29;
+}
+inline uint64_t joined(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
+inline uint32_t low_of(uint64_t hash) { return static_cast<uint32_t>(hash); }
+inline uint32_t high_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
+
 template <class F>
 void SchemaMachine::each_in_place(const SchemaNode& n, F&& f) const {
   for (const auto* list : {&n.all, &n.any, &n.one, &n.values})

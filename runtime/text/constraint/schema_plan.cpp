@@ -41,6 +41,12 @@ void SchemaMachine::walk(uint32_t root) {
   }
 }
 
+bool SchemaMachine::refuses_keys(const SchemaNode& n) const {
+  const auto never = [&](const std::pair<uint32_t, uint32_t>& one) { return node(one.second).never; };
+  return (n.additional != none && node(n.additional).never) || std::any_of(n.properties.begin(), n.properties.end(), never) ||
+         std::any_of(n.patterns.begin(), n.patterns.end(), never);
+}
+
 bool SchemaMachine::build(uint32_t id) {
   if (plans_.size() == plans_.capacity()) return false;
   order_.clear();
@@ -62,21 +68,40 @@ bool SchemaMachine::build(uint32_t id) {
       for (const uint32_t to : node(order_[i]).all) pool_[p.must + position_[to]] = 1;
   p.plain_strings = true;
   p.free_keys = true;
+  p.types = type_any;
+  for (const uint32_t root : roots) p.optional |= !(root & 1);
+  uint32_t limit_strings = 0, limit_numbers = 0;
   roots_.clear();
   bool any_additional = false;
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(order_[i]);
     p.number_text |= n.limits_numbers();
     p.plain_strings &= !n.limits_strings();
+    const bool must = pool_[p.must + i];
+    limit_strings += !n.limits_strings() ? 0 : must ? (n.min_length || n.max_length != none) + (n.pattern != none) + n.has_enum : 2;
+    limit_numbers += n.limits_numbers();
+    if (must) p.types &= n.never ? 0 : n.types;
+    else p.closes |= refuses_keys(n) || !n.required.empty() || !n.dependent_required.empty();
     p.length_cap = std::max({p.length_cap, n.min_length, n.max_length == none ? 0 : n.max_length + 1});
     p.count_cap = std::max({p.count_cap, n.min_properties, n.max_properties == none ? 0 : n.max_properties + 1, n.min_items,
                             n.max_items == none ? 0 : n.max_items + 1, static_cast<uint32_t>(n.prefix.size())});
     p.n_contains += n.contains != none;
     p.unique |= n.unique;
+    p.caps |= n.max_items != none || n.max_properties != none;
     p.unevaluated |= n.unevaluated_properties != none || n.unevaluated_items != none;
     if (n.names != none) roots_.push_back(n.names << 1 | pool_[p.must + i]);
     any_additional |= n.additional != none && !node(n.additional).never;
     any_additional |= n.unevaluated_properties != none && !node(n.unevaluated_properties).never;
+  }
+  p.narrow_strings = limit_strings > 1;
+  p.narrow_numbers = limit_numbers > 1;
+  p.bounds = none;
+  if (p.narrow_numbers && bounds_.size() < bounds_.capacity()) {
+    Bounds all;
+    for (uint32_t i = 0; i < p.n_nodes; ++i)
+      if (pool_[p.must + i]) all.meet(node(order_[i]));
+    p.bounds = static_cast<uint32_t>(bounds_.size());
+    bounds_.push_back(all);
   }
   // Names that count, and whether one may be a key at all.
   key_.clear();
@@ -95,17 +120,13 @@ bool SchemaMachine::build(uint32_t id) {
   p.names = static_cast<uint32_t>(pool_.size());
   pool_.insert(pool_.end(), key_.begin(), key_.end());
   p.viable = static_cast<uint32_t>(pool_.size());
-  const auto lists = [&](const SchemaNode& n, uint32_t name) {
-    const auto at = std::lower_bound(n.properties.begin(), n.properties.end(), std::pair(name, 0u));
-    return at != n.properties.end() && at->first == name ? at->second : none;
-  };
   for (const uint32_t name : key_) {
     bool viable = true, evaluated = any_additional;
-    for (const uint32_t at : order_) evaluated |= lists(node(at), name) != none || !node(at).patterns.empty();
+    for (const uint32_t at : order_) evaluated |= node(at).child(name) != none || !node(at).patterns.empty();
     for (uint32_t i = 0; i < p.n_nodes; ++i) {
       if (!pool_[p.must + i]) continue;
       const SchemaNode& n = node(order_[i]);
-      const uint32_t child = lists(n, name);
+      const uint32_t child = n.child(name);
       if (child != none ? node(child).never : n.patterns.empty() && n.additional != none && node(n.additional).never) viable = false;
       if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !evaluated) viable = false;
     }
@@ -184,8 +205,8 @@ uint32_t SchemaMachine::link_of_key(uint32_t name, View automata) {
     const bool must = pool_[p.must + i];
     bool matched = false;
     if (name != none)
-      if (const auto at = std::lower_bound(n.properties.begin(), n.properties.end(), std::pair(name, 0u)); at != n.properties.end() && at->first == name) {
-        apply(at->second, must, i, applies);
+      if (const uint32_t child = n.child(name); child != none) {
+        apply(child, must, i, applies);
         matched = true;
       }
     for (const auto& [rule, child] : n.patterns) {
