@@ -23,20 +23,20 @@ StringReader::Result StringReader::hex(uint8_t byte) {
   const uint32_t digit = byte >= '0' && byte <= '9' ? byte - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10u : 99;
   if (digit == 99) return wrong;
   const uint32_t state = escape & 0xFF, value = (escape >> 8) << 4 | digit;
+  // Half a pair stands only before its other half.
+  if ((state == 3 && value >= 0xDC && value <= 0xDF) || (state == 8 && digit != 0xD) || (state == 9 && digit < 0xC)) return wrong;
   if (state != 5 && state != 11) {
     escape = (state + 1) | value << 8;
     return goes_on;
   }
   escape = 0;
   if (state == 5) {
-    if (value >= 0xDC00 && value <= 0xDFFF) return wrong;
     if (value >= 0xD800 && value <= 0xDBFF) escape = 6 | (value - 0xD800) << 8;
     else put(value);
     return goes_on;
   }
   // The high half's 10 bits are above the low one's 16.
   const uint32_t low = value & 0xFFFF, high = value >> 16;
-  if (low < 0xDC00 || low > 0xDFFF) return wrong;
   put(0x10000 + (high << 10) + (low - 0xDC00));
   return goes_on;
 }
