@@ -77,6 +77,7 @@ inline const SchemaRow schema_rows[] = {
     {R"({"uniqueItems": true})", {"[1, 2, \"1\", [1], {\"a\": 1, \"b\": 2}]", "[{\"a\": 1}, {\"a\": 2}]"},
      {"[1, 1]", "[1, 1.0]", "[{\"a\": 1, \"b\": 2}, {\"b\": 2, \"a\": 1}]", R"(["a", "\u0061"])"}},
     {R"({"prefixItems": [true], "unevaluatedItems": false})", {"[1]"}, {"[1, 2]"}},
+    {R"({"allOf": [{"prefixItems": [true]}, {"unevaluatedItems": true}], "unevaluatedItems": false})", {"[1, 2]"}, {}},
     {R"({"contains": {"const": 1}, "unevaluatedItems": {"type": "string"}})", {"[1, \"a\"]", "[\"a\", 1, 1]"}, {"[1, 2]", "[\"a\"]"}},
     // Of several schemas.
     {R"({"allOf": [{"minimum": 3}, {"maximum": 5}]})", {"4"}, {"2", "6"}},

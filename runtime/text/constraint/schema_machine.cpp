@@ -178,7 +178,9 @@ uint32_t SchemaMachine::next_item(bool may_close) {
   const uint32_t link = link_of_item();
   if (link == none) return dead;
   const Plan& own = plans_[f_[f_plan]];
-  const bool evaluated = own.n_contains || std::any_of(mask_.begin(), mask_.end(), [](uint32_t word) { return word != 0; });
+  bool evaluated = own.n_contains || std::any_of(mask_.begin(), mask_.end(), [](uint32_t word) { return word != 0; });
+  for (uint32_t i = 0; i < own.n_nodes; ++i)
+    if (const uint32_t rest = node(pool_[own.nodes + i]).unevaluated_items; rest != none) evaluated |= !node(rest).never;
   bool none_may = false;
   for (uint32_t i = 0; i < own.n_nodes && !evaluated; ++i) {
     const uint32_t rest = node(pool_[own.nodes + i]).unevaluated_items;
