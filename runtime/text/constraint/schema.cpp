@@ -3,6 +3,7 @@
 #include "text/constraint/schema.h"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 
 #include "base/failure.h"
