@@ -89,11 +89,20 @@ bool Constraint::complete(State state) const {
 
 void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
   std::fill(bits.begin(), bits.end(), 0u);
-  const auto nodes = trie_.nodes();
+  const uint32_t plain = skips_space ? 0 : machine_->plain_run(state);
+  if (plain) trie_.add_plain(plain, bits);
+  const TokenTrie::Nodes& nodes = plain ? trie_.rest() : trie_.nodes();
+  const auto add = [&](uint32_t token) {
+    for (; token != TokenTrie::kNone; token = trie_.same(token)) bits[token / 32] |= 1u << (token % 32);
+  };
   uint32_t stack[TokenTrie::kLongest + 1];
   stack[0] = state;
   for (uint32_t n = 0; n < nodes.size();) {
     const TokenTrie::Node& node = nodes[n];
+    if (constexpr uint32_t large = 32; node.after - n >= large && !skips_space && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
+      for (; n < node.after; ++n) add(nodes[n].token);
+      continue;
+    }
     const bool skipped = skips_space && node.depth == 1 && node.byte == ' ';
     const uint32_t to = skipped ? state : machine_->next(stack[node.depth - 1u], node.byte);
     if (to == Machine::dead) {
@@ -102,7 +111,7 @@ void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits
       continue;
     }
     stack[node.depth] = to;
-    for (uint32_t t = node.token; t != TokenTrie::kNone; t = trie_.same(t)) bits[t / 32] |= 1u << (t % 32);
+    add(node.token);
     ++n;
   }
   if (!machine_->accepting(state)) return;

@@ -18,6 +18,7 @@ Grammar::Grammar(Nfa nfa, const GrammarSize& size, std::pmr::memory_resource* me
     : Machine(size.states, memory),
       nfa_(std::move(nfa)),
       work_max_(size.work),
+      plain_(size.states, 0, memory),
       states_(size.states, size.words, memory),
       calls_(size.states * 2, size.words, memory),
       returns_(nfa_.nodes.size(), 0, memory),
@@ -67,6 +68,7 @@ void Grammar::clear() {
   Machine::clear();
   states_.clear();
   calls_.clear();
+  std::fill(plain_.begin(), plain_.end(), uint8_t{0});
   with_row(states_.add({}));  // dead
   calls_.add({});             // nothing around
 }
@@ -74,6 +76,44 @@ void Grammar::clear() {
 uint32_t Grammar::start_of(uint32_t rule) {
   push(nfa_.rules[rule].first, 0);
   return close(true);
+}
+
+uint32_t Grammar::plain_run(uint32_t state) {
+  if (!plain_[state]) {
+    const bool keeps = keeps_plain(state);
+    if (full_) return 0;
+    plain_[state] = keeps ? 2 : 1;
+  }
+  return plain_[state] == 2 ? endless : 0;
+}
+
+// Whether each plain character leads back to the state. Where the first bytes of characters lead is looked at once.
+bool Grammar::keeps_plain(uint32_t state) {
+  for (unsigned byte = ' '; byte < 0x80; ++byte)
+    if (byte != '"' && byte != '\\' && next(state, static_cast<uint8_t>(byte)) != state) return false;
+  constexpr struct { uint8_t first, last, low, high; unsigned tails; } leads[] = {
+      {0xC2, 0xDF, 0x80, 0xBF, 1}, {0xE0, 0xE0, 0xA0, 0xBF, 2}, {0xE1, 0xEC, 0x80, 0xBF, 2}, {0xED, 0xED, 0x80, 0x9F, 2},
+      {0xEE, 0xEF, 0x80, 0xBF, 2}, {0xF0, 0xF0, 0x90, 0xBF, 3}, {0xF1, 0xF3, 0x80, 0xBF, 3}, {0xF4, 0xF4, 0x80, 0x8F, 3}};
+  const auto leads_back = [&](auto&& self, uint32_t from, unsigned low, unsigned high, unsigned tails) -> bool {
+    uint32_t last = state;  // no state between is that
+    for (unsigned byte = low; byte <= high; ++byte) {
+      const uint32_t to = next(from, static_cast<uint8_t>(byte));
+      if (to == last && tails > 1) continue;
+      if (tails == 1 ? to != state : to == dead || !self(self, to, 0x80, 0xBF, tails - 1)) return false;
+      last = to;
+    }
+    return true;
+  };
+  for (const auto& lead : leads) {
+    uint32_t last = dead;
+    for (unsigned byte = lead.first; byte <= lead.last; ++byte) {
+      const uint32_t to = next(state, static_cast<uint8_t>(byte));
+      if (to == last && to != dead) continue;
+      if (to == dead || !leads_back(leads_back, to, lead.low, lead.high, lead.tails)) return false;
+      last = to;
+    }
+  }
+  return true;
 }
 
 uint32_t Grammar::find(uint32_t state, uint8_t byte) {

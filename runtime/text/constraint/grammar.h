@@ -25,6 +25,8 @@ class Grammar final : public Machine {
   uint32_t start() override { return start_of(0); }
   // The state at the beginning of a rule's text.
   uint32_t start_of(uint32_t rule);
+  // Endless or 0.
+  uint32_t plain_run(uint32_t state) override;
   bool accepting(uint32_t state) override { return states_.at(state).size() && (states_.at(state)[0] & 1); }
   void clear() override;
 
@@ -36,6 +38,7 @@ class Grammar final : public Machine {
   };
   static constexpr uint32_t pending = 1u << 31, copies = ~0u;
   uint32_t find(uint32_t state, uint8_t byte) override;
+  bool keeps_plain(uint32_t state);
   uint32_t close(bool at_start);
   void push(uint32_t node, uint32_t calls);
   void call(const Nfa::Node& node, uint32_t calls);
@@ -46,6 +49,7 @@ class Grammar final : public Machine {
 
   const Nfa nfa_;
   const uint32_t work_max_;
+  std::pmr::vector<uint8_t> plain_;  // of states: 0 not known, 1 no, 2 any plain text leads back to it
   Interner states_, calls_;  // calls_: pairs of the node after and the calls around, sorted
   std::pmr::vector<uint8_t> returns_;  // nodes that lead to their rule's end alone
   // For one byte; of fixed capacity.

@@ -7,8 +7,10 @@
 #include <cstring>
 #include <memory_resource>
 #include <span>
+#include <vector>
 
 #include "base/memory.h"
+#include "text/constraint/token_trie.h"
 
 namespace gptq::text::constraint {
 
@@ -67,6 +69,19 @@ class Machine {
   }
   virtual uint32_t start() = 0;
   virtual bool accepting(uint32_t state) = 0;
+  // So many plain characters (TokenTrie::is_plain) may follow, whichever they are, and no more; 0: that is not known.
+  virtual uint32_t plain_run(uint32_t state) = 0;
+  static constexpr uint32_t endless = ~0u - 1;
+  // The classes of bytes (TokenTrie::class_of) that all lead back to the state.
+  uint32_t loops(uint32_t state) {
+    if (loops_[state] & known_loops) return loops_[state];
+    uint32_t lead_away = 0;
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      const uint32_t of = TokenTrie::class_of(static_cast<uint8_t>(byte));
+      if (!(lead_away & of) && (of == TokenTrie::unclassed || next(state, static_cast<uint8_t>(byte)) != state)) lead_away |= of;
+    }
+    return loops_[state] = static_cast<uint16_t>((TokenTrie::unclassed - 1u) & ~lead_away) | known_loops;
+  }
   // A state was not found for want of place: what was returned since means nothing.
   bool full() const { return full_; }
   virtual void clear() {
@@ -76,7 +91,7 @@ class Machine {
   uint32_t states_max() const { return states_max_; }
 
  protected:
-  Machine(uint32_t states_max, std::pmr::memory_resource* memory) : states_max_(states_max), memory_(memory, size_t{states_max} * 512) {
+  Machine(uint32_t states_max, std::pmr::memory_resource* memory) : states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
     rows_ = reinterpret_cast<uint16_t*>(memory_.data());
   }
   ~Machine() = default;
@@ -87,15 +102,19 @@ class Machine {
       full_ = true;
       return dead;
     }
-    for (; n_rows_ <= id; ++n_rows_) std::memset(rows_ + size_t{n_rows_} * 256, n_rows_ ? 0xFF : 0, 512);
+    for (; n_rows_ <= id; ++n_rows_) {
+      std::memset(rows_ + size_t{n_rows_} * 256, n_rows_ ? 0xFF : 0, 512);
+      loops_[n_rows_] = 0;
+    }
     return id;
   }
   bool full_ = false;
 
  private:
-  static constexpr uint16_t unknown = 0xFFFF;
+  static constexpr uint16_t unknown = 0xFFFF, known_loops = 0x8000;
   uint32_t states_max_, n_rows_ = 0;
   base::Buffer memory_;
+  std::pmr::vector<uint16_t> loops_;
   uint16_t* rows_;
 };
 

@@ -61,6 +61,7 @@ SchemaMachine::Truth SchemaMachine::own_string(const SchemaNode& n, const Plan& 
     const uint32_t state = automata_[static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin())];
     if (state == dead || (final_ && !const_cast<Grammar&>(patterns_).accepting(state))) return no;
   }
+  if (!n.has_enum && n.pattern == none && n.max_length == none && count_ >= n.min_length) return yes;
   return final_ ? yes : open;
 }
 

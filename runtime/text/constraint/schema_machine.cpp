@@ -15,6 +15,17 @@ constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, top = 0;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
+// Of values that begin with it.
+uint8_t types_of(uint8_t byte) {
+  switch (byte) {
+    case '{': return type_object;
+    case '[': return type_array;
+    case '"': return type_string;
+    case 'n': return type_null;
+    case 't': case 'f': return type_boolean;
+    default: return byte == '-' || is_digit(byte) ? type_integer | type_number : 0;
+  }
+}
 constexpr std::string_view literals[] = {"null", "false", "true"};
 
 }  // namespace
@@ -134,7 +145,7 @@ bool SchemaMachine::startable(uint32_t plan) {
 
 uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte) {
   const Plan p = plans_[plan];
-  if (!takes_child(frame)) return dead;
+  if (!(p.types & types_of(byte)) || !takes_child(frame)) return dead;
   if (byte == '{') return open_container(frame, plan, object);
   if (byte == '[') return open_container(frame, plan, array);
   if (byte == '"') {
@@ -167,7 +178,7 @@ uint32_t SchemaMachine::open_container(uint32_t frame, uint32_t plan, What what)
   const Plan p = plans_[plan];
   f_.assign({frame, plan, none, what == array ? 1u : 0u, hashing(frame) || (p.unique && what == array)});
   f_.resize(f_seen + p.seen_words() + p.node_words() + p.n_contains, 0);
-  if (!(p.types & (what == array ? type_array : type_object)) || !judge(plan, what, false) || !bearable(frame, plan)) return dead;
+  if (!judge(plan, what, false) || !bearable(frame, plan)) return dead;
   if (what == array) return if_any(next_item(true), "]\"0123456789-tfn{[");
   const uint32_t id = frames_.add(f_);
   return id == none ? (full_ = true, dead) : if_any(make({at_first_key, id}), "}\"");

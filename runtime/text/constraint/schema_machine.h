@@ -19,6 +19,7 @@ class SchemaMachine final : public Machine {
   SchemaMachine(std::string_view source, std::pmr::memory_resource* memory);
   uint32_t start() override;
   bool accepting(uint32_t state) override;
+  uint32_t plain_run(uint32_t state) override;
   void clear() override;
 
  private:
@@ -43,7 +44,7 @@ class SchemaMachine final : public Machine {
     bool caps;           // some node limits how many children there are
     bool closes;         // nodes that need not hold are failed by some keys
     bool narrow_numbers; // more than one node limits numbers: they have no exponents
-    bool narrow_strings; // more than one node limits strings: whether any is left takes a search
+    bool narrow_strings; // whether any string is left takes a search
     uint8_t types;       // that all which must hold allow
     uint32_t seen_words() const { return (n_names + 31) / 32; }
     uint32_t node_words() const { return (n_nodes + 31) / 32; }
@@ -64,6 +65,7 @@ class SchemaMachine final : public Machine {
   bool build(uint32_t id);
   void walk(uint32_t root);
   bool refuses_keys(const SchemaNode& n) const;
+  bool narrows_strings(const Plan& p) const;
   template <class F>
   void each_in_place(const SchemaNode& n, F&& f) const;
   uint32_t link_of_key(uint32_t name, View automata);

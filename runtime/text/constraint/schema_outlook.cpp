@@ -121,6 +121,32 @@ bool SchemaMachine::any_key_holds(uint32_t low, uint32_t high, View automata) {
   return false;
 }
 
+// In strings and keys; where several nodes have a say in characters, the walk finds it.
+uint32_t SchemaMachine::plain_run(uint32_t state) {
+  const View s = states_.at(state);
+  if (s.empty() || (s[0] != in_string && s[0] != in_key)) return 0;
+  if (s[0] == in_key) {
+    const Plan& p = plans_[frames_.at(s[1])[f_plan]];
+    return s[2] == 0 && s[3] == 0 && p.free_keys && !p.closes && p.names_plan == none ? endless : 0;
+  }
+  const Plan& p = plans_[s[2]];
+  if (s[3] || s[4]) return 0;
+  if (p.plain_strings) return endless;
+  if (p.narrow_strings || hashing(s[1])) return 0;
+  const SchemaNode* limiting = nullptr;
+  for (uint32_t i = 0; i < p.n_nodes; ++i)
+    if (const SchemaNode& n = node(pool_[p.nodes + i]); n.limits_strings()) {
+      if (limiting) return 0;
+      limiting = &n;
+    }
+  if (p.n_rules) return patterns_.plain_run(s[8]);
+  if (!limiting || limiting->max_length == none) return endless;
+  // Where the node need not hold, whether a longer string is dead is tried.
+  count_ = limiting->max_length + 1;
+  automata_ = {};
+  return judge(s[2], string, false) && bearable(s[1], s[2]) ? 0 : limiting->max_length - s[5];
+}
+
 // Whether the string may end here.
 bool SchemaMachine::string_holds(uint32_t frame, uint32_t plan, uint64_t hash) {
   if (!judge(plan, string, true) || !bearable(frame, plan)) return false;

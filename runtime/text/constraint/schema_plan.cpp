@@ -47,6 +47,23 @@ bool SchemaMachine::refuses_keys(const SchemaNode& n) const {
          std::any_of(n.patterns.begin(), n.patterns.end(), never);
 }
 
+// Whether strings must keep several limits at once, or break one.
+bool SchemaMachine::narrows_strings(const Plan& p) const {
+  uint32_t must = 0, others = 0;
+  bool several = false, joins = false, breaks = false;
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(pool_[p.nodes + i]);
+    const bool musts = pool_[p.must + i];
+    const uint32_t limits = (n.min_length || n.max_length != none) + (n.pattern != none) + n.has_enum;
+    (musts ? must : others) += limits;
+    several |= limits > 1;
+    joins |= !musts && !n.all.empty();
+    breaks |= n.refuse != none || n.condition != none ||
+              std::count_if(n.one.begin(), n.one.end(), [&](uint32_t to) { return (node(to).types & type_string) != 0; }) > 1;
+  }
+  return several || must > 1 || (must && others) || (others > 1 && joins) || (others && breaks);
+}
+
 bool SchemaMachine::build(uint32_t id) {
   if (plans_.size() == plans_.capacity()) return false;
   order_.clear();
@@ -70,7 +87,7 @@ bool SchemaMachine::build(uint32_t id) {
   p.free_keys = true;
   p.types = type_any;
   for (const uint32_t root : roots) p.optional |= !(root & 1);
-  uint32_t limit_strings = 0, limit_numbers = 0;
+  uint32_t limit_numbers = 0;
   roots_.clear();
   bool any_additional = false;
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
@@ -78,7 +95,6 @@ bool SchemaMachine::build(uint32_t id) {
     p.number_text |= n.limits_numbers();
     p.plain_strings &= !n.limits_strings();
     const bool must = pool_[p.must + i];
-    limit_strings += !n.limits_strings() ? 0 : must ? (n.min_length || n.max_length != none) + (n.pattern != none) + n.has_enum : 2;
     limit_numbers += n.limits_numbers();
     if (must) p.types &= n.never ? 0 : n.types;
     else p.closes |= refuses_keys(n) || !n.required.empty() || !n.dependent_required.empty();
@@ -93,7 +109,7 @@ bool SchemaMachine::build(uint32_t id) {
     any_additional |= n.additional != none && !node(n.additional).never;
     any_additional |= n.unevaluated_properties != none && !node(n.unevaluated_properties).never;
   }
-  p.narrow_strings = limit_strings > 1;
+  p.narrow_strings = narrows_strings(p);
   p.narrow_numbers = limit_numbers > 1;
   p.bounds = none;
   if (p.narrow_numbers && bounds_.size() < bounds_.capacity()) {
