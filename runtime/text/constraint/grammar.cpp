@@ -79,18 +79,30 @@ uint32_t Grammar::start_of(uint32_t rule) {
 }
 
 uint32_t Grammar::plain_run(uint32_t state) {
-  if (!plain_[state]) {
-    const bool keeps = keeps_plain(state);
+  for (const bool ahead : {false, true}) {
+    if (plain_[state] == 1 || plain_[state] == 2 || (plain_[state] == 3 && !ahead)) continue;
+    const bool keeps = keeps_plain(state, ahead);
     if (full_) return 0;
-    plain_[state] = keeps ? 2 : 1;
+    plain_[state] = keeps ? 2 : ahead ? 1 : 3;
   }
   return plain_[state] == 2 ? endless : 0;
 }
 
-// Whether each plain character leads back to the state. Where the first bytes of characters lead is looked at once.
-bool Grammar::keeps_plain(uint32_t state) {
+// Whether each plain character leads back to the state, or, ahead, to one from which each leads back. Where the first bytes of characters
+// lead is looked at once.
+bool Grammar::keeps_plain(uint32_t state, bool ahead) {
+  const auto stays = [&](uint32_t to) {
+    if (to == state) return true;
+    if (!ahead || to == dead) return false;
+    if (!plain_[to]) {
+      const bool keeps = keeps_plain(to, false);
+      if (full_) return false;
+      plain_[to] = keeps ? 2 : 3;
+    }
+    return plain_[to] == 2;
+  };
   for (unsigned byte = ' '; byte < 0x80; ++byte)
-    if (byte != '"' && byte != '\\' && next(state, static_cast<uint8_t>(byte)) != state) return false;
+    if (byte != '"' && byte != '\\' && !stays(next(state, static_cast<uint8_t>(byte)))) return false;
   constexpr struct { uint8_t first, last, low, high; unsigned tails; } leads[] = {
       {0xC2, 0xDF, 0x80, 0xBF, 1}, {0xE0, 0xE0, 0xA0, 0xBF, 2}, {0xE1, 0xEC, 0x80, 0xBF, 2}, {0xED, 0xED, 0x80, 0x9F, 2},
       {0xEE, 0xEF, 0x80, 0xBF, 2}, {0xF0, 0xF0, 0x90, 0xBF, 3}, {0xF1, 0xF3, 0x80, 0xBF, 3}, {0xF4, 0xF4, 0x80, 0x8F, 3}};
@@ -99,7 +111,7 @@ bool Grammar::keeps_plain(uint32_t state) {
     for (unsigned byte = low; byte <= high; ++byte) {
       const uint32_t to = next(from, static_cast<uint8_t>(byte));
       if (to == last && tails > 1) continue;
-      if (tails == 1 ? to != state : to == dead || !self(self, to, 0x80, 0xBF, tails - 1)) return false;
+      if (tails == 1 ? !stays(to) : to == dead || !self(self, to, 0x80, 0xBF, tails - 1)) return false;
       last = to;
     }
     return true;

@@ -127,7 +127,10 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   if (s.empty() || (s[0] != in_string && s[0] != in_key)) return 0;
   if (s[0] == in_key) {
     const Plan& p = plans_[frames_.at(s[1])[f_plan]];
-    return s[2] == 0 && s[3] == 0 && p.free_keys && !p.closes && p.names_plan == none ? endless : 0;
+    if (s[2] || s[3] || !p.free_keys || p.names_plan != none) return 0;
+    if (!p.closes) return endless;
+    load(s[1]);
+    return p.n_key_rules == 0 && key_holds(none, {}, false) ? endless : 0;
   }
   const Plan& p = plans_[s[2]];
   if (s[3] || s[4]) return 0;
