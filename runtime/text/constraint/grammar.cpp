@@ -3,6 +3,7 @@
 // all calls of a rule from one place of the text are one.
 #include "text/constraint/grammar.h"
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
@@ -18,6 +19,7 @@ Grammar::Grammar(Nfa nfa, const GrammarSize& size, std::pmr::memory_resource* me
     : Machine(size.states, memory),
       nfa_(std::move(nfa)),
       work_max_(size.work),
+      tried_(memory),
       plain_(size.states, 0, memory),
       states_(size.states, size.words, memory),
       calls_(size.states * 2, size.words, memory),
@@ -31,6 +33,8 @@ Grammar::Grammar(Nfa nfa, const GrammarSize& size, std::pmr::memory_resource* me
       place_of_rule_(nfa_.rules.size(), 0, memory),
       key_(memory) {
   for (uint32_t i = 0; i < returns_.size(); ++i) returns_[i] = ends_at_once(i);
+  find_kinds();
+  tried_.reserve(32);
   open_.reserve(items_max);
   kept_.reserve(items_max);
   used_.reserve(items_max);
@@ -78,51 +82,59 @@ uint32_t Grammar::start_of(uint32_t rule) {
   return close(true);
 }
 
+void Grammar::find_kinds() {
+  bool begins[257] = {true};
+  for (const Nfa::Node& n : nfa_.nodes)
+    if (n.kind == Nfa::Kind::range) begins[n.low] = begins[n.high + 1] = true;
+  kinds_.resize(256);
+  for (unsigned byte = 1; byte < 256; ++byte) kinds_[byte] = static_cast<uint8_t>(kinds_[byte - 1] + begins[byte]);
+}
+
 uint32_t Grammar::plain_run(uint32_t state) {
-  for (const bool ahead : {false, true}) {
-    if (plain_[state] == 1 || plain_[state] == 2 || (plain_[state] == 3 && !ahead)) continue;
-    const bool keeps = keeps_plain(state, ahead);
+  if (!plain_[state]) {
+    tried_.assign(1, state);
+    const bool keeps = keeps_plain();
     if (full_) return 0;
-    plain_[state] = keeps ? 2 : ahead ? 1 : 3;
+    plain_[state] = 1;
+    for (const uint32_t at : tried_)
+      if (keeps) plain_[at] = 2;
   }
   return plain_[state] == 2 ? endless : 0;
 }
 
-// Whether each plain character leads back to the state, or, ahead, to one from which each leads back. Where the first bytes of characters
-// lead is looked at once.
-bool Grammar::keeps_plain(uint32_t state, bool ahead) {
-  const auto stays = [&](uint32_t to) {
-    if (to == state) return true;
-    if (!ahead || to == dead) return false;
-    if (!plain_[to]) {
-      const bool keeps = keeps_plain(to, false);
-      if (full_) return false;
-      plain_[to] = keeps ? 2 : 3;
-    }
-    return plain_[to] == 2;
-  };
-  for (unsigned byte = ' '; byte < 0x80; ++byte)
-    if (byte != '"' && byte != '\\' && !stays(next(state, static_cast<uint8_t>(byte)))) return false;
+// Whether plain characters lead to few states, none of them dead. tried_: those states.
+bool Grammar::keeps_plain() {
   constexpr struct { uint8_t first, last, low, high; unsigned tails; } leads[] = {
       {0xC2, 0xDF, 0x80, 0xBF, 1}, {0xE0, 0xE0, 0xA0, 0xBF, 2}, {0xE1, 0xEC, 0x80, 0xBF, 2}, {0xED, 0xED, 0x80, 0x9F, 2},
       {0xEE, 0xEF, 0x80, 0xBF, 2}, {0xF0, 0xF0, 0x90, 0xBF, 3}, {0xF1, 0xF3, 0x80, 0xBF, 3}, {0xF4, 0xF4, 0x80, 0x8F, 3}};
-  const auto leads_back = [&](auto&& self, uint32_t from, unsigned low, unsigned high, unsigned tails) -> bool {
-    uint32_t last = state;  // no state between is that
+  const auto arrive = [&](uint32_t to) {
+    if (to == dead) return false;
+    if (plain_[to] == 2 || std::find(tried_.begin(), tried_.end(), to) != tried_.end()) return true;
+    if (plain_[to] == 1 || tried_.size() == tried_.capacity()) return false;
+    tried_.push_back(to);
+    return true;
+  };
+  const auto follow = [&](auto&& self, uint32_t from, unsigned low, unsigned high, unsigned tails) -> bool {
+    uint32_t last = dead;
     for (unsigned byte = low; byte <= high; ++byte) {
       const uint32_t to = next(from, static_cast<uint8_t>(byte));
-      if (to == last && tails > 1) continue;
-      if (tails == 1 ? !stays(to) : to == dead || !self(self, to, 0x80, 0xBF, tails - 1)) return false;
+      if (to == last && to != dead) continue;
+      if (to == dead || !(tails == 0 ? arrive(to) : self(self, to, 0x80, 0xBF, tails - 1))) return false;
       last = to;
     }
     return true;
   };
-  for (const auto& lead : leads) {
-    uint32_t last = dead;
-    for (unsigned byte = lead.first; byte <= lead.last; ++byte) {
-      const uint32_t to = next(state, static_cast<uint8_t>(byte));
-      if (to == last && to != dead) continue;
-      if (to == dead || !leads_back(leads_back, to, lead.low, lead.high, lead.tails)) return false;
-      last = to;
+  for (size_t i = 0; i < tried_.size(); ++i) {
+    const uint32_t from = tried_[i];
+    if (!follow(follow, from, ' ', '"' - 1, 0) || !follow(follow, from, '"' + 1, '\\' - 1, 0) || !follow(follow, from, '\\' + 1, 0x7F, 0)) return false;
+    for (const auto& lead : leads) {
+      uint32_t last = dead;
+      for (unsigned byte = lead.first; byte <= lead.last; ++byte) {
+        const uint32_t to = next(from, static_cast<uint8_t>(byte));
+        if (to == last && to != dead) continue;
+        if (to == dead || !follow(follow, to, lead.low, lead.high, lead.tails - 1)) return false;
+        last = to;
+      }
     }
   }
   return true;

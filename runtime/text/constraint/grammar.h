@@ -38,7 +38,8 @@ class Grammar final : public Machine {
   };
   static constexpr uint32_t pending = 1u << 31, copies = ~0u;
   uint32_t find(uint32_t state, uint8_t byte) override;
-  bool keeps_plain(uint32_t state, bool ahead);
+  bool keeps_plain();
+  void find_kinds();
   uint32_t close(bool at_start);
   void push(uint32_t node, uint32_t calls);
   void call(const Nfa::Node& node, uint32_t calls);
@@ -49,7 +50,8 @@ class Grammar final : public Machine {
 
   const Nfa nfa_;
   const uint32_t work_max_;
-  std::pmr::vector<uint8_t> plain_;  // of states: 0 not known, 1 no, 2 yes, 3 not to the state itself
+  std::pmr::vector<uint32_t> tried_;
+  std::pmr::vector<uint8_t> plain_;  // of states: 0 not known, 1 no, 2 yes
   Interner states_, calls_;  // calls_: pairs of the node after and the calls around, sorted
   std::pmr::vector<uint8_t> returns_;  // nodes that lead to their rule's end alone
   // For one byte; of fixed capacity.

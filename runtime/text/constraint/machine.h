@@ -64,7 +64,13 @@ class Machine {
     uint16_t& known = rows_[size_t{state} * 256 + byte];
     if (known != unknown) return known;
     const uint32_t to = find(state, byte);
-    if (!full_) known = static_cast<uint16_t>(to);
+    if (full_) return to;
+    if (kinds_.empty()) {
+      known = static_cast<uint16_t>(to);
+      return to;
+    }
+    uint16_t* const row = &rows_[size_t{state} * 256];
+    for (unsigned other = 0; other < 256; ++other) row[other] = kinds_[other] == kinds_[byte] ? static_cast<uint16_t>(to) : row[other];
     return to;
   }
   virtual uint32_t start() = 0;
@@ -91,7 +97,7 @@ class Machine {
   uint32_t states_max() const { return states_max_; }
 
  protected:
-  Machine(uint32_t states_max, std::pmr::memory_resource* memory) : states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
+  Machine(uint32_t states_max, std::pmr::memory_resource* memory) : kinds_(memory), states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
     rows_ = reinterpret_cast<uint16_t*>(memory_.data());
   }
   ~Machine() = default;
@@ -109,6 +115,7 @@ class Machine {
     return id;
   }
   bool full_ = false;
+  std::pmr::vector<uint8_t> kinds_;  // [256], or empty: bytes of one kind lead to the same states
 
  private:
   static constexpr uint16_t unknown = 0xFFFF, known_loops = 0x8000;

@@ -159,6 +159,8 @@ bool SchemaMachine::number_possible(const Bounds& bounds, const SchemaNode* n, b
     longer.low.exponent += static_cast<int32_t>(k);
     longer.high.exponent += static_cast<int32_t>(k);
     ++longer.high.digits;
+    const std::optional<Decimal>& end = negative ? bounds.least : bounds.most;
+    if (end && low.digits && Decimal::compare(longer.low, negative ? negated(*end) : *end) > 0) break;
     if (good(longer)) return true;
   }
   return false;
