@@ -38,7 +38,9 @@ class Vocabulary {
 
 struct Rules {
   Rules(Kind kind, std::string_view source, const Vocabulary& vocabulary, size_t cache_bytes = 1 << 16)
-      : vocabulary(vocabulary), constraint(kind, source, vocabulary.trie(), ends, cache_bytes, std::pmr::new_delete_resource()), bits(constraint.mask_words()) {}
+      : vocabulary(vocabulary),
+        constraint(kind, source, vocabulary.trie(), ends, cache_bytes, std::pmr::new_delete_resource()),
+        bits(constraint.mask_words()) {}
   Constraint::State after(std::string_view text) const { return constraint.step(constraint.start(), text); }
   bool accepts(std::string_view text) const { return constraint.accepts(after(text)); }
   // The mask of a state; where it was lost, of the state after this text.

@@ -51,7 +51,8 @@ std::vector<Source> sources() {
 
 // What stands in quotes in the source, with its quotes, and pieces of JSON.
 std::vector<std::string> words_of(std::string_view source, std::mt19937& random) {
-  std::vector<std::string> words{"\":", "\", \"", "{\"", "\"}", "}]", "  ", " a", "0.", "12", "e5", "true", "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\""};
+  std::vector<std::string> words{"\":", "\", \"", "{\"",   "\"}",   "}]",    "  ",       " a",       "0.",  "12",
+                                 "e5",  "true",   "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\""};
   for (size_t at = 0; (at = source.find('"', at)) != std::string_view::npos;) {
     const size_t end = source.find('"', at + 1);
     if (end == std::string_view::npos) break;
@@ -104,7 +105,8 @@ TEST(ConstraintWalk, MasksEqualTryingEveryToken) {
           const bool expected = id == Vocabulary::end ? rules.constraint.accepts(rules.after(walk.text)) : after != Constraint::dead;
           ASSERT_EQ(rules.may(id), expected) << source.text << ": " << walk.text << " + " << vocabulary.pieces()[id];
         }
-        ASSERT_EQ(rules.constraint.complete(rules.after(walk.text)), rules.may(Vocabulary::end) && choice.empty()) << source.text << ": " << walk.text;
+        ASSERT_EQ(rules.constraint.complete(rules.after(walk.text)), rules.may(Vocabulary::end) && choice.empty())
+            << source.text << ": " << walk.text;
         if (choice.empty()) break;
         walk.take(choice[random() % choice.size()]);
       }
@@ -137,7 +139,9 @@ size_t towards_end(const Walk& walk, const std::vector<size_t>& tokens, std::mt1
   const auto& pieces = walk.rules.vocabulary.pieces();
   const bool inside = in_string(walk.text);
   const auto is_word = [&](size_t id) { return pieces[id].size() > 2 && pieces[id].front() == '"' && pieces[id].back() == '"'; };
-  const auto is_plain = [&](size_t id) { return pieces[id].size() == 1 && std::string_view("\\{[ \t\n\r").find(pieces[id][0]) == std::string_view::npos; };
+  const auto is_plain = [&](size_t id) {
+    return pieces[id].size() == 1 && std::string_view("\\{[ \t\n\r").find(pieces[id][0]) == std::string_view::npos;
+  };
   std::vector<size_t> choice;
   const unsigned way = random() % 3;
   if (way == 0)

@@ -32,7 +32,11 @@ Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie
       slot_of_(memory),
       complete_(memory) {
   if (kind == Kind::json_schema) machine_ = &schema_.emplace(source, memory);
-  else machine_ = &grammar_.emplace(kind == Kind::choice ? choices(source, memory) : kind == Kind::regex ? regex(source, memory) : grammar(source, memory), GrammarSize{}, memory);
+  else
+    machine_ = &grammar_.emplace(kind == Kind::choice  ? choices(source, memory)
+                                 : kind == Kind::regex ? regex(source, memory)
+                                                       : grammar(source, memory),
+                                 GrammarSize{}, memory);
   slot_of_.resize(machine_->states_max());
   complete_.resize(machine_->states_max());
   // A source whose first state alone takes more than there is will not do.
@@ -99,7 +103,8 @@ void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits
   stack[0] = state;
   for (uint32_t n = 0; n < nodes.size();) {
     const TokenTrie::Node& node = nodes[n];
-    if (constexpr uint32_t large = 32; node.after - n >= large && !skips_space && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
+    if (constexpr uint32_t large = 32;
+        node.after - n >= large && !skips_space && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
       for (; n < node.after; ++n) add(nodes[n].token);
       continue;
     }

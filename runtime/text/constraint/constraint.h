@@ -29,7 +29,8 @@ class Constraint {
   static constexpr State dead = 0, lost = ~State{0};
 
   // trie must outlive it. The masks it keeps take cache_bytes at most.
-  Constraint(Kind kind, std::string_view source, const TokenTrie& trie, std::span<const int32_t> ends, size_t cache_bytes, std::pmr::memory_resource* memory);
+  Constraint(Kind kind, std::string_view source, const TokenTrie& trie, std::span<const int32_t> ends, size_t cache_bytes,
+             std::pmr::memory_resource* memory);
 
   State start() const;
   // The state after these bytes; dead: they leave the constraint; lost: states were forgotten, begin again.

@@ -20,7 +20,8 @@ Decimal Decimal::of(std::string_view text) {
   int32_t exponent = 0;
   if (i < text.size()) {
     i += 1 + (text.substr(i + 1).starts_with('+'));
-    if (std::from_chars(text.data() + i, text.data() + text.size(), exponent).ec != std::errc()) exponent = text[i] == '-' ? -100'000 : 100'000;
+    if (std::from_chars(text.data() + i, text.data() + text.size(), exponent).ec != std::errc())
+      exponent = text[i] == '-' ? -100'000 : 100'000;
     if (exponent > 100'000) exponent = 100'000;
     if (exponent < -100'000) exponent = -100'000;
   }

@@ -17,7 +17,8 @@ class Parser {
     for (space(true); more(); space(true)) rule();
     for (const auto& [name, rule] : rules_)
       if (nfa_.rules[rule.number].first == Nfa::none)
-        base::fail_at(GPTQ_E_INVALID_ARGUMENT, rule.asked_at, "grammar: there is no rule '", std::string_view(name), "', asked for at ", rule.asked_at);
+        base::fail_at(GPTQ_E_INVALID_ARGUMENT, rule.asked_at, "grammar: there is no rule '", std::string_view(name), "', asked for at ",
+                      rule.asked_at);
   }
 
  private:

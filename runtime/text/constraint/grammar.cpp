@@ -126,7 +126,8 @@ bool Grammar::keeps_plain() {
   };
   for (size_t i = 0; i < tried_.size(); ++i) {
     const uint32_t from = tried_[i];
-    if (!follow(follow, from, ' ', '"' - 1, 0) || !follow(follow, from, '"' + 1, '\\' - 1, 0) || !follow(follow, from, '\\' + 1, 0x7F, 0)) return false;
+    if (!follow(follow, from, ' ', '"' - 1, 0) || !follow(follow, from, '"' + 1, '\\' - 1, 0) || !follow(follow, from, '\\' + 1, 0x7F, 0))
+      return false;
     for (const auto& lead : leads) {
       uint32_t last = dead;
       for (unsigned byte = lead.first; byte <= lead.last; ++byte) {
@@ -189,7 +190,8 @@ void Grammar::call(const Nfa::Node& node, uint32_t calls) {
 
 // What is called comes after who calls it.
 bool Grammar::intern_calls() {
-  std::sort(places_.begin(), places_.end(), [&](const Place& a, const Place& b) { return nfa_.rules[a.rule].order < nfa_.rules[b.rule].order; });
+  std::sort(places_.begin(), places_.end(),
+            [&](const Place& a, const Place& b) { return nfa_.rules[a.rule].order < nfa_.rules[b.rule].order; });
   for (uint32_t i = 0; i < places_.size(); ++i) place_of_rule_[places_[i].rule] = i + 1;
   const auto known = [&](uint32_t calls) { return calls & pending ? places_[place_of_rule_[calls & ~pending] - 1].id : calls; };
   for (Place& place : places_) {

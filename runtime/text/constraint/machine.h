@@ -19,7 +19,10 @@ class Interner {
  public:
   static constexpr uint32_t none = ~0u;
   Interner(uint32_t ids_max, uint32_t words_max, std::pmr::memory_resource* memory)
-      : ids_max_(ids_max), words_max_(words_max), slots_(std::bit_ceil(ids_max * 2)), memory_(memory, (size_t{words_max} + ids_max + 1 + slots_) * 4) {
+      : ids_max_(ids_max),
+        words_max_(words_max),
+        slots_(std::bit_ceil(ids_max * 2)),
+        memory_(memory, (size_t{words_max} + ids_max + 1 + slots_) * 4) {
     words_ = reinterpret_cast<uint32_t*>(memory_.data());
     ends_ = words_ + words_max;
     table_ = ends_ + ids_max + 1;
@@ -97,7 +100,8 @@ class Machine {
   uint32_t states_max() const { return states_max_; }
 
  protected:
-  Machine(uint32_t states_max, std::pmr::memory_resource* memory) : kinds_(memory), states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
+  Machine(uint32_t states_max, std::pmr::memory_resource* memory)
+      : kinds_(memory), states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
     rows_ = reinterpret_cast<uint16_t*>(memory_.data());
   }
   ~Machine() = default;

@@ -32,7 +32,8 @@ void CharClass::invert() {
 }
 
 uint32_t Nfa::add(const Node& node) {
-  if (nodes.size() >= limits.nodes) base::fail(GPTQ_E_INVALID_ARGUMENT, "the constraint needs more than ", limits.nodes, " nodes: too many or too large repeats");
+  if (nodes.size() >= limits.nodes)
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "the constraint needs more than ", limits.nodes, " nodes: too many or too large repeats");
   nodes.push_back(node);
   return static_cast<uint32_t>(nodes.size() - 1);
 }

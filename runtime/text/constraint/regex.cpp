@@ -54,7 +54,8 @@ class Parser {
     if (!more() || text_[at_] < '0' || text_[at_] > '9') refuse("a number missing");
     uint32_t value = 0;
     for (; more() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
-      if ((value = value * 10 + static_cast<uint32_t>(text_[at_] - '0')) > nfa_.limits.nodes) refuse("more nodes than the limit: too many repeats");
+      if ((value = value * 10 + static_cast<uint32_t>(text_[at_] - '0')) > nfa_.limits.nodes)
+        refuse("more nodes than the limit: too many repeats");
     return value;
   }
   bool begins_count() const { return at_ + 1 < text_.size() && text_[at_] == '{' && text_[at_ + 1] >= '0' && text_[at_ + 1] <= '9'; }
@@ -132,7 +133,8 @@ class Parser {
     if (c == 'x') return one(hex(2));
     if (c == 'u') return one(code_of_u());
     if (lower == 'p') return property(out, c == 'P'), false;
-    if (c == 'c' && more() && ((text_[at_] | 0x20) >= 'a' && (text_[at_] | 0x20) <= 'z')) return one(static_cast<uint32_t>(text_[at_++] & 31));
+    if (c == 'c' && more() && ((text_[at_] | 0x20) >= 'a' && (text_[at_] | 0x20) <= 'z'))
+      return one(static_cast<uint32_t>(text_[at_++] & 31));
     CharClass set(nfa_.memory);
     if (lower == 'd') set.add('0', '9');
     else if (lower == 'w') { set.add('0', '9'); set.add('a', 'z'); set.add('A', 'Z'); set.add('_', '_'); }

@@ -29,14 +29,18 @@ constexpr std::pair<std::string_view, std::string_view> formats[] = {
     {"date", "^" GPTQ_DATE "$"},
     {"time", "^" GPTQ_TIME "$"},
     {"date-time", "^" GPTQ_DATE "[tT]" GPTQ_TIME "$"},
-    {"duration", "^P([0-9]+W|([0-9]+D|[0-9]+M([0-9]+D)?|[0-9]+Y([0-9]+M([0-9]+D)?)?)(T([0-9]+S|[0-9]+M([0-9]+S)?|[0-9]+H([0-9]+M([0-9]+S)?)?))?"
-                 "|T([0-9]+S|[0-9]+M([0-9]+S)?|[0-9]+H([0-9]+M([0-9]+S)?)?))$"},
+    {"duration",
+     "^P([0-9]+W|([0-9]+D|[0-9]+M([0-9]+D)?|[0-9]+Y([0-9]+M([0-9]+D)?)?)(T([0-9]+S|[0-9]+M([0-9]+S)?|[0-9]+H([0-9]+M([0-9]+S)?)?))?"
+     "|T([0-9]+S|[0-9]+M([0-9]+S)?|[0-9]+H([0-9]+M([0-9]+S)?)?))$"},
     {"uuid", "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"},
     {"ipv4", "^" GPTQ_IPV4 "$"},
-    {"ipv6", "^((" GPTQ_HEX ":){7}" GPTQ_HEX "|(" GPTQ_HEX ":){1,7}:|(" GPTQ_HEX ":){1,6}:" GPTQ_HEX "|(" GPTQ_HEX ":){1,5}(:" GPTQ_HEX "){1,2}|(" GPTQ_HEX ":){1,4}(:" GPTQ_HEX "){1,3}"
-             "|(" GPTQ_HEX ":){1,3}(:" GPTQ_HEX "){1,4}|(" GPTQ_HEX ":){1,2}(:" GPTQ_HEX "){1,5}|" GPTQ_HEX ":(:" GPTQ_HEX "){1,6}|:((:" GPTQ_HEX "){1,7}|:)"
-             "|(" GPTQ_HEX ":){6}" GPTQ_IPV4 "|::(" GPTQ_HEX ":){0,5}" GPTQ_IPV4 "|" GPTQ_HEX "::(" GPTQ_HEX ":){0,4}" GPTQ_IPV4 "|(" GPTQ_HEX ":){2}:(" GPTQ_HEX ":){0,3}" GPTQ_IPV4
-             "|(" GPTQ_HEX ":){3}:(" GPTQ_HEX ":){0,2}" GPTQ_IPV4 "|(" GPTQ_HEX ":){4}:(" GPTQ_HEX ":)?" GPTQ_IPV4 "|(" GPTQ_HEX ":){5}:" GPTQ_IPV4 ")$"},
+    {"ipv6", "^((" GPTQ_HEX ":){7}" GPTQ_HEX "|(" GPTQ_HEX ":){1,7}:|(" GPTQ_HEX ":){1,6}:" GPTQ_HEX "|(" GPTQ_HEX ":){1,5}(:" GPTQ_HEX
+             "){1,2}|(" GPTQ_HEX ":){1,4}(:" GPTQ_HEX "){1,3}"
+             "|(" GPTQ_HEX ":){1,3}(:" GPTQ_HEX "){1,4}|(" GPTQ_HEX ":){1,2}(:" GPTQ_HEX "){1,5}|" GPTQ_HEX ":(:" GPTQ_HEX
+             "){1,6}|:((:" GPTQ_HEX "){1,7}|:)"
+             "|(" GPTQ_HEX ":){6}" GPTQ_IPV4 "|::(" GPTQ_HEX ":){0,5}" GPTQ_IPV4 "|" GPTQ_HEX "::(" GPTQ_HEX ":){0,4}" GPTQ_IPV4
+             "|(" GPTQ_HEX ":){2}:(" GPTQ_HEX ":){0,3}" GPTQ_IPV4 "|(" GPTQ_HEX ":){3}:(" GPTQ_HEX ":){0,2}" GPTQ_IPV4 "|(" GPTQ_HEX
+             ":){4}:(" GPTQ_HEX ":)?" GPTQ_IPV4 "|(" GPTQ_HEX ":){5}:" GPTQ_IPV4 ")$"},
     {"hostname", "^" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
     {"email", "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
     {"uri", "^[A-Za-z][A-Za-z0-9+.-]*:" GPTQ_URI "$"},
@@ -58,14 +62,23 @@ constexpr uint32_t none = SchemaNode::none, nodes_max = 20'000;
 class Compiler {
  public:
   Compiler(Schema& schema, jinja::Heap& heap, const Value& root, std::pmr::memory_resource* memory)
-      : schema_(schema), heap_(heap), root_(root), memory_(memory), known_(memory), places_(memory), bases_(memory), names_(memory), open_(memory), regexes_(memory) {}
+      : schema_(schema),
+        heap_(heap),
+        root_(root),
+        memory_(memory),
+        known_(memory),
+        places_(memory),
+        bases_(memory),
+        names_(memory),
+        open_(memory),
+        regexes_(memory) {}
   void all() {
-    if (const Value* dialect = root_.is(JsonKind::dict) ? root_.dict->find(heap_, "$schema") : nullptr; dialect && dialect->is(JsonKind::string))
-      {
-        asserts_formats_ = dialect->view().find("/draft/20") == std::string_view::npos;
-        old_ = dialect->view().find("draft-0") != std::string_view::npos;
-        if (dialect->view().find("json-schema.org") == std::string_view::npos) fail("", "$schema", "an unknown dialect");
-      }
+    if (const Value* dialect = root_.is(JsonKind::dict) ? root_.dict->find(heap_, "$schema") : nullptr;
+        dialect && dialect->is(JsonKind::string)) {
+      asserts_formats_ = dialect->view().find("/draft/20") == std::string_view::npos;
+      old_ = dialect->view().find("draft-0") != std::string_view::npos;
+      if (dialect->view().find("json-schema.org") == std::string_view::npos) fail("", "$schema", "an unknown dialect");
+    }
     scan(root_, "", 0);
     node_of(root_, "");
     for (size_t done = 0; done < open_.size(); ++done) {
@@ -116,7 +129,9 @@ class Compiler {
     const size_t scheme = base.find("://");
     const size_t host = scheme == std::string_view::npos ? 0 : base.find('/', scheme + 3);
     if (uri.starts_with('/')) out = base.substr(0, host == std::string_view::npos ? base.size() : host);
-    else if (const size_t slash = base.rfind('/'); slash != std::string_view::npos && (scheme == std::string_view::npos || slash > scheme + 2)) out = base.substr(0, slash + 1);
+    else if (const size_t slash = base.rfind('/');
+             slash != std::string_view::npos && (scheme == std::string_view::npos || slash > scheme + 2))
+      out = base.substr(0, slash + 1);
     out += uri;
     return out;
   }
@@ -126,9 +141,11 @@ class Compiler {
       for (uint32_t i = 0; i < value.array->size; ++i) scan(value.array->items[i], base, depth + 1);
     if (!value.is(JsonKind::dict)) return;
     Text here(base, memory_);
-    if (const Value* id = value.dict->find(heap_, "$id"); id && id->is(JsonKind::string)) here = resolve(base, without_fragment(id->view()));
+    if (const Value* id = value.dict->find(heap_, "$id"); id && id->is(JsonKind::string))
+      here = resolve(base, without_fragment(id->view()));
     if (old_)
-      if (const Value* id = value.dict->find(heap_, "id"); id && id->is(JsonKind::string) && depth == 0) here = resolve(base, without_fragment(id->view()));
+      if (const Value* id = value.dict->find(heap_, "id"); id && id->is(JsonKind::string) && depth == 0)
+        here = resolve(base, without_fragment(id->view()));
     if (here != base || depth == 0) places_.emplace(here, &value);
     bases_.emplace(value.dict, here);
     for (const char* keyword : {"$anchor", "$dynamicAnchor"})
@@ -169,7 +186,9 @@ class Compiler {
       const Value* next = nullptr;
       if (at->is(JsonKind::dict)) next = at->dict->find(heap_, std::string_view(key));
       size_t index = 0;
-      if (at->is(JsonKind::list) && std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc() && index < at->array->size) next = &at->array->items[index];
+      if (at->is(JsonKind::list) && std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc() &&
+          index < at->array->size)
+        next = &at->array->items[index];
       if (!next) fail(pointer, "$ref", "'", ref, "' leads nowhere");
       at = next;
     }
@@ -179,7 +198,8 @@ class Compiler {
     Text out(memory_);
     for (size_t i = 0; i < step.size(); ++i) {
       unsigned code = 0;
-      if (step[i] == '%' && i + 2 < step.size() && std::from_chars(step.data() + i + 1, step.data() + i + 3, code, 16).ptr == step.data() + i + 3) {
+      if (step[i] == '%' && i + 2 < step.size() &&
+          std::from_chars(step.data() + i + 1, step.data() + i + 3, code, 16).ptr == step.data() + i + 3) {
         out += static_cast<char>(code);
         i += 2;
       } else {
@@ -222,7 +242,8 @@ class Compiler {
     return names_.emplace(Text(name, memory_), static_cast<uint32_t>(names_.size())).first->second;
   }
   uint32_t count(const Value& v, std::string_view pointer, std::string_view keyword) const {
-    if (v.is(JsonKind::number) && v.number >= 0 && v.number == static_cast<double>(static_cast<uint32_t>(v.number))) return static_cast<uint32_t>(v.number);
+    if (v.is(JsonKind::number) && v.number >= 0 && v.number == static_cast<double>(static_cast<uint32_t>(v.number)))
+      return static_cast<uint32_t>(v.number);
     if (!v.is(JsonKind::integer) || v.integer < 0) fail(pointer, keyword, "a number from 0 is wanted");
     return static_cast<uint32_t>(std::min<int64_t>(v.integer, 1 << 30));
   }
@@ -244,8 +265,9 @@ class Compiler {
     return *v.dict;
   }
   void types(SchemaNode& n, const Value& v, std::string_view pointer) const {
-    constexpr std::pair<std::string_view, uint8_t> all[] = {{"null", type_null}, {"boolean", type_boolean}, {"integer", type_integer}, {"number", type_number | type_integer},
-                                                            {"string", type_string}, {"array", type_array}, {"object", type_object}};
+    constexpr std::pair<std::string_view, uint8_t> all[] = {
+        {"null", type_null},     {"boolean", type_boolean}, {"integer", type_integer}, {"number", type_number | type_integer},
+        {"string", type_string}, {"array", type_array},     {"object", type_object}};
     n.types = 0;
     const auto add = [&](const Value& one) {
       for (const auto& [name, bit] : all)
@@ -265,7 +287,8 @@ class Compiler {
     try {
       place->second = add_regex(schema_.patterns, regex, true, "pattern");
     } catch (const base::Failure& failure) {
-      base::fail_at(GPTQ_E_INVALID_ARGUMENT, failure.detail.offset, "schema: ", pointer, "/", keyword, ": ", std::string_view(failure.detail.message));
+      base::fail_at(GPTQ_E_INVALID_ARGUMENT, failure.detail.offset, "schema: ", pointer, "/", keyword, ": ",
+                    std::string_view(failure.detail.message));
     }
     return place->second;
   }
@@ -358,22 +381,34 @@ class Compiler {
     children("allOf", &SchemaNode::all);
     children("anyOf", &SchemaNode::any);
     children("oneOf", &SchemaNode::one);
-    for (const auto& [keyword, member] : {std::pair{"not", &SchemaNode::refuse}, {"if", &SchemaNode::condition}, {"then", &SchemaNode::then}, {"else", &SchemaNode::otherwise},
-                                          {"additionalProperties", &SchemaNode::additional}, {"propertyNames", &SchemaNode::names},
-                                          {"unevaluatedProperties", &SchemaNode::unevaluated_properties}, {"contains", &SchemaNode::contains},
+    for (const auto& [keyword, member] : {std::pair{"not", &SchemaNode::refuse},
+                                          {"if", &SchemaNode::condition},
+                                          {"then", &SchemaNode::then},
+                                          {"else", &SchemaNode::otherwise},
+                                          {"additionalProperties", &SchemaNode::additional},
+                                          {"propertyNames", &SchemaNode::names},
+                                          {"unevaluatedProperties", &SchemaNode::unevaluated_properties},
+                                          {"contains", &SchemaNode::contains},
                                           {"unevaluatedItems", &SchemaNode::unevaluated_items}}) {
       const uint32_t one = child(keyword);
       at().*member = one;
     }
-    for (const auto& [keyword, member] : {std::pair{"minLength", &SchemaNode::min_length}, {"maxLength", &SchemaNode::max_length}, {"minProperties", &SchemaNode::min_properties},
-                                          {"maxProperties", &SchemaNode::max_properties}, {"minItems", &SchemaNode::min_items}, {"maxItems", &SchemaNode::max_items},
-                                          {"minContains", &SchemaNode::min_contains}, {"maxContains", &SchemaNode::max_contains}})
+    for (const auto& [keyword, member] : {std::pair{"minLength", &SchemaNode::min_length},
+                                          {"maxLength", &SchemaNode::max_length},
+                                          {"minProperties", &SchemaNode::min_properties},
+                                          {"maxProperties", &SchemaNode::max_properties},
+                                          {"minItems", &SchemaNode::min_items},
+                                          {"maxItems", &SchemaNode::max_items},
+                                          {"minContains", &SchemaNode::min_contains},
+                                          {"maxContains", &SchemaNode::max_contains}})
       if (const Value* v = find(keyword)) at().*member = count(*v, pointer, keyword);
-    for (const auto& [keyword, member, strict] : {std::tuple{"minimum", &SchemaNode::least, &SchemaNode::above}, {"maximum", &SchemaNode::most, &SchemaNode::below}}) {
+    for (const auto& [keyword, member, strict] :
+         {std::tuple{"minimum", &SchemaNode::least, &SchemaNode::above}, {"maximum", &SchemaNode::most, &SchemaNode::below}}) {
       const Value* exclusive = find(strict == &SchemaNode::above ? "exclusiveMinimum" : "exclusiveMaximum");
       const bool is_flag = exclusive && exclusive->is(JsonKind::boolean);  // as in draft 4
       if (const Value* v = find(keyword)) at().*(is_flag && exclusive->boolean ? strict : member) = number(*v, pointer, keyword);
-      if (exclusive && !is_flag) at().*strict = number(*exclusive, pointer, strict == &SchemaNode::above ? "exclusiveMinimum" : "exclusiveMaximum");
+      if (exclusive && !is_flag)
+        at().*strict = number(*exclusive, pointer, strict == &SchemaNode::above ? "exclusiveMinimum" : "exclusiveMaximum");
     }
     if (const Value* v = find("multipleOf")) {
       at().multiple = number(*v, pointer, "multipleOf");
@@ -400,7 +435,8 @@ class Compiler {
       const Value* v = value.dict->find(heap_, keyword);
       if (!v) return;
       const jinja::Dict& all = dict(*v, pointer, keyword);
-      for (uint32_t i = 0; i < all.size; ++i) use(all.entries[i].key.view(), all.entries[i].value, below(below(pointer, keyword), all.entries[i].key.view()));
+      for (uint32_t i = 0; i < all.size; ++i)
+        use(all.entries[i].key.view(), all.entries[i].value, below(below(pointer, keyword), all.entries[i].key.view()));
     };
     each("properties", [&](std::string_view key, const Value& v, const Text& place) {
       const uint32_t one = node_of(v, place);
@@ -413,7 +449,8 @@ class Compiler {
     const auto dependency = [&](const char* keyword) {
       each(keyword, [&](std::string_view key, const Value& v, const Text& place) {
         if (v.is(JsonKind::list)) {
-          for (uint32_t i = 0; i < v.array->size; ++i) at().dependent_required.emplace_back(name_of(key), name_of(string(v.array->items[i], pointer, keyword)));
+          for (uint32_t i = 0; i < v.array->size; ++i)
+            at().dependent_required.emplace_back(name_of(key), name_of(string(v.array->items[i], pointer, keyword)));
           return;
         }
         const uint32_t one = node_of(v, place);

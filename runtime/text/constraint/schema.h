@@ -15,7 +15,16 @@
 
 namespace gptq::text::constraint {
 
-enum Types : uint8_t { type_null = 1, type_boolean = 2, type_integer = 4, type_number = 8, type_string = 16, type_array = 32, type_object = 64, type_any = 127 };
+enum Types : uint8_t {
+  type_null = 1,
+  type_boolean = 2,
+  type_integer = 4,
+  type_number = 8,
+  type_string = 16,
+  type_array = 32,
+  type_object = 64,
+  type_any = 127
+};
 
 // Of numbers.
 struct Bounds {
@@ -37,7 +46,17 @@ struct SchemaNode : Bounds {
   template <class T>
   using List = std::pmr::vector<T>;
   explicit SchemaNode(std::pmr::memory_resource* m)
-      : all(m), any(m), one(m), numbers(m), values(m), properties(m), patterns(m), required(m), dependent_required(m), dependent_schemas(m), prefix(m) {}
+      : all(m),
+        any(m),
+        one(m),
+        numbers(m),
+        values(m),
+        properties(m),
+        patterns(m),
+        required(m),
+        dependent_required(m),
+        dependent_schemas(m),
+        prefix(m) {}
   bool never = false;
   uint8_t types = type_any;
   // Of the same value.

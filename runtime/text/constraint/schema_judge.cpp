@@ -81,8 +81,8 @@ SchemaMachine::Truth SchemaMachine::own_object(const SchemaNode& n, const Plan& 
   bool missing = count < n.min_properties || missing_names;
   for (const auto& [name, other] : n.dependent_required) missing |= is_seen(name, plan) && !is_seen(other, plan);
   if (final_) return missing ? no : yes;
-  const bool may_fail = missing || !n.properties.empty() || !n.patterns.empty() || n.additional != none || n.names != none || n.max_properties != none ||
-                        !n.dependent_required.empty() || n.has_enum;
+  const bool may_fail = missing || !n.properties.empty() || !n.patterns.empty() || n.additional != none || n.names != none ||
+                        n.max_properties != none || !n.dependent_required.empty() || n.has_enum;
   return may_fail ? open : yes;
 }
 
@@ -98,7 +98,8 @@ SchemaMachine::Truth SchemaMachine::own_array(const SchemaNode& n, uint32_t posi
     missing |= f_[at] < n.min_contains;
   }
   if (final_) return missing ? no : yes;
-  const bool may_fail = missing || !n.prefix.empty() || n.items != none || n.max_items != none || n.max_contains != none || n.has_enum || n.unique;
+  const bool may_fail =
+      missing || !n.prefix.empty() || n.items != none || n.max_items != none || n.max_contains != none || n.has_enum || n.unique;
   return may_fail ? open : yes;
 }
 
@@ -118,7 +119,8 @@ SchemaMachine::Truth SchemaMachine::with_others(const SchemaNode& n, Truth truth
   }
   if (n.refuse != none) truth = std::min(truth, static_cast<Truth>(yes - of(n.refuse)));
   if (n.condition != none) {
-    const Truth then = n.then == none ? yes : of(n.then), otherwise = n.otherwise == none ? yes : of(n.otherwise), condition = of(n.condition);
+    const Truth then = n.then == none ? yes : of(n.then), otherwise = n.otherwise == none ? yes : of(n.otherwise),
+                condition = of(n.condition);
     const Truth both = then == otherwise ? then : open;
     truth = std::min(truth, condition == yes ? then : condition == no ? otherwise : both);
   }

@@ -41,13 +41,30 @@ SchemaMachine::SchemaMachine(std::string_view source, std::pmr::memory_resource*
       links_(links_max, words_max, memory),
       finishable_(4096, 1 << 16, memory),
       tried_strings_(1024, 1 << 15, memory),
-      plans_(memory), bounds_(memory), pool_(memory), f_(memory), key_(memory), roots_(memory), pairs_(memory), mask_(memory), order_(memory), contributing_(memory), tried_(memory), around_(memory), above_(memory), ways_(memory), step_(memory),
-      status_(schema_.nodes.size(), 0, memory), marked_(schema_.nodes.size(), 0, memory), position_(schema_.nodes.size(), 0, memory) {
+      plans_(memory),
+      bounds_(memory),
+      pool_(memory),
+      f_(memory),
+      key_(memory),
+      roots_(memory),
+      pairs_(memory),
+      mask_(memory),
+      order_(memory),
+      contributing_(memory),
+      tried_(memory),
+      around_(memory),
+      above_(memory),
+      ways_(memory),
+      step_(memory),
+      status_(schema_.nodes.size(), 0, memory),
+      marked_(schema_.nodes.size(), 0, memory),
+      position_(schema_.nodes.size(), 0, memory) {
   plans_.reserve(plans_max);
   bounds_.reserve(bounds_max);
   pool_.reserve(pool_max);
   const size_t lists = std::max<size_t>(list_max, 2 * schema_.nodes.size() + schema_.names.size() + 16);
-  for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_, &around_, &above_, &ways_, &step_}) words->reserve(lists);
+  for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_, &around_, &above_, &ways_, &step_})
+    words->reserve(lists);
   clear();
 }
 
@@ -323,7 +340,8 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
   if (next == 6 && byte == '-') phase_ |= 32;
   const Plan& p = plans_[plan];
   const bool hashed = hashing(s[1]);
-  if ((!p.number_text && !hashed) || free) return judge(plan, number, false) && bearable(s[1], plan) ? make({in_number, s[1], plan, phase_}) : dead;
+  if ((!p.number_text && !hashed) || free)
+    return judge(plan, number, false) && bearable(s[1], plan) ? make({in_number, s[1], plan, phase_}) : dead;
   if (text_size_ == number_bytes) return dead;
   text_[text_size_++] = static_cast<char>(byte);
   if (!judge(plan, number, false) || !bearable(s[1], plan)) return dead;

@@ -28,9 +28,9 @@ class SchemaMachine final : public Machine {
   static constexpr uint32_t none = ~0u, number_bytes = 34;  // of a number's text that is kept
   enum Truth : uint8_t { no = 0, open = 1, yes = 2 };
   enum What : uint8_t { literal, number, string, object, array };
-  // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8, count, hash, automata];
-  // key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of propertyNames];
-  // number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame].
+  // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,
+  // count, hash, automata]; key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of
+  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame].
   enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end };
 
   // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
@@ -50,8 +50,8 @@ class SchemaMachine final : public Machine {
     uint32_t node_words() const { return (n_nodes + 31) / 32; }
   };
   // Of a container in progress, in words.
-  // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are wanted;
-  // f_hashes: how many there are behind all else, of the items.
+  // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are
+  // wanted; f_hashes: how many there are behind all else, of the items.
   enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
   enum Use : uint32_t { applies, contains, unevaluated };
 

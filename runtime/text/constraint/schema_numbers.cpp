@@ -144,7 +144,8 @@ bool SchemaMachine::number_possible(const Bounds& bounds, const SchemaNode* n, b
     if (!meets(bounds, reach, negative, only_integers)) return false;
     if (!n || !n->has_enum) return true;
     return std::any_of(n->numbers.begin(), n->numbers.end(), [&](const Decimal& x) {
-      return !is_taken(x) && (x.digits < 0) == (negative && x.digits) && reach.contains(x.digits < 0 ? negated(x) : x) && number_holds(*n, x);
+      return !is_taken(x) && (x.digits < 0) == (negative && x.digits) && reach.contains(x.digits < 0 ? negated(x) : x) &&
+             number_holds(*n, x);
     });
   };
   if (phase == 0) return place && good({{}, {1, 1'000'000}});

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether what is begun can still come to an end: nothing is entered that is known to lead nowhere. What is found depends on the text alone,
-// never on what was found before: all that sample from a state see the same mask.
+// Whether what is begun can still come to an end: nothing is entered that is known to lead nowhere. What is found depends on the text
+// alone, never on what was found before: all that sample from a state see the same mask.
 #include <algorithm>
 #include <utility>
 
@@ -39,7 +39,8 @@ bool SchemaMachine::bearable(uint32_t frame, uint32_t plan) {
     for (uint32_t i = 0; i < link[1]; ++i) {
       const uint32_t position = link[2 + 2 * i] >> 2, bit = 1u << (position % 32);
       const uint32_t use = link[2 + 2 * i] & 3;
-      if ((use != applies && !(use == unevaluated && alone)) || status_[link[3 + 2 * i] >> 1] != no || (fails[position / 32] & bit)) continue;
+      if ((use != applies && !(use == unevaluated && alone)) || status_[link[3 + 2 * i] >> 1] != no || (fails[position / 32] & bit))
+        continue;
       fails[position / 32] |= bit;
       news = true;
     }

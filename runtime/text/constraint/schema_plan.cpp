@@ -123,7 +123,9 @@ bool SchemaMachine::build(uint32_t id) {
   key_.clear();
   for (const uint32_t at : order_) {
     const SchemaNode& n = node(at);
-    if (key_.size() + n.properties.size() + n.required.size() + 2 * n.dependent_required.size() + n.dependent_schemas.size() > key_.capacity()) return false;
+    if (key_.size() + n.properties.size() + n.required.size() + 2 * n.dependent_required.size() + n.dependent_schemas.size() >
+        key_.capacity())
+      return false;
     for (const auto& [name, child] : n.properties) key_.push_back(name);
     for (const auto& [name, child] : n.dependent_schemas) key_.push_back(name);
     for (const auto& [name, other] : n.dependent_required) key_.push_back(name), key_.push_back(other);

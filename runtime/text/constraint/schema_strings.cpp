@@ -18,7 +18,8 @@ bool SchemaMachine::key_possible(uint32_t low, uint32_t high, View automata) {
   const View rules = list(p.key_rules, p.n_key_rules);
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(pool_[p.nodes + i]);
-    const bool closed = (n.additional != none && node(n.additional).never) || (n.unevaluated_properties != none && node(n.unevaluated_properties).never);
+    const bool closed =
+        (n.additional != none && node(n.additional).never) || (n.unevaluated_properties != none && node(n.unevaluated_properties).never);
     if (!pool_[p.must + i] || !closed) continue;
     bool possible = false;
     const bool own_alone = n.additional != none && node(n.additional).never;
@@ -147,7 +148,8 @@ uint32_t SchemaMachine::end_key(View s) {
     automata_ = automata.subspan(p.n_key_rules);
     if (!judge(p.names_plan, string, true)) return dead;
     for (uint32_t i = 0; i < p.n_nodes; ++i)
-      if (const uint32_t names = node(pool_[p.nodes + i]).names; names != none && status_[names] != yes) f_[f_seen + p.seen_words() + i / 32] |= 1u << (i % 32);
+      if (const uint32_t names = node(pool_[p.nodes + i]).names; names != none && status_[names] != yes)
+        f_[f_seen + p.seen_words() + i / 32] |= 1u << (i % 32);
   }
   f_[f_link] = link;
   f_[f_key] = s[8], f_[f_key + 1] = s[9];

@@ -11,7 +11,8 @@ constexpr uint32_t none = SchemaNode::none;
 
 class Finder {
  public:
-  explicit Finder(std::pmr::vector<SchemaNode>& nodes, std::pmr::memory_resource* memory) : nodes_(nodes), types_(nodes.size(), 0, memory) {}
+  explicit Finder(std::pmr::vector<SchemaNode>& nodes, std::pmr::memory_resource* memory)
+      : nodes_(nodes), types_(nodes.size(), 0, memory) {}
   // From nothing upwards, so that what only holds with itself inside does not hold. Children mostly come after those that name them.
   bool find() {
     constexpr int passes_max = 200;

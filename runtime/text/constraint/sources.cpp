@@ -35,7 +35,8 @@ uint32_t add_literals(Nfa& nfa, std::pmr::vector<std::string_view>& texts) {
 Nfa choices(std::string_view json, std::pmr::memory_resource* memory) {
   jinja::Heap heap(memory);
   const jinja::Value list = read_json(heap, json, "choices");
-  if (!list.is(jinja::Kind::list) || list.array->size == 0) base::fail(GPTQ_E_INVALID_ARGUMENT, "choices: a JSON array of strings is wanted");
+  if (!list.is(jinja::Kind::list) || list.array->size == 0)
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "choices: a JSON array of strings is wanted");
   std::pmr::vector<std::string_view> texts(memory);
   for (uint32_t i = 0; i < list.array->size; ++i) {
     const jinja::Value& choice = list.array->items[i];

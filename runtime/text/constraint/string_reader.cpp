@@ -53,8 +53,8 @@ void StringReader::put(uint32_t code) {
   for (unsigned i = tails; i-- > 0;) bytes[n++] = static_cast<uint8_t>(0x80 | (code >> (6 * i) & 0x3F));
 }
 
-// escape: 1 behind a backslash, 2 to 5 a code's digits, 6 a backslash wanted, 7 its u, 8 to 11 the second code's digits; from bit 8 what they
-// gave. utf8: 1 to 3 bytes wanted, 4 to 7 after E0, ED, F0, F4.
+// escape: 1 behind a backslash, 2 to 5 a code's digits, 6 a backslash wanted, 7 its u, 8 to 11 the second code's digits; from bit 8 what
+// they gave. utf8: 1 to 3 bytes wanted, 4 to 7 after E0, ED, F0, F4.
 StringReader::Result StringReader::take(uint8_t byte) {
   if (const uint32_t state = escape & 0xFF) {
     if (state == 1) {
@@ -74,8 +74,11 @@ StringReader::Result StringReader::take(uint8_t byte) {
   }
   bytes[n++] = byte;
   if (utf8) {
-    const bool fits = utf8 == 4 ? byte >= 0xA0 && byte <= 0xBF : utf8 == 5 ? byte >= 0x80 && byte <= 0x9F : utf8 == 6 ? byte >= 0x90 && byte <= 0xBF
-                    : utf8 == 7 ? byte >= 0x80 && byte <= 0x8F : byte >= 0x80 && byte <= 0xBF;
+    const bool fits = utf8 == 4   ? byte >= 0xA0 && byte <= 0xBF
+                      : utf8 == 5 ? byte >= 0x80 && byte <= 0x9F
+                      : utf8 == 6 ? byte >= 0x90 && byte <= 0xBF
+                      : utf8 == 7 ? byte >= 0x80 && byte <= 0x8F
+                                  : byte >= 0x80 && byte <= 0xBF;
     if (!fits) return wrong;
     utf8 = utf8 <= 3 ? utf8 - 1 : utf8 <= 5 ? 1 : 2;
     character = utf8 == 0;

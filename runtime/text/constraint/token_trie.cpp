@@ -32,7 +32,12 @@ bool TokenTrie::is_plain(std::string_view piece, uint32_t& characters) {
 }
 
 TokenTrie::TokenTrie(std::span<const std::string_view> pieces, std::pmr::memory_resource* memory)
-    : nodes_(memory), rest_(memory), same_(pieces.size(), kNone, memory), plain_((pieces.size() + 31) / 32, 0, memory), by_length_(memory), length_begins_(memory) {
+    : nodes_(memory),
+      rest_(memory),
+      same_(pieces.size(), kNone, memory),
+      plain_((pieces.size() + 31) / 32, 0, memory),
+      by_length_(memory),
+      length_begins_(memory) {
   std::pmr::vector<uint32_t> order(memory), others(memory), lengths(pieces.size(), 0, memory);
   for (uint32_t id = 0; id < pieces.size(); ++id) {
     if (pieces[id].size() > kLongest) base::fail(GPTQ_E_FORMAT, "token ", id, " is longer than ", kLongest, " bytes");
