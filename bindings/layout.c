@@ -95,6 +95,8 @@ int main(void) {
   printf("GPTQ_SAVE_FULL %lld\n", (long long)GPTQ_SAVE_FULL);
   printf("GPTQ_CONSTRAINT_CHOICE %lld\n", (long long)GPTQ_CONSTRAINT_CHOICE);
   printf("GPTQ_CONSTRAINT_REGEX %lld\n", (long long)GPTQ_CONSTRAINT_REGEX);
+  printf("GPTQ_CONSTRAINT_JSON_SCHEMA %lld\n", (long long)GPTQ_CONSTRAINT_JSON_SCHEMA);
+  printf("GPTQ_CONSTRAINT_GRAMMAR %lld\n", (long long)GPTQ_CONSTRAINT_GRAMMAR);
   printf("GPTQ_ORDER_GROUP_AWARE %lld\n", (long long)GPTQ_ORDER_GROUP_AWARE);
   printf("GPTQ_ORDER_NATURAL %lld\n", (long long)GPTQ_ORDER_NATURAL);
   printf("GPTQ_ORDER_ACT %lld\n", (long long)GPTQ_ORDER_ACT);

@@ -3,6 +3,8 @@
 #pragma once
 #include <charconv>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -97,7 +99,7 @@ class ChosenAdapter {
 // What a text must be.
 struct RuleOptions {
   std::vector<std::string> choices;
-  std::string regex;
+  std::string regex, json_schema, grammar;  // the last two: files
   // GPTQ_CONSTRAINT_* and its source; 0: no constraint.
   std::pair<int32_t, std::string> source() const;
 };
@@ -119,6 +121,13 @@ inline std::string as_json(const std::vector<std::string>& texts) {
 inline std::pair<int32_t, std::string> RuleOptions::source() const {
   if (!choices.empty()) return {GPTQ_CONSTRAINT_CHOICE, as_json(choices)};
   if (!regex.empty()) return {GPTQ_CONSTRAINT_REGEX, regex};
+  const auto read = [](const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  if (!json_schema.empty()) return {GPTQ_CONSTRAINT_JSON_SCHEMA, read(json_schema)};
+  if (!grammar.empty()) return {GPTQ_CONSTRAINT_GRAMMAR, read(grammar)};
   return {};
 }
 

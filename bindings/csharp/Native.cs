@@ -96,6 +96,8 @@ public static class Constants {
   public const int GPTQ_SAVE_FULL = 1;
   public const int GPTQ_CONSTRAINT_CHOICE = 1;
   public const int GPTQ_CONSTRAINT_REGEX = 2;
+  public const int GPTQ_CONSTRAINT_JSON_SCHEMA = 3;
+  public const int GPTQ_CONSTRAINT_GRAMMAR = 4;
   public const int GPTQ_ORDER_GROUP_AWARE = 0;
   public const int GPTQ_ORDER_NATURAL = 1;
   public const int GPTQ_ORDER_ACT = 2;

@@ -440,9 +440,11 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *
 /* The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also: NOT_FOUND, IO. Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const gptq_source *src, gptq_session **out, gptq_error *err);
 
-/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole: literals,
- * escapes (\\d \\w \\s \\D \\W \\S \\n \\t \\r, and signs), ., classes of ASCII characters, (groups), (?:groups), |, * + ? {m,n}. */
-enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2 };
+/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what
+ * ECMAScript, Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema
+ * (2020-12, older drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the
+ * document; formats count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. */
+enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4 };
 /* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
  * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no
  * token can express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are

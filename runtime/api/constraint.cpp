@@ -10,16 +10,13 @@ using namespace gptq::api;
 namespace {
 
 constexpr size_t cache_bytes = 4 << 20;  // of masks, a constraint
-constexpr text::constraint::RegexLimits regex_limits{};
-constexpr text::constraint::RegexLimits choice_limits{.nodes = 400'000, .states = 16'384};
+constexpr size_t source_bytes_max = 1 << 20;
 
 gptq_constraint* compile(gptq_model& m, int32_t kind, std::string_view source) {
-  require(kind == GPTQ_CONSTRAINT_CHOICE || kind == GPTQ_CONSTRAINT_REGEX, "unknown kind of constraint");
+  require(kind >= GPTQ_CONSTRAINT_CHOICE && kind <= GPTQ_CONSTRAINT_GRAMMAR, "unknown kind of constraint");
+  require(source.size() <= source_bytes_max, "the constraint's source has more than a megabyte");
   tokenizer_of(m);
-  std::pmr::memory_resource& memory = m.runtime.memory;
-  const bool choice = kind == GPTQ_CONSTRAINT_CHOICE;
-  const std::pmr::string regex = choice ? text::constraint::choices(source, &memory) : std::pmr::string(source, &memory);
-  auto* c = create<gptq_constraint>(memory, m, kind, source, regex, choice ? choice_limits : regex_limits, cache_bytes);
+  auto* c = create<gptq_constraint>(static_cast<std::pmr::memory_resource&>(m.runtime.memory), m, kind, source, cache_bytes);
   retain(&m);
   const std::lock_guard lock(m.constraints_guard);
   c->next = m.constraints;

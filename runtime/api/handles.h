@@ -104,9 +104,10 @@ struct gptq_adapter {
 };
 
 struct gptq_constraint {
-  gptq_constraint(gptq_model& m, int32_t of_kind, std::string_view text, std::string_view regex,
-                  const gptq::text::constraint::RegexLimits& limits, size_t cache_bytes)
-      : model(m), kind(of_kind), source(text, &m.runtime.memory), rules(regex, limits, m.token_trie(), m.model->generation.end_tokens, cache_bytes, m.runtime.memory.part(GPTQ_TAG_OTHER)) {}
+  gptq_constraint(gptq_model& m, int32_t of_kind, std::string_view text, size_t cache_bytes)
+      : model(m), kind(of_kind), source(text, &m.runtime.memory),
+        rules(static_cast<gptq::text::constraint::Kind>(kind), text, m.token_trie(), m.model->generation.end_tokens, cache_bytes,
+              m.runtime.memory.part(GPTQ_TAG_OTHER)) {}
 
   std::atomic<uint32_t> references{1};
   gptq_model& model;

@@ -227,7 +227,6 @@ void Engine::start(Session& session) {
       gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
     session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
   session.running = true;
-  session.constraint_state = session.constraint ? session.constraint->start() : 0;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;
   session.status = GPTQ_OK;
@@ -238,6 +237,7 @@ void Engine::start(Session& session) {
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;
   session.started = Clock::now();
+  constrain(session);
 }
 
 void Engine::widen_low_rank(uint32_t width) {

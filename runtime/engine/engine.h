@@ -83,7 +83,7 @@ class Engine {
       float mu;
     } sampler;                               // after sampling
     Sampler after[Lookup::most];             // after each right guess
-    uint32_t constraint_state;               // after all of them
+    text::constraint::Constraint::State constraint_state;  // after all of them
   };
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena);
@@ -140,7 +140,9 @@ class Engine {
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
   bool loses_space(const Session& session) const;
-  uint32_t constrained(const Session& session, uint32_t state, int32_t token, bool first) const;
+  text::constraint::Constraint::State constrained(const Session& session, text::constraint::Constraint::State state, int32_t token, bool first) const;
+  text::constraint::Constraint::State led(const Session& session, uint32_t n) const;
+  bool find_mask(Member& member);
   void take_sampled(Member& member, size_t row);
   void note_logprob(const Session& session, uint32_t position, int32_t token, size_t row);
   uint32_t unbroken(const Session& session, uint32_t n_tokens) const;

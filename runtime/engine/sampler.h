@@ -51,10 +51,10 @@ class Random {
   uint64_t state_;
 };
 
-constexpr int32_t not_finite = -1, none_allowed = -2;
+constexpr int32_t not_finite = -1, none_allowed = -2, no_room = -3;
 // The next token; or not_finite where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
-// mask: bits of the tokens that may come, or empty for all; none_allowed where none may. mu: mirostat's, 2 tau at first. unbroken: so many
-// of the last tokens DRY may take for a repeat.
+// mask: bits of the tokens that may come, or empty for all; none_allowed where none may; no_room is for who makes the mask. mu: mirostat's,
+// 2 tau at first. unbroken: so many of the last tokens DRY may take for a repeat.
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
                Candidate* scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr, uint32_t unbroken = UINT32_MAX);
 // ln of the sum of e^logit, within 1e-6; NaN where a logit is not finite.

@@ -327,7 +327,7 @@ void Engine::take_logits() {
   const float* logits = awaited_.logits;
   for (uint32_t m = 0; m < n_members_; ++m) {
     Member& member = scratch_.members[m];
-    const Session& session = *member.session;
+    Session& session = *member.session;
     const uint32_t begin = std::max(first, member.first_logit), end = std::min(first + count, member.first_logit + member.n_logits);
     if (begin >= end) continue;
     for (uint32_t i = begin; session.wants_logits() && i < end; ++i) {
@@ -354,11 +354,12 @@ void Engine::take_sampled(Member& member, size_t row) {
     token = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling, sampler.random,
                         scratch_.candidates);
   } else {
-    std::span<const uint32_t> mask;
-    const bool first = session.n_generated + member.n_right == 0;
-    if (const auto* constraint = session.constraint)
-      mask = constraint->mask(member.constraint_state, first && loses_space(session), {scratch_.mask, constraint->mask_words()});
-    token = sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
+    const auto* const constraint = session.constraint;
+    const auto mask = constraint ? std::span<const uint32_t>(scratch_.mask, constraint->mask_words()) : std::span<const uint32_t>();
+    if (constraint && !find_mask(member))
+      token = no_room;
+    else
+      token = sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
                    &sampler.mu, unbroken(session, n_tokens));
   }
   if (session.wants_logprobs() && token >= 0 && n_tokens < shape_.ctx_tokens) note_logprob(session, n_tokens, token, row);
@@ -399,23 +400,45 @@ bool Engine::loses_space(const Session& session) const {
 }
 
 // The state of the session's constraint after this generated token.
-uint32_t Engine::constrained(const Session& session, uint32_t state, int32_t token, bool first) const {
+text::constraint::Constraint::State Engine::constrained(const Session& session, text::constraint::Constraint::State state, int32_t token,
+                                                        bool first) const {
   if (is_end_token(token)) return state;
   std::string_view bytes = tokenizer_->token_bytes(token);
   if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
   return session.constraint->step(state, bytes);
 }
 
-bool Engine::constrain(Session& session) const {
-  if (!session.constraint) return true;
-  uint32_t state = session.constraint->start();
-  bool first = true;
-  for (const int32_t token : session.generated()) {
-    state = constrained(session, state, token, first);
-    first = false;
+// The state after the first n tokens behind the input, guesses among them. A constraint that forgot its states while it was led over them
+// has place for them alone the second time.
+text::constraint::Constraint::State Engine::led(const Session& session, uint32_t n) const {
+  auto state = session.constraint->start();
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    state = session.constraint->start();
+    for (uint32_t i = 0; i < n; ++i) state = constrained(session, state, session.tokens[session.first_generated + i], i == 0);
+    if (state != text::constraint::Constraint::lost) break;
   }
-  session.constraint_state = state;
-  return state != text::constraint::Constraint::dead;
+  return state;
+}
+
+bool Engine::constrain(Session& session) const {
+  using text::constraint::Constraint;
+  if (!session.constraint) return true;
+  session.constraint_state = led(session, session.n_generated);
+  return session.constraint_state != Constraint::dead && session.constraint_state != Constraint::lost;
+}
+
+// The mask of what may follow the member's right guesses.
+bool Engine::find_mask(Member& member) {
+  using text::constraint::Constraint;
+  const Session& session = *member.session;
+  const uint32_t n = session.n_generated + member.n_right;
+  const std::span<uint32_t> bits{scratch_.mask, session.constraint->mask_words()};
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (session.constraint->mask(member.constraint_state, n == 0 && loses_space(session), bits)) return true;
+    member.constraint_state = led(session, n);
+    if (member.constraint_state == Constraint::dead || member.constraint_state == Constraint::lost) return false;
+  }
+  return false;
 }
 
 void Engine::commit(gptq_step_info& info) {
@@ -448,7 +471,8 @@ void Engine::commit(gptq_step_info& info) {
       session.n_computed += session.running;
     }
     if (!session.running) continue;
-    if (member.sampled < 0) end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : GPTQ_E_NUMERIC);
+    if (member.sampled < 0)
+      end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : member.sampled == no_room ? GPTQ_E_BUDGET_EXCEEDED : GPTQ_E_NUMERIC);
     else give(member.sampler, member.sampled);
   }
   n_members_ = 0;
@@ -460,6 +484,7 @@ void Engine::accept(Session& session, int32_t token) {
   if (!session.wants_logprobs()) session.logprobs[session.n_tokens] = std::numeric_limits<float>::quiet_NaN();
   session.tokens[session.n_tokens++] = token;
   if (session.n_generated++ == 0) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
+  if (session.constraint && session.constraint_state == text::constraint::Constraint::lost) session.constraint_state = led(session, session.n_generated);
   if (is_end_token(token) && !(session.flags & GPTQ_GEN_IGNORE_EOS)) return end(session, GPTQ_STOP_EOS);
   if (const int32_t stop = session.text.push(token); stop >= 0) {
     session.stop_index = static_cast<uint32_t>(stop);

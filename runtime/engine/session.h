@@ -54,7 +54,7 @@ struct Session {
   float mu = 0;                 // mirostat's
   const text::constraint::Constraint* constraint = nullptr;
   void* constraint_owner = nullptr;  // the API's handle of it
-  uint32_t constraint_state = 0;
+  text::constraint::Constraint::State constraint_state = 0;
   Lookup lookup;
   uint32_t n_guessed = 0, n_right = 0;  // tokens that speculation computed, and of them those that were sampled
   uint32_t max_tokens = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Constraints: what is generated matches as a whole, whoever generates beside, forked, saved and restored in its middle.
+#include <cmath>
 #include <cstring>
 #include <regex>
 
@@ -75,6 +76,45 @@ TEST_F(Constrained, WholeMatchesOfAnExpression) {
       EXPECT_TRUE(std::regex_match(said, expected)) << pattern << ": " << said;
       EXPECT_TRUE(stop_reason == GPTQ_STOP_EOS || stop_reason == GPTQ_STOP_CONSTRAINT) << stop_reason;
     }
+  }
+}
+
+// Of the schema's own words; that any text it does not allow is refused, the suite of JSON Schema says.
+TEST_F(Constrained, JsonThatTheSchemaAllows) {
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"type": "object", "properties": {"mood": {"enum": ["calm", "angry"]},
+    "hits": {"type": "integer", "minimum": 3, "maximum": 17}, "armed": {"type": "boolean"}}, "required": ["mood", "hits"], "additionalProperties": false})");
+  const std::regex escape("\\\\u00(..)"), hits("\"hits\"\\s*:\\s*([^\\s,}]+)"), mood("\"mood\"\\s*:\\s*\"(calm|angry)\"");
+  int ended = 0;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    int32_t stop_reason = 0;
+    const std::string said = text(constraint, seed, &stop_reason);
+    // Spaces are allowed without end.
+    if (stop_reason == GPTQ_STOP_CONTEXT) continue;
+    ++ended;
+    EXPECT_EQ(stop_reason, GPTQ_STOP_CONSTRAINT) << said;
+    EXPECT_TRUE(said.starts_with('{') && said.ends_with('}')) << said;
+    std::string plain = said;
+    for (std::smatch found; std::regex_search(plain, found, escape);)
+      plain.replace(static_cast<size_t>(found.position()), 6, 1, static_cast<char>(std::stoi(found[1], nullptr, 16)));
+    std::smatch found;
+    EXPECT_TRUE(std::regex_search(plain, mood)) << said;
+    ASSERT_TRUE(std::regex_search(plain, found, hits)) << said;
+    const double n = std::stod(found[1]);
+    EXPECT_TRUE(n >= 3 && n <= 17 && n == std::floor(n)) << said;
+  }
+  EXPECT_GT(ended, 0);
+}
+
+TEST_F(Constrained, WhatTheGrammarDerives) {
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_GRAMMAR, "root ::= \"(\" inner \")\" # balanced\ninner ::= root inner | [ab]");
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    int32_t stop_reason = 0;
+    const std::string said = text(constraint, seed, &stop_reason);
+    if (stop_reason != GPTQ_STOP_CONSTRAINT) continue;
+    int depth = 0;
+    for (const char ch : said) depth += ch == '(' ? 1 : ch == ')' ? -1 : 0;
+    EXPECT_EQ(depth, 0) << said;
+    EXPECT_EQ(said.find_first_not_of("()ab"), std::string::npos) << said;
   }
 }
 
@@ -182,9 +222,13 @@ INSTANTIATE_TEST_SUITE_P(Sources, Refused,
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "ab)", 2, "unmatched ) at 2"},
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "a{3,1}", 6, "wrong {m,n}"},
                                          Refusal{GPTQ_CONSTRAINT_REGEX, "\\q", 1, "escape"},
-                                         Refusal{GPTQ_CONSTRAINT_REGEX, "(((a{100}){100}){100}){100}", 4, "nodes"},
+                                         Refusal{GPTQ_CONSTRAINT_REGEX, "a{300000}", 7, "nodes"},
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[\"a\", 1]", nowhere, "/1"},
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[]", nowhere, "array"},
+                                         Refusal{GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"properties": {"a": {"$ref": "http://x/y"}}})", nowhere, "/properties/a/$ref"},
+                                         Refusal{GPTQ_CONSTRAINT_JSON_SCHEMA, R"j({"items": {"pattern": "(?=a)"}})j", 2, "/items/pattern"},
+                                         Refusal{GPTQ_CONSTRAINT_GRAMMAR, "root ::= a", 10, "no rule 'a'"},
+                                         Refusal{GPTQ_CONSTRAINT_GRAMMAR, "root ::= root \"a\" | \"b\"", nowhere, "calls itself"},
                                          Refusal{99, "a", nowhere, "kind"}));
 
 TEST_F(Constrained, MisuseIsRefused) {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <memory>
 
 #include "api/handles.h"
 #include "eval.h"
@@ -26,41 +27,51 @@ class Judge {
   std::vector<double> mask_us;
 
   Verdict judge(const std::string& text) {
-    auto state = rules_.start();
+    state_ = rules_.start();
     size_t at = 0;
     for (const gptq_token token : model_.tokenize(text)) {
       std::string_view bytes = tokenizer_.token_bytes(token);
       const bool loses_space = at == 0 && tokenizer_.strips_leading_space() && !text.starts_with(' ');
       if (loses_space && bytes.starts_with(' ')) bytes.remove_prefix(1);
-      const bool may = allowed(state, loses_space, token);
-      for (const char byte : bytes) {
-        const auto next = rules_.step(state, {&byte, 1});
-        if (next == rules_.dead) return refused(may, at);
-        state = next;
-        ++at;
+      const bool may = allowed({text.data(), at}, loses_space, token);
+      if (text.substr(at, bytes.size()) != bytes) throw Error(GPTQ_E_UNSUPPORTED, "the model's tokenizer changes the text");
+      for (const size_t end = at + bytes.size(); at < end; ++at) {
+        const auto before = state_;
+        state_ = rules_.step(state_, {text.data() + at, 1});
+        if (state_ == rules_.lost) lead({text.data(), at + 1});
+        if (state_ != rules_.dead) continue;
+        if (may) throw Error(GPTQ_E_INVALID_STATE, "the mask allows a token that the constraint refuses, at byte " + std::to_string(at));
+        state_ = before;
+        return {false, at};
       }
       if (!may && !bytes.empty()) throw Error(GPTQ_E_INVALID_STATE, "the mask refuses a token that the constraint accepts, at byte " + std::to_string(at));
     }
-    if (at != text.size()) throw Error(GPTQ_E_UNSUPPORTED, "the model's tokenizer changes the text");
-    allowed(state, false, 0);
-    return {rules_.accepts(state), at};
+    allowed(text, false, 0);
+    return {rules_.accepts(state_), at};
   }
 
  private:
-  Verdict refused(bool may, size_t at) const {
-    if (may) throw Error(GPTQ_E_INVALID_STATE, "the mask allows a token that the constraint refuses, at byte " + std::to_string(at));
-    return {false, at};
+  // From the start again: the constraint has forgotten its states.
+  void lead(std::string_view text) {
+    state_ = rules_.step(rules_.start(), text);
+    if (state_ == rules_.lost) throw Error(GPTQ_E_BUDGET_EXCEEDED, "the constraint has more states than place for them");
   }
-  bool allowed(text::constraint::Constraint::State state, bool loses_space, gptq_token token) {
-    const auto begin = Clock::now();
-    const auto mask = rules_.mask(state, loses_space, scratch_);
-    mask_us.push_back(us_since(begin));
-    return mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
+  bool allowed(std::string_view before, bool loses_space, gptq_token token) {
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      const auto begin = Clock::now();
+      if (rules_.mask(state_, loses_space, scratch_)) {
+        mask_us.push_back(us_since(begin));
+        return scratch_[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
+      }
+      lead(before);
+    }
+    throw Error(GPTQ_E_BUDGET_EXCEEDED, "the constraint has more states than place for them");
   }
   const Model& model_;
   const text::Tokenizer& tokenizer_;
   const text::constraint::Constraint& rules_;
   std::vector<uint32_t> scratch_;
+  text::constraint::Constraint::State state_ = 0;
 };
 
 std::vector<std::string> texts_of(const std::string& path) {
@@ -93,12 +104,20 @@ void constraint(const Options& o) {
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   { const Constraint first(model, GPTQ_CONSTRAINT_REGEX, "a"); }  // the table of the model's tokens is made once
   auto begin = Clock::now();
-  const Constraint constraint(model, kind, source);
+  std::unique_ptr<Constraint> constraint;
+  try {
+    constraint = std::make_unique<Constraint>(model, kind, source);
+  } catch (const Error& error) {  // one that no text fulfils is refused, which is an answer here
+    if (std::string_view(error.what()).find("no text is allowed") == std::string_view::npos) throw;
+  }
   const double compile_us = us_since(begin);
-  Judge judge(model, constraint);
-  std::vector<Verdict> verdicts;
-  for (const std::string& text : texts) verdicts.push_back(judge.judge(text));
-  std::vector<double> us = judge.mask_us;
+  std::vector<Verdict> verdicts(texts.size(), Verdict{false, 0});
+  std::vector<double> us;
+  if (constraint) {
+    Judge judge(model, *constraint);
+    std::transform(texts.begin(), texts.end(), verdicts.begin(), [&](const std::string& text) { return judge.judge(text); });
+    us = judge.mask_us;
+  }
   const double first_us = us.empty() ? 0 : us[0];
   std::sort(us.begin(), us.end());
   double sum = 0;

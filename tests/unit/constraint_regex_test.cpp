@@ -1,54 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// The constraint's regex against std::regex, and its masks against trying every token alone.
-#include <gtest/gtest.h>
-
-#include <memory_resource>
-#include <random>
+// Regular expressions against std::regex.
 #include <regex>
-#include <string>
-#include <vector>
 
-#include "base/failure.h"
-#include "text/constraint/regex.h"
+#include "tests/seed.h"
+#include "tests/unit/constraint_rules.h"
 
+namespace gptq::test {
 namespace {
 
-using gptq::text::constraint::Regex;
-using gptq::text::constraint::RegexLimits;
-using gptq::text::constraint::TokenTrie;
-
-std::pmr::memory_resource* heap() { return std::pmr::new_delete_resource(); }
-
-uint32_t run(const Regex& regex, std::string_view text, uint32_t state) {
-  for (char c : text) state = regex.step(state, static_cast<uint8_t>(c));
-  return state;
-}
-
-bool matches(const char* pattern, std::string_view text) {
-  const Regex regex(pattern, {}, heap());
-  return regex.accepting(run(regex, text, regex.start()));
-}
-
-uint64_t refused_at(std::string_view pattern, const RegexLimits& limits = {}) {
-  try {
-    const Regex regex(pattern, limits, heap());
-  } catch (const gptq::base::Failure& failure) {
-    EXPECT_EQ(failure.detail.status, GPTQ_E_INVALID_ARGUMENT);
-    return failure.detail.offset;
-  }
-  return 9999;
+bool matches(std::string_view pattern, std::string_view text) { return accepts(Kind::regex, pattern, text); }
+uint64_t refused_at(std::string_view pattern) {
+  const Refusal r = refusal(Kind::regex, pattern);
+  EXPECT_NE(r.message, "") << pattern;
+  return r.offset;
 }
 
 TEST(ConstraintRegex, AgreesWithTheStandardLibrary) {
-  std::mt19937 random(7);
+  std::mt19937 random(seed(7));
   for (const char* pattern : {"a*b", "(a|b)*c{2,3}", "a{0}b?", "(?:ab|a)(b|c)+", "[^ab]c*", "(a*)*b", "(a?b){1,}", "a||b",
-                              "[a-b]{2}|c", "\\w\\d?", "((a|b)(c|)){2}", "(a{2}|b{0,2})c", ".?b", ""}) {
-    const Regex regex(pattern, {}, heap());
+                              "[a-b]{2}|c", "\\w\\d?", "((a|b)(c|)){2}", "(a{2}|b{0,2})c", ".?b", "", "(a|b)*a(a|b){14}", "(a{3}){2}c?"}) {
+    const Rules rules(Kind::regex, pattern, bytes_alone());
     const std::regex standard(pattern);
     for (int i = 0; i < 400; ++i) {
       std::string text;
-      for (unsigned n = random() % 8; n; --n) text += "abc1"[random() % 4];
-      EXPECT_EQ(regex.accepting(run(regex, text, regex.start())), std::regex_match(text, standard)) << pattern << " " << text;
+      for (unsigned n = random() % (i % 2 ? 8 : 20); n; --n) text += i % 4 == 3 ? "ab"[random() % 2] : "abc1"[random() % 4];
+      EXPECT_EQ(rules.accepts(text), std::regex_match(text, standard)) << pattern << " " << text;
     }
   }
 }
@@ -57,8 +33,20 @@ TEST(ConstraintRegex, TakesWholeCharactersOfUtf8) {
   EXPECT_TRUE(matches("\xc3\xa9+", "\xc3\xa9\xc3\xa9"));
   EXPECT_FALSE(matches("\xc3\xa9+", "\xc3\xa9\xa9"));
   EXPECT_TRUE(matches("[^a].", "\xe2\x82\xac\xf0\x9f\x98\x80"));
+  EXPECT_TRUE(matches("[\xc3\xa0-\xc3\xa9]", "\xc3\xa5"));
+  EXPECT_FALSE(matches("[\xc3\xa0-\xc3\xa9]", "\xc3\xaa"));
   EXPECT_FALSE(matches(".", "\xed\xa0\x80"));  // a surrogate
   EXPECT_FALSE(matches(".", "\xc0\x80"));      // too long a form
+}
+
+TEST(ConstraintRegex, Escapes) {
+  EXPECT_TRUE(matches("\\x41\\u0042\\u{1F600}\\t", "AB\xf0\x9f\x98\x80\t"));
+  EXPECT_TRUE(matches("\\ud83d\\ude00", "\xf0\x9f\x98\x80"));
+  EXPECT_TRUE(matches("\\p{L}+\\P{N}", "a\xc3\xa9!"));
+  EXPECT_FALSE(matches("\\p{L}", "1"));
+  EXPECT_TRUE(matches("(?<year>\\d{4})-\\S\\W", "1999-x "));
+  EXPECT_TRUE(matches("^a$|^b", "b"));
+  EXPECT_FALSE(matches("a^b", "ab"));
 }
 
 TEST(ConstraintRegex, RefusesWithThePlace) {
@@ -68,31 +56,21 @@ TEST(ConstraintRegex, RefusesWithThePlace) {
   EXPECT_EQ(refused_at("a\\q"), 2u);
   EXPECT_EQ(refused_at("(?=a)"), 2u);
   EXPECT_EQ(refused_at("[^\\d\\D]"), 7u);
-  EXPECT_NE(refused_at(std::string(60000, '(')), 9999u);
-  EXPECT_NE(refused_at("((a{99}){99}){99}"), 9999u);
-  EXPECT_NE(refused_at("(a|b)*a(a|b){14}"), 9999u);
+  EXPECT_EQ(refused_at("[b-a]"), 4u);
+  EXPECT_EQ(refused_at("a\xff"), 1u);
+  refused_at(std::string(60000, '('));
+  refused_at("((a{99}){99}){99}{99}");
+  refused_at("a{300000}");
+  refused_at("(a{500}b?){500}(c{500}|d{1000000})");
 }
 
-TEST(ConstraintRegex, MasksEqualTryingEveryToken) {
-  std::mt19937 random(3);
-  std::vector<std::string> words{"", "a", "a"};
-  for (int i = 0; i < 500; ++i) {
-    words.emplace_back();
-    for (unsigned n = 1 + random() % 5; n; --n) words.back() += "abc1"[random() % 4];
-  }
-  const std::vector<std::string_view> pieces(words.begin(), words.end());
-  const TokenTrie trie(pieces, heap());
-  std::vector<uint32_t> bits((pieces.size() + 31) / 32);
-  for (const char* pattern : {"a*b", "(a|b)*c{2,3}", "[^1]{1,4}", "abc1|a1+"}) {
-    const Regex regex(pattern, {}, heap());
-    for (uint32_t state = 0; state < regex.states(); ++state) {
-      regex.mask(state, false, trie, bits);
-      for (size_t id = 0; id < pieces.size(); ++id) {
-        const bool expected = !pieces[id].empty() && run(regex, pieces[id], state) != Regex::kDead;
-        EXPECT_EQ((bits[id / 32] >> (id % 32)) & 1u, expected ? 1u : 0u) << pattern << " " << pieces[id];
-      }
-    }
-  }
+// What a table of all states could not hold is found as the text comes.
+TEST(ConstraintRegex, ManyStatesAreNoReasonToRefuse) {
+  const Rules rules(Kind::regex, "((a{99}){99}){99}", bytes_alone());
+  EXPECT_FALSE(rules.accepts(std::string(9801, 'a')));
+  EXPECT_TRUE(matches("(a{99}){99}", std::string(9801, 'a')));
+  EXPECT_FALSE(matches("(a{99}){99}", std::string(9802, 'a')));
 }
 
 }  // namespace
+}  // namespace gptq::test

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/failure.h"
+#include "text/constraint/sources.h"
 #include "text/json.h"
 
 namespace gptq::text::constraint {
@@ -21,64 +22,127 @@ TokenTrie trie_of(const Tokenizer& tokenizer, uint32_t n_vocab, std::span<const 
   return TokenTrie(pieces, memory);
 }
 
-std::pmr::string choices(std::string_view json, std::pmr::memory_resource* memory) {
-  jinja::Heap heap(memory);
-  const jinja::Value list = read_json(heap, json, "choices");
-  if (!list.is(jinja::Kind::list) || list.array->size == 0) base::fail(GPTQ_E_INVALID_ARGUMENT, "choices: a JSON array of strings is wanted");
-  std::pmr::string regex(memory);
-  for (uint32_t i = 0; i < list.array->size; ++i) {
-    const jinja::Value& choice = list.array->items[i];
-    if (!choice.is(jinja::Kind::string)) base::fail(GPTQ_E_INVALID_ARGUMENT, "choices: /", i, " is no string");
-    if (i) regex += '|';
-    for (const char c : choice.view()) {
-      if (std::string_view("\\.*+?()[]{}|^$").find(c) != std::string_view::npos) regex += '\\';
-      regex += c;
-    }
-  }
-  return regex;
-}
-
-Constraint::Constraint(std::string_view regex, const RegexLimits& limits, const TokenTrie& trie, std::span<const int32_t> ends,
-                       size_t cache_bytes, std::pmr::memory_resource* memory)
+Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie, std::span<const int32_t> ends, size_t cache_bytes,
+                       std::pmr::memory_resource* memory)
     : trie_(trie),
       ends_(ends.begin(), ends.end(), memory),
-      regex_(regex, limits, memory),
-      n_slots_(static_cast<uint32_t>(std::min(regex_.states(), cache_bytes / (mask_words() * sizeof(uint32_t) + 1)))),
+      n_slots_(static_cast<uint32_t>(std::clamp<size_t>(cache_bytes / (mask_words() * sizeof(uint32_t) + 1), 1, 60'000))),
       masks_(n_slots_ * mask_words(), memory),
-      slot_of_(regex_.states(), memory) {}
+      owners_(n_slots_, 0, memory),
+      slot_of_(memory),
+      complete_(memory) {
+  if (kind == Kind::json_schema) machine_ = &schema_.emplace(source, memory);
+  else
+    machine_ = &grammar_.emplace(kind == Kind::choice  ? choices(source, memory)
+                                 : kind == Kind::regex ? regex(source, memory)
+                                                       : grammar(source, memory),
+                                 GrammarSize{}, memory);
+  slot_of_.resize(machine_->states_max());
+  complete_.resize(machine_->states_max());
+  // A source whose first state alone takes more than there is will not do.
+  if (start() == lost) base::fail(GPTQ_E_INVALID_ARGUMENT, "the constraint needs more memory for its first state than the limit");
+  if (start() == dead) base::fail(GPTQ_E_INVALID_ARGUMENT, "no text is allowed by the constraint");
+}
 
-uint32_t Constraint::step(uint32_t state, std::string_view bytes) const {
-  for (const char c : bytes) {
-    if (state == Regex::kDead) break;
-    state = regex_.step(state, static_cast<uint8_t>(c));
+// After work on the machine: false where it ran out of place, and all states were forgotten.
+bool Constraint::settle() const {
+  if (!machine_->full()) return true;
+  machine_->clear();
+  std::fill(owners_.begin(), owners_.end(), 0u);
+  std::fill(slot_of_.begin(), slot_of_.end(), uint16_t{0});
+  std::fill(complete_.begin(), complete_.end(), uint8_t{0});
+  ++epoch_;
+  return false;
+}
+
+Constraint::State Constraint::start() const {
+  const std::lock_guard lock(guard_);
+  uint32_t state = machine_->start();
+  if (!settle()) {
+    state = machine_->start();
+    if (!settle()) return lost;
   }
-  return state;
+  return named(state);
+}
+
+Constraint::State Constraint::step(State state, std::string_view bytes) const {
+  if (state == dead || state == lost) return state;
+  const std::lock_guard lock(guard_);
+  if (!knows(state)) return lost;
+  uint32_t at = static_cast<uint32_t>(state);
+  for (const char c : bytes) at = machine_->next(at, static_cast<uint8_t>(c));
+  return settle() ? named(at) : lost;
+}
+
+bool Constraint::accepts(State state) const {
+  const std::lock_guard lock(guard_);
+  return knows(state) && machine_->accepting(static_cast<uint32_t>(state));
+}
+
+bool Constraint::complete(State state) const {
+  const std::lock_guard lock(guard_);
+  const uint32_t at = static_cast<uint32_t>(state);
+  if (!knows(state) || !machine_->accepting(at)) return false;
+  if (complete_[at]) return complete_[at] == 2;
+  bool more = false;
+  for (unsigned byte = 0; byte < 256 && !more; ++byte) more = machine_->next(at, static_cast<uint8_t>(byte)) != Machine::dead;
+  if (!settle()) return false;
+  complete_[at] = more ? 1 : 2;
+  return !more;
 }
 
 void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
-  regex_.mask(state, skips_space, trie_, bits);
-  if (!accepts(state)) return;
+  std::fill(bits.begin(), bits.end(), 0u);
+  const uint32_t plain = skips_space ? 0 : machine_->plain_run(state);
+  if (plain) trie_.add_plain(plain, bits);
+  const TokenTrie::Nodes& nodes = plain ? trie_.rest() : trie_.nodes();
+  const auto add = [&](uint32_t token) {
+    for (; token != TokenTrie::kNone; token = trie_.same(token)) bits[token / 32] |= 1u << (token % 32);
+  };
+  uint32_t stack[TokenTrie::kLongest + 1];
+  stack[0] = state;
+  for (uint32_t n = 0; n < nodes.size();) {
+    const TokenTrie::Node& node = nodes[n];
+    if (constexpr uint32_t large = 32;
+        node.after - n >= large && !skips_space && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
+      for (; n < node.after; ++n) add(nodes[n].token);
+      continue;
+    }
+    const bool skipped = skips_space && node.depth == 1 && node.byte == ' ';
+    const uint32_t to = skipped ? state : machine_->next(stack[node.depth - 1u], node.byte);
+    if (to == Machine::dead) {
+      if (machine_->full()) return;
+      n = node.after;
+      continue;
+    }
+    stack[node.depth] = to;
+    add(node.token);
+    ++n;
+  }
+  if (!machine_->accepting(state)) return;
   for (const int32_t end : ends_)
     if (end >= 0 && static_cast<size_t>(end) < trie_.tokens()) bits[static_cast<size_t>(end) / 32] |= 1u << (end % 32);
 }
 
-std::span<const uint32_t> Constraint::mask(uint32_t state, bool skips_space, std::span<uint32_t> scratch) const {
+bool Constraint::mask(State state, bool skips_space, std::span<uint32_t> bits) const {
+  const std::lock_guard lock(guard_);
+  if (!knows(state)) return false;
   const size_t words = mask_words();
-  const auto kept = [&](uint32_t slot) { return std::span(masks_).subspan((slot - 1) * words, words); };
-  if (!skips_space) {
-    if (const uint32_t slot = slot_of_[state].load(std::memory_order_acquire)) return kept(slot);
-    // Two threads that need the same mask may both make it: a slot is lost then, nothing else.
-    if (n_taken_.load(std::memory_order_relaxed) < n_slots_) {
-      const uint32_t slot = n_taken_.fetch_add(1, std::memory_order_relaxed) + 1;
-      if (slot <= n_slots_) {
-        fill(state, false, kept(slot));
-        slot_of_[state].store(slot, std::memory_order_release);
-        return kept(slot);
-      }
-    }
+  const uint32_t at = static_cast<uint32_t>(state);
+  const auto kept = [&](uint32_t slot) { return std::span(masks_).subspan(slot * words, words); };
+  if (!skips_space && slot_of_[at]) {
+    std::ranges::copy(kept(slot_of_[at] - 1u), bits.begin());
+    return true;
   }
-  fill(state, skips_space, scratch.first(words));
-  return scratch.first(words);
+  fill(at, skips_space, bits.first(words));
+  if (!settle()) return false;
+  if (skips_space) return true;
+  const uint32_t slot = std::exchange(next_slot_, (next_slot_ + 1) % n_slots_);
+  slot_of_[owners_[slot]] = 0;
+  owners_[slot] = at;
+  slot_of_[at] = static_cast<uint16_t>(slot + 1);
+  std::ranges::copy(bits.first(words), kept(slot).begin());
+  return true;
 }
 
 }  // namespace gptq::text::constraint

@@ -1,289 +1,274 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "text/constraint/regex.h"
-
+// Regular expressions, in what ECMAScript, Python and PCRE have in common.
 #include <algorithm>
-#include <bitset>
-#include <map>
 
 #include "base/failure.h"
+#include "text/constraint/nfa.h"
+#include "text/unicode/classes.h"
+#include "text/utf8.h"
 
 namespace gptq::text::constraint {
 namespace {
 
-constexpr uint32_t kNone = ~0u;
-
-struct Node {  // a byte range leading to a, or, without one, a fork to a and b
-  uint32_t a = kNone, b = kNone;
-  uint8_t low = 1, high = 0;
-  bool range() const { return low <= high; }
-};
-struct Part { uint32_t first, last; };
-struct Class { std::bitset<128> ascii; bool others = false; };
-struct Bytes { uint8_t low, high; };
-
 class Parser {
  public:
-  Parser(std::string_view text, const RegexLimits& limits, std::pmr::memory_resource* memory)
-      : nodes(memory), text_(text), limits_(limits) {}
-  Part whole() {
-    const Part part = either();
-    if (at_ < text_.size()) refuse("an unmatched )");
+  // from_begin: what matches begins where the text does, so that ^ can hold; to_end: $.
+  Parser(Nfa& nfa, std::string_view text, std::string_view document, bool from_begin, bool to_end)
+      : nfa_(nfa), text_(text), document_(document), from_begin_(from_begin), to_end_(to_end) {}
+  bool has_begin = false, has_end = false;  // a ^, a $
+  bool only_at_begin = false, only_at_end = false;  // the whole begins with it, ends with it
+  Nfa::Part whole() {
+    const Nfa::Part part = either();
+    if (more()) refuse("an unmatched )");
     return part;
   }
-  std::pmr::vector<Node> nodes;
 
  private:
-  [[noreturn]] void refuse(const char* what) const { base::fail_at(GPTQ_E_INVALID_ARGUMENT, at_, "regex: ", what, " at ", at_); }
+  [[noreturn]] void refuse(const char* what) const { base::fail_at(GPTQ_E_INVALID_ARGUMENT, at_, document_, ": ", what, " at ", at_); }
   bool more() const { return at_ < text_.size(); }
+  bool ahead(std::string_view what) const { return text_.substr(at_).starts_with(what); }
   bool take(char c) { return more() && text_[at_] == c ? (++at_, true) : false; }
-  uint32_t add(Node node = {}) {
-    if (nodes.size() >= limits_.nodes) refuse("more nodes than the limit");
-    nodes.push_back(node);
-    return static_cast<uint32_t>(nodes.size() - 1);
-  }
-  void fork(uint32_t from, uint32_t to) {
-    if (nodes[from].a == kNone) { nodes[from].a = to; return; }
-    if (nodes[from].b != kNone) {
-      const uint32_t moved = add({nodes[from].a, nodes[from].b});
-      nodes[from].a = moved;
-    }
-    nodes[from].b = to;
-  }
-  void path(Part part, std::initializer_list<Bytes> bytes) {
-    uint32_t to = part.last;
-    for (auto b = bytes.end(); b-- != bytes.begin();) to = add({to, kNone, b->low, b->high});
-    fork(part.first, to);
-  }
-  Part either() {
-    if (++depth_ > limits_.nesting) refuse("groups nested too deeply");
-    Part all{add(), add()};
-    do {
-      Part one{add(), 0};
-      one.last = one.first;
-      while (more() && text_[at_] != '|' && text_[at_] != ')') {
-        const Part next = repeated();
-        fork(one.last, next.first);
-        one.last = next.last;
+
+  Nfa::Part either() {
+    if (++depth_ > nfa_.limits.nesting) refuse("groups nested too deeply");
+    const Nfa::Part first = sequence();
+    if (!more() || text_[at_] != '|') {
+      if (--depth_ == 0) {
+        only_at_begin = text_.starts_with('^');
+        only_at_end = assertion_ && text_.ends_with('$');
       }
-      fork(all.first, one.first);
-      fork(one.last, all.last);
-    } while (take('|'));
+      return first;
+    }
+    Nfa::Part all{nfa_.add(), nfa_.add()};
+    nfa_.either(all, first);
+    while (take('|')) nfa_.either(all, sequence());
     --depth_;
+    return all;
+  }
+  Nfa::Part sequence() {
+    Nfa::Part all = nfa_.empty();
+    while (more() && text_[at_] != '|' && text_[at_] != ')') nfa_.append(all, repeated());
     return all;
   }
   uint32_t number() {
     if (!more() || text_[at_] < '0' || text_[at_] > '9') refuse("a number missing");
     uint32_t value = 0;
     for (; more() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
-      if ((value = value * 10 + static_cast<uint32_t>(text_[at_] - '0')) > limits_.nodes) refuse("too many repeats");
+      if ((value = value * 10 + static_cast<uint32_t>(text_[at_] - '0')) > nfa_.limits.nodes)
+        refuse("more nodes than the limit: too many repeats");
     return value;
   }
-  Part repeated() {
-    const size_t begin = at_;
-    Part part = atom();
+  bool begins_count() const { return at_ + 1 < text_.size() && text_[at_] == '{' && text_[at_ + 1] >= '0' && text_[at_ + 1] <= '9'; }
+  Nfa::Part repeated() {
+    const Nfa::Part part = atom();
     uint32_t least = 1, most = 1;
-    if (take('*')) { least = 0; most = kNone; }
-    else if (take('+')) most = kNone;
+    if (take('*')) least = 0, most = Nfa::none;
+    else if (take('+')) most = Nfa::none;
     else if (take('?')) least = 0;
-    else if (take('{')) {
+    else if (begins_count()) {
+      ++at_;
       least = most = number();
-      if (take(',')) most = more() && text_[at_] == '}' ? kNone : number();
+      if (take(',')) most = more() && text_[at_] == '}' ? Nfa::none : number();
       if (!take('}') || most < least) refuse("a wrong {m,n}");
     } else {
       return part;
     }
-    if (more() && (text_[at_] == '?' || text_[at_] == '+' || text_[at_] == '*')) refuse("a lazy or possessive repeat");
-    const size_t after = at_;
-    Part all{add(), add()};
-    uint32_t here = all.first;
-    const uint32_t copies = most == kNone ? std::max(least, 1u) : most;
-    for (uint32_t i = 0; i < copies; ++i) {
-      if (i) { at_ = begin; part = atom(); }
-      if (i >= least) fork(here, all.last);
-      fork(here, part.first);
-      // A join of its own: the part's last node may lead elsewhere already.
-      here = add();
-      fork(part.last, here);
-    }
-    if (most == kNone) fork(here, part.first);
-    fork(here, all.last);
-    at_ = after;
-    return all;
+    take('?');  // a lazy repeat matches the same whole texts
+    if (more() && (text_[at_] == '+' || text_[at_] == '*' || text_[at_] == '?' || begins_count())) refuse("a repeat of a repeat");
+    if (assertion_) refuse("a repeated ^ or $");
+    return nfa_.repeat(part, least, most);
   }
-  Part of(const Class& c) {
-    if (c.ascii.none() && !c.others) refuse("a class that holds nothing");
-    Part part{add(), add()};
-    for (unsigned i = 0; i < 128; ++i) {
-      if (!c.ascii[i]) continue;
-      unsigned j = i;
-      while (j + 1 < 128 && c.ascii[j + 1]) ++j;
-      path(part, {{static_cast<uint8_t>(i), static_cast<uint8_t>(j)}});
-      i = j;
+  uint32_t hex(unsigned digits) {
+    uint32_t value = 0;
+    for (unsigned i = 0; i < digits; ++i) {
+      const char c = more() ? text_[at_++] : ' ';
+      const char lower = static_cast<char>(c | 0x20);
+      if (c >= '0' && c <= '9') value = value * 16 + static_cast<uint32_t>(c - '0');
+      else if (lower >= 'a' && lower <= 'f') value = value * 16 + static_cast<uint32_t>(lower - 'a' + 10);
+      else refuse("a hexadecimal digit missing");
     }
-    if (c.others) {  // the well-formed sequences of UTF-8
-      constexpr Bytes tail{0x80, 0xbf};
-      path(part, {{0xc2, 0xdf}, tail});
-      path(part, {{0xe0, 0xe0}, {0xa0, 0xbf}, tail});
-      path(part, {{0xe1, 0xec}, tail, tail});
-      path(part, {{0xed, 0xed}, {0x80, 0x9f}, tail});
-      path(part, {{0xee, 0xef}, tail, tail});
-      path(part, {{0xf0, 0xf0}, {0x90, 0xbf}, tail, tail});
-      path(part, {{0xf1, 0xf3}, tail, tail, tail});
-      path(part, {{0xf4, 0xf4}, {0x80, 0x8f}, tail, tail});
+    return value;
+  }
+  uint32_t code_of_u() {
+    if (take('{')) {
+      uint32_t value = 0;
+      do value = value * 16 + hex(1); while (value <= code_point_max && !take('}'));
+      if (value > code_point_max) refuse("no code point");
+      return value;
     }
+    const uint32_t high = hex(4);
+    if (high < 0xD800 || high > 0xDBFF || !ahead("\\u")) return high;
+    at_ += 2;
+    const uint32_t low = hex(4);
+    if (low < 0xDC00 || low > 0xDFFF) refuse("half a surrogate pair");
+    return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+  }
+  void property(CharClass& out, bool negated) {
+    const size_t end = text_.find('}', at_);
+    if (!take('{') || end == std::string_view::npos) refuse("an open \\p");
+    const std::string_view name = text_.substr(at_, end - at_);
+    const bool letter = name == "L" || name == "Letter", number = name == "N" || name == "Number";
+    if (!letter && !number) refuse("a property other than L and N");
+    at_ = end + 1;
+    CharClass set(nfa_.memory);
+    for (uint32_t code = 0; code < unicode::class_limit; ++code)
+      if (unicode::kind(code) == (letter ? unicode::Kind::letter : unicode::Kind::number)) {
+        if (set.ranges.empty() || set.ranges.back().high + 1 != code) set.add(code, code);
+        else set.ranges.back().high = code;
+      }
+    if (negated) set.invert();
+    out.add(set);
+  }
+  // After the backslash; true where it is one character.
+  bool escape(CharClass& out) {
+    if (!more()) refuse("a lone backslash");
+    const char c = text_[at_++], lower = static_cast<char>(c | 0x20);
+    const auto one = [&](uint32_t code) { return out.add(code, code), true; };
+    if (c == 'n') return one('\n');
+    if (c == 't') return one('\t');
+    if (c == 'r') return one('\r');
+    if (c == 'f') return one('\f');
+    if (c == 'v') return one('\v');
+    if (c == '0') return one(0);
+    if (c == 'x') return one(hex(2));
+    if (c == 'u') return one(code_of_u());
+    if (lower == 'p') return property(out, c == 'P'), false;
+    if (c == 'c' && more() && ((text_[at_] | 0x20) >= 'a' && (text_[at_] | 0x20) <= 'z'))
+      return one(static_cast<uint32_t>(text_[at_++] & 31));
+    CharClass set(nfa_.memory);
+    if (lower == 'd') set.add('0', '9');
+    else if (lower == 'w') { set.add('0', '9'); set.add('a', 'z'); set.add('A', 'Z'); set.add('_', '_'); }
+    else if (lower == 's') { set.add('\t', '\r'); set.add(' ', ' '); }
+    else if (c > ' ' && c < 127 && !(lower >= 'a' && lower <= 'z') && !(c >= '0' && c <= '9')) return one(static_cast<uint32_t>(c));
+    else { --at_; refuse("an unknown escape"); }
+    if (c == 'D' || c == 'W' || c == 'S') set.invert();
+    out.add(set);
+    return false;
+  }
+  bool one_of_class(CharClass& out) {
+    if (!more()) refuse("an open class");
+    if (ahead("\\b")) {
+      at_ += 2;
+      out.add('\b', '\b');
+      return true;
+    }
+    if (take('\\')) return escape(out);
+    const uint32_t code = read_code_point(text_, at_, document_);
+    out.add(code, code);
+    return true;
+  }
+  void class_items(CharClass& set) {
+    const bool negated = take('^');
+    if (more() && text_[at_] == ']') refuse("an empty class");
+    while (!take(']')) {
+      const bool single = one_of_class(set);
+      if (at_ + 1 >= text_.size() || text_[at_] != '-' || text_[at_ + 1] == ']') continue;
+      ++at_;
+      CharClass end(nfa_.memory);
+      if (!one_of_class(end) || !single) refuse("a range between classes");
+      CharClass::Range& range = set.ranges.back();
+      if (range.low > end.ranges[0].low) refuse("a range that runs backwards");
+      range.high = end.ranges[0].low;
+    }
+    if (negated) set.invert();
+  }
+  Nfa::Part of(CharClass& set) {
+    set.sort();
+    if (set.ranges.empty()) refuse("a class that holds nothing");
+    return nfa_.of(set);
+  }
+  Nfa::Part group() {
+    if (ahead("?<") && !ahead("?<=") && !ahead("?<!")) {
+      const size_t end = text_.find('>', at_);
+      if (end == std::string_view::npos) refuse("an open name");
+      at_ = end + 1;
+    } else if (take('?') && !take(':')) {
+      refuse("a group of a kind that is not supported");
+    }
+    const Nfa::Part part = either();
+    if (!take(')')) refuse("an open group");
     return part;
   }
-  Class escape() {  // after the backslash
-    if (!more()) refuse("a lone backslash");
-    const char c = text_[at_++];
-    Class out;
-    const auto set = [&](char low, char high) { for (int i = low; i <= high; ++i) out.ascii.set(static_cast<size_t>(i)); };
-    const char lower = static_cast<char>(c | 0x20);
-    if (lower == 'd') set('0', '9');
-    else if (lower == 'w') { set('0', '9'); set('a', 'z'); set('A', 'Z'); set('_', '_'); }
-    else if (lower == 's') { set('\t', '\r'); set(' ', ' '); }
-    else if (c == 'n') set('\n', '\n');
-    else if (c == 't') set('\t', '\t');
-    else if (c == 'r') set('\r', '\r');
-    else if (c > ' ' && c < 127 && !(lower >= 'a' && lower <= 'z') && !(c >= '0' && c <= '9')) set(c, c);
-    else { --at_; refuse("an unknown escape"); }
-    if (c == 'D' || c == 'W' || c == 'S') { out.ascii.flip(); out.others = true; }
-    return out;
+  Nfa::Part assertion(Nfa::Kind kind) {
+    assertion_ = true;
+    const bool is_begin = kind == Nfa::Kind::begin;
+    (is_begin ? has_begin : has_end) = true;
+    const uint32_t after = nfa_.add();
+    return {(is_begin ? from_begin_ : to_end_) ? nfa_.add({after, Nfa::none, kind}) : nfa_.add(), after};
   }
-  Class one_of_class() {
-    if (!more()) refuse("an open class");
-    if (take('\\')) return escape();
-    if (static_cast<uint8_t>(text_[at_]) >= 0x80) refuse("a character beyond ASCII in a class");
-    Class out;
-    out.ascii.set(static_cast<size_t>(text_[at_++]));
-    return out;
-  }
-  Part atom() {
+  Nfa::Part atom() {
+    assertion_ = false;
     if (take('(')) {
-      if (take('?') && !take(':')) refuse("a group of a kind that is not supported");
-      const Part part = either();
-      if (!take(')')) refuse("an open group");
+      const Nfa::Part part = group();
+      assertion_ = false;
       return part;
     }
-    Class c;
+    if (take('^')) return assertion(Nfa::Kind::begin);
+    if (take('$')) return assertion(Nfa::Kind::finish);
+    CharClass set(nfa_.memory);
     if (take('.')) {
-      c.ascii.set().reset('\n');
-      c.others = true;
-      return of(c);
+      set.add('\n', '\n');
+      set.invert();
+    } else if (take('[')) {
+      class_items(set);
+    } else if (take('\\')) {
+      escape(set);
+    } else {
+      if (text_[at_] == '*' || text_[at_] == '+' || text_[at_] == '?' || begins_count()) refuse("a repeat of nothing");
+      const uint32_t code = read_code_point(text_, at_, document_);
+      set.add(code, code);
     }
-    if (take('[')) {
-      const bool negated = take('^');
-      if (more() && text_[at_] == ']') refuse("an empty class");
-      while (!take(']')) {
-        Class item = one_of_class();
-        if (at_ + 1 < text_.size() && text_[at_] == '-' && text_[at_ + 1] != ']') {
-          ++at_;
-          const Class end = one_of_class();
-          if (item.ascii.count() != 1 || end.ascii.count() != 1) refuse("a range between classes");
-          size_t low = 0, high = 0;
-          while (!item.ascii[low]) ++low;
-          while (!end.ascii[high]) ++high;
-          if (low > high) refuse("a range that runs backwards");
-          for (; low <= high; ++low) item.ascii.set(low);
-        }
-        c.ascii |= item.ascii;
-        c.others |= item.others;
-      }
-      if (negated) { c.ascii.flip(); c.others = !c.others; }
-      return of(c);
-    }
-    if (take('\\')) return of(escape());
-    const char first = text_[at_];
-    if (std::string_view("*+?{}]^$").find(first) != std::string_view::npos) refuse("a sign that means nothing here");
-    Part part{add(), 0};
-    part.last = part.first;
-    do {  // a whole character, so that a repeat takes all of it
-      const uint8_t byte = static_cast<uint8_t>(text_[at_++]);
-      const uint32_t to = add();
-      fork(part.last, add({to, kNone, byte, byte}));
-      part.last = to;
-    } while (static_cast<uint8_t>(first) >= 0xc0 && more() && (static_cast<uint8_t>(text_[at_]) & 0xc0) == 0x80);
-    return part;
+    return of(set);
   }
 
-  std::string_view text_;
-  const RegexLimits& limits_;
+  Nfa& nfa_;
+  const std::string_view text_, document_;
+  const bool from_begin_, to_end_;
   size_t at_ = 0;
   uint32_t depth_ = 0;
+  bool assertion_ = false;  // the last atom takes no text
 };
-
-using Set = std::pmr::vector<uint32_t>;
 
 }  // namespace
 
-Regex::Regex(std::string_view pattern, const RegexLimits& limits, std::pmr::memory_resource* memory)
-    : next_(memory), accepting_(memory) {
-  Parser parser(pattern, limits, memory);
-  const Part whole = parser.whole();
-  const auto& nodes = parser.nodes;
-  std::bitset<257> border;
-  border.set(0);
-  for (const Node& n : nodes) if (n.range()) border.set(n.low).set(n.high + 1u);
-  std::pmr::map<Set, uint32_t> known(memory);
-  std::pmr::vector<const Set*> sets(memory);
-  Set seen(nodes.size(), 0, memory), open(memory);
-  uint32_t stamp = 0;
-  uint64_t work = 0;
-  // The state of all nodes reached from the open ones.
-  const auto state_of = [&]() -> uint32_t {
-    Set set(memory);
-    for (++stamp; !open.empty();) {
-      const uint32_t n = open.back();
-      open.pop_back();
-      if (n == kNone || seen[n] == stamp) continue;
-      seen[n] = stamp;
-      if (++work > limits.work) base::fail(GPTQ_E_INVALID_ARGUMENT, "regex: more work to compile than the limit");
-      if (nodes[n].range() || n == whole.last) set.push_back(n);
-      if (!nodes[n].range()) { open.push_back(nodes[n].a); open.push_back(nodes[n].b); }
-    }
-    std::sort(set.begin(), set.end());
-    const auto [place, fresh] = known.emplace(std::move(set), static_cast<uint32_t>(sets.size()));
-    if (fresh) {
-      if (sets.size() >= limits.states) base::fail(GPTQ_E_INVALID_ARGUMENT, "regex: more than ", limits.states, " states");
-      sets.push_back(&place->first);
-      accepting_.push_back(std::binary_search(place->first.begin(), place->first.end(), whole.last));
-      next_.resize(sets.size() * 256, kDead);
-    }
-    return place->second;
-  };
-  state_of();  // the empty set: kDead
-  open.push_back(whole.first);
-  start_ = state_of();
-  for (uint32_t s = 1; s < sets.size(); ++s) {
-    uint32_t to = kDead;
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      if (border[byte]) {
-        work += sets[s]->size();
-        for (uint32_t n : *sets[s])
-          if (nodes[n].low <= byte && byte <= nodes[n].high) open.push_back(nodes[n].a);
-        to = state_of();
-      }
-      next_[s * 256 + byte] = to;
-    }
-    const auto row = next_.begin() + s * 256;
-    if (accepting_[s] && std::all_of(row, row + 256, [](uint32_t next) { return next == kDead; })) accepting_[s] = 2;
-  }
+uint32_t read_code_point(std::string_view text, size_t& at, std::string_view document) {
+  const Sequence sequence = sequence_at(text.substr(at));
+  if (!sequence.valid) base::fail_at(GPTQ_E_INVALID_ARGUMENT, at, document, ": bad UTF-8 at ", at);
+  const uint32_t code = character_at(text.data() + at).code;
+  at += sequence.bytes;
+  return code;
 }
 
-void Regex::mask(uint32_t state, bool skips_space, const TokenTrie& trie, std::span<uint32_t> bits) const {
-  std::fill(bits.begin(), bits.end(), 0u);
-  const auto nodes = trie.nodes();
-  uint32_t stack[TokenTrie::kLongest + 1];
-  stack[0] = state;
-  for (uint32_t n = 0; n < nodes.size();) {
-    const auto& node = nodes[n];
-    const bool skipped = skips_space && node.depth == 1 && node.byte == ' ';
-    const uint32_t to = skipped ? state : step(stack[node.depth - 1u], node.byte);
-    if (to == kDead) { n = node.after; continue; }
-    stack[node.depth] = to;
-    for (uint32_t t = node.token; t != TokenTrie::kNone; t = trie.same(t)) bits[t / 32] |= 1u << (t % 32);
-    ++n;
+uint32_t add_regex(Nfa& nfa, std::string_view pattern, bool search, std::string_view document) {
+  const uint32_t rule = nfa.add_rule();
+  bool has_begin = false, has_end = false, only_at_begin = false, only_at_end = false;
+  const auto parse = [&](bool from_begin, bool to_end) {
+    Parser parser(nfa, pattern, document, from_begin, to_end);
+    const Nfa::Part part = parser.whole();
+    has_begin = parser.has_begin;
+    has_end = parser.has_end;
+    only_at_begin = parser.only_at_begin;
+    only_at_end = parser.only_at_end;
+    return part;
+  };
+  const Nfa::Part first = parse(true, true);
+  if (!search) {
+    nfa.set_rule(rule, first);
+    return rule;
   }
+  // Once for each way in which ^ and $ can hold or not, with text around where they do not.
+  Nfa::Part all{nfa.add(), nfa.add()};
+  for (const bool from_begin : {true, false})
+    for (const bool to_end : {true, false}) {
+      if ((from_begin ? !has_begin : only_at_begin) || (to_end ? !has_end : only_at_end)) continue;
+      Nfa::Part part = nfa.empty();
+      if (!from_begin) nfa.append(part, nfa.anything());
+      nfa.append(part, (from_begin || !has_begin) && (to_end || !has_end) ? first : parse(from_begin, to_end));
+      if (!to_end) nfa.append(part, nfa.anything());
+      nfa.either(all, part);
+    }
+  nfa.set_rule(rule, all);
+  return rule;
 }
 
 }  // namespace gptq::text::constraint

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vocabulary's bytes as a flat tree in depth-first order, built once a model: a mask walks it once.
+// The vocabulary's bytes as a flat tree in depth-first order, built once a model: a mask walks it once. Tokens that are plain text, most of
+// all, are also told apart: where any plain text may follow, a mask is theirs and a walk of the rest alone.
 #pragma once
 #include <cstdint>
 #include <memory_resource>
@@ -17,17 +18,35 @@ class TokenTrie {
     uint32_t token;  // the first token that ends here, or kNone
     uint32_t after;  // the node after this one's subtree
     uint16_t depth;  // 1 below the root
+    uint16_t below;  // classes of this byte and all in its subtree
     uint8_t byte;
   };
+  // Bytes that are mostly allowed together, by bits; the last are those of no class.
+  static constexpr unsigned classes = 12;
+  static constexpr uint16_t unclassed = 1u << classes;
+  static uint16_t class_of(uint8_t byte);
+  using Nodes = std::pmr::vector<Node>;
   // pieces[id]: the token's bytes; an empty piece is never allowed by a mask.
   TokenTrie(std::span<const std::string_view> pieces, std::pmr::memory_resource* memory);
-  std::span<const Node> nodes() const { return nodes_; }
+  const Nodes& nodes() const { return nodes_; }
   uint32_t same(uint32_t token) const { return same_[token]; }  // the next token of equal bytes, or kNone
   size_t tokens() const { return same_.size(); }
 
+  // Whole characters, none that JSON's strings want escaped.
+  static bool is_plain(std::string_view piece, uint32_t& characters);
+  // Those that are not plain.
+  const Nodes& rest() const { return rest_; }
+  // Sets the bits of plain tokens of at most so many characters.
+  void add_plain(uint32_t characters, std::span<uint32_t> bits) const;
+
  private:
-  std::pmr::vector<Node> nodes_;
+  void build(Nodes& nodes, std::span<const std::string_view> pieces, std::span<const uint32_t> order);
+
+  Nodes nodes_, rest_;
   std::pmr::vector<uint32_t> same_;
+  std::pmr::vector<uint32_t> plain_;          // a mask
+  std::pmr::vector<uint32_t> by_length_;      // plain tokens, the shortest first
+  std::pmr::vector<uint32_t> length_begins_;  // [characters], in by_length_
 };
 
 }  // namespace gptq::text::constraint

@@ -108,6 +108,8 @@ func Facts() map[string]int64 {
 	facts["GPTQ_SAVE_FULL"] = int64(gptq.SaveFull)
 	facts["GPTQ_CONSTRAINT_CHOICE"] = int64(gptq.ConstraintChoice)
 	facts["GPTQ_CONSTRAINT_REGEX"] = int64(gptq.ConstraintRegex)
+	facts["GPTQ_CONSTRAINT_JSON_SCHEMA"] = int64(gptq.ConstraintJsonSchema)
+	facts["GPTQ_CONSTRAINT_GRAMMAR"] = int64(gptq.ConstraintGrammar)
 	facts["GPTQ_ORDER_GROUP_AWARE"] = int64(gptq.OrderGroupAware)
 	facts["GPTQ_ORDER_NATURAL"] = int64(gptq.OrderNatural)
 	facts["GPTQ_ORDER_ACT"] = int64(gptq.OrderAct)

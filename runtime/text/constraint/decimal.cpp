@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "text/constraint/decimal.h"
+
+#include <charconv>
+
+namespace gptq::text::constraint {
+
+Decimal Decimal::of(std::string_view text) {
+  Decimal d;
+  const bool negative = text.starts_with('-');
+  int32_t taken = 0, point = 0;
+  bool fraction = false;
+  size_t i = negative;
+  for (; i < text.size() && text[i] != 'e' && text[i] != 'E'; ++i) {
+    if (text[i] == '.') { fraction = true; continue; }
+    if (taken < 36) d.digits = d.digits * 10 + (text[i] - '0'), taken += d.digits != 0;
+    else ++point;
+    point -= fraction;
+  }
+  int32_t exponent = 0;
+  if (i < text.size()) {
+    i += 1 + (text.substr(i + 1).starts_with('+'));
+    if (std::from_chars(text.data() + i, text.data() + text.size(), exponent).ec != std::errc())
+      exponent = text[i] == '-' ? -100'000 : 100'000;
+    if (exponent > 100'000) exponent = 100'000;
+    if (exponent < -100'000) exponent = -100'000;
+  }
+  d.exponent = point + exponent;
+  // In 64 bits where they fit, which is many times faster.
+  constexpr Wide narrow = Wide{1} << 63;
+  for (; d.digits >= narrow && d.digits % 10 == 0; d.digits /= 10) ++d.exponent;
+  if (d.digits < narrow) {
+    uint64_t digits = static_cast<uint64_t>(d.digits);
+    for (; digits && digits % 10 == 0; digits /= 10) ++d.exponent;
+    d.digits = digits;
+  }
+  if (!d.digits) d.exponent = 0;
+  if (negative) d.digits = -d.digits;
+  return d;
+}
+
+Decimal Decimal::of(double value) {
+  char text[40];
+  return of(std::string_view(text, static_cast<size_t>(std::to_chars(text, text + sizeof text, value).ptr - text)));
+}
+
+int32_t Decimal::magnitude() const {
+  int32_t n = exponent;
+  const Wide d = digits < 0 ? -digits : digits;
+  for (Wide power = 1; power <= d; power *= 10) ++n;
+  return n;
+}
+
+int Decimal::compare(const Decimal& a, const Decimal& b) {
+  const auto sign = [](Wide d) { return d < 0 ? -1 : d > 0; };
+  if (sign(a.digits) != sign(b.digits) || !a.digits) return sign(a.digits) - sign(b.digits);
+  const int32_t ma = a.magnitude(), mb = b.magnitude();
+  if (ma != mb) return (ma < mb) == (a.digits > 0) ? -1 : 1;
+  Wide x = a.digits, y = b.digits;
+  for (int32_t e = a.exponent; e > b.exponent; --e) x *= 10;
+  for (int32_t e = b.exponent; e > a.exponent; --e) y *= 10;
+  return x < y ? -1 : x > y;
+}
+
+bool Decimal::is_multiple(const Decimal& of) const {
+  if (!digits) return true;
+  if (exponent < of.exponent) return false;
+  Wide rest = digits % of.digits;
+  for (int32_t e = exponent; rest && e > of.exponent; --e) rest = rest * 10 % of.digits;
+  return rest == 0;
+}
+
+}  // namespace gptq::text::constraint

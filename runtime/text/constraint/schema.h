@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// A JSON Schema (2020-12) as nodes: what each says of its own, and which others it applies in place or to children.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <memory_resource>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "text/constraint/decimal.h"
+#include "text/constraint/nfa.h"
+
+namespace gptq::text::constraint {
+
+enum Types : uint8_t {
+  type_null = 1,
+  type_boolean = 2,
+  type_integer = 4,
+  type_number = 8,
+  type_string = 16,
+  type_array = 32,
+  type_object = 64,
+  type_any = 127
+};
+
+// Of numbers.
+struct Bounds {
+  std::optional<Decimal> least, most, above, below, multiple;
+  bool limits() const { return least || most || above || below || multiple; }
+  // What both allow; of two multiples that of this.
+  void meet(const Bounds& other) {
+    const auto take = [](std::optional<Decimal>& mine, const std::optional<Decimal>& its, int wanted) {
+      if (its && (!mine || Decimal::compare(*its, *mine) == wanted)) mine = its;
+    };
+    take(least, other.least, 1), take(above, other.above, 1);
+    take(most, other.most, -1), take(below, other.below, -1);
+    if (!multiple) multiple = other.multiple;
+  }
+};
+
+struct SchemaNode : Bounds {
+  static constexpr uint32_t none = ~0u;
+  template <class T>
+  using List = std::pmr::vector<T>;
+  explicit SchemaNode(std::pmr::memory_resource* m)
+      : all(m),
+        any(m),
+        one(m),
+        numbers(m),
+        values(m),
+        properties(m),
+        patterns(m),
+        required(m),
+        dependent_required(m),
+        dependent_schemas(m),
+        prefix(m) {}
+  bool never = false;
+  uint8_t types = type_any;
+  // Of the same value.
+  List<uint32_t> all, any, one;
+  uint32_t refuse = none, condition = none, then = none, otherwise = none;
+  // One of: null, false, true (bits 1, 2, 4), numbers, strings (a rule), other values (nodes).
+  bool has_enum = false;
+  uint8_t literals = 0;
+  List<Decimal> numbers;
+  uint32_t strings = none;
+  List<uint32_t> values;
+  // Of strings; a pattern is a rule.
+  uint32_t min_length = 0, max_length = none, pattern = none;
+  // Of objects; names by number.
+  List<std::pair<uint32_t, uint32_t>> properties, patterns;
+  List<uint32_t> required;
+  List<std::pair<uint32_t, uint32_t>> dependent_required, dependent_schemas;
+  uint32_t additional = none, min_properties = 0, max_properties = none, names = none, unevaluated_properties = none;
+  // Of arrays.
+  List<uint32_t> prefix;
+  uint32_t items = none, contains = none, min_contains = 1, max_contains = none, min_items = 0, max_items = none, unevaluated_items = none;
+  bool unique = false;
+
+  bool limits_numbers() const { return limits() || (has_enum && !numbers.empty()); }
+  bool limits_strings() const { return min_length || max_length != none || pattern != none || has_enum; }
+  // Under this name in properties.
+  uint32_t child(uint32_t name) const {
+    const auto at = std::lower_bound(properties.begin(), properties.end(), std::pair(name, 0u));
+    return at != properties.end() && at->first == name ? at->second : none;
+  }
+};
+
+struct Schema {
+  Schema(std::string_view json, std::pmr::memory_resource* memory);
+  void find_types(std::pmr::memory_resource* memory);
+  std::pmr::vector<SchemaNode> nodes;  // the first is the root
+  std::pmr::vector<std::pmr::string> names;  // sorted
+  Nfa patterns;
+};
+
+}  // namespace gptq::text::constraint

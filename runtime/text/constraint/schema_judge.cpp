@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// What nodes say of a value, or of as much of it as is there: it holds, it cannot hold any more, or that is open.
+#include <algorithm>
+#include <bit>
+
+#include "text/constraint/schema_machine.h"
+#include "text/constraint/schema_nodes.h"
+
+namespace gptq::text::constraint {
+
+// Fills status_ of the plan's nodes. False where one that must hold cannot.
+bool SchemaMachine::judge(uint32_t plan, What what, bool final) {
+  what_ = what;
+  final_ = final;
+  const Plan& p = plans_[plan];
+  const View nodes = list(p.nodes, p.n_nodes);
+  if (p.unevaluated)
+    for (uint32_t i = 0; i < p.n_nodes; ++i) position_[nodes[i]] = i;
+  bool alive = what != number || final || p.bounds == none || number_possible(bounds_[p.bounds], nullptr, !(p.types & type_number));
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(nodes[i]);
+    Truth truth = with_others(n, own(n, i, p), p);
+    if (truth != no && p.unevaluated && (what == object ? n.unevaluated_properties : what == array ? n.unevaluated_items : none) != none) {
+      if (!final) truth = std::min(truth, open);
+      else if (leaves_unevaluated(nodes[i], i, p)) truth = no;
+    }
+    status_[nodes[i]] = truth;
+    alive &= truth != no || !pool_[p.must + i];
+  }
+  return alive;
+}
+
+SchemaMachine::Truth SchemaMachine::own(const SchemaNode& n, uint32_t position, const Plan& plan) const {
+  if (n.never) return no;
+  if (what_ == literal) {
+    if (!(n.types & (literal_ == 1 ? type_null : type_boolean))) return no;
+    return n.has_enum && !(n.literals & literal_) ? no : yes;
+  }
+  if (what_ == number) return own_number(n);
+  if (what_ == string) return own_string(n, plan);
+  const bool failed = f_[f_seen + plan.seen_words() + position / 32] >> (position % 32) & 1;
+  if (failed) return no;
+  if (n.has_enum) {
+    if (n.values.empty()) return no;
+    Truth any = no;
+    for (const uint32_t value : n.values) any = std::max(any, static_cast<Truth>(status_[value]));
+    if (any != yes) return any;
+  }
+  return what_ == object ? own_object(n, plan) : own_array(n, position, plan);
+}
+
+SchemaMachine::Truth SchemaMachine::own_string(const SchemaNode& n, const Plan& plan) const {
+  if (!(n.types & type_string)) return no;
+  if (!n.limits_strings()) return yes;
+  if (n.has_enum && n.strings == none) return no;
+  if (count_ > n.max_length && n.max_length != none) return no;
+  if (final_ && count_ < n.min_length) return no;
+  for (const uint32_t rule : {n.pattern, n.strings}) {
+    if (rule == none) continue;
+    const View rules = list(plan.rules, plan.n_rules);
+    const uint32_t state = automata_[static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin())];
+    if (state == dead || (final_ && !const_cast<Grammar&>(patterns_).accepting(state))) return no;
+  }
+  if (!n.has_enum && n.pattern == none && n.max_length == none && count_ >= n.min_length) return yes;
+  return final_ ? yes : open;
+}
+
+bool SchemaMachine::is_seen(uint32_t name, const Plan& plan) const {
+  const View names = list(plan.names, plan.n_names);
+  const auto at = static_cast<uint32_t>(std::lower_bound(names.begin(), names.end(), name) - names.begin());
+  return f_[f_seen + at / 32] >> (at % 32) & 1;
+}
+
+SchemaMachine::Truth SchemaMachine::own_object(const SchemaNode& n, const Plan& plan) const {
+  if (!(n.types & type_object)) return no;
+  const uint32_t count = f_[f_count] >> 1;
+  if (n.max_properties != none && count + coming_ > n.max_properties) return no;
+  uint32_t missing_names = 0;
+  for (const uint32_t name : n.required) missing_names += !is_seen(name, plan);
+  if (n.max_properties != none && count + missing_names > n.max_properties) return no;
+  bool missing = count < n.min_properties || missing_names;
+  for (const auto& [name, other] : n.dependent_required) missing |= is_seen(name, plan) && !is_seen(other, plan);
+  if (final_) return missing ? no : yes;
+  const bool may_fail = missing || !n.properties.empty() || !n.patterns.empty() || n.additional != none || n.names != none ||
+                        n.max_properties != none || !n.dependent_required.empty() || n.has_enum;
+  return may_fail ? open : yes;
+}
+
+SchemaMachine::Truth SchemaMachine::own_array(const SchemaNode& n, uint32_t position, const Plan& plan) const {
+  if (!(n.types & type_array)) return no;
+  const uint32_t count = f_[f_count] >> 1;
+  if (n.max_items != none && count + coming_ > n.max_items) return no;
+  bool missing = count < n.min_items;
+  if (n.contains != none) {
+    uint32_t at = f_seen + plan.seen_words() + plan.node_words();
+    for (uint32_t i = 0; i < position; ++i) at += node(pool_[plan.nodes + i]).contains != none;
+    if (n.max_contains != none && f_[at] > n.max_contains) return no;
+    missing |= f_[at] < n.min_contains;
+  }
+  if (final_) return missing ? no : yes;
+  const bool may_fail =
+      missing || !n.prefix.empty() || n.items != none || n.max_items != none || n.max_contains != none || n.has_enum || n.unique;
+  return may_fail ? open : yes;
+}
+
+SchemaMachine::Truth SchemaMachine::with_others(const SchemaNode& n, Truth truth, const Plan& plan) const {
+  if (truth == no) return no;
+  const auto of = [&](uint32_t i) { return static_cast<Truth>(status_[i]); };
+  for (const uint32_t to : n.all) truth = std::min(truth, of(to));
+  if (!n.any.empty()) {
+    Truth any = no;
+    for (const uint32_t to : n.any) any = std::max(any, of(to));
+    truth = std::min(truth, any);
+  }
+  if (!n.one.empty()) {
+    uint32_t hold = 0, may = 0;
+    for (const uint32_t to : n.one) hold += of(to) == yes, may += of(to) == open;
+    truth = std::min(truth, hold > 1 || hold + may == 0 ? no : may ? open : yes);
+  }
+  if (n.refuse != none) truth = std::min(truth, static_cast<Truth>(yes - of(n.refuse)));
+  if (n.condition != none) {
+    const Truth then = n.then == none ? yes : of(n.then), otherwise = n.otherwise == none ? yes : of(n.otherwise),
+                condition = of(n.condition);
+    const Truth both = then == otherwise ? then : open;
+    truth = std::min(truth, condition == yes ? then : condition == no ? otherwise : both);
+  }
+  if (what_ == object)
+    for (const auto& [name, to] : n.dependent_schemas)
+      truth = std::min(truth, is_seen(name, plan) ? of(to) : final_ ? yes : std::max(of(to), open));
+  return truth;
+}
+
+// Marks whose evaluations count for node i.
+void SchemaMachine::contributing(uint32_t i, const Plan& plan) {
+  Words& waiting = order_;
+  waiting.assign(1, i);
+  while (!waiting.empty()) {
+    const uint32_t at = waiting.back();
+    waiting.pop_back();
+    const uint32_t p = position_[at];
+    if (contributing_[p / 32] >> (p % 32) & 1) continue;
+    contributing_[p / 32] |= 1u << (p % 32);
+    const SchemaNode& n = node(at);
+    const auto add = [&](uint32_t to) {
+      if (to != none && status_[to] == yes && waiting.size() < waiting.capacity()) waiting.push_back(to);
+    };
+    for (const auto* list : {&n.all, &n.any, &n.one})
+      for (const uint32_t to : *list) add(to);
+    add(n.condition);
+    if (n.condition != none) add(status_[n.condition] == yes ? n.then : n.otherwise);
+    for (const auto& [name, to] : n.dependent_schemas)
+      if (what_ == object && is_seen(name, plan)) add(to);
+  }
+}
+
+bool SchemaMachine::leaves_unevaluated(uint32_t i, uint32_t position, const Plan& plan) {
+  const uint32_t words = plan.node_words();
+  contributing_.assign(words, 0);
+  contributing(i, plan);
+  for (size_t at = f_seen + plan.seen_words() + words + plan.n_contains; at < f_.size() - 2 * f_[f_hashes]; at += 2 * words) {
+    bool evaluated = f_[at + words + position / 32] >> (position % 32) & 1;
+    for (uint32_t w = 0; w < words; ++w) evaluated |= ((f_[at + w] | f_[at + words + w]) & contributing_[w]) != 0;
+    if (!evaluated) return true;
+  }
+  return false;
+}
+
+}  // namespace gptq::text::constraint

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// A JSON Schema run on a text byte by byte: a validator that knows of every prefix whether the schema can still hold.
+#pragma once
+#include <cstdint>
+#include <memory_resource>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "text/constraint/grammar.h"
+#include "text/constraint/machine.h"
+#include "text/constraint/schema.h"
+#include "text/constraint/string_reader.h"
+
+namespace gptq::text::constraint {
+
+class SchemaMachine final : public Machine {
+ public:
+  SchemaMachine(std::string_view source, std::pmr::memory_resource* memory);
+  uint32_t start() override;
+  bool accepting(uint32_t state) override;
+  uint32_t plain_run(uint32_t state) override;
+  void clear() override;
+
+ private:
+  using Words = std::pmr::vector<uint32_t>;
+  using View = std::span<const uint32_t>;
+  static constexpr uint32_t none = ~0u, number_bytes = 34;  // of a number's text that is kept
+  enum Truth : uint8_t { no = 0, open = 1, yes = 2 };
+  enum What : uint8_t { literal, number, string, object, array };
+  // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,
+  // count, hash, automata]; key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of
+  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame].
+  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end };
+
+  // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
+  struct Plan {
+    uint32_t nodes, n_nodes, must, names, n_names, viable, rules, n_rules, key_rules, n_key_rules;
+    uint32_t names_plan;
+    uint32_t bounds;  // what all numbers must keep, where several nodes say it
+    uint32_t length_cap, count_cap, n_contains;
+    bool number_text, plain_strings, unevaluated, free_keys, unique;
+    bool optional;       // some root need not hold: those around may fail by it
+    bool caps;           // some node limits how many children there are
+    bool closes;         // nodes that need not hold are failed by some keys
+    bool narrow_numbers; // more than one node limits numbers: they have no exponents
+    bool narrow_strings; // whether any string is left takes a search
+    uint8_t types;       // that all which must hold allow
+    uint32_t seen_words() const { return (n_names + 31) / 32; }
+    uint32_t node_words() const { return (n_nodes + 31) / 32; }
+  };
+  // Of a container in progress, in words.
+  // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are
+  // wanted; f_hashes: how many there are behind all else, of the items.
+  enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
+  enum Use : uint32_t { applies, contains, unevaluated };
+
+  uint32_t find(uint32_t state, uint8_t byte) override;
+  uint32_t make(std::initializer_list<uint32_t> head, View rest = {});
+  const SchemaNode& node(uint32_t i) const { return schema_.nodes[i]; }
+  View list(uint32_t at, uint32_t n) const { return {pool_.data() + at, n}; }
+
+  // schema_plan.cpp
+  uint32_t plan_of(Words& roots);
+  bool build(uint32_t id);
+  void walk(uint32_t root);
+  bool refuses_keys(const SchemaNode& n) const;
+  bool narrows_strings(const Plan& p) const;
+  template <class F>
+  void each_in_place(const SchemaNode& n, F&& f) const;
+  uint32_t link_of_key(uint32_t name, View automata);
+  uint32_t link_of_item();
+  uint32_t finish_link();
+  void apply(uint32_t node, bool must, uint32_t position, Use use);
+
+  // schema_judge.cpp: what the plan's nodes say of the value at hand
+  bool judge(uint32_t plan, What what, bool final);
+  Truth own(const SchemaNode& n, uint32_t position, const Plan& plan) const;
+  Truth own_number(const SchemaNode& n) const;
+  Truth own_string(const SchemaNode& n, const Plan& plan) const;
+  Truth own_object(const SchemaNode& n, const Plan& plan) const;
+  Truth own_array(const SchemaNode& n, uint32_t position, const Plan& plan) const;
+  Truth with_others(const SchemaNode& n, Truth own, const Plan& plan) const;
+  bool leaves_unevaluated(uint32_t i, uint32_t position, const Plan& plan);
+  void contributing(uint32_t i, const Plan& plan);
+  bool is_seen(uint32_t name, const Plan& plan) const;
+  bool number_possible(const Bounds& bounds, const SchemaNode* n, bool only_integers) const;
+  bool exponent_possible(const SchemaNode& n) const;
+  static bool number_holds(const SchemaNode& n, const Decimal& d);
+  bool number_certain(const SchemaNode& n) const;
+
+  uint32_t begin_value(uint32_t frame, uint32_t plan, uint8_t byte);
+  uint32_t open_container(uint32_t frame, uint32_t plan, What what);
+  uint32_t close_container(uint32_t frame);
+  uint32_t finish_value(uint32_t frame);
+  uint32_t next_item(bool may_close);
+  bool key_possible(uint32_t low, uint32_t high, View automata);
+  bool startable(uint32_t plan);
+
+  // schema_outlook.cpp: whether what is begun can still come to an end
+  bool bearable(uint32_t frame, uint32_t plan);
+  bool takes_child(uint32_t frame);
+  bool unevaluated_fails(View link) const;
+  bool key_holds(uint32_t name, View automata, bool whole);
+  bool any_key_holds(uint32_t low, uint32_t high, View automata);
+  uint32_t if_any(uint32_t state, std::string_view bytes);
+  uint32_t string_state(std::initializer_list<uint32_t> head, View automata);
+  bool string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash);
+  bool string_holds(uint32_t frame, uint32_t plan, uint64_t hash);
+
+  uint32_t on_string(View s, uint8_t byte);
+  uint32_t on_key(View s, uint8_t byte);
+  uint32_t on_number(View s, uint8_t byte);
+  uint32_t on_after(View s, uint8_t byte);
+  struct KeyPlace { uint32_t low, high, depth; };
+  void advance_key(KeyPlace& place, uint8_t byte, const Plan& plan) const;
+  template <class Alive>
+  bool escape_possible(const StringReader& reader, View states, const KeyPlace& place, Alive&& alive);
+  uint32_t begin_key(uint32_t frame);
+  uint32_t end_key(View s);
+  void load(uint32_t frame);
+  bool hashing(uint32_t frame) const { return frame != 0 && frames_.at(frame)[f_hashing]; }
+  bool note_hash(const Plan& plan);
+  uint32_t plan_of_value(uint32_t frame);
+  View taken_in(uint32_t frame) const;
+  static uint64_t hash_of(const Decimal& d);
+
+  Schema schema_;
+  bool has_patterns_;
+  Grammar patterns_;
+  Interner states_, frames_, plan_ids_, links_, finishable_, tried_strings_;
+  std::pmr::vector<Plan> plans_;
+  std::pmr::vector<Bounds> bounds_;
+  Words pool_;
+  // Scratch of fixed capacity.
+  Words f_, key_, roots_, pairs_, mask_, order_, contributing_, tried_, around_, above_, ways_, step_;
+  std::pmr::vector<uint8_t> status_, marked_;
+  Words position_;
+  uint32_t outlook_ = 0;  // how deep if_any is within itself
+  // The value at hand, for judge.
+  What what_ = literal;
+  bool final_ = false;
+  uint32_t coming_ = 0;  // children that are begun or about to be
+  uint32_t literal_ = 0, count_ = 0, phase_ = 0;
+  View automata_;
+  View taken_;  // hashes of what a number cannot be, as its array wants unique items
+  uint64_t hash_ = 0;  // where it is wanted
+  char text_[number_bytes + 4];
+  uint32_t text_size_ = 0;
+};
+
+}  // namespace gptq::text::constraint

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which nodes judge a value together, and what a container's nodes apply to a child.
+#include <algorithm>
+
+#include "text/constraint/schema_machine.h"
+#include "text/constraint/schema_nodes.h"
+
+namespace gptq::text::constraint {
+
+// roots: node << 1 | whether it must hold. One that must hold makes the same one that need not needless.
+uint32_t SchemaMachine::plan_of(Words& roots) {
+  std::sort(roots.begin(), roots.end());
+  roots.erase(std::unique(roots.begin(), roots.end()), roots.end());
+  const uint32_t before = plan_ids_.size(), id = plan_ids_.add(roots);
+  if (id == none || (id == before && !build(id))) {
+    full_ = true;
+    return none;
+  }
+  return id;
+}
+
+// Those applied in place first.
+void SchemaMachine::walk(uint32_t root) {
+  Words& open = key_;
+  open.clear();
+  open.push_back(root << 1);
+  while (!open.empty()) {
+    const uint32_t at = open.back() >> 1;
+    const bool done = open.back() & 1;
+    open.pop_back();
+    if (done) {
+      order_.push_back(at);
+      continue;
+    }
+    if (marked_[at]) continue;
+    marked_[at] = 1;
+    open.push_back(at << 1 | 1);
+    each_in_place(node(at), [&](uint32_t to) {
+      if (!marked_[to]) open.push_back(to << 1);
+    });
+  }
+}
+
+bool SchemaMachine::refuses_keys(const SchemaNode& n) const {
+  const auto never = [&](const std::pair<uint32_t, uint32_t>& one) { return node(one.second).never; };
+  return (n.additional != none && node(n.additional).never) || std::any_of(n.properties.begin(), n.properties.end(), never) ||
+         std::any_of(n.patterns.begin(), n.patterns.end(), never);
+}
+
+// Whether strings must keep several limits at once, or break one.
+bool SchemaMachine::narrows_strings(const Plan& p) const {
+  uint32_t must = 0, others = 0;
+  bool several = false, joins = false, breaks = false;
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(pool_[p.nodes + i]);
+    const bool musts = pool_[p.must + i];
+    const uint32_t limits = (n.min_length || n.max_length != none) + (n.pattern != none) + n.has_enum;
+    (musts ? must : others) += limits;
+    several |= limits > 1;
+    joins |= !musts && !n.all.empty();
+    breaks |= n.refuse != none || n.condition != none ||
+              std::count_if(n.one.begin(), n.one.end(), [&](uint32_t to) { return (node(to).types & type_string) != 0; }) > 1;
+  }
+  return several || must > 1 || (must && others) || (others > 1 && joins) || (others && breaks);
+}
+
+bool SchemaMachine::build(uint32_t id) {
+  if (plans_.size() == plans_.capacity()) return false;
+  order_.clear();
+  const View roots = plan_ids_.at(id);
+  for (const uint32_t root : roots) walk(root >> 1);
+  for (const uint32_t n : order_) marked_[n] = 0;
+  Plan p{};
+  p.n_nodes = static_cast<uint32_t>(order_.size());
+  const auto room = [&](size_t n) { return pool_.size() + n <= pool_.capacity(); };
+  if (!room(2 * order_.size())) return false;
+  p.nodes = static_cast<uint32_t>(pool_.size());
+  pool_.insert(pool_.end(), order_.begin(), order_.end());
+  p.must = static_cast<uint32_t>(pool_.size());
+  pool_.resize(pool_.size() + p.n_nodes, 0);
+  for (uint32_t i = 0; i < p.n_nodes; ++i) position_[order_[i]] = i;
+  for (const uint32_t root : roots) pool_[p.must + position_[root >> 1]] |= root & 1;
+  for (uint32_t i = p.n_nodes; i-- > 0;)
+    if (pool_[p.must + i])
+      for (const uint32_t to : node(order_[i]).all) pool_[p.must + position_[to]] = 1;
+  p.plain_strings = true;
+  p.free_keys = true;
+  p.types = type_any;
+  for (const uint32_t root : roots) p.optional |= !(root & 1);
+  uint32_t limit_numbers = 0;
+  roots_.clear();
+  bool any_additional = false;
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(order_[i]);
+    p.number_text |= n.limits_numbers();
+    p.plain_strings &= !n.limits_strings();
+    const bool must = pool_[p.must + i];
+    limit_numbers += n.limits_numbers();
+    if (must) p.types &= n.never ? 0 : n.types;
+    else p.closes |= refuses_keys(n) || !n.required.empty() || !n.dependent_required.empty();
+    p.length_cap = std::max({p.length_cap, n.min_length, n.max_length == none ? 0 : n.max_length + 1});
+    p.count_cap = std::max({p.count_cap, n.min_properties, n.max_properties == none ? 0 : n.max_properties + 1, n.min_items,
+                            n.max_items == none ? 0 : n.max_items + 1, static_cast<uint32_t>(n.prefix.size())});
+    p.n_contains += n.contains != none;
+    p.unique |= n.unique;
+    p.caps |= n.max_items != none || n.max_properties != none;
+    p.unevaluated |= n.unevaluated_properties != none || n.unevaluated_items != none;
+    if (n.names != none) roots_.push_back(n.names << 1 | pool_[p.must + i]);
+    any_additional |= n.additional != none && !node(n.additional).never;
+    any_additional |= n.unevaluated_properties != none && !node(n.unevaluated_properties).never;
+  }
+  p.narrow_strings = narrows_strings(p);
+  p.narrow_numbers = limit_numbers > 1;
+  p.bounds = none;
+  if (p.narrow_numbers && bounds_.size() < bounds_.capacity()) {
+    Bounds all;
+    for (uint32_t i = 0; i < p.n_nodes; ++i)
+      if (pool_[p.must + i]) all.meet(node(order_[i]));
+    p.bounds = static_cast<uint32_t>(bounds_.size());
+    bounds_.push_back(all);
+  }
+  // Names that count, and whether one may be a key at all.
+  key_.clear();
+  for (const uint32_t at : order_) {
+    const SchemaNode& n = node(at);
+    if (key_.size() + n.properties.size() + n.required.size() + 2 * n.dependent_required.size() + n.dependent_schemas.size() >
+        key_.capacity())
+      return false;
+    for (const auto& [name, child] : n.properties) key_.push_back(name);
+    for (const auto& [name, child] : n.dependent_schemas) key_.push_back(name);
+    for (const auto& [name, other] : n.dependent_required) key_.push_back(name), key_.push_back(other);
+    key_.insert(key_.end(), n.required.begin(), n.required.end());
+  }
+  std::sort(key_.begin(), key_.end());
+  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
+  p.n_names = static_cast<uint32_t>(key_.size());
+  if (!room(2 * key_.size())) return false;
+  p.names = static_cast<uint32_t>(pool_.size());
+  pool_.insert(pool_.end(), key_.begin(), key_.end());
+  p.viable = static_cast<uint32_t>(pool_.size());
+  for (const uint32_t name : key_) {
+    bool viable = true, evaluated = any_additional;
+    for (const uint32_t at : order_) evaluated |= node(at).child(name) != none || !node(at).patterns.empty();
+    for (uint32_t i = 0; i < p.n_nodes; ++i) {
+      if (!pool_[p.must + i]) continue;
+      const SchemaNode& n = node(order_[i]);
+      const uint32_t child = n.child(name);
+      if (child != none ? node(child).never : n.patterns.empty() && n.additional != none && node(n.additional).never) viable = false;
+      if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !evaluated) viable = false;
+    }
+    pool_.push_back(viable);
+  }
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(order_[i]);
+    if (!pool_[p.must + i]) continue;
+    if (n.additional != none && node(n.additional).never) p.free_keys = false;
+    if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !any_additional) p.free_keys = false;
+  }
+  // Rules that are followed along a string, and along a key.
+  key_.clear();
+  for (const uint32_t at : order_)
+    for (const uint32_t rule : {node(at).pattern, node(at).strings})
+      if (rule != none && key_.size() < key_.capacity()) key_.push_back(rule);
+  std::sort(key_.begin(), key_.end());
+  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
+  if (!room(key_.size())) return false;
+  p.rules = static_cast<uint32_t>(pool_.size());
+  p.n_rules = static_cast<uint32_t>(key_.size());
+  pool_.insert(pool_.end(), key_.begin(), key_.end());
+  key_.clear();
+  for (const uint32_t at : order_)
+    for (const auto& [rule, child] : node(at).patterns)
+      if (key_.size() < key_.capacity()) key_.push_back(rule);
+  std::sort(key_.begin(), key_.end());
+  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
+  if (!room(key_.size())) return false;
+  p.key_rules = static_cast<uint32_t>(pool_.size());
+  p.n_key_rules = static_cast<uint32_t>(key_.size());
+  pool_.insert(pool_.end(), key_.begin(), key_.end());
+  p.names_plan = none;
+  plans_.push_back(p);
+  if (!roots_.empty()) {
+    const uint32_t names_plan = plan_of(roots_);
+    if (names_plan == none) return false;
+    plans_[id].names_plan = names_plan;
+  }
+  return true;
+}
+
+void SchemaMachine::apply(uint32_t node, bool must, uint32_t position, Use use) {
+  if (pairs_.size() + 2 > pairs_.capacity() || roots_.size() == roots_.capacity()) {
+    full_ = true;
+    return;
+  }
+  roots_.push_back(node << 1 | (must && use == applies));
+  pairs_.push_back(position << 2 | use);
+  pairs_.push_back(roots_.back());
+  if (use == applies) mask_[position / 32] |= 1u << (position % 32);
+}
+
+// A link: the child's plan, how many applications, each (position and use, root), and a mask of who evaluates the child.
+uint32_t SchemaMachine::finish_link() {
+  const uint32_t plan = plan_of(roots_);
+  if (plan == none || full_) return none;
+  key_.clear();
+  if (key_.capacity() < pairs_.size() + mask_.size() + 2) return full_ = true, none;
+  key_.push_back(plan);
+  key_.push_back(static_cast<uint32_t>(pairs_.size() / 2));
+  key_.insert(key_.end(), pairs_.begin(), pairs_.end());
+  key_.insert(key_.end(), mask_.begin(), mask_.end());
+  const uint32_t link = links_.add(key_);
+  full_ |= link == none;
+  return link;
+}
+
+uint32_t SchemaMachine::link_of_key(uint32_t name, View automata) {
+  const Plan p = plans_[f_[f_plan]];
+  roots_.clear();
+  pairs_.clear();
+  mask_.assign(p.node_words(), 0);
+  for (uint32_t i = 0; i < p.n_nodes && !full_; ++i) {
+    const SchemaNode& n = node(pool_[p.nodes + i]);
+    const bool must = pool_[p.must + i];
+    bool matched = false;
+    if (name != none)
+      if (const uint32_t child = n.child(name); child != none) {
+        apply(child, must, i, applies);
+        matched = true;
+      }
+    for (const auto& [rule, child] : n.patterns) {
+      const View rules = list(p.key_rules, p.n_key_rules);
+      const auto at = static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin());
+      if (!patterns_.accepting(automata[at])) continue;
+      apply(child, must, i, applies);
+      matched = true;
+    }
+    if (!matched && n.additional != none) apply(n.additional, must, i, applies);
+    if (n.unevaluated_properties != none) apply(n.unevaluated_properties, false, i, unevaluated);
+  }
+  return full_ ? none : finish_link();
+}
+
+uint32_t SchemaMachine::link_of_item() {
+  const Plan p = plans_[f_[f_plan]];
+  const uint32_t index = f_[f_count] >> 1;
+  roots_.clear();
+  pairs_.clear();
+  mask_.assign(p.node_words(), 0);
+  for (uint32_t i = 0; i < p.n_nodes && !full_; ++i) {
+    const SchemaNode& n = node(pool_[p.nodes + i]);
+    const bool must = pool_[p.must + i];
+    if (index < n.prefix.size()) apply(n.prefix[index], must, i, applies);
+    else if (n.items != none) apply(n.items, must, i, applies);
+    if (n.contains != none) apply(n.contains, false, i, contains);
+    if (n.unevaluated_items != none) apply(n.unevaluated_items, false, i, unevaluated);
+  }
+  return full_ ? none : finish_link();
+}
+
+}  // namespace gptq::text::constraint

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// Strings and keys in progress.
+#include <algorithm>
+
+#include "text/constraint/schema_machine.h"
+#include "text/constraint/schema_nodes.h"
+
+namespace gptq::text::constraint {
+
+// Whether a key may go on as one of these names, or as one that no list has.
+bool SchemaMachine::key_possible(uint32_t low, uint32_t high, View automata) {
+  const Plan& p = plans_[f_[f_plan]];
+  if (p.closes && !any_key_holds(low, high, automata)) return false;
+  for (uint32_t i = low; i < high; ++i)
+    if (pool_[p.viable + i] && !(f_[f_seen + i / 32] >> (i % 32) & 1)) return true;
+  if (p.free_keys) return true;
+  // Of each that must hold and is closed, some pattern is still possible.
+  const View rules = list(p.key_rules, p.n_key_rules);
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(pool_[p.nodes + i]);
+    const bool closed =
+        (n.additional != none && node(n.additional).never) || (n.unevaluated_properties != none && node(n.unevaluated_properties).never);
+    if (!pool_[p.must + i] || !closed) continue;
+    bool possible = false;
+    const bool own_alone = n.additional != none && node(n.additional).never;
+    for (uint32_t k = own_alone ? i : 0; k < (own_alone ? i + 1 : p.n_nodes); ++k) {
+      const SchemaNode& other = node(pool_[p.nodes + k]);
+      possible |= !own_alone && other.additional != none && !node(other.additional).never;
+      possible |= !own_alone && other.unevaluated_properties != none && !node(other.unevaluated_properties).never;
+      for (const auto& [rule, child] : other.patterns)
+        possible |= automata[static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin())] != dead;
+    }
+    if (!possible) return false;
+  }
+  return true;
+}
+
+uint32_t SchemaMachine::begin_key(uint32_t frame) {
+  load(frame);
+  const Plan p = plans_[f_[f_plan]];
+  Words& states = roots_;
+  states.clear();
+  for (const uint32_t rule : list(p.key_rules, p.n_key_rules)) states.push_back(patterns_.start_of(rule));
+  if (p.names_plan != none) {
+    const Plan q = plans_[p.names_plan];
+    for (const uint32_t rule : list(q.rules, q.n_rules)) states.push_back(patterns_.start_of(rule));
+  }
+  if (full_ || patterns_.full()) return full_ = true, dead;
+  if (!takes_child(frame) || !key_possible(0, p.n_names, states)) return dead;
+  return make({in_key, frame, 0, 0, 0, p.n_names, 0, 0, 0, 0}, states);
+}
+
+void SchemaMachine::advance_key(KeyPlace& place, uint8_t byte, const Plan& plan) const {
+  const auto byte_at = [&](uint32_t name) -> int {
+    const std::string_view text = schema_.names[pool_[plan.names + name]];
+    return place.depth < text.size() ? static_cast<uint8_t>(text[place.depth]) : -1;
+  };
+  while (place.low < place.high && byte_at(place.low) < byte) ++place.low;
+  uint32_t end = place.low;
+  while (end < place.high && byte_at(end) == byte) ++end;
+  place.high = end;
+  ++place.depth;
+  if (place.low == place.high) place = {};
+}
+
+// Whether some character that the escape can become may come. Of those that begin with the same bytes all are passed over at once; a search
+// that takes too long says yes.
+template <class Alive>
+bool SchemaMachine::escape_possible(const StringReader& reader, View states, const KeyPlace& place, Alive&& alive) {
+  auto [code, last] = reader.range();
+  for (unsigned tries = 0; code <= last && tries < 2000; ++tries) {
+    StringReader one{};
+    one.put(code);
+    tried_.assign(states.begin(), states.end());
+    KeyPlace at = place;
+    uint32_t taken = 0;
+    bool lives = true;
+    for (; taken < one.n && lives; ++taken) {
+      if (at.low < at.high) advance_key(at, one.bytes[taken], plans_[f_[f_plan]]);
+      for (uint32_t& state : tried_) state = patterns_.next(state, one.bytes[taken]);
+      lives = alive(at, View(tried_));
+    }
+    if (lives) return true;
+    const uint32_t width = 6 * (one.n - taken);
+    code = ((code >> width) + 1) << width;
+  }
+  return code <= last;
+}
+
+uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
+  load(s[1]);
+  const Plan p = plans_[f_[f_plan]];
+  StringReader reader{.escape = s[2], .utf8 = s[3]};
+  const auto result = reader.take(byte);
+  if (result == StringReader::wrong) return dead;
+  if (result == StringReader::closes) return end_key(s);
+  KeyPlace place{s[4], s[5], s[6]};
+  uint32_t count = s[7];
+  Words& states = roots_;
+  states.assign(s.begin() + 10, s.end());
+  uint64_t hash = joined(s[8], s[9]);
+  for (uint32_t i = 0; i < reader.n; ++i) {
+    const uint8_t c = reader.bytes[i];
+    advance_key(place, c, p);
+    if (f_[f_hashing]) hash = mix(hash + 1, c);
+    for (uint32_t& state : states) state = patterns_.next(state, c);
+  }
+  if (patterns_.full()) return full_ = true, dead;
+  if (p.names_plan != none) count = std::min(count + reader.character, plans_[p.names_plan].length_cap);
+  const auto alive = [&](const KeyPlace& at, View automata) {
+    if (!key_possible(at.low, at.high, automata)) return false;
+    if (p.names_plan == none) return true;
+    count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
+    automata_ = automata.subspan(p.n_key_rules);
+    return judge(p.names_plan, string, false);
+  };
+  if (!alive(place, states)) return dead;
+  if (reader.escape && (!p.free_keys || p.closes || p.names_plan != none) && !escape_possible(reader, states, place, alive)) return dead;
+  if (patterns_.full()) return full_ = true, dead;
+  return make({in_key, s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
+}
+
+uint32_t SchemaMachine::end_key(View s) {
+  const uint32_t own_plan = f_[f_plan];
+  const Plan p = plans_[own_plan];
+  uint32_t name = none;
+  if (s[4] < s[5] && schema_.names[pool_[p.names + s[4]]].size() == s[6]) {
+    if (f_[f_seen + s[4] / 32] >> (s[4] % 32) & 1) return dead;  // a second time
+    f_[f_seen + s[4] / 32] |= 1u << (s[4] % 32);
+    name = pool_[p.names + s[4]];
+    if (!pool_[p.viable + s[4]]) return dead;
+  } else if (!p.free_keys && !key_possible(0, 0, s.subspan(10))) {
+    return dead;
+  }
+  const View automata = s.subspan(10);
+  if (p.closes && !key_holds(name, automata, true)) return dead;
+  const uint32_t link = link_of_key(name, automata);
+  if (link == none || !startable(links_.at(link)[0])) return dead;
+  bool evaluated = std::any_of(mask_.begin(), mask_.end(), [](uint32_t word) { return word != 0; });
+  for (uint32_t i = 0; i < p.n_nodes; ++i)
+    if (const uint32_t rest = node(pool_[p.nodes + i]).unevaluated_properties; rest != none) evaluated |= !node(rest).never;
+  for (uint32_t i = 0; i < p.n_nodes && !evaluated; ++i) {
+    const uint32_t rest = node(pool_[p.nodes + i]).unevaluated_properties;
+    if (pool_[p.must + i] && rest != none && node(rest).never) return dead;
+  }
+  if (p.names_plan != none) {
+    count_ = s[7];
+    automata_ = automata.subspan(p.n_key_rules);
+    if (!judge(p.names_plan, string, true)) return dead;
+    for (uint32_t i = 0; i < p.n_nodes; ++i)
+      if (const uint32_t names = node(pool_[p.nodes + i]).names; names != none && status_[names] != yes)
+        f_[f_seen + p.seen_words() + i / 32] |= 1u << (i % 32);
+  }
+  f_[f_link] = link;
+  f_[f_key] = s[8], f_[f_key + 1] = s[9];
+  coming_ = 1;
+  const bool alive = judge(own_plan, object, false);
+  coming_ = 0;
+  if (!alive || !bearable(f_[f_parent], own_plan)) return dead;
+  const uint32_t id = frames_.add(f_);
+  if (id == none) return full_ = true, dead;
+  return if_any(make({at_value, id, links_.at(link)[0], 0}), value_begins) == dead ? dead : make({at_colon, id});
+}
+
+uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
+  const uint32_t plan = s[2];
+  const Plan p = plans_[plan];
+  StringReader reader{.escape = s[3], .utf8 = s[4]};
+  const auto result = reader.take(byte);
+  if (result == StringReader::wrong) return dead;
+  if (result == StringReader::closes) {
+    count_ = s[5];
+    automata_ = s.subspan(8);
+    hash_ = mix(joined(s[6], s[7]), 3);
+    judge(plan, string, true);
+    return finish_value(s[1]);
+  }
+  uint64_t hash = joined(s[6], s[7]);
+  if (hashing(s[1]))
+    for (uint32_t i = 0; i < reader.n; ++i) hash = mix(hash + 1, reader.bytes[i]);
+  if (p.plain_strings) return make({in_string, s[1], plan, reader.escape, reader.utf8, 0, low_of(hash), high_of(hash)});
+  Words& states = roots_;
+  states.assign(s.begin() + 8, s.end());
+  for (uint32_t i = 0; i < reader.n; ++i)
+    for (uint32_t& state : states) state = patterns_.next(state, reader.bytes[i]);
+  if (patterns_.full()) return full_ = true, dead;
+  const uint32_t count = std::min(s[5] + reader.character, p.length_cap);
+  count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
+  if (reader.escape && !states.empty()) {
+    const auto alive = [&](const KeyPlace&, View tried) {
+      automata_ = tried;
+      return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, count_, hash + 1);
+    };
+    if (!escape_possible(reader, states, {}, alive)) return dead;
+  }
+  if (patterns_.full()) return full_ = true, dead;
+  automata_ = states;
+  if (!judge(plan, string, false) || !bearable(s[1], plan)) return dead;
+  return string_state({in_string, s[1], plan, reader.escape, reader.utf8, count, low_of(hash), high_of(hash)}, states);
+}
+
+}  // namespace gptq::text::constraint

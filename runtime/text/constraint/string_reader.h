@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The text of JSON's strings, byte by byte: escapes undone, UTF-8 checked.
+#pragma once
+#include <cstdint>
+#include <utility>
+
+namespace gptq::text::constraint {
+
+struct StringReader {
+  uint32_t escape, utf8;
+  uint8_t bytes[4];
+  uint32_t n = 0;          // bytes that came out
+  bool character = false;  // one is complete
+  enum Result { goes_on, closes, wrong };
+  Result take(uint8_t byte);
+  Result hex(uint8_t byte);
+  void put(uint32_t code);
+  // The characters that the escape in progress can still be.
+  std::pair<uint32_t, uint32_t> range() const;
+};
+
+}  // namespace gptq::text::constraint

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// Walks through constraints of every kind: masks equal trying every token, and from wherever a walk is a text can be finished.
+#include <algorithm>
+
+#include "tests/seed.h"
+#include "tests/unit/constraint_rules.h"
+#include "tests/unit/constraint_schema_rows.h"
+
+namespace gptq::test {
+namespace {
+
+struct Source {
+  Kind kind;
+  const char* text;
+  bool every_end_seen = true;
+};
+
+// Where what is left to write must be looked at as a whole, or nothing can be written any more.
+const char* const narrow_schemas[] = {
+    R"({"enum": ["a", "ab", "abc", 1, 12, [], [1]]})",
+    R"({"type": "object", "properties": {"a": {"type": "integer", "minimum": 10, "maximum": 12}, "b": {"enum": ["x", "xy"]}, "c": {"items": {"$ref": "#/properties/b"}, "minItems": 2, "maxItems": 3}},
+       "required": ["a", "c"], "additionalProperties": false})",
+    R"({"anyOf": [{"type": "object", "properties": {"kind": {"const": "circle"}, "r": {"type": "number", "exclusiveMinimum": 0}}, "required": ["kind", "r"], "additionalProperties": false},
+       {"type": "object", "properties": {"kind": {"const": "rect"}, "w": {"type": "integer"}}, "required": ["kind", "w"], "additionalProperties": false}]})",
+    R"({"type": "integer", "minimum": 1000, "maximum": 1999, "multipleOf": 250})",
+    R"({"type": "number", "minimum": 0.15, "maximum": 0.25})",
+    R"({"type": "number", "exclusiveMinimum": -3, "exclusiveMaximum": -2})",
+    R"({"type": "string", "pattern": "^[a-f]{4}$", "maxLength": 4})",
+    R"({"type": "string", "pattern": "^(ab|cd)+$", "minLength": 3, "maxLength": 5})",
+    R"({"type": "array", "items": {"enum": [1, 2, 3]}, "uniqueItems": true, "minItems": 2, "maxItems": 3})",
+    R"({"type": "object", "minProperties": 2, "maxProperties": 3, "properties": {"a": true, "b": true, "c": true}, "additionalProperties": false})",
+    R"({"type": "object", "properties": {"a": {"type": "null"}, "b": false}, "additionalProperties": false, "required": ["a"]})",
+    R"({"type": "object", "patternProperties": {"^k[0-9]$": {"type": "boolean"}}, "additionalProperties": false, "minProperties": 1})",
+};
+
+const Source others[] = {
+    {Kind::choice, R"(["north", "northwest", "no", "\u00e9t\u00e9"])"},
+    {Kind::regex, "(a|b)*a(a|b){6}"},
+    {Kind::regex, "\\d{4}-\\d\\d( [a-z]+)*[.!?]"},
+    {Kind::regex, "[^\"]{1,9}|\xe6\xbc\xa2+"},
+    {Kind::grammar, "root ::= \"(\" root \")\" | [ab]+"},
+    {Kind::grammar, "root ::= e\ne ::= t (\"+\" t)*\nt ::= f (\"*\" f)*\nf ::= \"(\" e \")\" | [0-9]+"},
+};
+
+std::vector<Source> sources() {
+  std::vector<Source> all(std::begin(others), std::end(others));
+  for (const SchemaRow& row : schema_rows) all.push_back({Kind::json_schema, row.schema, row.every_end_seen});
+  for (const char* schema : narrow_schemas) all.push_back({Kind::json_schema, schema});
+  return all;
+}
+
+// What stands in quotes in the source, with its quotes, and pieces of JSON.
+std::vector<std::string> words_of(std::string_view source, std::mt19937& random) {
+  std::vector<std::string> words{"\":", "\", \"", "{\"",   "\"}",   "}]",    "  ",       " a",       "0.",  "12",
+                                 "e5",  "true",   "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\""};
+  for (size_t at = 0; (at = source.find('"', at)) != std::string_view::npos;) {
+    const size_t end = source.find('"', at + 1);
+    if (end == std::string_view::npos) break;
+    words.emplace_back(source.substr(at, end + 1 - at));
+    at = end + 1;
+  }
+  for (int i = 0; i < 60; ++i) {
+    words.emplace_back();
+    for (unsigned n = 2 + random() % 3; n; --n) words.back() += " \"{}[]:,ab01-.\\u"[random() % 16];
+  }
+  return words;
+}
+
+struct Walk {
+  Walk(const Source& source, Rules& rules) : source(source), rules(rules) {}
+  // The allowed tokens of where it is.
+  std::vector<size_t> allowed() {
+    EXPECT_TRUE(rules.mask(state, text)) << text;
+    std::vector<size_t> tokens;
+    for (size_t id = 0; id < rules.vocabulary.pieces().size(); ++id)
+      if (rules.may(id)) tokens.push_back(id);
+    return tokens;
+  }
+  void take(size_t token) {
+    const std::string& piece = rules.vocabulary.pieces()[token];
+    text += piece;
+    state = rules.constraint.step(state, piece);
+    if (state == Constraint::lost) state = rules.after(text);
+    ASSERT_NE(state, Constraint::dead) << source.text << ": " << text;
+  }
+  const Source& source;
+  Rules& rules;
+  std::string text;
+  Constraint::State state = rules.constraint.start();
+};
+
+TEST(ConstraintWalk, MasksEqualTryingEveryToken) {
+  std::mt19937 random(seed(3));
+  for (const Source& source : sources()) {
+    const Vocabulary vocabulary(words_of(source.text, random));
+    Rules rules(source.kind, source.text, vocabulary);
+    for (int way = 0; way < 3; ++way) {
+      Walk walk(source, rules);
+      for (int steps = 0; steps < 14; ++steps) {
+        std::vector<size_t> choice;
+        for (const size_t id : walk.allowed())
+          if (id != Vocabulary::end) choice.push_back(id);
+        for (size_t id = 0; id < vocabulary.pieces().size(); ++id) {
+          const auto after = rules.after(walk.text + vocabulary.pieces()[id]);
+          const bool expected = id == Vocabulary::end ? rules.constraint.accepts(rules.after(walk.text)) : after != Constraint::dead;
+          ASSERT_EQ(rules.may(id), expected) << source.text << ": " << walk.text << " + " << vocabulary.pieces()[id];
+        }
+        ASSERT_EQ(rules.constraint.complete(rules.after(walk.text)), rules.may(Vocabulary::end) && choice.empty())
+            << source.text << ": " << walk.text;
+        if (choice.empty()) break;
+        walk.take(choice[random() % choice.size()]);
+      }
+    }
+  }
+}
+
+TEST(ConstraintWalk, FirstTokenMayLoseItsSpace) {
+  std::mt19937 random(seed(4));
+  const Vocabulary vocabulary({" a", " b", "  a", "a", " ab"});
+  Rules rules(Kind::regex, " ?ab", vocabulary);
+  ASSERT_TRUE(rules.constraint.mask(rules.constraint.start(), true, rules.bits));
+  for (size_t id = 0; id < vocabulary.pieces().size(); ++id) {
+    std::string piece = vocabulary.pieces()[id];
+    if (piece.starts_with(' ')) piece.erase(0, 1);
+    EXPECT_EQ(rules.may(id), id != Vocabulary::end && rules.after(piece) != Constraint::dead) << piece;
+  }
+}
+
+bool in_string(std::string_view json) {
+  bool inside = false;
+  for (size_t i = 0; i < json.size(); ++i)
+    if (json[i] == '\\') ++i;
+    else if (json[i] == '"') inside = !inside;
+  return inside;
+}
+
+// What most likely leads to an end: what closes, or one of the source's words, or any that begins nothing.
+size_t towards_end(const Walk& walk, const std::vector<size_t>& tokens, std::mt19937& random) {
+  const auto& pieces = walk.rules.vocabulary.pieces();
+  const bool inside = in_string(walk.text);
+  const auto is_word = [&](size_t id) { return pieces[id].size() > 2 && pieces[id].front() == '"' && pieces[id].back() == '"'; };
+  const auto is_plain = [&](size_t id) {
+    return pieces[id].size() == 1 && std::string_view("\\{[ \t\n\r").find(pieces[id][0]) == std::string_view::npos;
+  };
+  std::vector<size_t> choice;
+  const unsigned way = random() % 3;
+  if (way == 0)
+    for (const char c : std::string_view(inside ? "\"" : "}]),:0123456789\""))
+      if (choice.empty() && walk.rules.may(static_cast<uint8_t>(c))) choice.push_back(static_cast<uint8_t>(c));
+  for (const size_t id : tokens)
+    if (choice.empty() || way) {
+      if (id != Vocabulary::end && (way == 1 ? is_word(id) : is_plain(id))) choice.push_back(id);
+    }
+  if (choice.empty())
+    for (const size_t id : tokens)
+      if (id != Vocabulary::end) choice.push_back(id);
+  return choice[random() % choice.size()];
+}
+
+// At random for a while, then towards an end.
+void finish_at_random(const Source& source, Rules& rules, std::mt19937& random) {
+  Walk walk(source, rules);
+  const int free_steps = static_cast<int>(random() % 40);
+  for (int steps = 0; steps < 4000; ++steps) {
+    const std::vector<size_t> tokens = walk.allowed();
+    ASSERT_FALSE(tokens.empty()) << source.text << ": nothing can follow " << walk.text;
+    if (rules.may(Vocabulary::end) && (steps >= free_steps || tokens.size() == 1)) {
+      EXPECT_TRUE(rules.accepts(walk.text)) << source.text << ": " << walk.text;
+      return;
+    }
+    size_t token = tokens[random() % tokens.size()];
+    if (steps >= free_steps || token == Vocabulary::end) token = towards_end(walk, tokens, random);
+    walk.take(token);
+  }
+  ADD_FAILURE() << source.text << ": no end after " << walk.text.substr(0, 500);
+}
+
+TEST(ConstraintWalk, EveryWalkCanBeFinished) {
+  std::mt19937 random(seed(5));
+  for (const Source& source : sources()) {
+    if (!source.every_end_seen) continue;
+    const Vocabulary vocabulary(words_of(source.text, random));
+    Rules rules(source.kind, source.text, vocabulary);
+    for (int way = 0; way < 30; ++way) finish_at_random(source, rules, random);
+  }
+}
+
+}  // namespace
+}  // namespace gptq::test
