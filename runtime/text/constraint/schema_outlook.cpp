@@ -39,6 +39,12 @@ bool SchemaMachine::bearable(uint32_t frame, uint32_t plan) {
     for (uint32_t i = 0; i < link[1]; ++i) {
       const uint32_t position = link[2 + 2 * i] >> 2, bit = 1u << (position % 32);
       const uint32_t use = link[2 + 2 * i] & 3;
+      if (use == contains && status_[link[3 + 2 * i] >> 1] == yes) {
+        uint32_t* count = fails + p.node_words();
+        for (uint32_t k = 0; k < link[2 + 2 * i] >> 2; ++k) count += node(pool_[p.nodes + k]).contains != none;
+        ++*count;
+        news = true;
+      }
       if ((use != applies && !(use == unevaluated && alone)) || status_[link[3 + 2 * i] >> 1] != no || (fails[position / 32] & bit))
         continue;
       fails[position / 32] |= bit;
