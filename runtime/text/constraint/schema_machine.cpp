@@ -10,10 +10,12 @@
 namespace gptq::text::constraint {
 namespace {
 
-constexpr uint32_t n_states = 16'000, frames_max = 16'000, plans_max = 4'000, bounds_max = 400, links_max = 16'000, words_max = 1 << 19;
+constexpr uint32_t n_states = 16'000, n_states_unique = 60'000, frames_max = 16'000, plans_max = 4'000, bounds_max = 400, links_max = 16'000, words_max = 1 << 19;
 constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, top = 0;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
+// Where items are to be unique, a state holds what its text is.
+uint32_t states_for(std::string_view source) { return source.find("uniqueItems") == std::string_view::npos ? n_states : n_states_unique; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
 // Of values that begin with it.
 uint8_t types_of(uint8_t byte) {
@@ -31,11 +33,11 @@ constexpr std::string_view literals[] = {"null", "false", "true"};
 }  // namespace
 
 SchemaMachine::SchemaMachine(std::string_view source, std::pmr::memory_resource* memory)
-    : Machine(n_states, memory),
+    : Machine(states_for(source), memory),
       schema_(source, memory),
       has_patterns_(!schema_.patterns.rules.empty()),
       patterns_(std::move(schema_.patterns), {.states = has_patterns_ ? 8000u : 2u, .words = has_patterns_ ? words_max : 16}, memory),
-      states_(n_states, words_max, memory),
+      states_(states_max(), states_max() > n_states ? 2 * words_max : words_max, memory),
       frames_(frames_max, words_max, memory),
       plan_ids_(plans_max, words_max / 4, memory),
       links_(links_max, words_max, memory),
