@@ -78,6 +78,8 @@ int main(void) {
   printf("GPTQ_GEN_KEEP_STOP %lld\n", (long long)GPTQ_GEN_KEEP_STOP);
   printf("GPTQ_GEN_CONTINUE_TEXT %lld\n", (long long)GPTQ_GEN_CONTINUE_TEXT);
   printf("GPTQ_GEN_LOGITS %lld\n", (long long)GPTQ_GEN_LOGITS);
+  printf("GPTQ_GEN_LOGPROBS %lld\n", (long long)GPTQ_GEN_LOGPROBS);
+  printf("GPTQ_GEN_SPECULATE %lld\n", (long long)GPTQ_GEN_SPECULATE);
   printf("GPTQ_SESSION_IDLE %lld\n", (long long)GPTQ_SESSION_IDLE);
   printf("GPTQ_SESSION_RUNNING %lld\n", (long long)GPTQ_SESSION_RUNNING);
   printf("GPTQ_STOP_NONE %lld\n", (long long)GPTQ_STOP_NONE);
@@ -90,6 +92,7 @@ int main(void) {
   printf("GPTQ_STOP_ERROR %lld\n", (long long)GPTQ_STOP_ERROR);
   printf("GPTQ_STOP_PREFILLED %lld\n", (long long)GPTQ_STOP_PREFILLED);
   printf("GPTQ_SAVE_REPLAY %lld\n", (long long)GPTQ_SAVE_REPLAY);
+  printf("GPTQ_SAVE_FULL %lld\n", (long long)GPTQ_SAVE_FULL);
   printf("GPTQ_CONSTRAINT_CHOICE %lld\n", (long long)GPTQ_CONSTRAINT_CHOICE);
   printf("GPTQ_CONSTRAINT_REGEX %lld\n", (long long)GPTQ_CONSTRAINT_REGEX);
   printf("GPTQ_CONSTRAINT_JSON_SCHEMA %lld\n", (long long)GPTQ_CONSTRAINT_JSON_SCHEMA);
@@ -234,6 +237,8 @@ int main(void) {
   printf("gptq_engine_params.batch_tokens %lld\n", (long long)offsetof(gptq_engine_params, batch_tokens));
   printf("gptq_engine_params.logits_rows %lld\n", (long long)offsetof(gptq_engine_params, logits_rows));
   printf("gptq_engine_params.kv_type %lld\n", (long long)offsetof(gptq_engine_params, kv_type));
+  printf("gptq_engine_params.best_logprobs %lld\n", (long long)offsetof(gptq_engine_params, best_logprobs));
+  printf("gptq_engine_params.reserved %lld\n", (long long)offsetof(gptq_engine_params, reserved));
   printf("gptq_step_info %lld\n", (long long)sizeof(gptq_step_info));
   printf("gptq_step_info.struct_size %lld\n", (long long)offsetof(gptq_step_info, struct_size));
   printf("gptq_step_info.flags %lld\n", (long long)offsetof(gptq_step_info, flags));
@@ -313,6 +318,11 @@ int main(void) {
   printf("gptq_session_info.prefill_us %lld\n", (long long)offsetof(gptq_session_info, prefill_us));
   printf("gptq_session_info.decode_us %lld\n", (long long)offsetof(gptq_session_info, decode_us));
   printf("gptq_session_info.first_token_us %lld\n", (long long)offsetof(gptq_session_info, first_token_us));
+  printf("gptq_session_info.n_guessed %lld\n", (long long)offsetof(gptq_session_info, n_guessed));
+  printf("gptq_session_info.n_guessed_right %lld\n", (long long)offsetof(gptq_session_info, n_guessed_right));
+  printf("gptq_token_logprob %lld\n", (long long)sizeof(gptq_token_logprob));
+  printf("gptq_token_logprob.token %lld\n", (long long)offsetof(gptq_token_logprob, token));
+  printf("gptq_token_logprob.logprob %lld\n", (long long)offsetof(gptq_token_logprob, logprob));
   printf("gptq_quantize_module %lld\n", (long long)sizeof(gptq_quantize_module));
   printf("gptq_quantize_module.struct_size %lld\n", (long long)offsetof(gptq_quantize_module, struct_size));
   printf("gptq_quantize_module.flags %lld\n", (long long)offsetof(gptq_quantize_module, flags));

@@ -7,7 +7,7 @@ usage() {
   cat <<'END'
 usage: bindings/test.sh [--build DIR] [LANGUAGE]...
 
-  LANGUAGE      python, rust; otherwise both
+  LANGUAGE      go, python, rust; otherwise all
   --build DIR   use the library and gptq-convert of this Meson build, or build them there; otherwise in build/release
 
 Each language makes the calls of conformance.json and compares every constant, size and offset of gptq.h with C's; then come cancelling,
@@ -20,13 +20,13 @@ here=$root/bindings build=$root/build/release languages=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --build) build=$(realpath -m "${2:?--build needs a folder}"); shift ;;
-    python | rust) languages+=("$1") ;;
+    go | python | rust) languages+=("$1") ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
-[[ ${#languages[@]} -gt 0 ]] || languages=(python rust)
+[[ ${#languages[@]} -gt 0 ]] || languages=(python rust go)
 
 passed=0 failed=0 skipped=0
 log=$(mktemp)
@@ -129,6 +129,28 @@ test_rust() {
 doctests() {
   cargo test --offline --quiet --manifest-path "$here/rust/Cargo.toml" --doc -p gptq || return 1
   echo 'ok - the example of the README'
+}
+
+test_go() {
+  if ! needs go golang-go; then
+    skip 'go: no go'
+    return
+  fi
+  (cd "$here/go"
+   count vet
+   count go test -count=1 -v ./...
+   count races
+   echo "$passed $failed $skipped" >"$work/counts")
+  read -r passed failed skipped <"$work/counts"
+}
+vet() {
+  [[ -z $(gofmt -l .) ]] && go vet ./... || return 1
+  echo 'ok - gofmt and go vet'
+}
+# Under the race detector, with C's pointers checked at every call; memory is not measured.
+races() {
+  CGO_ENABLED=1 GODEBUG=cgocheck=2 go test -count=1 -race -short . || return 1
+  echo 'ok - no races'
 }
 
 for language in "${languages[@]}"; do

@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <iostream>
 
 #include "tool.h"
@@ -13,21 +15,24 @@ namespace {
 using namespace gptq;
 
 struct Options : tool::EngineOptions {
-  std::optional<std::string> prompt, ids, system;
+  std::optional<std::string> prompt, ids, system, save, restore;
   uint32_t max_tokens = 0;
   gptq_sampling sampling = make<gptq_sampling>();
   std::optional<std::string> dry_breakers;
-  std::vector<std::string> stop;
+  std::vector<std::string> stop, score;
   tool::RuleOptions rules;
   std::optional<Constraint> constraint;  // made of them
   bool ignore_eos = false, print_ids = false, chat = false;
+  std::string speculate;
 };
 
 void add_options(CLI::App& app, Options& o) {
   o.add_to(app);
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "text to continue (special tokens in it count)");
   auto* ids = app.add_option("--ids", o.ids, "token ids to continue, as 1,2,3; nothing is added")->excludes(prompt);
-  app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
+  auto* chat = app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
+  app.add_option("--save", o.save, "save where it stands at the end, with its KV cache, in this file")->excludes(chat);
+  app.add_option("--restore", o.restore, "go on where --save stopped; -p or --ids come behind that")->excludes(chat);
   app.add_option("--system", o.system, "system message of a conversation");
   app.add_option("-n,--tokens", o.max_tokens, "most tokens to generate (default: until the end token; a turn of a conversation likewise)");
   app.add_option("--temp", o.sampling.temperature, "temperature; 0 = greedy (default 0; in a conversation the model's own)");
@@ -52,6 +57,8 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--mirostat-lr", o.sampling.mirostat_eta, "mirostat 2: rate of learning (default 0.1)");
   app.add_option("--seed", o.sampling.seed, "of the sampler (default 0: the same text every time)");
   app.add_option("--stop", o.stop, "end at this text; may be given several times");
+  app.add_option("--score", o.score, "instead of generating, how likely this text is behind the prompt; may be given several times")->excludes(chat);
+  app.add_option("--speculate", o.speculate, "lookup: the same text, sooner where it repeats itself or the prompt")->check(CLI::IsMember({"lookup"}));
   tool::add_to(app, o.rules);
   app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
   app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
@@ -61,7 +68,7 @@ gptq_generate_params generate_params(const Options& o, const std::vector<gptq_st
   auto params = make<gptq_generate_params>();
   params.sampling = &o.sampling;
   params.max_tokens = o.max_tokens;
-  params.flags = o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0;
+  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE);
   params.stop = stops.data();
   params.n_stop = stops.size();
   params.constraint = o.constraint ? o.constraint->get() : nullptr;
@@ -78,6 +85,7 @@ void report(const gptq_session_info& info, size_t n_prompt, double load_s) {
   std::fprintf(stderr, "load %.3f s, first token %.3f s after it, prompt %zu tokens %.1f tokens/s, generated %u tokens %.1f tokens/s\n", load_s,
                static_cast<double>(info.first_token_us) / 1e6, n_prompt, prefill_s > 0 ? static_cast<double>(n_prompt) / prefill_s : 0.0, info.n_generated,
                decode_s > 0 ? (info.n_generated - 1) / decode_s : 0.0);
+  if (info.n_guessed) std::fprintf(stderr, "speculation: %u of %u guesses right\n", info.n_guessed_right, info.n_guessed);
 }
 
 // Generates after what the session holds, text going out as it comes; returns the text.
@@ -109,13 +117,36 @@ void append_text(Session& session, const std::string& text) {
   }
 }
 
+// The file appears whole or not at all.
+void save(const Session& session, const std::string& path) {
+  const std::string part = path + ".part";
+  std::ofstream file(part, std::ios::binary);
+  if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
+  file.close();
+  if (!file || std::rename(part.c_str(), path.c_str())) {
+    std::remove(part.c_str());
+    throw Error(GPTQ_E_IO, "cannot write '" + path + "'");
+  }
+}
+
+void score(Session& session, const Options& o) {
+  const std::vector<double> sums = session.score(o.score);
+  for (size_t i = 0; i < sums.size(); ++i) std::printf("%10.4f  %s\n", sums[i], o.score[i].c_str());
+}
+
 void complete(const Model& model, const Options& o, const std::vector<gptq_string>& stops, double load_s) {
-  Engine engine(model, o.engine());
-  Session session(engine);
-  if (o.ids) session.append(tool::parse_ids(*o.ids)); else append_text(session, *o.prompt);
-  const size_t n_prompt = session.info().n_tokens;
+  auto params = o.engine();
+  if (!o.score.empty()) params.max_sessions = 1 + static_cast<uint32_t>(std::min<size_t>(o.score.size(), 8));
+  Engine engine(model, params);
+  Session session = o.restore ? Session::restore(engine, *o.restore) : Session(engine);
+  const size_t n_known = session.info().n_tokens - session.info().n_pending;
+  if (o.ids) session.append(tool::parse_ids(*o.ids));
+  if (o.prompt) append_text(session, *o.prompt);
+  if (!o.score.empty()) return score(session, o);
+  const size_t n_prompt = session.info().n_tokens - n_known;
   stream(session, o, generate_params(o, stops));
   write("\n");
+  if (o.save) save(session, *o.save);
   report(session.info(), n_prompt, load_s);
 }
 
@@ -179,7 +210,7 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
 }
 
 void run(Options& o, bool own_sampling) {
-  if (!o.prompt && !o.ids && !o.chat) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
+  if (!o.prompt && !o.ids && !o.chat && !o.restore) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
   if (o.chat && !own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
   std::vector<gptq_string> stops;
   if (o.dry_breakers) o.sampling.dry_breakers = {o.dry_breakers->data(), o.dry_breakers->size()};

@@ -140,6 +140,22 @@ class Session {
     call([&](gptq_error* err) { return gptq_session_fork(get(), &s, err); });
     return Session(s);
   }
+  // Stands where the saved one stood.
+  static Session restore(const Engine& engine, std::string_view path) {
+    auto source = make<gptq_source>();
+    source.path = path.data(), source.path_size = path.size();
+    gptq_session* s = nullptr;
+    call([&](gptq_error* err) { return gptq_session_restore_from(engine.get(), &source, &s, err); });
+    return Session(s);
+  }
+  // write(const char* bytes, size_t size) gets the pieces; false ends it.
+  template <class F>
+  void save(int32_t kind, F write) const {
+    const gptq_write_fn take = [](void* user, const void* bytes, size_t size) -> int32_t {
+      return (*static_cast<F*>(user))(static_cast<const char*>(bytes), size) ? 0 : -1;
+    };
+    call([&](gptq_error* err) { return gptq_session_save_to(get(), kind, take, &write, err); });
+  }
   gptq_session* get() const { return handle_.get(); }
   void append(std::string_view text, uint32_t flags) {
     call([&](gptq_error* err) { return gptq_session_append_text(get(), text.data(), text.size(), flags, nullptr, err); });
@@ -159,6 +175,14 @@ class Session {
     auto info = make<gptq_session_info>();
     call([&](gptq_error* err) { return gptq_generate(get(), text.data(), text.size(), &params, on_text, user, &info, err); });
     return info;
+  }
+  // The sum of each text's log-probabilities behind what stands.
+  std::vector<double> score(const std::vector<std::string>& texts) {
+    std::vector<gptq_string> strings;
+    for (const std::string& text : texts) strings.push_back({text.data(), text.size()});
+    std::vector<double> sums(texts.size());
+    call([&](gptq_error* err) { return gptq_score(get(), strings.data(), strings.size(), sums.data(), nullptr, err); });
+    return sums;
   }
   void truncate(uint32_t n_tokens) { check(gptq_session_truncate(get(), n_tokens)); }
   void cancel() { gptq_session_cancel(get()); }

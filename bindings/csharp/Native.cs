@@ -79,6 +79,8 @@ public static class Constants {
   public const int GPTQ_GEN_KEEP_STOP = 4;
   public const int GPTQ_GEN_CONTINUE_TEXT = 8;
   public const int GPTQ_GEN_LOGITS = 16;
+  public const int GPTQ_GEN_LOGPROBS = 64;
+  public const int GPTQ_GEN_SPECULATE = 32;
   public const int GPTQ_SESSION_IDLE = 0;
   public const int GPTQ_SESSION_RUNNING = 1;
   public const int GPTQ_STOP_NONE = 0;
@@ -91,6 +93,7 @@ public static class Constants {
   public const int GPTQ_STOP_ERROR = 7;
   public const int GPTQ_STOP_PREFILLED = 8;
   public const int GPTQ_SAVE_REPLAY = 0;
+  public const int GPTQ_SAVE_FULL = 1;
   public const int GPTQ_CONSTRAINT_CHOICE = 1;
   public const int GPTQ_CONSTRAINT_REGEX = 2;
   public const int GPTQ_CONSTRAINT_JSON_SCHEMA = 3;
@@ -118,6 +121,8 @@ public unsafe delegate void gptq_parallel_fn(void* a0, IntPtr a1, void* a2, uint
 public unsafe delegate int gptq_progress_fn(void* a0, uint a1, uint a2);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate int gptq_text_fn(void* a0, byte* a1, UIntPtr a2);
+[UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+public unsafe delegate int gptq_write_fn(void* a0, void* a1, UIntPtr a2);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate int gptq_quantize_module_fn(void* a0, gptq_quantize_module* a1);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
@@ -291,6 +296,8 @@ public unsafe struct gptq_engine_params {
   public uint batch_tokens;
   public uint logits_rows;
   public int kv_type;
+  public uint best_logprobs;
+  public uint reserved;
   public static gptq_engine_params New() { return new gptq_engine_params { struct_size = (uint)sizeof(gptq_engine_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -389,7 +396,14 @@ public unsafe struct gptq_session_info {
   public ulong prefill_us;
   public ulong decode_us;
   public ulong first_token_us;
+  public uint n_guessed;
+  public uint n_guessed_right;
   public static gptq_session_info New() { return new gptq_session_info { struct_size = (uint)sizeof(gptq_session_info) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_token_logprob {
+  public int token;
+  public float logprob;
 }
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_quantize_module {
@@ -548,7 +562,15 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_save(IntPtr s, int kind, void* buf, UIntPtr cap, UIntPtr* needed, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_save_to(IntPtr s, int kind, IntPtr write, void* user, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_logprobs(IntPtr s, uint first, uint n, float* chosen, gptq_token_logprob* best);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_score(IntPtr s, gptq_string* texts, UIntPtr n, double* logprobs, uint* n_tokens, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_restore_from(IntPtr e, gptq_source* src, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_constraint_compile(IntPtr m, int kind, byte* source, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

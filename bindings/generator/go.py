@@ -16,18 +16,19 @@ def go_name(name):
 
 
 def constants(header):
-  out = ["// SPDX-License-Identifier: Apache-2.0", f"// Code generated from gptq.h; DO NOT EDIT. {NOTICE}", "", "package gptq", "", "const ("]
+  out = ["// SPDX-License-Identifier: Apache-2.0", f"// Code generated from gptq.h; DO NOT EDIT. {NOTICE}", "", "package gptq", ""]
   for constant in header.constants:
     if constant.type == "size_t":
       continue  # of no use where strings know their size
     kind = " Status" if constant.name.startswith(STATUS) else ""
-    out.append(f"\t{go_name(constant.name)}{kind} = {constant.value}")
-  return "\n".join([*out, ")", ""])
+    out.append(f"const {go_name(constant.name)}{kind} = {constant.value}")
+  return "\n".join([*out, ""])
 
 
 def layout(header):
   out = ["// SPDX-License-Identifier: Apache-2.0", f"// Code generated from gptq.h; DO NOT EDIT. {NOTICE}", "",
-         "// Package layout lists the constants, sizes and offsets of gptq.h as Go has them.", "package layout", "", "// #include <gptq/gptq.h>",
+         "// Package layout lists the constants, sizes and offsets of gptq.h as Go has them.", "package layout", "",
+         "// #cgo pkg-config: gptq", "// #include <gptq/gptq.h>",
          'import "C"', "", "import (", '\t"unsafe"', "", '\t"libgptq/gptq"', ")", "",
          "// Facts has them by the names that layout.c prints.", "func Facts() map[string]int64 {", "\tfacts := map[string]int64{}"]
   for name, kind, member in layout_facts(header):

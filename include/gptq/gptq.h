@@ -268,6 +268,7 @@ struct gptq_engine_params {
   uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
   int32_t  kv_type;                           /* GPTQ_KV_*; not F32 where layers are on a GPU */
+  uint32_t best_logprobs; uint32_t reserved;  /* of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20 */
 };
 typedef struct gptq_step_info {
   uint32_t struct_size; uint32_t flags;
@@ -327,7 +328,10 @@ enum {
   GPTQ_GEN_IGNORE_EOS = 2,
   GPTQ_GEN_KEEP_STOP = 4,                    /* leave the stop string that ended it in the text */
   GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
-  GPTQ_GEN_LOGITS = 16                       /* keep the logits of every position for gptq_session_logits */
+  GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
+  GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
+  GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
+                                                recurrent layers, rope that depends on the length, or with LOGITS */
 };
 typedef struct gptq_generate_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
@@ -347,6 +351,7 @@ typedef struct gptq_session_info {
   uint32_t stop_index; uint32_t bytes_unread;
   uint32_t tokens_unread; uint32_t logits_unread;
   uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
+  uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled */
 } gptq_session_info;
 
 /* Errors: INVALID_STATE when max_sessions exist already. */
@@ -386,19 +391,39 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 280, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. */
-enum { GPTQ_SAVE_REPLAY = 0 };
+ * token, 304, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
+ * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
+enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
- * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL. Since 0.1. */
+ * Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap, size_t *needed, gptq_error *err);
+/* Takes the next bytes of something that is written, some kilobytes at a time; another answer than 0 ends it with IO. Called during the
+ * call only, in its thread; it must not call this engine. */
+typedef int32_t (GPTQ_CALL *gptq_write_fn)(void *user, const void *bytes, size_t size);
+/* The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_save_to(const gptq_session *s, int32_t kind, gptq_write_fn write, void *user, gptq_error *err);
+/* Log-probabilities of the tokens at positions first to first + n - 1: natural logarithms of softmax of the logits as the model gives them,
+ * before biases, temperature and what else samples; NaN where they were not asked for with GPTQ_GEN_LOGPROBS, at position 0, and in a
+ * restored session. best: NULL or [n][best_logprobs], the best at each position first. Errors: INVALID_ARGUMENT. Since 0.2. */
+typedef struct gptq_token_logprob { gptq_token token; float logprob; } gptq_token_logprob;
+GPTQ_API gptq_status GPTQ_CALL gptq_session_logprobs(const gptq_session *s, uint32_t first, uint32_t n, float *chosen, gptq_token_logprob *best);
+/* How likely each of n texts is behind an idle session that has tokens: the sum of its tokens' log-probabilities in logprobs[i], how many
+ * they are in n_tokens[i] (may be NULL). The session stays as it is, but all its tokens are computed. Needs one free session slot at
+ * least, takes as many as there are, and steps the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC.
+ * Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_score(gptq_session *s, const gptq_string *texts, size_t n, double *logprobs, uint32_t *n_tokens, gptq_error *err);
+
 /* A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the next steps, within their
  * budgets, and what follows is the same, in any process and with any number of threads. GPTQ_REPLAYED instead of OK says that numbers may
  * differ: other kernels, activations, KV type, context or devices than when it was saved, layers on a GPU, or rope that depends on the
- * length. All of a save is verified before anything is made. *out is the caller's: gptq_session_destroy. Allocates for the call alone.
+ * length. A full save's KV cache is taken as it is, unless numbers may differ or page_tokens does: then it is computed again too. All of
+ * a save is verified before *out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone.
  * Errors: INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
- * INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1. */
+ * INVALID_STATE when max_sessions exist already, KV_FULL (of a full save); engine and sessions are as before then. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *bytes, size_t size, gptq_session **out, gptq_error *err);
+/* The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also: NOT_FOUND, IO. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const gptq_source *src, gptq_session **out, gptq_error *err);
 
 /* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what
  * ECMAScript, Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema

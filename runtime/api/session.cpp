@@ -27,8 +27,7 @@ void append(engine::Session& s, std::span<const int32_t> tokens, uint32_t keep) 
     if (token < 0 || static_cast<uint32_t>(token) >= n_vocab)
       base::fail(GPTQ_E_INVALID_ARGUMENT, "token ", token, " is outside the vocabulary of ", n_vocab);
   s.engine->truncate(s, keep);
-  std::copy(tokens.begin(), tokens.end(), s.tokens + s.n_tokens);
-  s.n_tokens += static_cast<uint32_t>(tokens.size());
+  s.engine->append(s, tokens);
 }
 
 uint64_t random_seed() {
@@ -109,7 +108,8 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
 }
 
 void start(engine::Session& s, const gptq_generate_params* params) {
-  constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS;
+  constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
+                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS;
   require_idle(s);
   const gptq_generate_params p = read_struct_or_default(params, "gptq_generate_params");
   refuse_extensions(p.next);
@@ -143,6 +143,8 @@ gptq_session_info info_of(const engine::Session& s) {
   info.n_ctx = s.engine->shape().ctx_tokens;
   info.stop_index = s.stop_index;
   info.bytes_unread = static_cast<uint32_t>(std::min<uint64_t>(s.text.unread(), UINT32_MAX));
+  info.n_guessed = s.n_guessed;
+  info.n_guessed_right = s.n_right;
   info.tokens_unread = s.n_generated - s.tokens_read;
   info.logits_unread = s.n_logits;
   info.prefill_us = s.prefill_us;

@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/checked.h"
 
@@ -43,7 +44,9 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       mask(arena.take<uint32_t>((spec.n_vocab + 31) / 32)),
       session_tokens(arena.take<int32_t>(uint64_t(shape.max_sessions) * shape.ctx_tokens)),
       session_pages(arena.take<uint32_t>(uint64_t(shape.max_sessions) * shape.pages_per_session())),
-      session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))) {}
+      session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))),
+      session_logprobs(arena.take<float>(base::mul(shape.max_sessions, shape.ctx_tokens))),
+      session_best(arena.take<Candidate>(base::mul(shape.max_sessions, shape.ctx_tokens, shape.best_logprobs))) {}
 
 uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights) {
   base::Arena measure;
@@ -65,6 +68,7 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       }()),
       state_bytes_(host_layout(shape, model.spec).state_bytes()),
       page_bytes_(host_layout(shape, model.spec).page_bytes()),
+      speculates_(state_bytes_ == 0 && !depends_on_length(model.spec)),
       shares_prefixes_(state_bytes_ == 0 && shape.first_device_layer == model.spec.n_layers && !depends_on_length(model.spec)),
       cpu_(kernels, pool, scratch_.device),
       stages_(memory),
@@ -97,9 +101,15 @@ Session* Engine::create_session() {
     session.states[0] = states;
     session.states[1] = states + state_bytes_;
     session.logits = scratch_.session_logits + i * shape_.logits_rows * model_.spec.n_vocab;
+    session.logprobs = scratch_.session_logprobs + i * shape_.ctx_tokens;
+    session.best = scratch_.session_best + i * shape_.ctx_tokens * shape_.best_logprobs;
     return &session;
   }
   return nullptr;
+}
+
+bool Engine::has_slot() const {
+  return std::any_of(sessions_.begin(), sessions_.end(), [](const Session& s) { return !s.in_use; });
 }
 
 bool Engine::replays_exactly() const { return !gpu_ && !depends_on_length(model_.spec); }
@@ -110,6 +120,8 @@ Session* Engine::fork(const Session& from) {
   if (!to) return nullptr;
   std::copy_n(from.tokens, from.n_tokens, to->tokens);
   to->n_tokens = from.n_tokens;
+  std::copy_n(from.logprobs, from.n_tokens, to->logprobs);
+  std::copy_n(from.best, size_t{from.n_tokens} * shape_.best_logprobs, to->best);
   // A page on a GPU is not copied: what is not in whole pages is computed again.
   to->n_computed = gpu_ ? from.n_computed / shape_.page_tokens * shape_.page_tokens : from.n_computed;
   share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
@@ -126,6 +138,9 @@ Session* Engine::fork(const Session& from) {
   std::copy(std::begin(from.dry_breakers), std::end(from.dry_breakers), to->dry_breakers);
   to->random = from.random;
   to->mu = from.mu;
+  to->lookup = from.lookup;
+  to->n_guessed = from.n_guessed;
+  to->n_right = from.n_right;
   to->constraint = from.constraint;
   to->constraint_state = from.constraint_state;
   to->max_tokens = from.max_tokens;
@@ -153,11 +168,28 @@ void Engine::share_pages(Session& session, const Session& from, uint32_t n_pages
   session.n_pages = std::max(session.n_pages, n_pages);
 }
 
+uint64_t Engine::kv_bytes(uint32_t n_tokens) const { return n_tokens * host_layout(shape_, model_.spec).row_bytes(); }
+
+void Engine::for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const {
+  const KvLayout layout = host_layout(shape_, model_.spec);
+  for (uint32_t first = 0; first < n_tokens; first += shape_.page_tokens) {
+    std::byte* const page = kv_memory_.data() + session.pages[first / shape_.page_tokens] * page_bytes_;
+    layout.for_each_piece(std::min(shape_.page_tokens, n_tokens - first),
+                          [&](uint64_t offset, uint64_t size) { use({page + offset, static_cast<size_t>(size)}); });
+  }
+}
+
 void Engine::destroy_session(Session& session) {
   leave_batch(session);
   session.running = false;
   truncate(session, 0);
   session.in_use = false;
+}
+
+void Engine::append(Session& session, std::span<const int32_t> tokens) {
+  std::copy(tokens.begin(), tokens.end(), session.tokens + session.n_tokens);
+  std::fill_n(session.logprobs + session.n_tokens, tokens.size(), std::numeric_limits<float>::quiet_NaN());
+  session.n_tokens += static_cast<uint32_t>(tokens.size());
 }
 
 void Engine::truncate(Session& session, uint32_t n_tokens) {
@@ -183,6 +215,7 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
 
 void Engine::start(Session& session) {
   if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
+  else if (session.scores_input() && session.n_computed > 0) rewind(session, session.n_computed - 1);  // what comes behind it wants its logits
   if (const uint32_t page = session.n_computed / shape_.page_tokens;
       gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
     session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
@@ -192,6 +225,8 @@ void Engine::start(Session& session) {
   session.status = GPTQ_OK;
   session.first_generated = session.n_tokens;
   session.n_generated = session.tokens_read = session.n_logits = session.stop_index = 0;
+  session.n_guessed = session.n_right = 0;
+  session.lookup = {};
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;
   session.started = Clock::now();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions, their KV arena, and the scheduler that computes them together. After construction nothing here allocates.
 #pragma once
+#include <functional>
 #include <memory_resource>
 #include <span>
 
@@ -41,6 +42,7 @@ class Engine {
   const KvPages& pages() const { return scratch_.pages; }
 
   Session* create_session();  // NULL when all slots are taken
+  bool has_slot() const;
   void destroy_session(Session& session);
   // Another session that goes on as this one would; NULL when all slots are taken.
   Session* fork(const Session& from);
@@ -48,6 +50,14 @@ class Engine {
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.
   bool constrain(Session& session) const;
+  // What n_tokens of a sequence left in the host's pages, in their order, and in the state of recurrent layers.
+  uint64_t kv_bytes(uint32_t n_tokens) const;
+  uint64_t state_bytes() const { return state_bytes_; }
+  void for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const;
+  // Pages for so many tokens of a new session; false where they are not free.
+  bool take_pages(Session& session, uint32_t n_tokens) { return reserve_pages(session, n_tokens); }
+  // Puts tokens, which must have room, behind the session's own.
+  void append(Session& session, std::span<const int32_t> tokens);
   // Keeps the first n_tokens; output of tokens that go is dropped.
   void truncate(Session& session, uint32_t n_tokens);
 
@@ -59,10 +69,17 @@ class Engine {
  private:
   struct Member {  // of the batch in progress
     Session* session;
-    uint32_t n_rows, first_logit, n_logits;  // its part of logit_rows
-    int32_t sampled;                         // its next token, or why there is none (sampler.h)
-    Random random;                           // after sampling
-    float mu;                                // the same
+    uint32_t n_rows, first_logit, n_logits;  // n_rows: without guesses; then its part of logit_rows
+    uint32_t n_guesses, trust;               // tokens behind the sequence's own that are computed with it
+    uint32_t n_right = 0;                    // guesses that were sampled, from the first
+    bool settled = false;                    // the token behind those is known
+    int32_t sampled = -1;                    // it, or why there is none (sampler.h)
+    struct Sampler {
+      Random random;
+      float mu;
+    } sampler;                               // after sampling
+    Sampler after[Lookup::most];             // after each right guess
+    text::constraint::Constraint::State constraint_state;  // after all of them
   };
   struct Scratch {
     Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena);
@@ -82,6 +99,8 @@ class Engine {
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
     uint32_t* session_pages;      // [max_sessions][pages_per_session]
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
+    float* session_logprobs;      // [max_sessions][ctx_tokens]
+    Candidate* session_best;      // [max_sessions][ctx_tokens][best_logprobs]
   };
   // What a quantum (a layer, or a slice of logits) cost lately, by the power of two of its rows. Microseconds; 0 = not known.
   struct Costs {
@@ -95,7 +114,9 @@ class Engine {
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
   uint32_t rows_wanted(const Session& session) const;
-  bool join(Session& session, uint32_t n_rows);
+  bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
+  uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
+  double batch_cost(uint32_t rows, uint32_t known) const;
   bool reserve_pages(Session& session, uint32_t n_tokens);
   void share_pages(Session& session, const Session& from, uint32_t n_pages);
   void share_prefix(Session& session);
@@ -112,9 +133,13 @@ class Engine {
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
   bool loses_space(const Session& session) const;
-  text::constraint::Constraint::State constrained(const Session& session, text::constraint::Constraint::State state, int32_t token, bool first) const;
-  bool find_mask(Session& session);
-  uint32_t unbroken(const Session& session) const;
+  using ConstraintState = text::constraint::Constraint::State;
+  ConstraintState constrained(const Session& session, ConstraintState state, int32_t token, bool first) const;
+  ConstraintState led(const Session& session, uint32_t n_guesses) const;
+  bool find_mask(Member& member, bool skips_space);
+  void take_sampled(Member& member, size_t row);
+  void note_logprob(const Session& session, uint32_t position, int32_t token, size_t row);
+  uint32_t unbroken(const Session& session, uint32_t n_tokens) const;
   void end(Session& session, int32_t reason, gptq_status status = GPTQ_OK);
   void end_cancelled();
   void leave_batch(const Session& session);
@@ -130,6 +155,7 @@ class Engine {
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
   const uint64_t page_bytes_;   // on the host
+  const bool speculates_;       // what is computed can be given up
   const bool shares_prefixes_;  // what a page holds follows from the tokens up to its end
   device::CpuDevice cpu_;
   std::optional<GpuPart> gpu_;

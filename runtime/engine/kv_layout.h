@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where everything that sequences leave behind lies: the pages of keys and values, and the state of recurrent layers.
 #pragma once
+#include <functional>
+
 #include "device/device.h"
 #include "model/spec.h"
 
@@ -19,6 +21,9 @@ class KvLayout {
   uint64_t page_bytes() const { return page_bytes_; }
   // Of one sequence, 0 without recurrent layers. It is kept twice: as it was, and as the batch in progress leaves it.
   uint64_t state_bytes() const { return state_bytes_; }
+  // Bytes of a page's first `rows` tokens, and where they lie in it: use(offset, size). All that others may have left in it stays out.
+  uint64_t row_bytes() const { return layer_bytes_ * n_caches_ / page_tokens_; }
+  void for_each_piece(uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const;
   device::KvCache cache(std::byte* arena, uint32_t layer) const;
   uint64_t state_of(uint32_t layer) const { return state_before(layer); }
 
@@ -29,6 +34,7 @@ class KvLayout {
 
   const model::ModelSpec& spec_;
   uint32_t first_layer_, page_tokens_, n_kv_heads_, key_dim_, value_dim_;
+  uint64_t n_caches_ = 0;  // layers with pages
   kernels::KvKind kind_;
   uint64_t key_bytes_ = 0, layer_bytes_ = 0, page_bytes_ = 0, state_bytes_ = 0;
 };

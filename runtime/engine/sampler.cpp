@@ -339,6 +339,28 @@ int32_t sample(std::span<const float> logits, std::span<const int32_t> history, 
   return mu && sampling.mirostat_tau > 0 ? mirostat(kept, sampling, random, *mu) : choose(kept, sampling, random);
 }
 
+double log_sum_exp(std::span<const float> logits) {
+  if (!all_finite(logits)) return std::numeric_limits<double>::quiet_NaN();
+  constexpr size_t together = 256, lanes = 8;
+  const float best = logits[static_cast<size_t>(greedy(logits))];
+  double total = 0;
+  for (size_t at = 0; at < logits.size(); at += together) {
+    const size_t n = std::min(together, logits.size() - at);
+    float weights[together] = {}, part[lanes] = {};
+    for (size_t i = 0; i < n; ++i) weights[i] = exp_of(logits[at + i] - best);
+    for (size_t i = 0; i < together; ++i) part[i % lanes] += weights[i];
+    for (const float x : part) total += x;
+  }
+  return best + std::log(total);
+}
+
+void best_of(std::span<const float> logits, std::span<Candidate> out, Candidate* scratch) {
+  for (size_t i = 0; i < logits.size(); ++i) scratch[i] = {logits[i], static_cast<int32_t>(i)};
+  const size_t n = std::min(out.size(), logits.size());
+  sort_best({scratch, logits.size()}, n, better);
+  std::copy_n(scratch, n, out.begin());
+}
+
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch) {
   if (best[0].token < 0 || sampling.is_greedy()) return best[0].token;
   const std::span<Candidate> kept(scratch, sampling.candidates(n_logits));

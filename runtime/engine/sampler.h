@@ -57,6 +57,10 @@ constexpr int32_t not_finite = -1, none_allowed = -2, no_room = -3;
 // 2 tau at first. unbroken: so many of the last tokens DRY may take for a repeat.
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
                Candidate* scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr, uint32_t unbroken = UINT32_MAX);
+// ln of the sum of e^logit, within 1e-6; NaN where a logit is not finite.
+double log_sum_exp(std::span<const float> logits);
+// The out.size() best, in their order. scratch: [logits.size()]
+void best_of(std::span<const float> logits, std::span<Candidate> out, Candidate* scratch);
 // The same of the best logits alone, in their order: sampling.candidates(n) of them at least.
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/failure.h"
 #include "engine/engine.h"
@@ -116,7 +117,11 @@ bool Engine::form_batch(uint32_t budget_us) {
   const auto take = [&](Session& session, uint32_t rows) {
     if (!join(session, rows)) end(session, GPTQ_STOP_ERROR, GPTQ_E_KV_FULL);
   };
-  for (Session* session : singles) take(*session, 1);
+  for (uint32_t i = 0; i < n_singles; ++i) {
+    uint32_t trust = 0;
+    const uint32_t n_guesses = guess(*singles[i], most - n_rows_ - (n_singles - i), n_singles, trust);
+    if (!n_guesses || !join(*singles[i], 1, n_guesses, trust)) take(*singles[i], 1);
+  }
   for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
     Session& session = sessions_[(turn_ + i) % n];
     if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
@@ -129,7 +134,7 @@ bool Engine::form_batch(uint32_t budget_us) {
 // logits come from that.
 void Engine::share_prefix(Session& session) {
   const uint32_t page = shape_.page_tokens;
-  if (!shares_prefixes_ || !session.running || session.wants_logits()) return;
+  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input()) return;
   const uint32_t most = (session.n_tokens - 1) / page * page;
   for (const Session& other : sessions_) {
     if (!other.in_use || &other == &session) continue;
@@ -163,16 +168,47 @@ bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
   return true;
 }
 
-bool Engine::join(Session& session, uint32_t n_rows) {
-  if (!reserve_pages(session, session.n_computed + n_rows)) return false;
+// Puts guesses behind the session's tokens, as many as are worth it; the batch has `rows` rows without them.
+uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust) {
+  if (!(session.flags & GPTQ_GEN_SPECULATE) || !speculates_ || session.wants_logits() || session.flags & GPTQ_GEN_PREFILL_ONLY) return 0;
+  most = std::min({most, Lookup::most, shape_.ctx_tokens - session.n_tokens});
+  if (session.max_tokens) most = std::min(most, session.max_tokens - session.n_generated - 1);
+  const Lookup::Place place = Lookup::find({session.tokens, session.n_tokens});
+  if (!place.at) return 0;
+  trust = place.trust;
+  const uint32_t n = session.lookup.worth(trust, most, [&](uint32_t more) { return batch_cost(rows + more, rows); });
+  int32_t* const behind = session.tokens + session.n_tokens;
+  for (uint32_t i = 0; i < n; ++i) behind[i] = session.tokens[place.at + i];  // also out of guesses, where the text goes round
+  return n;
+}
+
+// Of so many rows that all have logits; where that was never seen, from the cost of `known` rows: a row more takes about a third.
+double Engine::batch_cost(uint32_t rows, uint32_t known) const {
+  const auto cost = [&](const Costs& costs) {
+    return costs.us[bucket(rows)] > 0 ? costs.us[bucket(rows)] : costs.estimate(known) * (1 + 0.35 * (rows - known));
+  };
+  return model_.spec.n_layers * cost(layer_costs_) + cost(logit_costs_) + 1;
+}
+
+bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_t trust) {
+  if (!reserve_pages(session, session.n_computed + n_rows + n_guesses)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-  const uint32_t n_logits = session.wants_logits() ? n_rows : samples;
-  scratch_.members[n_members_] = {&session, n_rows, n_logit_rows_, n_logits, -1, session.random, session.mu};
+  const uint32_t n_logits = session.wants_logits() || session.scores_input() ? n_rows : samples + n_guesses;
+  scratch_.members[n_members_] = {.session = &session,
+                                  .n_rows = n_rows,
+                                  .first_logit = n_logit_rows_,
+                                  .n_logits = n_logits,
+                                  .n_guesses = n_guesses,
+                                  .trust = trust,
+                                  .sampler = {session.random, session.mu},
+                                  .after = {},
+                                  .constraint_state = session.constraint_state};
+  n_rows += n_guesses;
   scratch_.sequences[n_members_] = {.first_row = n_rows_,
                                     .n_rows = n_rows,
                                     .first_position = session.n_computed,
                                     .pages = session.pages,
-                                    .n_tokens = session.n_tokens,
+                                    .n_tokens = session.n_tokens + n_guesses,
                                     .state = session.n_computed ? session.states[session.state] : nullptr,
                                     .next_state = session.states[session.state ^ 1]};
   session.n_before = Session::no_state;  // the batch writes over it
@@ -239,7 +275,7 @@ void Engine::run_logits(Stage& stage) {
 uint32_t Engine::candidates_wanted() const {
   uint32_t most = 1;
   for (const Member& m : std::span(scratch_.members, n_members_)) {
-    const uint32_t wanted = m.session->wants_logits() || m.session->constraint ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
+    const uint32_t wanted = m.session->wants_logits() || m.session->wants_logprobs() || m.session->constraint ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
     if (!wanted) return 0;
     most = std::max(most, wanted);
   }
@@ -280,30 +316,63 @@ void Engine::take_logits() {
       const uint32_t slot = (session.first_logits + session.n_logits + i - member.first_logit) % shape_.logits_rows;
       std::memcpy(session.logits + size_t(slot) * n_vocab, logits + size_t(i - first) * n_vocab, n_vocab * sizeof(float));
     }
+    for (uint32_t i = begin; session.scores_input() && i < end; ++i)
+      if (const uint32_t next = session.n_computed + i - member.first_logit + 1; next < session.n_tokens) note_logprob(session, next, session.tokens[next], i - first);
     const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-    if (!samples || end != member.first_logit + member.n_logits) continue;
-    const size_t row = end - 1 - first;
-    if (awaited_.tokens) member.sampled = awaited_.tokens[row];
-    else if (awaited_.candidates)
-      member.sampled = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling,
-                                   member.random, scratch_.candidates);
-    else if (session.constraint && !find_mask(session))
-      member.sampled = no_room;
-    else
-      member.sampled = sample({logits + row * n_vocab, n_vocab}, {session.tokens, session.n_tokens}, session.sampling, member.random,
-                              scratch_.candidates,
-                              session.constraint ? std::span<const uint32_t>(scratch_.mask, session.constraint->mask_words()) : std::span<const uint32_t>(),
-                              &member.mu, unbroken(session));
+    for (uint32_t i = begin; samples && i < end; ++i)
+      if (i + member.n_guesses + 1 >= member.first_logit + member.n_logits && !member.settled) take_sampled(member, i - first);
   }
 }
 
+// What follows the member's right guesses; another right guess where it is the next.
+void Engine::take_sampled(Member& member, size_t row) {
+  const Session& session = *member.session;
+  const uint32_t n_vocab = model_.spec.n_vocab, n_tokens = session.n_tokens + member.n_right;
+  Member::Sampler& sampler = member.sampler;
+  int32_t token;
+  if (awaited_.tokens) {
+    token = awaited_.tokens[row];
+  } else if (awaited_.candidates) {
+    token = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling, sampler.random,
+                        scratch_.candidates);
+  } else {
+    std::span<const uint32_t> mask;
+    if (session.constraint) mask = {scratch_.mask, session.constraint->mask_words()};
+    const bool first = session.n_generated + member.n_right == 0;
+    token = session.constraint && !find_mask(member, first && loses_space(session))
+                ? no_room
+                : sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates,
+                         mask, &sampler.mu, unbroken(session, n_tokens));
+  }
+  if (session.wants_logprobs() && token >= 0 && n_tokens < shape_.ctx_tokens) note_logprob(session, n_tokens, token, row);
+  if (member.n_right < member.n_guesses && token == session.tokens[n_tokens]) {
+    if (session.constraint) member.constraint_state = constrained(session, member.constraint_state, token, session.n_generated + member.n_right == 0);
+    member.after[member.n_right++] = sampler;
+  } else {
+    member.sampled = token;
+    member.settled = true;
+  }
+}
+
+// Of softmax of the logits as they are. What a batch notes that is given up is noted again by the next.
+void Engine::note_logprob(const Session& session, uint32_t position, int32_t token, size_t row) {
+  const uint32_t n_vocab = model_.spec.n_vocab;
+  const std::span<const float> logits(awaited_.logits + row * n_vocab, n_vocab);
+  const double sum = log_sum_exp(logits);
+  session.logprobs[position] = static_cast<float>(logits[static_cast<size_t>(token)] - sum);
+  const std::span<Candidate> best(session.best + size_t{position} * shape_.best_logprobs, shape_.best_logprobs);
+  if (best.empty()) return;
+  best_of(logits, best, scratch_.candidates);
+  for (Candidate& c : best) c.logit = static_cast<float>(c.logit - sum);
+}
+
 // How many of the last tokens have no character that ends repeats.
-uint32_t Engine::unbroken(const Session& session) const {
+uint32_t Engine::unbroken(const Session& session, uint32_t n_tokens) const {
   if (!(session.sampling.dry_multiplier > 0) || !session.dry_breakers[0] || !tokenizer_) return UINT32_MAX;
   const char* const breakers = session.dry_breakers;
   const std::string_view set(breakers, static_cast<size_t>(std::find(breakers, breakers + dry_breakers_max, 0) - breakers));
   uint32_t n = 0;
-  while (n < session.n_tokens && tokenizer_->token_bytes(session.tokens[session.n_tokens - 1 - n]).find_first_of(set) == std::string_view::npos) ++n;
+  while (n < n_tokens && tokenizer_->token_bytes(session.tokens[n_tokens - 1 - n]).find_first_of(set) == std::string_view::npos) ++n;
   return n;
 }
 
@@ -313,36 +382,38 @@ bool Engine::loses_space(const Session& session) const {
 }
 
 // The state of the session's constraint after this generated token.
-text::constraint::Constraint::State Engine::constrained(const Session& session, text::constraint::Constraint::State state, int32_t token,
-                                                        bool first) const {
+Engine::ConstraintState Engine::constrained(const Session& session, ConstraintState state, int32_t token, bool first) const {
   if (is_end_token(token)) return state;
   std::string_view bytes = tokenizer_->token_bytes(token);
   if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
   return session.constraint->step(state, bytes);
 }
 
-// A constraint that forgot its states while it was led over the text has place for the text alone the second time.
+// The state after what was generated and so many guesses. A constraint that forgot its states on the way has place for the text alone the
+// second time.
+Engine::ConstraintState Engine::led(const Session& session, uint32_t n_guesses) const {
+  ConstraintState state = text::constraint::Constraint::lost;
+  for (int attempt = 0; attempt < 2 && state == text::constraint::Constraint::lost; ++attempt) {
+    state = session.constraint->start();
+    for (uint32_t i = 0; i < session.n_generated + n_guesses; ++i)
+      state = constrained(session, state, session.tokens[session.first_generated + i], i == 0);
+  }
+  return state;
+}
+
 bool Engine::constrain(Session& session) const {
   using text::constraint::Constraint;
   if (!session.constraint) return true;
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    session.constraint_state = session.constraint->start();
-    bool first = true;
-    for (const int32_t token : session.generated()) {
-      session.constraint_state = constrained(session, session.constraint_state, token, first);
-      first = false;
-    }
-    if (session.constraint_state != Constraint::lost) break;
-  }
+  session.constraint_state = led(session, 0);
   return session.constraint_state != Constraint::dead && session.constraint_state != Constraint::lost;
 }
 
-bool Engine::find_mask(Session& session) {
-  const bool skips_space = session.n_generated == 0 && loses_space(session);
-  const std::span<uint32_t> bits{scratch_.mask, session.constraint->mask_words()};
-  for (int attempt = 0; attempt < 2; ++attempt)
-    if (session.constraint->mask(session.constraint_state, skips_space, bits)) return true;
-    else if (!constrain(session)) return false;
+bool Engine::find_mask(Member& member, bool skips_space) {
+  const Session& session = *member.session;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (session.constraint->mask(member.constraint_state, skips_space, {scratch_.mask, session.constraint->mask_words()})) return true;
+    member.constraint_state = led(session, member.n_right);
+  }
   return false;
 }
 
@@ -358,17 +429,27 @@ void Engine::commit(gptq_step_info& info) {
     (session.n_generated ? session.decode_us : session.prefill_us) += static_cast<uint64_t>(batch_us_);
     if (session.n_generated == 0) info.tokens_prefilled += member.n_rows;
     if (session.n_pending()) continue;
+    if (member.n_guesses) session.lookup.learn(member.trust, member.n_guesses, member.n_right);
+    session.n_guessed += member.n_guesses;
+    session.n_right += member.n_right;
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
       end(session, GPTQ_STOP_PREFILLED);
-    } else if (member.sampled < 0) {
-      end(session, GPTQ_STOP_ERROR,
-          member.sampled == none_allowed ? GPTQ_E_TEXT : member.sampled == no_room ? GPTQ_E_BUDGET_EXCEEDED : GPTQ_E_NUMERIC);
-    } else {
-      session.random = member.random;
-      session.mu = member.mu;
-      accept(session, member.sampled);
-      info.tokens_generated += session.stop_reason != GPTQ_STOP_CONTEXT;
+      continue;
     }
+    const auto give = [&](const Member::Sampler& sampler, int32_t token) {
+      session.random = sampler.random;
+      session.mu = sampler.mu;
+      accept(session, token);
+      info.tokens_generated += session.stop_reason != GPTQ_STOP_CONTEXT;
+    };
+    for (uint32_t i = 0; i < member.n_right && session.running; ++i) {
+      give(member.after[i], session.tokens[session.n_tokens]);
+      session.n_computed += session.running;
+    }
+    if (!session.running) continue;
+    if (member.sampled < 0)
+      end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : member.sampled == no_room ? GPTQ_E_BUDGET_EXCEEDED : GPTQ_E_NUMERIC);
+    else give(member.sampler, member.sampled);
   }
   n_members_ = 0;
 }
@@ -376,8 +457,11 @@ void Engine::commit(gptq_step_info& info) {
 void Engine::accept(Session& session, int32_t token) {
   if (session.n_tokens == shape_.ctx_tokens) return end(session, GPTQ_STOP_CONTEXT);
   if (session.constraint) session.constraint_state = constrained(session, session.constraint_state, token, session.n_generated == 0);
+  if (!session.wants_logprobs()) session.logprobs[session.n_tokens] = std::numeric_limits<float>::quiet_NaN();
   session.tokens[session.n_tokens++] = token;
-  if (session.n_generated++ == 0) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
+  const bool first = session.n_generated++ == 0;
+  if (session.constraint && session.constraint_state == text::constraint::Constraint::lost) session.constraint_state = led(session, 0);
+  if (first) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
   if (is_end_token(token) && !(session.flags & GPTQ_GEN_IGNORE_EOS)) return end(session, GPTQ_STOP_EOS);
   if (const int32_t stop = session.text.push(token); stop >= 0) {
     session.stop_index = static_cast<uint32_t>(stop);

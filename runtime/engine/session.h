@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "engine/lookup.h"
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 #include "gptq/gptq.h"
@@ -44,6 +45,8 @@ struct Session {
   const text::constraint::Constraint* constraint = nullptr;
   void* constraint_owner = nullptr;  // the API's handle of it
   text::constraint::Constraint::State constraint_state = 0;
+  Lookup lookup;
+  uint32_t n_guessed = 0, n_right = 0;  // tokens that speculation computed, and of them those that were sampled
   uint32_t max_tokens = 0;
   uint32_t first_generated = 0;  // index of the first generated token
   uint32_t n_generated = 0;
@@ -59,11 +62,16 @@ struct Session {
   float* logits = nullptr;       // [logits_rows][n_vocab], a ring
   uint32_t first_logits = 0, n_logits = 0;  // unread rows, the first of position logits_position
   uint32_t logits_position = 0;
+  float* logprobs = nullptr;     // [ctx_tokens] of the tokens, NaN where they were not asked for
+  Candidate* best = nullptr;     // [ctx_tokens][best_logprobs]: log-probabilities instead of logits
   bool offered = false;          // next_readable returned it since the last step
 
   uint32_t n_pending() const { return n_tokens - n_computed; }
   std::span<const int32_t> generated() const { return {tokens + first_generated, n_generated}; }
   bool wants_logits() const { return flags & GPTQ_GEN_LOGITS; }
+  // Log-probabilities of what is generated, or of the input.
+  bool wants_logprobs() const { return flags & GPTQ_GEN_LOGPROBS; }
+  bool scores_input() const { return wants_logprobs() && flags & GPTQ_GEN_PREFILL_ONLY; }
   bool readable() const { return end_unseen || n_logits || tokens_read < n_generated || text.unread(); }
 };
 

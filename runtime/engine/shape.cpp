@@ -11,7 +11,7 @@ namespace gptq::engine {
 namespace {
 
 constexpr uint32_t default_ctx = 4096, default_batch = 256, default_page = 64;
-constexpr uint32_t ctx_max = 1u << 24, sessions_max = 4096, batch_max = 8192, logits_rows_max = 8192;
+constexpr uint32_t ctx_max = 1u << 24, sessions_max = 4096, batch_max = 8192, logits_rows_max = 8192, best_logprobs_max = 20;
 
 uint32_t in_range(uint32_t value, uint32_t fallback, uint32_t most, std::string_view name) {
   if (value > most) base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", value, " is above ", most);
@@ -57,7 +57,8 @@ device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& we
           .ctx_tokens = ctx_tokens};
 }
 
-uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({logits_rows, batch_tokens, 32u})); }
+// Several even for one session: reading the head's weights once for each guess of speculation would take longer than the guesses save.
+uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({std::max(logits_rows, 8u), batch_tokens, 32u})); }
 
 EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer) {
   EngineShape shape{};
@@ -69,6 +70,9 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");
+  if (params.best_logprobs > best_logprobs_max || params.reserved)
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "best_logprobs = ", params.best_logprobs, " is more than ", best_logprobs_max);
+  shape.best_logprobs = params.best_logprobs;
   if (params.kv_type < GPTQ_KV_F16 || params.kv_type > GPTQ_KV_I8)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
   const bool exact = params.flags & GPTQ_ENGINE_EXACT, bf16 = params.flags & GPTQ_ENGINE_BF16;

@@ -9,7 +9,7 @@
 namespace gptq::engine {
 
 struct EngineShape {
-  uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, n_pages;
+  uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, best_logprobs, n_pages;
   uint32_t first_device_layer;  // of the model
   device::Activations activations;
   kernels::KvKind kv_kind;     // on the host; on a GPU float16 stands in for float32

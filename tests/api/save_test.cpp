@@ -2,7 +2,10 @@
 // Saved sessions: what was saved goes on byte for byte, in another engine with other threads; what is damaged changes nothing.
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include "format/hash.h"
 #include "tests/api/fixture.h"
@@ -17,12 +20,24 @@ gptq_engine_params params(uint32_t max_sessions, uint32_t batch_tokens = 32) {
   return params;
 }
 
-Bytes save(const Session& session) {
+Bytes save_of(const gptq_session* session, int32_t kind) {
   size_t n = 0;
-  EXPECT_EQ(gptq_session_save(session.get(), GPTQ_SAVE_REPLAY, nullptr, 0, &n, nullptr), GPTQ_E_BUFFER_TOO_SMALL);
+  EXPECT_EQ(gptq_session_save(session, kind, nullptr, 0, &n, nullptr), GPTQ_E_BUFFER_TOO_SMALL);
   Bytes bytes(n);
-  check(gptq_session_save(session.get(), GPTQ_SAVE_REPLAY, bytes.data(), n, &n, nullptr));
+  check(gptq_session_save(session, kind, bytes.data(), n, &n, nullptr));
   return bytes;
+}
+Bytes save(const Session& session, int32_t kind = GPTQ_SAVE_REPLAY) { return save_of(session.get(), kind); }
+template <class T>
+T field(const Bytes& bytes, size_t at) {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+uint32_t pages_used(const Engine& engine) {
+  auto memory = make<gptq_memory_info>();
+  check(gptq_engine_memory(engine.get(), &memory));
+  return memory.kv_pages_used;
 }
 
 gptq_status restore(const Engine& engine, const Bytes& bytes, gptq_session** out) {
@@ -81,6 +96,36 @@ Rest rest_of(const Engine& engine, gptq_session* s, uint32_t budget_us) {
 }
 
 class Save : public testing::TestWithParam<std::string> {};
+
+TEST_P(Save, FullGoesOnAtEveryQuantumWithoutComputingAgain) {
+  const Prompt prompt = prompts_of(GetParam()).at(0);
+  const auto sampling = hot();
+  auto how = generation(30);
+  how.sampling = &sampling;
+  for (const int32_t kv : {GPTQ_KV_F16, GPTQ_KV_I8}) {
+    auto here = params(1, 7), there = params(2);
+    here.kv_type = there.kv_type = kv;
+    here.page_tokens = there.page_tokens = 32;
+    Chain c(converted(GetParam()), here, with_threads(2));
+    Chain other(converted(GetParam()), there, with_threads(1));
+    for (uint32_t steps = 1; steps < 120; steps += 7) {
+      c.session.truncate(0);
+      c.session.append(prompt.ids);
+      c.session.start(how);
+      for (uint32_t i = 0; i < steps; ++i) c.engine.step(1, nullptr);
+      const Bytes bytes = save(c.session, GPTQ_SAVE_FULL);
+      const uint32_t n_computed = field<uint32_t>(bytes, 272);
+      gptq_session* restored = nullptr;
+      ASSERT_EQ(restore(other.engine, bytes, &restored), GPTQ_OK) << n_computed;
+      ASSERT_EQ(pages_used(other.engine), (n_computed + 31) / 32);
+      ASSERT_EQ(save_of(restored, GPTQ_SAVE_FULL), bytes) << "restored and saved again";
+      EXPECT_EQ(rest_of(other.engine, restored, steps % 2 ? 50 : GPTQ_BUDGET_UNLIMITED), rest_of(c.engine, c.session.get(), GPTQ_BUDGET_UNLIMITED))
+          << "after " << steps << " quanta";
+      gptq_session_destroy(restored);
+      ASSERT_EQ(pages_used(other.engine), 0u);
+    }
+  }
+}
 
 TEST_P(Save, GoesOnAtEveryQuantum) {
   const Prompt prompt = prompts_of(GetParam()).at(0);
@@ -211,10 +256,10 @@ TEST_F(Saved, IsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(restore(c.engine, bytes, &none), GPTQ_E_INVALID_STATE);
 }
 
-// As a library before format 2 wrote it: without the last 80 bytes of the header.
+// As a library before format 2 wrote it: without the last 104 bytes of the header.
 TEST_F(Saved, OfFormat1) {
   Bytes old = bytes;
-  old.erase(old.begin() + 192, old.begin() + 272);
+  old.erase(old.begin() + 192, old.begin() + 296);
   const uint32_t version = 1;
   const uint64_t size = old.size();
   std::memcpy(old.data() + 8, &version, sizeof version);
@@ -235,6 +280,115 @@ TEST_F(Saved, OfFormat1) {
   }
 }
 
+TEST_F(Saved, FullIsComputedAgainWhereItDoesNotFit) {
+  const Bytes full = save(c.session, GPTQ_SAVE_FULL);
+  EXPECT_EQ(full.size(), bytes.size() + field<uint64_t>(full, 280) + field<uint64_t>(full, 288) + 8);
+  EXPECT_GT(field<uint32_t>(full, 272), 0u);
+  const Rest rest = rest_of(c.engine, c.session.get(), GPTQ_BUDGET_UNLIMITED);
+  const auto continued = [&](const gptq_engine_params& p, gptq_status expected, const Bytes& from) {
+    const Engine other(c.model, p);
+    gptq_session* s = nullptr;
+    EXPECT_EQ(restore(other, from, &s), expected);
+    EXPECT_EQ(pages_used(other), 0u);
+    const Rest again = rest_of(other, s, 50);
+    gptq_session_destroy(s);
+    return again;
+  };
+  auto pages = params(1);
+  pages.page_tokens = 16;
+  EXPECT_EQ(continued(pages, GPTQ_OK, full), rest);  // other pages, the same numbers
+  auto kv = params(1);
+  kv.kv_type = GPTQ_KV_F32;
+  EXPECT_EQ(continued(kv, GPTQ_REPLAYED, full), continued(kv, GPTQ_REPLAYED, bytes));
+}
+
+TEST_F(Saved, FullDamageIsFoundAndChangesNothing) {
+  const Bytes good = save(c.session, GPTQ_SAVE_FULL);
+  const uint32_t pages = pages_used(c.engine);
+  gptq_session* none = nullptr;
+  for (size_t at = 0; at < good.size(); at += at < bytes.size() || at + 600 > good.size() ? 1 : 61) {
+    Bytes bad = good;
+    bad[at] ^= static_cast<std::byte>(1 << at % 8);
+    ASSERT_LT(restore(c.engine, bad, &none), 0) << "byte " << at;
+  }
+  for (size_t size = 1; size < good.size(); size += 97)
+    ASSERT_EQ(restore(c.engine, Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)), &none), GPTQ_E_FORMAT) << size;
+  EXPECT_EQ(none, nullptr);
+  EXPECT_EQ(pages_used(c.engine), pages);
+  EXPECT_EQ(save(c.session, GPTQ_SAVE_FULL), good);
+  ASSERT_EQ(restore(c.engine, good, &none), GPTQ_OK);
+  gptq_session_destroy(none);
+}
+
+TEST_F(Saved, FullNeedsFreePages) {
+  finish(c.engine);
+  const Bytes full = save(c.session, GPTQ_SAVE_FULL);
+  ASSERT_GT(field<uint32_t>(full, 272), 64u);
+  auto few = params(2);
+  few.kv_bytes = 3 * 64 * 3 * 2 * 64 * 2;  // three pages: 3 layers, keys and values, 2 heads of 32, 2 bytes
+  const Engine small(c.model, few);
+  gptq_session *first = nullptr, *none = nullptr;
+  ASSERT_EQ(restore(small, full, &first), GPTQ_OK);
+  EXPECT_EQ(restore(small, full, &none), GPTQ_E_KV_FULL);
+  EXPECT_EQ(none, nullptr);
+  gptq_session_destroy(first);
+  EXPECT_EQ(pages_used(small), 0u);
+}
+
+// A host that writes to memory, some bytes a call, and fails when told to; and reads from it.
+struct HostFile {
+  Bytes bytes;
+  int calls = 0, fail_at = -1;
+  static int32_t GPTQ_CALL write(void* user, const void* from, size_t size) {
+    auto& file = *static_cast<HostFile*>(user);
+    if (file.calls++ == file.fail_at) return -28;
+    const auto* begin = static_cast<const std::byte*>(from);
+    file.bytes.insert(file.bytes.end(), begin, begin + size);
+    return 0;
+  }
+  static int64_t GPTQ_CALL size(void* user) { return static_cast<int64_t>(static_cast<HostFile*>(user)->bytes.size()); }
+  static int64_t GPTQ_CALL read_at(void* user, uint64_t offset, void* to, size_t size) {
+    auto& file = *static_cast<HostFile*>(user);
+    if (file.calls++ == file.fail_at) return -5;
+    const size_t n = std::min(size, file.bytes.size() - static_cast<size_t>(offset));
+    std::memcpy(to, file.bytes.data() + offset, n);
+    return static_cast<int64_t>(n);
+  }
+};
+
+TEST_F(Saved, ThroughTheHostsIo) {
+  for (const int32_t kind : {GPTQ_SAVE_REPLAY, GPTQ_SAVE_FULL}) {
+    const Bytes expected = save(c.session, kind);
+    HostFile file;
+    ASSERT_EQ(gptq_session_save_to(c.session.get(), kind, HostFile::write, &file, nullptr), GPTQ_OK);
+    EXPECT_EQ(file.bytes, expected);
+    for (int i = 0, n = file.calls; i < n; ++i) {
+      HostFile full{.fail_at = i};
+      ASSERT_EQ(gptq_session_save_to(c.session.get(), kind, HostFile::write, &full, nullptr), GPTQ_E_IO);
+    }
+    auto io = make<gptq_io>();
+    io.user = &file, io.size = HostFile::size, io.read_at = HostFile::read_at;
+    auto source = make<gptq_source>();
+    source.io = &io;
+    gptq_session* s = nullptr;
+    file.calls = 0;
+    ASSERT_EQ(gptq_session_restore_from(c.engine.get(), &source, &s, nullptr), GPTQ_OK);
+    EXPECT_EQ(save_of(s, kind), expected);
+    gptq_session_destroy(s);
+    const uint32_t pages = pages_used(c.engine);
+    for (int i = 0, n = file.calls; i < n; ++i) {
+      file.calls = 0, file.fail_at = i, s = nullptr;
+      ASSERT_EQ(gptq_session_restore_from(c.engine.get(), &source, &s, nullptr), GPTQ_E_IO) << i;
+      ASSERT_EQ(s, nullptr);
+    }
+    EXPECT_EQ(pages_used(c.engine), pages);
+    file.fail_at = -1;
+    ASSERT_EQ(gptq_session_restore_from(c.engine.get(), &source, &s, nullptr), GPTQ_OK);
+    EXPECT_EQ(rest_of(c.engine, s, 50).tokens.size(), 60u);
+    gptq_session_destroy(s);
+  }
+}
+
 TEST_F(Saved, AnEmptySessionToo) {
   Session empty(c.engine);
   const Bytes nothing = save(empty);
@@ -246,6 +400,44 @@ TEST_F(Saved, AnEmptySessionToo) {
   check(gptq_session_info_get(s, &info));
   EXPECT_EQ(info.n_tokens, 0u);
   gptq_session_destroy(s);
+}
+
+// Saves that an earlier library wrote, of a file that an earlier converter wrote.
+TEST(GoldenSave, OfFormat2) {
+  const char* folder = std::getenv("GPTQ_GOLDEN");
+  if (!folder) GTEST_SKIP() << "GPTQ_GOLDEN is not set; meson test sets it to tests/golden";
+  auto exact = params(2);
+  exact.ctx_tokens = 32;
+  exact.flags = GPTQ_ENGINE_EXACT;
+  Chain c(std::string(folder) + "/tiny-1.0.gptq", exact);
+  auto sampling = whole_chain(false);
+  const gptq_logit_bias bias[] = {{1, 0.5f}, {2, -0.5f}};
+  sampling.bias = bias, sampling.top_k = 0;
+  const gptq_string stop = {"never", 5};
+  auto how = generation(20);
+  how.sampling = &sampling;
+  how.stop = &stop, how.n_stop = 1;
+  c.session.append(Tokens{3, 4, 5, 3});
+  c.session.start(how);
+  while (c.session.info().n_generated < 6) c.engine.step(1, nullptr);
+  const Bytes now[] = {save(c.session, GPTQ_SAVE_REPLAY), save(c.session, GPTQ_SAVE_FULL)};
+  const Rest rest = rest_of(c.engine, c.session.get(), GPTQ_BUDGET_UNLIMITED);
+  ASSERT_EQ(rest.tokens.size(), 20u);
+  for (const bool full : {false, true}) {
+    const std::string name = full ? "tiny-full-2.save" : "tiny-replay-2.save", path = std::string(folder) + "/" + name;
+    if (!std::filesystem::exists(path)) {
+      const std::string left = (std::filesystem::temp_directory_path() / name).string();
+      std::ofstream(left, std::ios::binary).write(reinterpret_cast<const char*>(now[full].data()), static_cast<std::streamsize>(now[full].size()));
+      ADD_FAILURE() << path << " is missing; what is written now was left in " << left;
+      continue;
+    }
+    auto source = make<gptq_source>();
+    source.path = path.c_str(), source.path_size = GPTQ_NTS;
+    gptq_session* s = nullptr;
+    ASSERT_GE(gptq_session_restore_from(c.engine.get(), &source, &s, nullptr), GPTQ_OK);
+    EXPECT_EQ(rest_of(c.engine, s, 50), rest) << name;
+    gptq_session_destroy(s);
+  }
 }
 
 }  // namespace

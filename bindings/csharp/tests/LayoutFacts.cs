@@ -84,6 +84,8 @@ static unsafe class LayoutFacts {
     add("GPTQ_GEN_KEEP_STOP", Constants.GPTQ_GEN_KEEP_STOP);
     add("GPTQ_GEN_CONTINUE_TEXT", Constants.GPTQ_GEN_CONTINUE_TEXT);
     add("GPTQ_GEN_LOGITS", Constants.GPTQ_GEN_LOGITS);
+    add("GPTQ_GEN_LOGPROBS", Constants.GPTQ_GEN_LOGPROBS);
+    add("GPTQ_GEN_SPECULATE", Constants.GPTQ_GEN_SPECULATE);
     add("GPTQ_SESSION_IDLE", Constants.GPTQ_SESSION_IDLE);
     add("GPTQ_SESSION_RUNNING", Constants.GPTQ_SESSION_RUNNING);
     add("GPTQ_STOP_NONE", Constants.GPTQ_STOP_NONE);
@@ -96,6 +98,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_STOP_ERROR", Constants.GPTQ_STOP_ERROR);
     add("GPTQ_STOP_PREFILLED", Constants.GPTQ_STOP_PREFILLED);
     add("GPTQ_SAVE_REPLAY", Constants.GPTQ_SAVE_REPLAY);
+    add("GPTQ_SAVE_FULL", Constants.GPTQ_SAVE_FULL);
     add("GPTQ_CONSTRAINT_CHOICE", Constants.GPTQ_CONSTRAINT_CHOICE);
     add("GPTQ_CONSTRAINT_REGEX", Constants.GPTQ_CONSTRAINT_REGEX);
     add("GPTQ_CONSTRAINT_JSON_SCHEMA", Constants.GPTQ_CONSTRAINT_JSON_SCHEMA);
@@ -240,6 +243,8 @@ static unsafe class LayoutFacts {
     add("gptq_engine_params.batch_tokens", At(typeof(gptq_engine_params), "batch_tokens"));
     add("gptq_engine_params.logits_rows", At(typeof(gptq_engine_params), "logits_rows"));
     add("gptq_engine_params.kv_type", At(typeof(gptq_engine_params), "kv_type"));
+    add("gptq_engine_params.best_logprobs", At(typeof(gptq_engine_params), "best_logprobs"));
+    add("gptq_engine_params.reserved", At(typeof(gptq_engine_params), "reserved"));
     add("gptq_step_info", sizeof(gptq_step_info));
     add("gptq_step_info.struct_size", At(typeof(gptq_step_info), "struct_size"));
     add("gptq_step_info.flags", At(typeof(gptq_step_info), "flags"));
@@ -319,6 +324,11 @@ static unsafe class LayoutFacts {
     add("gptq_session_info.prefill_us", At(typeof(gptq_session_info), "prefill_us"));
     add("gptq_session_info.decode_us", At(typeof(gptq_session_info), "decode_us"));
     add("gptq_session_info.first_token_us", At(typeof(gptq_session_info), "first_token_us"));
+    add("gptq_session_info.n_guessed", At(typeof(gptq_session_info), "n_guessed"));
+    add("gptq_session_info.n_guessed_right", At(typeof(gptq_session_info), "n_guessed_right"));
+    add("gptq_token_logprob", sizeof(gptq_token_logprob));
+    add("gptq_token_logprob.token", At(typeof(gptq_token_logprob), "token"));
+    add("gptq_token_logprob.logprob", At(typeof(gptq_token_logprob), "logprob"));
     add("gptq_quantize_module", sizeof(gptq_quantize_module));
     add("gptq_quantize_module.struct_size", At(typeof(gptq_quantize_module), "struct_size"));
     add("gptq_quantize_module.flags", At(typeof(gptq_quantize_module), "flags"));

@@ -81,6 +81,8 @@ GPTQ_GEN_IGNORE_EOS = 2
 GPTQ_GEN_KEEP_STOP = 4
 GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
+GPTQ_GEN_LOGPROBS = 64
+GPTQ_GEN_SPECULATE = 32
 GPTQ_SESSION_IDLE = 0
 GPTQ_SESSION_RUNNING = 1
 GPTQ_STOP_NONE = 0
@@ -93,6 +95,7 @@ GPTQ_STOP_CONSTRAINT = 6
 GPTQ_STOP_ERROR = 7
 GPTQ_STOP_PREFILLED = 8
 GPTQ_SAVE_REPLAY = 0
+GPTQ_SAVE_FULL = 1
 GPTQ_CONSTRAINT_CHOICE = 1
 GPTQ_CONSTRAINT_REGEX = 2
 GPTQ_CONSTRAINT_JSON_SCHEMA = 3
@@ -126,6 +129,7 @@ class gptq_logit_bias(Structure): pass
 class gptq_sampling(Structure): pass
 class gptq_generate_params(Structure): pass
 class gptq_session_info(Structure): pass
+class gptq_token_logprob(Structure): pass
 class gptq_quantize_module(Structure): pass
 class gptq_quantize_report(Structure): pass
 class gptq_quantize_params(Structure): pass
@@ -137,6 +141,7 @@ gptq_task_fn = CFUNCTYPE(None, c_void_p, c_uint32)
 gptq_parallel_fn = CFUNCTYPE(None, c_void_p, gptq_task_fn, c_void_p, c_uint32)
 gptq_progress_fn = CFUNCTYPE(c_int32, c_void_p, c_uint32, c_uint32)
 gptq_text_fn = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
+gptq_write_fn = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 gptq_quantize_module_fn = CFUNCTYPE(c_int32, c_void_p, POINTER(gptq_quantize_module))
 gptq_quantize_report_fn = CFUNCTYPE(None, c_void_p, POINTER(gptq_quantize_report))
 gptq_calibration_fn = CFUNCTYPE(c_int64, c_void_p, c_uint32, POINTER(gptq_token), c_size_t)
@@ -297,6 +302,8 @@ gptq_engine_params._fields_ = [
   ("batch_tokens", c_uint32),
   ("logits_rows", c_uint32),
   ("kv_type", c_int32),
+  ("best_logprobs", c_uint32),
+  ("reserved", c_uint32),
 ]
 
 gptq_step_info._fields_ = [
@@ -390,6 +397,13 @@ gptq_session_info._fields_ = [
   ("prefill_us", c_uint64),
   ("decode_us", c_uint64),
   ("first_token_us", c_uint64),
+  ("n_guessed", c_uint32),
+  ("n_guessed_right", c_uint32),
+]
+
+gptq_token_logprob._fields_ = [
+  ("token", gptq_token),
+  ("logprob", c_float),
 ]
 
 gptq_quantize_module._fields_ = [
@@ -498,7 +512,11 @@ FUNCTIONS = {
   "gptq_session_truncate": (gptq_status, [c_void_p, c_uint32]),
   "gptq_session_fork": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_save": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t), POINTER(gptq_error)]),
+  "gptq_session_save_to": (gptq_status, [c_void_p, c_int32, gptq_write_fn, c_void_p, POINTER(gptq_error)]),
+  "gptq_session_logprobs": (gptq_status, [c_void_p, c_uint32, c_uint32, POINTER(c_float), POINTER(gptq_token_logprob)]),
+  "gptq_score": (gptq_status, [c_void_p, POINTER(gptq_string), c_size_t, POINTER(c_double), POINTER(c_uint32), POINTER(gptq_error)]),
   "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
+  "gptq_session_restore_from": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_destroy": (None, [c_void_p]),
   "gptq_generate": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_generate_params), gptq_text_fn, c_void_p, POINTER(gptq_session_info), POINTER(gptq_error)]),

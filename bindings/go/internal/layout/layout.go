@@ -4,6 +4,7 @@
 // Package layout lists the constants, sizes and offsets of gptq.h as Go has them.
 package layout
 
+// #cgo pkg-config: gptq
 // #include <gptq/gptq.h>
 import "C"
 
@@ -90,6 +91,8 @@ func Facts() map[string]int64 {
 	facts["GPTQ_GEN_KEEP_STOP"] = int64(gptq.GenKeepStop)
 	facts["GPTQ_GEN_CONTINUE_TEXT"] = int64(gptq.GenContinueText)
 	facts["GPTQ_GEN_LOGITS"] = int64(gptq.GenLogits)
+	facts["GPTQ_GEN_LOGPROBS"] = int64(gptq.GenLogprobs)
+	facts["GPTQ_GEN_SPECULATE"] = int64(gptq.GenSpeculate)
 	facts["GPTQ_SESSION_IDLE"] = int64(gptq.SessionIdle)
 	facts["GPTQ_SESSION_RUNNING"] = int64(gptq.SessionRunning)
 	facts["GPTQ_STOP_NONE"] = int64(gptq.StopNone)
@@ -102,6 +105,7 @@ func Facts() map[string]int64 {
 	facts["GPTQ_STOP_ERROR"] = int64(gptq.StopError)
 	facts["GPTQ_STOP_PREFILLED"] = int64(gptq.StopPrefilled)
 	facts["GPTQ_SAVE_REPLAY"] = int64(gptq.SaveReplay)
+	facts["GPTQ_SAVE_FULL"] = int64(gptq.SaveFull)
 	facts["GPTQ_CONSTRAINT_CHOICE"] = int64(gptq.ConstraintChoice)
 	facts["GPTQ_CONSTRAINT_REGEX"] = int64(gptq.ConstraintRegex)
 	facts["GPTQ_CONSTRAINT_JSON_SCHEMA"] = int64(gptq.ConstraintJsonSchema)
@@ -246,6 +250,8 @@ func Facts() map[string]int64 {
 	facts["gptq_engine_params.batch_tokens"] = int64(unsafe.Offsetof(C.gptq_engine_params{}.batch_tokens))
 	facts["gptq_engine_params.logits_rows"] = int64(unsafe.Offsetof(C.gptq_engine_params{}.logits_rows))
 	facts["gptq_engine_params.kv_type"] = int64(unsafe.Offsetof(C.gptq_engine_params{}.kv_type))
+	facts["gptq_engine_params.best_logprobs"] = int64(unsafe.Offsetof(C.gptq_engine_params{}.best_logprobs))
+	facts["gptq_engine_params.reserved"] = int64(unsafe.Offsetof(C.gptq_engine_params{}.reserved))
 	facts["gptq_step_info"] = int64(unsafe.Sizeof(C.gptq_step_info{}))
 	facts["gptq_step_info.struct_size"] = int64(unsafe.Offsetof(C.gptq_step_info{}.struct_size))
 	facts["gptq_step_info.flags"] = int64(unsafe.Offsetof(C.gptq_step_info{}.flags))
@@ -325,6 +331,11 @@ func Facts() map[string]int64 {
 	facts["gptq_session_info.prefill_us"] = int64(unsafe.Offsetof(C.gptq_session_info{}.prefill_us))
 	facts["gptq_session_info.decode_us"] = int64(unsafe.Offsetof(C.gptq_session_info{}.decode_us))
 	facts["gptq_session_info.first_token_us"] = int64(unsafe.Offsetof(C.gptq_session_info{}.first_token_us))
+	facts["gptq_session_info.n_guessed"] = int64(unsafe.Offsetof(C.gptq_session_info{}.n_guessed))
+	facts["gptq_session_info.n_guessed_right"] = int64(unsafe.Offsetof(C.gptq_session_info{}.n_guessed_right))
+	facts["gptq_token_logprob"] = int64(unsafe.Sizeof(C.gptq_token_logprob{}))
+	facts["gptq_token_logprob.token"] = int64(unsafe.Offsetof(C.gptq_token_logprob{}.token))
+	facts["gptq_token_logprob.logprob"] = int64(unsafe.Offsetof(C.gptq_token_logprob{}.logprob))
 	facts["gptq_quantize_module"] = int64(unsafe.Sizeof(C.gptq_quantize_module{}))
 	facts["gptq_quantize_module.struct_size"] = int64(unsafe.Offsetof(C.gptq_quantize_module{}.struct_size))
 	facts["gptq_quantize_module.flags"] = int64(unsafe.Offsetof(C.gptq_quantize_module{}.flags))

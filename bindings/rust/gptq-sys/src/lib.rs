@@ -130,6 +130,11 @@ pub const GPTQ_GEN_KEEP_STOP: i32 = 4;
 pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
 /// keep the logits of every position for gptq_session_logits
 pub const GPTQ_GEN_LOGITS: i32 = 16;
+/// keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input
+pub const GPTQ_GEN_LOGPROBS: i32 = 64;
+/// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
+/// layers, rope that depends on the length, or with LOGITS
+pub const GPTQ_GEN_SPECULATE: i32 = 32;
 pub const GPTQ_SESSION_IDLE: i32 = 0;
 pub const GPTQ_SESSION_RUNNING: i32 = 1;
 pub const GPTQ_STOP_NONE: i32 = 0;
@@ -142,6 +147,7 @@ pub const GPTQ_STOP_CONSTRAINT: i32 = 6;
 pub const GPTQ_STOP_ERROR: i32 = 7;
 pub const GPTQ_STOP_PREFILLED: i32 = 8;
 pub const GPTQ_SAVE_REPLAY: i32 = 0;
+pub const GPTQ_SAVE_FULL: i32 = 1;
 pub const GPTQ_CONSTRAINT_CHOICE: i32 = 1;
 pub const GPTQ_CONSTRAINT_REGEX: i32 = 2;
 pub const GPTQ_CONSTRAINT_JSON_SCHEMA: i32 = 3;
@@ -172,6 +178,9 @@ pub type gptq_parallel_fn = Option<unsafe extern "C" fn(*mut c_void, gptq_task_f
 pub type gptq_progress_fn = Option<unsafe extern "C" fn(*mut c_void, u32, u32) -> i32>;
 /// Receives whole UTF-8 code points; return non-zero to stop generating.
 pub type gptq_text_fn = Option<unsafe extern "C" fn(*mut c_void, *const c_char, usize) -> i32>;
+/// Takes the next bytes of something that is written, some kilobytes at a time; another answer than 0 ends it with IO.
+/// Called during the call only, in its thread; it must not call this engine.
+pub type gptq_write_fn = Option<unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> i32>;
 /// Changes *module, which holds the job's settings; called once a matrix before anything is computed. Non-zero
 /// cancels.
 pub type gptq_quantize_module_fn = Option<unsafe extern "C" fn(*mut c_void, *mut gptq_quantize_module) -> i32>;
@@ -515,6 +524,10 @@ pub struct gptq_engine_params {
     pub logits_rows: u32,
     /// GPTQ_KV_*; not F32 where layers are on a GPU
     pub kv_type: i32,
+    /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
+    pub best_logprobs: u32,
+    /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
+    pub reserved: u32,
 }
 impl Default for gptq_engine_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -726,6 +739,10 @@ pub struct gptq_session_info {
     pub decode_us: u64,
     /// since start; first_token_us from start
     pub first_token_us: u64,
+    /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
+    pub n_guessed: u32,
+    /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
+    pub n_guessed_right: u32,
 }
 impl Default for gptq_session_info {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -733,6 +750,23 @@ impl Default for gptq_session_info {
         let mut value: Self = unsafe { core::mem::zeroed() };
         value.struct_size = core::mem::size_of::<Self>() as u32;
         value
+    }
+}
+
+/// Log-probabilities of the tokens at positions first to first + n - 1: natural logarithms of softmax of the logits as
+/// the model gives them, before biases, temperature and what else samples; NaN where they were not asked for with
+/// GPTQ_GEN_LOGPROBS, at position 0, and in a restored session. best: NULL or \[n]\[best_logprobs], the best at each
+/// position first. Errors: INVALID_ARGUMENT. Since 0.2.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_token_logprob {
+    pub token: gptq_token,
+    pub logprob: f32,
+}
+impl Default for gptq_token_logprob {
+    /// All fields zero, which is the C API's default.
+    fn default() -> Self {
+        unsafe { core::mem::zeroed() }
     }
 }
 
@@ -981,16 +1015,29 @@ extern "C" {
     pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
     /// size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
-    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL. Since 0.1.
+    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1.
     pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
+    /// The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2.
+    pub fn gptq_session_save_to(s: *const gptq_session, kind: i32, write: gptq_write_fn, user: *mut c_void, err: *mut gptq_error) -> gptq_status;
+    pub fn gptq_session_logprobs(s: *const gptq_session, first: u32, n: u32, chosen: *mut f32, best: *mut gptq_token_logprob) -> gptq_status;
+    /// How likely each of n texts is behind an idle session that has tokens: the sum of its tokens' log-probabilities in
+    /// logprobs\[i], how many they are in n_tokens\[i] (may be NULL). The session stays as it is, but all its tokens are
+    /// computed. Needs one free session slot at least, takes as many as there are, and steps the engine. Errors:
+    /// INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2.
+    pub fn gptq_score(s: *mut gptq_session, texts: *const gptq_string, n: usize, logprobs: *mut f64, n_tokens: *mut u32, err: *mut gptq_error) -> gptq_status;
     /// A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the
     /// next steps, within their budgets, and what follows is the same, in any process and with any number of threads.
     /// GPTQ_REPLAYED instead of OK says that numbers may differ: other kernels, activations, KV type, context or devices
-    /// than when it was saved, layers on a GPU, or rope that depends on the length. All of a save is verified before
-    /// anything is made. *out is the caller's: gptq_session_destroy. Allocates for the call alone. Errors:
-    /// INVALID_ARGUMENT, FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL,
-    /// OUT_OF_MEMORY, INVALID_STATE when max_sessions exist already; engine and sessions are as before then. Since 0.1.
+    /// than when it was saved, layers on a GPU, or rope that depends on the length. A full save's KV cache is taken as it
+    /// is, unless numbers may differ or page_tokens does: then it is computed again too. All of a save is verified before
+    /// *out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone. Errors: INVALID_ARGUMENT,
+    /// FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
+    /// INVALID_STATE when max_sessions exist already, KV_FULL (of a full save); engine and sessions are as before then.
+    /// Since 0.1.
     pub fn gptq_session_restore(e: *mut gptq_engine, bytes: *const c_void, size: usize, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
+    /// The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also:
+    /// NOT_FOUND, IO. Since 0.2.
+    pub fn gptq_session_restore_from(e: *mut gptq_engine, src: *const gptq_source, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are
     /// never sampled, an end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing
     /// may follow, and with TEXT where no token can express what must follow. Stop strings, max_tokens and the context's

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gptq_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"libgptq/gptq"
+)
+
+// The calls of bindings/conformance.json (GPTQ_CASES), on the models of the folder GPTQ_MODELS.
+
+type object = map[string]any
+
+type params struct {
+	MaxTokens     int      `json:"max_tokens"`
+	Temperature   float32  `json:"temperature"`
+	TopK          int      `json:"top_k"`
+	TopP          float32  `json:"top_p"`
+	MinP          float32  `json:"min_p"`
+	RepeatPenalty float32  `json:"repeat_penalty"`
+	Seed          uint64   `json:"seed"`
+	Stop          []string `json:"stop"`
+	IgnoreEOS     bool     `json:"ignore_eos"`
+	PrefillOnly   bool     `json:"prefill_only"`
+	Logits        bool     `json:"logits"`
+	Choice        []string `json:"choice"`
+	Regex         string   `json:"regex"`
+	Bits          int      `json:"bits"`
+	GroupSize     int      `json:"group_size"`
+	Rows          int      `json:"rows"`
+	RowTokens     int      `json:"row_tokens"`
+}
+
+type engineOptions struct {
+	Exact       bool `json:"exact"`
+	MaxSessions int  `json:"max_sessions"`
+	CtxTokens   int  `json:"ctx_tokens"`
+	LogitsRows  int  `json:"logits_rows"`
+}
+
+type description struct {
+	Call          string          `json:"call"`
+	Session       int             `json:"session"`
+	As            int             `json:"as"`
+	Input         json.RawMessage `json:"input"`
+	Model         string          `json:"model"`
+	Key           string          `json:"key"`
+	From          string          `json:"from"`
+	To            string          `json:"to"`
+	AddBOS        bool            `json:"add_bos"`
+	ParseSpecial  bool            `json:"parse_special"`
+	RenderSpecial bool            `json:"render_special"`
+	BudgetUS      *int64          `json:"budget_us"`
+	NTokens       int             `json:"n_tokens"`
+	Pieces        int             `json:"pieces"`
+	Params        params          `json:"params"`
+	Messages      []struct{ Role, Content string }
+	Expect        object `json:"expect"`
+	Error         string `json:"error"`
+	Message       string `json:"message"`
+	Site          string `json:"site"`
+}
+
+func (d *description) text() (s string)   { _ = json.Unmarshal(d.Input, &s); return }
+func (d *description) ids() (ids []int32) { _ = json.Unmarshal(d.Input, &ids); return }
+
+func (d *description) flags() (flags uint32) {
+	for flag, wanted := range map[uint32]bool{gptq.TextAddBOS: d.AddBOS, gptq.TextParseSpecial: d.ParseSpecial, gptq.TextRenderSpecial: d.RenderSpecial} {
+		if wanted {
+			flags |= flag
+		}
+	}
+	return
+}
+
+func (d *description) messages() (list []gptq.Message) {
+	for _, m := range d.Messages {
+		list = append(list, gptq.Message{Role: m.Role, Text: m.Content})
+	}
+	return
+}
+
+type testCase struct {
+	runtime  *gptq.Runtime
+	models   string
+	model    *gptq.Model
+	engine   *gptq.Engine
+	sessions map[int]*gptq.Session
+	saved    []byte
+}
+
+func (c *testCase) path(name string) string { return filepath.Join(c.models, name+".gptq") }
+
+func (c *testCase) open(model string, o engineOptions) (err error) {
+	c.close()
+	if c.model, err = c.runtime.Load(context.Background(), c.path(model), nil); err != nil {
+		return err
+	}
+	c.engine, err = c.model.NewEngine(gptq.EngineOptions{
+		Exact: o.Exact, MaxSessions: o.MaxSessions, ContextTokens: o.CtxTokens, LogitsRows: o.LogitsRows,
+	})
+	c.sessions = map[int]*gptq.Session{}
+	return err
+}
+
+func (c *testCase) close() {
+	for _, s := range c.sessions {
+		s.Close()
+	}
+	if c.engine != nil {
+		c.engine.Close()
+	}
+	if c.model != nil {
+		c.model.Close()
+	}
+}
+
+func (c *testCase) options(p params) (gptq.Options, error) {
+	o := gptq.Options{
+		MaxTokens: p.MaxTokens, Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP, RepeatPenalty: p.RepeatPenalty,
+		Seed: p.Seed, Stop: p.Stop,
+	}
+	for flag, wanted := range map[uint32]bool{gptq.GenIgnoreEOS: p.IgnoreEOS, gptq.GenPrefillOnly: p.PrefillOnly, gptq.GenLogits: p.Logits} {
+		if wanted {
+			o.Flags |= flag
+		}
+	}
+	var err error
+	if p.Choice != nil {
+		o.Constraint, err = c.model.NewChoice(p.Choice...)
+	} else if p.Regex != "" {
+		o.Constraint, err = c.model.NewRegex(p.Regex)
+	}
+	return o, err
+}
+
+var reasons = map[int]string{
+	gptq.StopNone: "none", gptq.StopEOS: "eos", gptq.StopString: "string", gptq.StopLength: "length", gptq.StopContext: "context",
+	gptq.StopCancelled: "cancelled", gptq.StopConstraint: "constraint", gptq.StopError: "error", gptq.StopPrefilled: "prefilled",
+}
+
+func (c *testCase) run(d *description) (object, error) {
+	ctx := context.Background()
+	switch d.Call {
+	case "load":
+		_, err := c.runtime.Load(ctx, c.path(d.Model), nil)
+		return nil, err
+	case "use":
+		return nil, c.open(d.Model, engineOptions{})
+	case "model_info":
+		i := c.model.Info()
+		return object{"n_vocab": i.Vocab, "n_layers": i.Layers, "n_embd": i.Width, "bits": i.Bits, "group_size": i.GroupSize, "bos": i.BOS, "eos": i.EOS}, nil
+	case "meta":
+		text, err := c.model.Meta(d.Key)
+		return object{"text": text}, err
+	case "tokenize":
+		tokens, err := c.model.Tokenize(d.text(), d.flags())
+		return object{"tokens": tokens}, err
+	case "detokenize":
+		text, err := c.model.Detokenize(d.ids(), d.flags())
+		return object{"text": text}, err
+	case "render_chat":
+		text, err := c.model.RenderChat(d.messages())
+		return object{"text": text}, err
+	case "finish":
+		budget, steps := int64(-1), 1
+		if d.BudgetUS != nil {
+			budget = *d.BudgetUS
+		}
+		for ; ; steps++ {
+			if step, err := c.engine.Step(time.Duration(budget) * time.Microsecond); err != nil || !step.More {
+				return object{"many_steps": steps > 1}, err
+			}
+		}
+	case "restore":
+		s, exact, err := c.engine.Restore(c.saved)
+		if err == nil {
+			c.sessions[d.As] = s
+		}
+		return object{"exact": exact}, err
+	case "quantize":
+		return c.quantize(ctx, d)
+	}
+	s := c.sessions[d.Session]
+	if s == nil {
+		var err error
+		if s, err = c.engine.NewSession(); err != nil {
+			return nil, err
+		}
+		c.sessions[d.Session] = s
+	}
+	return c.runSession(ctx, s, d)
+}
+
+func (c *testCase) runSession(ctx context.Context, s *gptq.Session, d *description) (object, error) {
+	o, err := c.options(d.Params)
+	if err != nil {
+		return nil, err
+	}
+	switch d.Call {
+	case "append":
+		return nil, s.Append(d.text(), d.flags())
+	case "append_tokens":
+		return nil, s.AppendTokens(d.ids())
+	case "chat":
+		n, err := s.SetChat(d.messages())
+		return object{"n_tokens": n}, err
+	case "start":
+		return nil, s.Start(o)
+	case "read":
+		text, err := s.ReadText()
+		return object{"text": text}, err
+	case "read_tokens":
+		tokens, err := s.ReadTokens()
+		return object{"tokens": tokens}, err
+	case "read_logits":
+		first, rows, err := s.ReadLogits()
+		best := []int{}
+		for _, row := range rows {
+			at := 0
+			for i := range row {
+				if row[i] > row[at] {
+					at = i
+				}
+			}
+			best = append(best, at)
+		}
+		return object{"first": first, "rows": len(rows), "best": best}, err
+	case "tokens":
+		tokens, err := s.Tokens()
+		return object{"tokens": tokens}, err
+	case "truncate":
+		return nil, s.Truncate(d.NTokens)
+	case "cancel":
+		s.Cancel()
+		return nil, nil
+	case "close":
+		delete(c.sessions, d.Session)
+		return nil, s.Close()
+	case "fork":
+		fork, err := s.Fork()
+		c.sessions[d.As] = fork
+		return nil, err
+	case "save":
+		c.saved, err = s.Save()
+		return object{"small": len(c.saved) > 0 && len(c.saved) < 4096}, err
+	case "info":
+		i, err := s.Info()
+		return object{"running": i.Running, "stop_reason": reasons[i.StopReason], "n_tokens": i.Tokens, "n_generated": i.Generated}, err
+	case "stream":
+		stream, err := s.Stream(ctx, d.text(), o)
+		if err != nil {
+			return nil, err
+		}
+		text, err := io.ReadAll(stream)
+		return object{"text": string(text)}, err
+	case "generate":
+		text, pieces := "", 0
+		i, err := s.Generate(ctx, d.text(), o, func(piece string) bool {
+			text += piece
+			pieces++
+			return pieces != d.Pieces
+		})
+		return object{"text": text, "stop_reason": reasons[i.StopReason], "n_generated": i.Generated}, err
+	}
+	return nil, fmt.Errorf("no call is named %s", d.Call)
+}
+
+func (c *testCase) quantize(ctx context.Context, d *description) (object, error) {
+	reports, rises, before := 0, false, -1.0
+	err := c.runtime.Quantize(ctx, c.path(d.From), c.path(d.To), gptq.QuantizeOptions{
+		Bits: d.Params.Bits, GroupSize: d.Params.GroupSize, Rows: d.Params.Rows, RowTokens: d.Params.RowTokens, Replace: true,
+		Report: func(gptq.Report) { reports++ },
+		Progress: func(phase gptq.Phase, done float64) bool {
+			if phase == gptq.PhaseQuantize {
+				done++
+			}
+			rises, before = (rises || before < 0) && done >= before, done
+			return true
+		},
+	})
+	return object{"reports": reports, "progress": rises}, err
+}
+
+// difference says what is not as expected.
+func difference(c *testCase, d *description) string {
+	found, err := c.run(d)
+	if err != nil {
+		e, ok := err.(*gptq.Error)
+		if !ok || e.Status.String() != d.Error || !strings.Contains(e.Message, d.Message) || !strings.Contains(e.Site, d.Site) {
+			return fmt.Sprintf("%#v", err)
+		}
+		return ""
+	}
+	if d.Error != "" {
+		return "no " + d.Error
+	}
+	text, _ := json.Marshal(found)
+	var got object
+	_ = json.Unmarshal(text, &got)
+	for name, value := range d.Expect {
+		if !reflect.DeepEqual(got[name], value) {
+			return fmt.Sprintf("%s is %v, not %v", name, got[name], value)
+		}
+	}
+	return ""
+}
+
+func TestConformance(t *testing.T) {
+	text, err := os.ReadFile(os.Getenv("GPTQ_CASES"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all struct {
+		Cases []struct {
+			Name, Model string
+			Engine      engineOptions
+			Calls       []description
+		}
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	runtime, err := gptq.NewRuntime(gptq.RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runtime.Close()
+	for _, one := range all.Cases {
+		c := testCase{runtime: runtime, models: os.Getenv("GPTQ_MODELS")}
+		if err := c.open(one.Model, one.Engine); err != nil {
+			t.Fatal(err)
+		}
+		wrong := ""
+		for i := range one.Calls {
+			if wrong = difference(&c, &one.Calls[i]); wrong != "" {
+				wrong = one.Calls[i].Call + ": " + wrong
+				break
+			}
+		}
+		c.close()
+		if wrong == "" {
+			fmt.Println("ok - " + one.Name)
+		} else {
+			t.Fail()
+			fmt.Println("not ok - " + one.Name + ": " + wrong)
+		}
+	}
+}

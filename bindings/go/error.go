@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gptq
+
+// #cgo pkg-config: gptq
+// #include "shim.h"
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"unsafe"
+)
+
+// Status is a status code of the C API.
+type Status int32
+
+func (s Status) String() string { return C.GoString(C.gptq_status_name(C.gptq_status(s))) }
+
+// Error is what libgptq reports. Site is where it failed: quote it in bug reports.
+type Error struct {
+	Status        Status
+	Message, Site string
+	Offset        uint64
+	OSCode        int64
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("gptq: %s (%s)", e.Message, e.Status) }
+
+// Is makes errors.Is(err, fs.ErrNotExist) and errors.Is(err, context.Canceled) true where they should be.
+func (e *Error) Is(target error) bool {
+	return target == fs.ErrNotExist && e.Status == ErrNotFound || target == context.Canceled && e.Status == ErrCancelled
+}
+
+// invalid is for calls that are refused before they reach C.
+func invalid(message string) error { return &Error{Status: ErrInvalidState, Message: message} }
+
+func check(status C.gptq_status) error {
+	if status >= 0 {
+		return nil
+	}
+	return &Error{Status: Status(status), Message: Status(status).String()}
+}
+
+// call calls f(err).
+func call(f func(err *C.gptq_error) C.gptq_status) error {
+	e := C.gptq_error{struct_size: C.uint32_t(unsafe.Sizeof(C.gptq_error{}))}
+	status := f(&e)
+	if status >= 0 || e.status == 0 {
+		return check(status)
+	}
+	return &Error{
+		Status: Status(status), Message: C.GoString(&e.message[0]), Site: C.GoString(&e.site[0]), Offset: uint64(e.offset),
+		OSCode: int64(e.os_code),
+	}
+}
+
+// arena holds memory of C's for the time of a call: Go's may not hold pointers that C follows.
+type arena []unsafe.Pointer
+
+func (a *arena) alloc(size uintptr) unsafe.Pointer {
+	p := C.calloc(1, C.size_t(size+1))
+	if p == nil {
+		panic("gptq: out of memory")
+	}
+	*a = append(*a, p)
+	return p
+}
+
+func (a *arena) free() {
+	for _, p := range *a {
+		C.free(p)
+	}
+}
+
+func (a *arena) text(s string) (*C.char, C.size_t) {
+	p := a.alloc(uintptr(len(s)))
+	copy(unsafe.Slice((*byte)(p), len(s)), s)
+	return (*C.char)(p), C.size_t(len(s))
+}
+
+func zeroed[T any](a *arena) *T {
+	var t T
+	return (*T)(a.alloc(unsafe.Sizeof(t)))
+}
+
+func array[T any](a *arena, n int) (*T, []T) {
+	var t T
+	p := (*T)(a.alloc(unsafe.Sizeof(t) * uintptr(n)))
+	return p, unsafe.Slice(p, n)
+}
+
+func sizeOf[T any](*T) C.uint32_t {
+	var t T
+	return C.uint32_t(unsafe.Sizeof(t))
+}
+
+// first is where the elements lie, for C.
+func first[T any](list []T) *T {
+	if len(list) == 0 {
+		return nil
+	}
+	return &list[0]
+}
+
+// sized gives the output of f(buffer, capacity, needed).
+func sized[T any](f func(buffer *T, cap C.size_t, needed *C.size_t) error) ([]T, error) {
+	var needed C.size_t
+	if err := f(nil, 0, &needed); err != nil {
+		if e, ok := err.(*Error); !ok || e.Status != ErrBufferTooSmall {
+			return nil, err
+		}
+	}
+	buffer := make([]T, needed)
+	if needed == 0 {
+		return buffer, nil
+	}
+	err := f(&buffer[0], needed, &needed)
+	return buffer, err
+}

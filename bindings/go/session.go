@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gptq
+
+// #include "shim.h"
+import "C"
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// Session is one sequence of tokens.
+type Session struct {
+	Engine  *Engine
+	guard   sync.Mutex // of pointer
+	pointer *C.gptq_session
+}
+
+// Close gives the session's place back; inside a callback of the engine, or while another goroutine works in it, when that is over.
+func (s *Session) Close() error {
+	s.guard.Lock()
+	p := s.pointer
+	s.pointer = nil
+	s.guard.Unlock()
+	if p != nil {
+		runtime.SetFinalizer(s, nil)
+		s.Engine.destroy(func() { C.gptq_session_destroy(p) })
+	}
+	return nil
+}
+
+// Cancel ends the work in progress, from any goroutine at any time, also after Close.
+func (s *Session) Cancel() {
+	s.guard.Lock()
+	defer s.guard.Unlock()
+	if s.pointer != nil {
+		C.gptq_session_cancel(s.pointer)
+	}
+}
+
+// with calls f inside the engine, where nobody destroys the session meanwhile.
+func (s *Session) with(f func(p *C.gptq_session, e *C.gptq_error) C.gptq_status) error {
+	defer runtime.KeepAlive(s)
+	if err := s.Engine.enter(); err != nil {
+		return err
+	}
+	defer s.Engine.leave()
+	s.guard.Lock()
+	p := s.pointer
+	s.guard.Unlock()
+	if p == nil {
+		return invalid("the session is closed")
+	}
+	return call(func(e *C.gptq_error) C.gptq_status { return f(p, e) })
+}
+
+// Append adds text; flags are TextAddBOS and TextParseSpecial.
+func (s *Session) Append(text string, flags uint32) error {
+	var a arena
+	defer a.free()
+	at, n := a.text(text)
+	return s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+		return C.gptq_session_append_text(p, at, n, C.uint32_t(flags), nil, e)
+	})
+}
+
+// AppendTokens adds tokens.
+func (s *Session) AppendTokens(tokens []int32) error {
+	return s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+		return C.gptq_session_append_tokens(p, (*C.gptq_token)(first(tokens)), C.size_t(len(tokens)), e)
+	})
+}
+
+// SetChat makes the sequence that of the conversation, keeping what it already begins with; it returns how many tokens that is.
+func (s *Session) SetChat(messages []Message) (int, error) {
+	var a arena
+	defer a.free()
+	var n C.size_t
+	chat := chatOf(&a, messages)
+	err := s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status { return C.gptq_session_set_chat(p, chat, &n, e) })
+	return int(n), err
+}
+
+// Options say how to generate. All zero: greedy, until the end token or the end of the context.
+type Options struct {
+	MaxTokens, TopK                        int
+	Temperature, TopP, MinP, RepeatPenalty float32
+	Seed                                   uint64
+	Stop                                   []string
+	Constraint                             *Constraint // of the same model; nil = any text
+	Flags                                  uint32      // GenIgnoreEOS, GenPrefillOnly, GenLogits, ...
+	SamplingFlags                          uint32      // SampleRandomSeed, SampleModelDefaults
+}
+
+func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
+	p, s := zeroed[C.gptq_generate_params](a), zeroed[C.gptq_sampling](a)
+	p.struct_size, p.flags, p.max_tokens, p.sampling = sizeOf(p), C.uint32_t(o.Flags), C.uint32_t(o.MaxTokens), s
+	s.struct_size, s.flags, s.seed, s.top_k = sizeOf(s), C.uint32_t(o.SamplingFlags), C.uint64_t(o.Seed), C.int32_t(o.TopK)
+	s.temperature, s.top_p, s.min_p, s.repeat_penalty = C.float(o.Temperature), C.float(o.TopP), C.float(o.MinP), C.float(o.RepeatPenalty)
+	list, strings := array[C.gptq_string](a, len(o.Stop))
+	for i, stop := range o.Stop {
+		strings[i].ptr, strings[i].size = a.text(stop)
+	}
+	p.stop, p.n_stop = list, C.size_t(len(o.Stop))
+	if o.Constraint != nil {
+		if p.constraint = o.Constraint.pointer; p.constraint == nil {
+			return nil, invalid("the constraint is closed")
+		}
+	}
+	return p, nil
+}
+
+// Start begins generating; Engine.Step does the work.
+func (s *Session) Start(o Options) error {
+	var a arena
+	defer a.free()
+	defer runtime.KeepAlive(o.Constraint)
+	params, err := o.params(&a)
+	if err != nil {
+		return err
+	}
+	return s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status { return C.gptq_session_start(p, params, e) })
+}
+
+// Info is the state of a session. StopReason is one of the constants Stop*.
+type Info struct {
+	Running                    bool
+	StopReason                 int
+	Status                     Status
+	Tokens, Generated, Context int
+	Prefill, Decode            time.Duration
+	unreadLogits               int
+}
+
+func infoOf(i *C.gptq_session_info) Info {
+	return Info{
+		Running: i.state == SessionRunning, StopReason: int(i.stop_reason), Status: Status(i.status), Tokens: int(i.n_tokens),
+		Generated: int(i.n_generated), Context: int(i.n_ctx), Prefill: time.Duration(i.prefill_us) * time.Microsecond,
+		Decode: time.Duration(i.decode_us) * time.Microsecond, unreadLogits: int(i.logits_unread),
+	}
+}
+
+// Info gives the state now.
+func (s *Session) Info() (Info, error) {
+	var i C.gptq_session_info
+	i.struct_size = sizeOf(&i)
+	err := s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status { return C.gptq_session_info_get(p, &i) })
+	return infoOf(&i), err
+}
+
+// unread collects what read(buffer) moves out, until there is no more.
+func unread[T any](s *Session, read func(p *C.gptq_session, buffer *T, cap C.size_t, n *C.size_t) C.gptq_status) ([]T, error) {
+	all, buffer := []T{}, make([]T, 512)
+	err := s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+		for {
+			var n C.size_t
+			if status := read(p, &buffer[0], C.size_t(len(buffer)), &n); status < 0 || n == 0 {
+				return status
+			}
+			all = append(all, buffer[:n]...)
+		}
+	})
+	return all, err
+}
+
+// ReadText gives the text that came since the last read, in whole UTF-8 code points.
+func (s *Session) ReadText() (string, error) {
+	text, err := unread(s, func(p *C.gptq_session, buffer *byte, cap C.size_t, n *C.size_t) C.gptq_status {
+		return C.gptq_session_read(p, (*C.char)(unsafe.Pointer(buffer)), cap, n)
+	})
+	return string(text), err
+}
+
+// ReadTokens gives the tokens that came since the last read.
+func (s *Session) ReadTokens() ([]int32, error) {
+	return unread(s, func(p *C.gptq_session, buffer *int32, cap C.size_t, n *C.size_t) C.gptq_status {
+		return C.gptq_session_read_tokens(p, (*C.gptq_token)(buffer), cap, n)
+	})
+}
+
+// ReadLogits gives rows [position][vocabulary] that came since the last read, with GenLogits, and the first position.
+func (s *Session) ReadLogits() (position int, rows [][]float32, err error) {
+	info, err := s.Info()
+	if err != nil || info.unreadLogits == 0 {
+		return 0, nil, err
+	}
+	vocab := s.Engine.Model.Info().Vocab
+	values := make([]float32, info.unreadLogits*vocab)
+	var at, n C.uint32_t
+	err = s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+		return C.gptq_session_read_logits(p, (*C.float)(first(values)), C.size_t(len(values)), &at, &n)
+	})
+	for i := 0; i < int(n); i++ {
+		rows = append(rows, values[i*vocab:(i+1)*vocab])
+	}
+	return int(at), rows, err
+}
+
+// Tokens is the whole sequence.
+func (s *Session) Tokens() ([]int32, error) {
+	return sized(func(buffer *int32, cap C.size_t, needed *C.size_t) error {
+		return s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+			return C.gptq_session_tokens(p, (*C.gptq_token)(buffer), cap, needed)
+		})
+	})
+}
+
+// Truncate keeps the first n tokens.
+func (s *Session) Truncate(n int) error {
+	return s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+		return C.gptq_session_truncate(p, C.uint32_t(n))
+	})
+}
+
+// Fork makes a second session of the engine that stands where this one stands. It shares the KV cache.
+func (s *Session) Fork() (*Session, error) {
+	defer runtime.KeepAlive(s)
+	return s.Engine.create(func(out **C.gptq_session, err *C.gptq_error) C.gptq_status {
+		s.guard.Lock()
+		defer s.guard.Unlock() // the engine is ours: it is held for a moment only
+		return C.gptq_session_fork(s.pointer, out, err)
+	})
+}
+
+// Save gives what Engine.Restore makes a session of that goes on where this one stands, also while it generates.
+func (s *Session) Save() ([]byte, error) {
+	return sized(func(buffer *byte, cap C.size_t, needed *C.size_t) error {
+		return s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+			return C.gptq_session_save(p, SaveReplay, unsafe.Pointer(buffer), cap, needed, e)
+		})
+	})
+}
+
+// Generate continues the prompt to the end. onText (may be nil) gets the text as it comes and ends it by returning false; its panic goes
+// on above this call. Cancelling ctx ends it too, with ctx's error. onText runs on this goroutine and may not call the engine, nor
+// runtime.Goexit (testing's FailNow): that would leave C halfway.
+func (s *Session) Generate(ctx context.Context, prompt string, o Options, onText func(string) bool) (Info, error) {
+	if err := ctx.Err(); err != nil {
+		return Info{}, err
+	}
+	var a arena
+	defer a.free()
+	defer runtime.KeepAlive(o.Constraint)
+	var i C.gptq_session_info
+	i.struct_size = sizeOf(&i)
+	params, err := o.params(&a)
+	if err != nil {
+		return Info{}, err
+	}
+	at, n := a.text(prompt)
+	c := &callbacks{text: func(text string) bool { return ctx.Err() == nil && (onText == nil || onText(text)) }}
+	user := c.open()
+	release := s.cancelWith(ctx)
+	err = s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+		return C.gptq_generate(p, at, n, params, C.gptq_text_fn(C.gptq_go_text), user, &i, e)
+	})
+	release()
+	c.close()
+	if err == nil && i.stop_reason == StopCancelled {
+		err = ctx.Err()
+	}
+	return infoOf(&i), err
+}
+
+// cancelWith cancels the session's work when ctx is cancelled, until release is called.
+func (s *Session) cancelWith(ctx context.Context) (release func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		for { // once more, where the generation had not begun yet
+			s.Cancel()
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-over
+	}
+}
