@@ -27,6 +27,7 @@ TEST(ConstraintSchema, RefusedWithThePointer) {
       {R"({"minimum": "a"})", "/minimum"},
       {R"({"multipleOf": 0})", "/multipleOf"},
       {R"({"required": [1]})", "/required"},
+      {R"({"properties": {"a": {"format": "regex"}}})", "/properties/a/format"},
       {R"({"enum": 1})", "/enum"},
       {R"j({"patternProperties": {"(?=a)": true}})j", "/patternProperties"},
       {R"({"not": {"pattern": "["}})", "/not/pattern"},

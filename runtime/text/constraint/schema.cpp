@@ -24,6 +24,7 @@ using JsonKind = jinja::Kind;
 #define GPTQ_IPV4 GPTQ_BYTE "(\\." GPTQ_BYTE "){3}"
 #define GPTQ_HEX "[0-9a-fA-F]{1,4}"
 #define GPTQ_LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#define GPTQ_VARIABLE "[A-Za-z0-9_.%]+(:[1-9][0-9]{0,3}|\\*)?"
 #define GPTQ_URI "[^\\s<>\"{}|\\\\^`]*"
 constexpr std::pair<std::string_view, std::string_view> formats[] = {
     {"date", "^" GPTQ_DATE "$"},
@@ -45,8 +46,13 @@ constexpr std::pair<std::string_view, std::string_view> formats[] = {
     {"email", "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
     {"uri", "^[A-Za-z][A-Za-z0-9+.-]*:" GPTQ_URI "$"},
     {"uri-reference", "^" GPTQ_URI "$"},
+    {"iri", "^[A-Za-z][A-Za-z0-9+.-]*:" GPTQ_URI "$"},
+    {"iri-reference", "^" GPTQ_URI "$"},
+    {"uri-template", "^([^\\s\"'<>\\\\^`{|}]|\\{[+#./;?&=,!@|]?" GPTQ_VARIABLE "(," GPTQ_VARIABLE ")*\\})*$"},
     {"json-pointer", "^(/([^~/]|~[01])*)*$"},
+    {"relative-json-pointer", "^(0|[1-9][0-9]*)(#|(/([^~/]|~[01])*)*)$"},
 };
+constexpr std::string_view formats_refused[] = {"regex", "idn-email", "idn-hostname"};  // no expression says them
 #undef GPTQ_DAYS
 #undef GPTQ_LEAP
 #undef GPTQ_DATE
@@ -56,6 +62,7 @@ constexpr std::pair<std::string_view, std::string_view> formats[] = {
 #undef GPTQ_HEX
 #undef GPTQ_LABEL
 #undef GPTQ_URI
+#undef GPTQ_VARIABLE
 
 constexpr uint32_t none = SchemaNode::none, nodes_max = 20'000;
 
@@ -77,6 +84,7 @@ class Compiler {
         dialect && dialect->is(JsonKind::string)) {
       asserts_formats_ = dialect->view().find("/draft/20") == std::string_view::npos;
       old_ = dialect->view().find("draft-0") != std::string_view::npos;
+      has_conditions_ = !old_ || dialect->view().find("draft-07") != std::string_view::npos;
       if (dialect->view().find("json-schema.org") == std::string_view::npos) fail("", "$schema", "an unknown dialect");
     }
     scan(root_, "", 0);
@@ -390,6 +398,7 @@ class Compiler {
                                           {"unevaluatedProperties", &SchemaNode::unevaluated_properties},
                                           {"contains", &SchemaNode::contains},
                                           {"unevaluatedItems", &SchemaNode::unevaluated_items}}) {
+      if (!has_conditions_ && (member == &SchemaNode::condition || member == &SchemaNode::then || member == &SchemaNode::otherwise)) continue;
       const uint32_t one = child(keyword);
       at().*member = one;
     }
@@ -425,6 +434,8 @@ class Compiler {
         schema_.nodes[one].pattern = rule;
         at().all.push_back(one);
       }
+      if (std::find(std::begin(formats_refused), std::end(formats_refused), v->view()) != std::end(formats_refused))
+        fail(pointer, "format", "'", v->view(), "' is not supported");
     }
     fill_object(node, value, pointer);
     fill_array(node, value, pointer);
@@ -540,6 +551,7 @@ class Compiler {
   const Value& root_;
   std::pmr::memory_resource* const memory_;
   bool old_ = false;              // before 2019-09
+  bool has_conditions_ = true;    // if, then and else are of draft 7 and later
   bool asserts_formats_ = true;  // since then they are annotations
   uint32_t always_ = none, never_ = none, dynamic_anchors_ = 0;
   std::pmr::map<const jinja::Dict*, uint32_t> known_;
