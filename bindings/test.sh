@@ -7,7 +7,7 @@ usage() {
   cat <<'END'
 usage: bindings/test.sh [--build DIR] [LANGUAGE]...
 
-  LANGUAGE      go, python, rust; otherwise all
+  LANGUAGE      csharp, go, python, rust; otherwise all
   --build DIR   use the library and gptq-convert of this Meson build, or build them there; otherwise in build/release
 
 Each language makes the calls of conformance.json and compares every constant, size and offset of gptq.h with C's; then come cancelling,
@@ -20,13 +20,13 @@ here=$root/bindings build=$root/build/release languages=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --build) build=$(realpath -m "${2:?--build needs a folder}"); shift ;;
-    go | python | rust) languages+=("$1") ;;
+    csharp | go | python | rust) languages+=("$1") ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
-[[ ${#languages[@]} -gt 0 ]] || languages=(python rust go)
+[[ ${#languages[@]} -gt 0 ]] || languages=(python rust go csharp)
 
 passed=0 failed=0 skipped=0
 log=$(mktemp)
@@ -151,6 +151,32 @@ vet() {
 races() {
   CGO_ENABLED=1 GODEBUG=cgocheck=2 go test -count=1 -race -short . || return 1
   echo 'ok - no races'
+}
+
+test_csharp() {
+  local out=$work/csharp
+  if ! needs mcs mono-mcs || ! needs mono mono-runtime || ! compiles_csharp "$out"; then
+    skip 'csharp: no mcs and mono'
+    return
+  fi
+  count mcs -langversion:latest -unsafe -warnaserror -target:library -out:"$out/Gptq.dll" "$here"/csharp/*.cs
+  count mcs -langversion:latest -unsafe -r:"$out/Gptq.dll" -r:System.Core.dll -out:"$out/tests.exe" "$here"/csharp/tests/*.cs
+  count mono "$out/tests.exe" "$GPTQ_LAYOUT" "$GPTQ_CASES" "$GPTQ_MODELS"
+  count csharp_example "$out"
+}
+# Debian has the compiler, the runtime and the class libraries in packages of their own.
+compiles_csharp() {
+  mkdir -p "$1"
+  echo 'class A { static void Main() { System.Linq.Enumerable.Count(new int[1]); } }' >"$1/a.cs"
+  mcs -r:System.Core.dll -out:"$1/a.exe" "$1/a.cs" >/dev/null 2>&1 && mono "$1/a.exe" && return
+  "$root/examples/install_dependencies.sh" --packages mono-mcs mono-runtime mono-devel || true
+  mcs -r:System.Core.dll -out:"$1/a.exe" "$1/a.cs" >/dev/null 2>&1 && mono "$1/a.exe"
+}
+csharp_example() {
+  sed -n '/^```csharp$/,/^```$/p' "$here/csharp/README.md" | sed '1d;$d' >"$1/story.cs"
+  mcs -langversion:latest -unsafe -out:"$1/story.exe" "$1/story.cs" "$here"/csharp/*.cs || return 1
+  mono "$1/story.exe" "$GPTQ_MODEL" | grep ' tokens, ' || return 1
+  echo 'ok - the example of the README'
 }
 
 for language in "${languages[@]}"; do

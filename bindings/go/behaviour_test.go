@@ -67,26 +67,30 @@ func resident() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// growth is how much memory 1,000 cycles add: the least of four rounds, since a leak shows in each, but the heap's own size swings.
 func growth(cycle func()) int64 {
 	settle := func() {
-		for i := 0; i < 3; i++ { // finalizers run a collection later
+		for i := 0; i < 4; i++ { // finalizers run a collection later
 			runtime.GC()
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
-	for i := 0; i < 1000; i++ { // Go's own heap finds its size
-		cycle()
+	least := int64(1) << 40
+	for round := 0; round < 5; round++ {
+		settle()
+		before := resident()
+		for i := 0; i < 1000; i++ {
+			cycle()
+		}
+		settle()
+		if grown := resident() - before; round > 0 && grown < least { // the first warms up
+			least = grown
+		}
+		if testing.Short() {
+			return 0
+		}
 	}
-	if testing.Short() {
-		return 0
-	}
-	settle()
-	before := resident()
-	for i := 0; i < 1000; i++ {
-		cycle()
-	}
-	settle()
-	return resident() - before
+	return least
 }
 
 func TestObjects(t *testing.T) {
@@ -103,7 +107,7 @@ func TestObjects(t *testing.T) {
 				expect(one.Close() == nil && one.Close() == nil, "closing")
 			}
 		})
-		expect(grown < 2<<20, grown, " bytes more")
+		expect(grown < 1<<20, grown, " bytes more")
 	})
 }
 
@@ -116,7 +120,7 @@ func TestCollected(t *testing.T) {
 				runtime.GC()
 			}
 		})
-		expect(grown < 16<<20, grown, " bytes more") // what the collector has not come to yet
+		expect(grown < 1<<20, grown, " bytes more")
 	})
 }
 
@@ -129,7 +133,7 @@ func TestPanics(t *testing.T) {
 			defer func() { expect(recover() == "from the callback", "the panic is lost") }()
 			_, _ = s.Generate(background, "a", tokens(4), func(string) bool { panic("from the callback") })
 		})
-		expect(grown < 2<<20, grown, " bytes more")
+		expect(grown < 1<<20, grown, " bytes more")
 	})
 }
 

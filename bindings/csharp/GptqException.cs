@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+using System;
+using System.Text;
+using Gptq.Native;
+
+namespace Gptq {
+
+/// <summary>What libgptq reports. Site is where it failed: quote it in bug reports.</summary>
+public sealed unsafe class GptqException : Exception {
+  /// <summary>One of Gptq.Native.Constants.GPTQ_E_*.</summary>
+  public int Status { get; }
+  /// <summary>"GPTQ_E_IO", and so on.</summary>
+  public string Name { get { return NameOf(Status); } }
+  public string Site { get; }
+  public ulong Offset { get; }
+  public long OsCode { get; }
+
+  internal GptqException(int status, string message, string site = "", ulong offset = 0, long osCode = 0) : base(message) {
+    Status = status;
+    Site = site;
+    Offset = offset;
+    OsCode = osCode;
+  }
+
+  internal static string NameOf(int status) { return Text(Api.gptq_status_name(status)); }
+
+  internal static string Text(byte* text) {
+    int size = 0;
+    while (text[size] != 0) size++;
+    return Encoding.UTF8.GetString(text, size);
+  }
+
+  /// <summary>error is null for functions that have none.</summary>
+  internal static int Check(int status, gptq_error* error = null) {
+    if (status >= 0) return status;
+    if (error == null || error->status == 0) throw new GptqException(status, NameOf(status));
+    throw new GptqException(status, Text(error->message), Text(error->site), error->offset, error->os_code);
+  }
+}
+
+}

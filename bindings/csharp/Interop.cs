@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the classes are made of: handles, memory for the time of a call, callbacks.
+using System;
+using System.Collections.Generic;
+using System.Runtime.ExceptionServices;
+using System.Runtime.InteropServices;
+using System.Text;
+using Gptq.Native;
+
+namespace Gptq {
+
+/// <summary>Unity's IL2CPP looks for an attribute of this name.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+sealed class MonoPInvokeCallbackAttribute : Attribute {
+  public MonoPInvokeCallbackAttribute(Type type) { }
+}
+
+/// <summary>A reference that C counts. Disposing gives it back; so does the garbage collector, on its own thread.</summary>
+public abstract class GptqHandle : SafeHandle {
+  protected GptqHandle(IntPtr pointer) : base(IntPtr.Zero, true) { SetHandle(pointer); }
+  public override bool IsInvalid { get { return handle == IntPtr.Zero; } }
+
+  /// <summary>Keeps the handle from being released until this is disposed. Throws ObjectDisposedException.</summary>
+  internal Use Hold() { return new Use(this); }
+
+  internal struct Use : IDisposable {
+    readonly GptqHandle of;
+    internal Use(GptqHandle handle) {
+      bool held = false;
+      handle.DangerousAddRef(ref held);
+      of = handle;
+    }
+    internal IntPtr Pointer { get { return of.handle; } }
+    public void Dispose() { of.DangerousRelease(); }
+  }
+}
+
+/// <summary>Memory of C's for the time of a call, zeroed.</summary>
+sealed unsafe class Arena : IDisposable {
+  readonly List<IntPtr> blocks = new List<IntPtr>();
+
+  public byte* Bytes(int size) {
+    IntPtr block = Marshal.AllocHGlobal(size + 1);
+    blocks.Add(block);
+    new Span<byte>((byte*)block, size + 1).Clear();
+    return (byte*)block;
+  }
+  public byte* Text(string text, out UIntPtr size) {
+    int count = Encoding.UTF8.GetByteCount(text);
+    byte* bytes = Bytes(count);
+    fixed (char* characters = text) Encoding.UTF8.GetBytes(characters, text.Length, bytes, count);
+    size = (UIntPtr)count;
+    return bytes;
+  }
+  public gptq_error* Error() {
+    var error = (gptq_error*)Bytes(sizeof(gptq_error));
+    *error = gptq_error.New();
+    return error;
+  }
+  public void Dispose() {
+    foreach (IntPtr block in blocks) Marshal.FreeHGlobal(block);
+  }
+}
+
+/// <summary>How much of a phase (GPTQ_PHASE_*) is done, 0 to 1; false cancels.</summary>
+public delegate bool Progress(int phase, double done);
+
+/// <summary>
+/// What C calls while one of our calls is in it: static methods, which find their object by a GCHandle, as ahead-of-time compilers need it. An
+/// exception in one stops the call and goes on above it.
+/// </summary>
+sealed unsafe class Callbacks : IDisposable {
+  public Func<string, bool> Text;
+  public Progress Progress;
+  public Action<QuantizeReport> Report;
+  Exception failure;
+  readonly GCHandle self;
+
+  public Callbacks() { self = GCHandle.Alloc(this); }
+  public void Dispose() { self.Free(); }
+  public void* User { get { return (void*)GCHandle.ToIntPtr(self); } }
+  public void Rethrow() {
+    if (failure != null) ExceptionDispatchInfo.Capture(failure).Throw();
+  }
+
+  /// <summary>Runs one, unless another failed before; 0 if it wants more.</summary>
+  static int Run(void* user, Func<Callbacks, bool> call) {
+    var callbacks = (Callbacks)GCHandle.FromIntPtr((IntPtr)user).Target;
+    if (callbacks.failure != null) return 1;
+    try {
+      return call(callbacks) ? 0 : 1;
+    } catch (Exception e) {
+      callbacks.failure = e;
+      return 1;
+    }
+  }
+  [MonoPInvokeCallback(typeof(gptq_text_fn))]
+  static int OnText(void* user, byte* text, UIntPtr size) {
+    return Run(user, callbacks => callbacks.Text(Encoding.UTF8.GetString(text, (int)size)));
+  }
+  [MonoPInvokeCallback(typeof(gptq_progress_fn))]
+  static int OnProgress(void* user, uint phase, uint permille) {
+    return Run(user, callbacks => callbacks.Progress((int)phase, permille / 1000.0));
+  }
+  [MonoPInvokeCallback(typeof(gptq_quantize_report_fn))]
+  static void OnReport(void* user, gptq_quantize_report* report) {
+    Run(user, callbacks => {
+      callbacks.Report(new QuantizeReport(report));
+      return true;
+    });
+  }
+
+  /// <summary>user is a GCHandle of an Action. There is nobody above who could be told of an exception.</summary>
+  [MonoPInvokeCallback(typeof(gptq_log_fn))]
+  static void OnLog(void* user, int level, byte* text, UIntPtr size) {
+    try {
+      ((Action<int, string>)GCHandle.FromIntPtr((IntPtr)user).Target)(level, Encoding.UTF8.GetString(text, (int)size));
+    } catch (Exception) {
+    }
+  }
+  // Delegates must live as long as their pointers are used: for ever.
+  static readonly gptq_text_fn text = OnText;
+  static readonly gptq_progress_fn progress = OnProgress;
+  static readonly gptq_quantize_report_fn report = OnReport;
+  static readonly gptq_log_fn log = OnLog;
+  public static readonly IntPtr TextPointer = Marshal.GetFunctionPointerForDelegate(text);
+  public static readonly IntPtr ProgressPointer = Marshal.GetFunctionPointerForDelegate(progress);
+  public static readonly IntPtr ReportPointer = Marshal.GetFunctionPointerForDelegate(report);
+  public static readonly IntPtr LogPointer = Marshal.GetFunctionPointerForDelegate(log);
+}
+
+}

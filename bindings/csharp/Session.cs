@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+using System;
+using System.Collections.Generic;
+using System.Text;
+using System.Threading;
+using Gptq.Native;
+
+namespace Gptq {
+
+public enum StopReason {
+  None = Constants.GPTQ_STOP_NONE,
+  Eos = Constants.GPTQ_STOP_EOS,
+  String = Constants.GPTQ_STOP_STRING,
+  Length = Constants.GPTQ_STOP_LENGTH,
+  Context = Constants.GPTQ_STOP_CONTEXT,
+  Cancelled = Constants.GPTQ_STOP_CANCELLED,
+  Constraint = Constants.GPTQ_STOP_CONSTRAINT,
+  Error = Constants.GPTQ_STOP_ERROR,
+  Prefilled = Constants.GPTQ_STOP_PREFILLED
+}
+
+public struct SessionInfo {
+  public bool Running;
+  public StopReason StopReason;
+  public int Status, Tokens, Generated, Context, UnreadTokens, UnreadLogits;
+  public TimeSpan Prefill, Decode;
+
+  internal SessionInfo(gptq_session_info info) {
+    Running = info.state == Constants.GPTQ_SESSION_RUNNING;
+    StopReason = (StopReason)info.stop_reason;
+    Status = info.status;
+    Tokens = (int)info.n_tokens;
+    Generated = (int)info.n_generated;
+    Context = (int)info.n_ctx;
+    UnreadTokens = (int)info.tokens_unread;
+    UnreadLogits = (int)info.logits_unread;
+    Prefill = TimeSpan.FromTicks((long)info.prefill_us * 10);
+    Decode = TimeSpan.FromTicks((long)info.decode_us * 10);
+  }
+}
+
+/// <summary>How to generate. All zero: greedy, until the end token or the end of the context. gptq.h says what the numbers mean.</summary>
+public sealed unsafe class GenerateOptions {
+  public int MaxTokens, TopK;
+  public float Temperature, TopP, MinP, RepeatPenalty, FrequencyPenalty, PresencePenalty;
+  public float TopNSigma, TypicalP, TemperatureRange, TemperatureExponent, XtcProbability, XtcThreshold, MirostatTau, MirostatEta;
+  public float DryMultiplier, DryBase;
+  public int DryAllowedLength, DryWindow, PenaltyWindow;
+  public ulong Seed;
+  public IReadOnlyList<string> Stop;
+  public IReadOnlyDictionary<int, float> Bias;
+  /// <summary>Of the same model; null = any text.</summary>
+  public Constraint Constraint;
+  public bool RandomSeed, ModelDefaults, IgnoreEos, PrefillOnly, KeepStop, ContinueText, Logits;
+
+  static uint Flag(bool wanted, int flag) { return wanted ? (uint)flag : 0; }
+
+  /// <summary>constraint is what Constraint is, held by the caller.</summary>
+  internal gptq_generate_params* Parameters(Arena arena, IntPtr constraint) {
+    var sampling = (gptq_sampling*)arena.Bytes(sizeof(gptq_sampling));
+    *sampling = gptq_sampling.New();
+    sampling->flags = Flag(RandomSeed, Constants.GPTQ_SAMPLE_RANDOM_SEED) | Flag(ModelDefaults, Constants.GPTQ_SAMPLE_MODEL_DEFAULTS);
+    sampling->temperature = Temperature;
+    sampling->top_k = TopK;
+    sampling->top_p = TopP;
+    sampling->min_p = MinP;
+    sampling->repeat_penalty = RepeatPenalty;
+    sampling->penalty_window = (uint)PenaltyWindow;
+    sampling->seed = Seed;
+    sampling->frequency_penalty = FrequencyPenalty;
+    sampling->presence_penalty = PresencePenalty;
+    sampling->dry_multiplier = DryMultiplier;
+    sampling->dry_base = DryBase;
+    sampling->dry_allowed_length = (uint)DryAllowedLength;
+    sampling->dry_window = (uint)DryWindow;
+    sampling->top_n_sigma = TopNSigma;
+    sampling->typical_p = TypicalP;
+    sampling->temperature_range = TemperatureRange;
+    sampling->temperature_exponent = TemperatureExponent;
+    sampling->xtc_probability = XtcProbability;
+    sampling->xtc_threshold = XtcThreshold;
+    sampling->mirostat_tau = MirostatTau;
+    sampling->mirostat_eta = MirostatEta;
+    if (Bias != null) {
+      sampling->bias = (gptq_logit_bias*)arena.Bytes(sizeof(gptq_logit_bias) * Bias.Count);
+      foreach (KeyValuePair<int, float> one in Bias) {
+        gptq_logit_bias* to = sampling->bias + (int)sampling->n_bias;
+        to->token = one.Key;
+        to->bias = one.Value;
+        sampling->n_bias = sampling->n_bias + 1;
+      }
+    }
+    var parameters = (gptq_generate_params*)arena.Bytes(sizeof(gptq_generate_params));
+    *parameters = gptq_generate_params.New();
+    parameters->sampling = sampling;
+    parameters->max_tokens = (uint)MaxTokens;
+    parameters->flags = Flag(IgnoreEos, Constants.GPTQ_GEN_IGNORE_EOS) | Flag(PrefillOnly, Constants.GPTQ_GEN_PREFILL_ONLY) |
+                        Flag(KeepStop, Constants.GPTQ_GEN_KEEP_STOP) | Flag(ContinueText, Constants.GPTQ_GEN_CONTINUE_TEXT) |
+                        Flag(Logits, Constants.GPTQ_GEN_LOGITS);
+    parameters->constraint = constraint;
+    if (Stop != null) {
+      parameters->stop = (gptq_string*)arena.Bytes(sizeof(gptq_string) * Stop.Count);
+      for (int i = 0; i < Stop.Count; i++) parameters->stop[i].ptr = arena.Text(Stop[i], out parameters->stop[i].size);
+      parameters->n_stop = (UIntPtr)Stop.Count;
+    }
+    return parameters;
+  }
+}
+
+/// <summary>One sequence of tokens.</summary>
+public sealed unsafe class Session : GptqHandle {
+  public Engine Engine { get; }
+
+  internal Session(Engine engine, IntPtr pointer) : base(pointer) { Engine = engine; }
+
+  protected override bool ReleaseHandle() {
+    IntPtr session = handle;
+    Engine.Domain.Destroy(() => Api.gptq_session_destroy(session));
+    return true;
+  }
+
+  /// <summary>Ends the work in progress, from any thread at any time, also when it is disposed.</summary>
+  public void Cancel() {
+    try {
+      using (var session = Hold()) Api.gptq_session_cancel(session.Pointer);
+    } catch (ObjectDisposedException) {
+    }
+  }
+
+  public SessionInfo Info {
+    get {
+      using (var session = Hold())
+      using (Engine.Domain.Enter()) return InfoOf(session.Pointer);
+    }
+  }
+  static SessionInfo InfoOf(IntPtr session) {
+    var info = gptq_session_info.New();
+    GptqException.Check(Api.gptq_session_info_get(session, &info));
+    return new SessionInfo(info);
+  }
+
+  public void Append(string text, TextFlags flags = TextFlags.None) {
+    using (var session = Hold())
+    using (var arena = new Arena())
+    using (Engine.Domain.Enter()) {
+      gptq_error* error = arena.Error();
+      UIntPtr size;
+      byte* at = arena.Text(text, out size);
+      GptqException.Check(Api.gptq_session_append_text(session.Pointer, at, size, (uint)flags, null, error), error);
+    }
+  }
+
+  public void Append(ReadOnlySpan<int> tokens) {
+    using (var session = Hold())
+    using (Engine.Domain.Enter())
+    fixed (int* ids = tokens) {
+      var error = gptq_error.New();
+      GptqException.Check(Api.gptq_session_append_tokens(session.Pointer, ids, (UIntPtr)tokens.Length, &error), &error);
+    }
+  }
+
+  /// <summary>Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens.</summary>
+  public int SetChat(IReadOnlyList<Message> messages) {
+    using (var session = Hold())
+    using (var arena = new Arena())
+    using (Engine.Domain.Enter()) {
+      gptq_error* error = arena.Error();
+      UIntPtr count;
+      GptqException.Check(Api.gptq_session_set_chat(session.Pointer, Model.Chat(arena, messages), &count, error), error);
+      return (int)count;
+    }
+  }
+
+  /// <summary>Begins generating; Engine.Step does the work.</summary>
+  public void Start(GenerateOptions options = null) {
+    options = options ?? new GenerateOptions();
+    GptqHandle constraint = (GptqHandle)options.Constraint ?? this;
+    using (var session = Hold())
+    using (var held = constraint.Hold())
+    using (var arena = new Arena())
+    using (Engine.Domain.Enter()) {
+      gptq_error* error = arena.Error();
+      gptq_generate_params* parameters = options.Parameters(arena, options.Constraint == null ? IntPtr.Zero : held.Pointer);
+      GptqException.Check(Api.gptq_session_start(session.Pointer, parameters, error), error);
+    }
+  }
+
+  /// <summary>Moves unread text to the buffer, in whole UTF-8 code points; returns its bytes.</summary>
+  public int Read(Span<byte> utf8) {
+    using (var session = Hold())
+    using (Engine.Domain.Enter())
+    fixed (byte* to = utf8) {
+      UIntPtr size;
+      GptqException.Check(Api.gptq_session_read(session.Pointer, to, (UIntPtr)utf8.Length, &size));
+      return (int)size;
+    }
+  }
+  /// <summary>Text that came since the last read.</summary>
+  public string Read() {
+    var text = new StringBuilder();
+    var buffer = new byte[512];
+    for (int size; (size = Read(buffer)) > 0;) text.Append(Encoding.UTF8.GetString(buffer, 0, size));
+    return text.ToString();
+  }
+
+  /// <summary>Moves unread tokens to the buffer; returns how many.</summary>
+  public int ReadTokens(Span<int> tokens) {
+    using (var session = Hold())
+    using (Engine.Domain.Enter())
+    fixed (int* to = tokens) {
+      UIntPtr count;
+      GptqException.Check(Api.gptq_session_read_tokens(session.Pointer, to, (UIntPtr)tokens.Length, &count));
+      return (int)count;
+    }
+  }
+  public int[] ReadTokens() {
+    var tokens = new int[Info.UnreadTokens];
+    Array.Resize(ref tokens, ReadTokens(tokens));
+    return tokens;
+  }
+
+  /// <summary>Moves unread rows [position][vocabulary] to the buffer, with GenerateOptions.Logits; returns how many.</summary>
+  public int ReadLogits(Span<float> logits, out int firstPosition) {
+    using (var session = Hold())
+    using (Engine.Domain.Enter())
+    fixed (float* to = logits) {
+      uint first, rows;
+      GptqException.Check(Api.gptq_session_read_logits(session.Pointer, to, (UIntPtr)logits.Length, &first, &rows));
+      firstPosition = (int)first;
+      return (int)rows;
+    }
+  }
+
+  /// <summary>The whole sequence.</summary>
+  public int[] Tokens {
+    get {
+      using (var session = Hold())
+      using (Engine.Domain.Enter()) {
+        UIntPtr needed;
+        Api.gptq_session_tokens(session.Pointer, null, UIntPtr.Zero, &needed);
+        var tokens = new int[(int)needed];
+        fixed (int* to = tokens) GptqException.Check(Api.gptq_session_tokens(session.Pointer, to, needed, &needed));
+        return tokens;
+      }
+    }
+  }
+
+  /// <summary>Keeps the first so many tokens.</summary>
+  public void Truncate(int tokens) {
+    using (var session = Hold())
+    using (Engine.Domain.Enter()) GptqException.Check(Api.gptq_session_truncate(session.Pointer, (uint)tokens));
+  }
+
+  /// <summary>A second session of the engine that stands where this one stands. It shares the KV cache.</summary>
+  public Session Fork() {
+    using (var session = Hold())
+    using (Engine.Domain.Enter()) {
+      var error = gptq_error.New();
+      IntPtr fork;
+      GptqException.Check(Api.gptq_session_fork(session.Pointer, &fork, &error), &error);
+      return new Session(Engine, fork);
+    }
+  }
+
+  /// <summary>What Engine.Restore makes a session of that goes on where this one stands, also while it generates.</summary>
+  public byte[] Save() {
+    using (var session = Hold())
+    using (Engine.Domain.Enter()) {
+      var error = gptq_error.New();
+      UIntPtr needed;
+      int status = Api.gptq_session_save(session.Pointer, Constants.GPTQ_SAVE_REPLAY, null, UIntPtr.Zero, &needed, &error);
+      if (status != Constants.GPTQ_E_BUFFER_TOO_SMALL) GptqException.Check(status, &error);
+      var bytes = new byte[(int)needed];
+      fixed (byte* to = bytes)
+        GptqException.Check(Api.gptq_session_save(session.Pointer, Constants.GPTQ_SAVE_REPLAY, to, needed, &needed, &error), &error);
+      return bytes;
+    }
+  }
+
+  /// <summary>
+  /// Continues the prompt to the end. onText gets the text as it comes, on this thread, and ends it by returning false; it may not call the
+  /// engine. Its exception goes on above this call. Cancelling ends it with OperationCanceledException.
+  /// </summary>
+  public SessionInfo Generate(string prompt, GenerateOptions options = null, Func<string, bool> onText = null,
+                              CancellationToken token = default(CancellationToken)) {
+    token.ThrowIfCancellationRequested();
+    options = options ?? new GenerateOptions();
+    GptqHandle constraint = (GptqHandle)options.Constraint ?? this;
+    using (var session = Hold())
+    using (var held = constraint.Hold())
+    using (var arena = new Arena())
+    using (var callbacks = new Callbacks { Text = text => !token.IsCancellationRequested && (onText == null || onText(text)) }) {
+      gptq_error* error = arena.Error();
+      gptq_generate_params* parameters = options.Parameters(arena, options.Constraint == null ? IntPtr.Zero : held.Pointer);
+      UIntPtr size;
+      byte* at = arena.Text(prompt, out size);
+      var info = gptq_session_info.New();
+      int status;
+      using (Engine.Domain.Enter())
+      using (new Canceller(this, token))
+        status = Api.gptq_generate(session.Pointer, at, size, parameters, Callbacks.TextPointer, callbacks.User, &info, error);
+      callbacks.Rethrow();
+      GptqException.Check(status, error);
+      if (info.stop_reason == Constants.GPTQ_STOP_CANCELLED) token.ThrowIfCancellationRequested();
+      return new SessionInfo(info);
+    }
+  }
+
+  /// <summary>Continues the prompt (null: what was appended); enumerating the stream does the work. For foreach and await foreach.</summary>
+  public TextStream Stream(string prompt, GenerateOptions options = null, CancellationToken token = default(CancellationToken)) {
+    if (!string.IsNullOrEmpty(prompt)) Append(prompt, TextFlags.ParseSpecial | (Info.Tokens == 0 ? TextFlags.AddBos : TextFlags.None));
+    Start(options);
+    return new TextStream(this, token);
+  }
+}
+
+/// <summary>Cancels a session's work when the token is cancelled, again and again: the work may not have begun yet.</summary>
+sealed class Canceller : IDisposable {
+  readonly object guard = new object();
+  readonly Session session;
+  readonly CancellationTokenRegistration registration;
+  Timer timer;
+  bool over;
+
+  public Canceller(Session session, CancellationToken token) {
+    this.session = session;
+    if (token.CanBeCanceled) registration = token.Register(Begin);
+  }
+  void Begin() {
+    lock (guard)
+      if (!over) timer = new Timer(_ => Cancel(), null, 0, 1);
+  }
+  void Cancel() {
+    lock (guard)
+      if (!over) session.Cancel();
+  }
+  public void Dispose() {
+    lock (guard) over = true;
+    registration.Dispose();
+    if (timer != null) timer.Dispose();
+  }
+}
+
+}
