@@ -7,7 +7,7 @@ usage() {
   cat <<'END'
 usage: bindings/test.sh [--build DIR] [LANGUAGE]...
 
-  LANGUAGE      csharp, go, python, rust; otherwise all
+  LANGUAGE      cpp, csharp, go, python, rust; otherwise all
   --build DIR   use the library and gptq-convert of this Meson build, or build them there; otherwise in build/release
 
 Each language makes the calls of conformance.json and compares every constant, size and offset of gptq.h with C's; then come cancelling,
@@ -20,13 +20,13 @@ here=$root/bindings build=$root/build/release languages=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --build) build=$(realpath -m "${2:?--build needs a folder}"); shift ;;
-    csharp | go | python | rust) languages+=("$1") ;;
+    cpp | csharp | go | python | rust) languages+=("$1") ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
-[[ ${#languages[@]} -gt 0 ]] || languages=(python rust go csharp)
+[[ ${#languages[@]} -gt 0 ]] || languages=(python rust go csharp cpp)
 
 passed=0 failed=0 skipped=0
 log=$(mktemp)
@@ -176,6 +176,21 @@ csharp_example() {
   sed -n '/^```csharp$/,/^```$/p' "$here/csharp/README.md" | sed '1d;$d' >"$1/story.cs"
   mcs -langversion:latest -unsafe -out:"$1/story.exe" "$1/story.cs" "$here"/csharp/*.cs || return 1
   mono "$1/story.exe" "$GPTQ_MODEL" | grep ' tokens, ' || return 1
+  echo 'ok - the example of the README'
+}
+
+test_cpp() {
+  mkdir -p "$work/include/gptq"
+  ln -sf "$here/cpp/gptq.hpp" "$work/include/gptq/"
+  cpp() { "${CXX:-c++}" -std=c++17 -Wall -Wextra -Werror -O1 -I"$work/include" -I"$root/include" "$@" -L"$build/runtime" -lgptq -pthread; }
+  count cpp -I"$here/cpp" "$here/cpp/tests/tests.cpp" -o "$work/cpp_tests"
+  count "$work/cpp_tests" "$GPTQ_CASES" "$GPTQ_MODELS"
+  count cpp_example
+}
+cpp_example() {
+  sed -n '/^```cpp$/,/^```$/p' "$here/cpp/README.md" | sed '1d;$d' >"$work/story.cpp"
+  cpp "$work/story.cpp" -o "$work/story" || return 1
+  "$work/story" "$GPTQ_MODEL" | grep ' tokens$' || return 1
   echo 'ok - the example of the README'
 }
 

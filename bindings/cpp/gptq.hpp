@@ -2,10 +2,13 @@
 // C++ over the C API, header-only: handles that release themselves, errors as exceptions. Needs C++17.
 #pragma once
 #include <cstdint>
+#include <exception>
+#include <iterator>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -13,10 +16,14 @@
 
 namespace gptq {
 
+// site is where the library failed: quote it in bug reports.
 class Error : public std::runtime_error {
  public:
   Error(gptq_status status, const std::string& what) : std::runtime_error(what), status(status) {}
   gptq_status status;
+  std::string site;
+  uint64_t offset = 0;
+  int64_t os_code = 0;
 };
 
 // A zeroed struct of the C API with its struct_size set.
@@ -32,7 +39,13 @@ inline void check(gptq_status status, const gptq_error* err = nullptr) {
   std::string text = err && err->message[0] ? err->message : gptq_status_name(status);
   if (status == GPTQ_E_TEXT && !(err && err->message[0])) text += ": the model has no tokenizer, or it cannot express the text";
   if (err && err->site[0]) text += std::string(" [") + err->site + "]";
-  throw Error(status, text);
+  Error error(status, text);
+  if (err) {
+    error.site = err->site;
+    error.offset = err->offset;
+    error.os_code = err->os_code;
+  }
+  throw error;
 }
 // Calls f(err) and throws what it reports.
 template <class F>
@@ -40,6 +53,48 @@ void call(F&& f) {
   gptq_error err = make<gptq_error>();
   check(f(&err), &err);
 }
+
+// The output of f(buffer, capacity, &needed).
+template <class Container, class F>
+Container sized(F&& f) {
+  size_t n = 0;
+  const gptq_status status = f(nullptr, 0, &n);
+  if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status);
+  Container out(n, typename Container::value_type{});
+  check(f(out.data(), n, &n));
+  return out;
+}
+
+// A function that C calls. Its exception does not cross C's frames: it stops the call and is thrown above it. Where it returns false, or
+// progress is to be cancelled, the call ends.
+template <class F>
+class Callback {
+ public:
+  explicit Callback(F& f) : f_(f) {}
+  void* user() { return this; }
+  void rethrow() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+  static int32_t GPTQ_CALL text(void* user, const char* text, size_t size) { return run(user, std::string_view(text, size)); }
+  static int32_t GPTQ_CALL progress(void* user, uint32_t phase, uint32_t permille) { return run(user, phase, permille / 1000.0); }
+  static void GPTQ_CALL report(void* user, const gptq_quantize_report* report) { run(user, *report); }
+
+ private:
+  template <class... Args>
+  static int32_t run(void* user, Args&&... args) noexcept {
+    auto& self = *static_cast<Callback*>(user);
+    if (self.failure_) return 1;
+    try {
+      if constexpr (std::is_convertible_v<std::invoke_result_t<F&, Args...>, bool>) return self.f_(std::forward<Args>(args)...) ? 0 : 1;
+      else return self.f_(std::forward<Args>(args)...), 0;
+    } catch (...) {
+      self.failure_ = std::current_exception();
+      return 1;
+    }
+  }
+  F& f_;
+  std::exception_ptr failure_;
+};
 
 template <class T, void (*release)(T*)>
 struct Releaser {
@@ -60,6 +115,32 @@ class Runtime {
   std::unique_ptr<gptq_runtime, Releaser<gptq_runtime, gptq_runtime_release>> handle_;
 };
 
+struct Message {
+  std::string_view role, text;
+};
+
+// gptq_chat over messages, which must stay.
+class Chat {
+ public:
+  explicit Chat(const std::vector<Message>& messages) {
+    for (const Message& message : messages) {
+      auto m = make<gptq_message>();
+      m.role = message.role.data(), m.role_size = message.role.size();
+      m.text = message.text.data(), m.text_size = message.text.size();
+      messages_.push_back(m);
+    }
+    for (const gptq_message& message : messages_) pointers_.push_back(&message);
+    chat.flags = GPTQ_CHAT_ADD_GENERATION_PROMPT;
+    chat.messages = pointers_.data(), chat.n_messages = pointers_.size();
+  }
+  Chat(const Chat&) = delete;
+  gptq_chat chat = make<gptq_chat>();
+
+ private:
+  std::vector<gptq_message> messages_;
+  std::vector<const gptq_message*> pointers_;
+};
+
 class Model {
  public:
   Model(const Runtime& rt, const std::string& path, const gptq_model_params& params = make<gptq_model_params>()) {
@@ -67,32 +148,71 @@ class Model {
     call([&](gptq_error* err) { return gptq_model_load(rt.get(), path.c_str(), GPTQ_NTS, &params, &m, err); });
     handle_.reset(m);
   }
+  // progress(phase, done from 0 to 1) may return false to cancel.
+  template <class F, class = std::enable_if_t<std::is_invocable_v<F&, uint32_t, double>>>
+  Model(const Runtime& rt, const std::string& path, F&& progress, gptq_model_params params = make<gptq_model_params>()) {
+    Callback<std::remove_reference_t<F>> callback(progress);
+    params.progress = callback.progress;
+    params.progress_user = callback.user();
+    gptq_model* m = nullptr;
+    auto err = make<gptq_error>();
+    const gptq_status status = gptq_model_load(rt.get(), path.data(), path.size(), &params, &m, &err);
+    handle_.reset(m);
+    callback.rethrow();
+    check(status, &err);
+  }
   gptq_model* get() const { return handle_.get(); }
   gptq_model_info info() const {
     auto info = make<gptq_model_info>();
     check(gptq_model_info_get(get(), &info));
     return info;
   }
+  // "name", "license", "chat_template", ...
+  std::string meta(std::string_view key) const {
+    auto text = sized<std::string>([&](char* to, size_t cap, size_t* n) { return gptq_model_meta(get(), key.data(), key.size(), to, cap, n); });
+    text.pop_back();  // the NUL
+    return text;
+  }
   std::vector<gptq_token> tokenize(std::string_view text, uint32_t flags = 0) const {
-    size_t n = 0;
-    const gptq_status status = gptq_tokenize(get(), text.data(), text.size(), flags, nullptr, 0, &n);
-    if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status);
-    std::vector<gptq_token> tokens(n);
-    check(gptq_tokenize(get(), text.data(), text.size(), flags, tokens.data(), n, &n));
-    return tokens;
+    return sized<std::vector<gptq_token>>(
+        [&](gptq_token* to, size_t cap, size_t* n) { return gptq_tokenize(get(), text.data(), text.size(), flags, to, cap, n); });
   }
   std::string detokenize(const std::vector<gptq_token>& tokens, uint32_t flags = 0) const {
+    return sized<std::string>(
+        [&](char* to, size_t cap, size_t* n) { return gptq_detokenize(get(), tokens.data(), tokens.size(), flags, to, cap, n); });
+  }
+  // The chat template over the messages.
+  std::string render_chat(const std::vector<Message>& messages) const {
+    const Chat chat(messages);
+    auto err = make<gptq_error>();
     size_t n = 0;
-    const gptq_status status = gptq_detokenize(get(), tokens.data(), tokens.size(), flags, nullptr, 0, &n);
-    if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status);
-    std::string text(n, '\0');
-    check(gptq_detokenize(get(), tokens.data(), tokens.size(), flags, text.data(), n, &n));
+    const gptq_status status = gptq_chat_render(get(), &chat.chat, nullptr, 0, &n, &err);
+    if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status, &err);
+    std::string text(n, 0);
+    call([&](gptq_error* e) { return gptq_chat_render(get(), &chat.chat, text.data(), n, &n, e); });
     return text;
   }
 
  private:
   std::unique_ptr<gptq_model, Releaser<gptq_model, gptq_model_release>> handle_;
 };
+
+// Makes a model with few bits of one with 16 or 32. progress(phase, done) may return false to cancel; report(gptq_quantize_report) is told of
+// each matrix.
+template <class Progress, class Report>
+void quantize(const Runtime& rt, std::string_view source, std::string_view target, gptq_quantize_params params, Progress&& progress, Report&& report) {
+  Callback<std::remove_reference_t<Progress>> on_progress(progress);
+  Callback<std::remove_reference_t<Report>> on_report(report);
+  params.progress = on_progress.progress, params.progress_user = on_progress.user();
+  params.report = on_report.report, params.report_user = on_report.user();
+  auto from = make<gptq_source>();
+  from.path = source.data(), from.path_size = source.size();
+  auto err = make<gptq_error>();
+  const gptq_status status = gptq_quantize(rt.get(), &from, target.data(), target.size(), &params, &err);
+  on_progress.rethrow();
+  on_report.rethrow();
+  check(status, &err);
+}
 
 // What a generated text must be; for gptq_generate_params::constraint.
 class Constraint {
@@ -127,12 +247,53 @@ class Engine {
   std::unique_ptr<gptq_engine, Releaser<gptq_engine, gptq_engine_destroy>> handle_;
 };
 
+// How to generate, with the memory that gptq_generate_params points to. All zero: greedy, until the end token or the end of the context.
+struct Generation {
+  uint32_t max_tokens = 0, flags = 0;  // GPTQ_GEN_*
+  gptq_sampling sampling = make<gptq_sampling>();
+  std::vector<std::string> stop;
+  const Constraint* constraint = nullptr;
+
+  // Calls f(params).
+  template <class F>
+  auto with(F&& f) const {
+    std::vector<gptq_string> strings;
+    for (const std::string& text : stop) strings.push_back({text.data(), text.size()});
+    auto params = make<gptq_generate_params>();
+    params.flags = flags, params.max_tokens = max_tokens, params.sampling = &sampling;
+    params.stop = strings.data(), params.n_stop = strings.size();
+    params.constraint = constraint ? constraint->get() : nullptr;
+    return f(params);
+  }
+};
+
+class Stream;
+
 class Session {
  public:
   explicit Session(const Engine& engine) {
     gptq_session* s = nullptr;
     call([&](gptq_error* err) { return gptq_session_create(engine.get(), &s, err); });
     handle_.reset(s);
+  }
+  // Goes on where the saved session stood; exact is false where numbers may differ in their last digits.
+  Session(const Engine& engine, const std::string& saved, bool* exact = nullptr) {
+    gptq_session* s = nullptr;
+    auto err = make<gptq_error>();
+    const gptq_status status = gptq_session_restore(engine.get(), saved.data(), saved.size(), &s, &err);
+    check(status, &err);
+    handle_.reset(s);
+    if (exact) *exact = status == GPTQ_OK;
+  }
+  // GPTQ_SAVE_*
+  std::string save(int32_t kind = GPTQ_SAVE_REPLAY) const {
+    auto err = make<gptq_error>();
+    size_t n = 0;
+    const gptq_status status = gptq_session_save(get(), kind, nullptr, 0, &n, &err);
+    if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status, &err);
+    std::string bytes(n, 0);
+    call([&](gptq_error* e) { return gptq_session_save(get(), kind, bytes.data(), n, &n, e); });
+    return bytes;
   }
   // Stands where this one stands.
   Session fork() const {
@@ -167,6 +328,16 @@ class Session {
   void set_chat(const gptq_chat& chat) {
     call([&](gptq_error* err) { return gptq_session_set_chat(get(), &chat, nullptr, err); });
   }
+  // Keeps what the sequence already begins with; returns its tokens.
+  size_t set_chat(const std::vector<Message>& messages) {
+    const Chat chat(messages);
+    size_t n = 0;
+    call([&](gptq_error* err) { return gptq_session_set_chat(get(), &chat.chat, &n, err); });
+    return n;
+  }
+  void start(const Generation& how) {
+    how.with([&](const gptq_generate_params& params) { start(params); });
+  }
   void start(const gptq_generate_params& params = make<gptq_generate_params>()) {
     call([&](gptq_error* err) { return gptq_session_start(get(), &params, err); });
   }
@@ -184,6 +355,21 @@ class Session {
     call([&](gptq_error* err) { return gptq_score(get(), strings.data(), strings.size(), sums.data(), nullptr, err); });
     return sums;
   }
+  // on_text(std::string_view) may return false to end it.
+  template <class F, class = std::enable_if_t<std::is_invocable_v<F&, std::string_view>>>
+  gptq_session_info generate(std::string_view text, const Generation& how, F&& on_text) {
+    Callback<std::remove_reference_t<F>> callback(on_text);
+    auto info = make<gptq_session_info>();
+    auto err = make<gptq_error>();
+    const gptq_status status = how.with([&](const gptq_generate_params& params) {
+      return gptq_generate(get(), text.data(), text.size(), &params, callback.text, callback.user(), &info, &err);
+    });
+    callback.rethrow();
+    check(status, &err);
+    return info;
+  }
+  // Pieces of text, for a range for; the loop does the work.
+  Stream stream(Engine& engine, std::string_view text, const Generation& how = {});
   void truncate(uint32_t n_tokens) { check(gptq_session_truncate(get(), n_tokens)); }
   void cancel() { gptq_session_cancel(get()); }
   gptq_session_info info() const {
@@ -207,10 +393,84 @@ class Session {
     tokens.resize(n);
     return tokens;
   }
+  // With GPTQ_GEN_LOGITS: rows of n_vocab that came since the last read, and the first's position.
+  std::vector<float> read_logits(uint32_t n_vocab, uint32_t* first_position = nullptr) {
+    std::vector<float> rows(size_t(info().logits_unread) * n_vocab);
+    uint32_t first = 0, n = 0;
+    check(gptq_session_read_logits(get(), rows.data(), rows.size(), &first, &n));
+    rows.resize(size_t(n) * n_vocab);
+    if (first_position) *first_position = first;
+    return rows;
+  }
+  // The whole sequence.
+  std::vector<gptq_token> tokens() const {
+    return sized<std::vector<gptq_token>>([&](gptq_token* to, size_t cap, size_t* n) { return gptq_session_tokens(get(), to, cap, n); });
+  }
 
  private:
   explicit Session(gptq_session* s) : handle_(s) {}
   std::unique_ptr<gptq_session, Releaser<gptq_session, gptq_session_destroy>> handle_;
 };
+
+// The text of a session that works while this is read. Left early, it cancels.
+class Stream {
+ public:
+  Stream(Session& session, Engine& engine) : session_(session), engine_(engine) {}
+  Stream(const Stream&) = delete;
+  ~Stream() {
+    if (ended_) return;
+    session_.cancel();
+    gptq_engine_step(engine_.get(), 1, nullptr);  // which ends it; a poll would not
+  }
+  // The next piece, empty after the last.
+  std::string next() {
+    while (!ended_) {
+      const gptq_session_info info = session_.info();
+      if (std::string piece = session_.read(); !piece.empty()) return piece;
+      ended_ = info.state != GPTQ_SESSION_RUNNING;
+      if (ended_) check(info.status);
+      else engine_.step(5000);
+    }
+    return {};
+  }
+
+  class Iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = std::string;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const std::string*;
+    using reference = const std::string&;
+    explicit Iterator(Stream* stream = nullptr) : stream_(stream) { ++*this; }
+    reference operator*() const { return piece_; }
+    pointer operator->() const { return &piece_; }
+    Iterator& operator++() {
+      if (stream_) piece_ = stream_->next();
+      if (piece_.empty()) stream_ = nullptr;
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    bool operator==(const Iterator& other) const { return stream_ == other.stream_; }
+    bool operator!=(const Iterator& other) const { return stream_ != other.stream_; }
+
+   private:
+    Stream* stream_;
+    std::string piece_;
+  };
+  Iterator begin() { return Iterator(this); }
+  Iterator end() { return Iterator(); }
+
+ private:
+  Session& session_;
+  Engine& engine_;
+  bool ended_ = false;
+};
+
+inline Stream Session::stream(Engine& engine, std::string_view text, const Generation& how) {
+  const bool first = info().n_tokens == 0;
+  if (!text.empty()) append(text, GPTQ_TEXT_PARSE_SPECIAL | (first ? GPTQ_TEXT_ADD_BOS : 0));
+  start(how);
+  return Stream(*this, engine);
+}
 
 }  // namespace gptq

@@ -26,14 +26,14 @@ OUTSIDE = {
   "zstd.h": ["runtime/format", "converter"], "xxhash.h": ["runtime/format"], "flatbuffers/": ["runtime/format", "runtime/text", "converter"],
   "simdjson.h": ["converter"], "pcre2.h": ["converter"], "CLI/": ["converter", "examples"],
 }
-GENERATED = {"model_generated.h": "format", "tokenizer_generated.h": "text", "kernel_variants.h": "kernels"}
+GENERATED = {"model_generated.h": "format", "tokenizer_generated.h": "text", "kernel_variants.h": "kernels", "_cgo_export.h": "bindings"}
 # An instruction set's file may not take inline functions of the C++ library along: the linker could keep its copy for everyone.
 ISA_FILE = re.compile(r"kernels/.*(\w*avx\w*|\w*neon\w*|\w*x86|half|element|common|kv|vector\w*|simd|merge|ahead)\.(h|cpp)$")
 ISA_HEADERS = re.compile(r"(immintrin|arm_neon|cpuid|stddef|stdint|math|string|float)\.h|cstdint|cstring")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 
-def owner(name, folder):
+def owner(name, folder, beside):
   """Which of our folders a header belongs to, or None."""
   if name in GENERATED:
     return GENERATED[name]
@@ -43,13 +43,13 @@ def owner(name, folder):
   if "/" not in name:
     if name == "gptq.hpp":
       return "bindings"
-    return folder if os.path.exists(os.path.join(root, folder, name)) else None
+    return folder if any(os.path.exists(os.path.join(root, place, name)) for place in (folder, beside)) else None
   ours = [entry.split("/")[-1] for entry in MAY_INCLUDE]
   return first if first in ours else None
 
 
 def problem(path, folder, form, name):
-  target, own = owner(name, folder), folder.split("/")[-1]
+  target, own = owner(name, folder, os.path.dirname(path)), folder.split("/")[-1]
   if folder == "include" and name not in ("stddef.h", "stdint.h"):
     return "the C header needs stddef.h and stdint.h alone"
   if form == "<" and ISA_FILE.search(path) and not ISA_HEADERS.fullmatch(name):
