@@ -133,6 +133,8 @@ int main(void) {
   printf("gptq_runtime_desc.log_level %lld\n", (long long)offsetof(gptq_runtime_desc, log_level));
   printf("gptq_runtime_desc.reserved %lld\n", (long long)offsetof(gptq_runtime_desc, reserved));
   printf("gptq_runtime_desc.host_bytes_max %lld\n", (long long)offsetof(gptq_runtime_desc, host_bytes_max));
+  printf("gptq_runtime_desc.user_free %lld\n", (long long)offsetof(gptq_runtime_desc, user_free));
+  printf("gptq_runtime_desc.user %lld\n", (long long)offsetof(gptq_runtime_desc, user));
   printf("gptq_device_info %lld\n", (long long)sizeof(gptq_device_info));
   printf("gptq_device_info.struct_size %lld\n", (long long)offsetof(gptq_device_info, struct_size));
   printf("gptq_device_info.kind %lld\n", (long long)offsetof(gptq_device_info, kind));

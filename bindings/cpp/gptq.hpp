@@ -317,6 +317,8 @@ class Session {
     };
     call([&](gptq_error* err) { return gptq_session_save_to(get(), kind, take, &write, err); });
   }
+  // Another handle of the same session, for a thread that cancels: each may be dropped by its thread.
+  Session share() const { return Session(gptq_session_retain(get())); }
   gptq_session* get() const { return handle_.get(); }
   void append(std::string_view text, uint32_t flags) {
     call([&](gptq_error* err) { return gptq_session_append_text(get(), text.data(), text.size(), flags, nullptr, err); });

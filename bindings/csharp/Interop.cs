@@ -118,15 +118,20 @@ sealed unsafe class Callbacks : IDisposable {
     } catch (Exception) {
     }
   }
+  [MonoPInvokeCallback(typeof(gptq_user_free_fn))]
+  static void OnFree(void* user) { GCHandle.FromIntPtr((IntPtr)user).Free(); }
+
   // Delegates must live as long as their pointers are used: for ever.
   static readonly gptq_text_fn text = OnText;
   static readonly gptq_progress_fn progress = OnProgress;
   static readonly gptq_quantize_report_fn report = OnReport;
   static readonly gptq_log_fn log = OnLog;
+  static readonly gptq_user_free_fn free = OnFree;
   public static readonly IntPtr TextPointer = Marshal.GetFunctionPointerForDelegate(text);
   public static readonly IntPtr ProgressPointer = Marshal.GetFunctionPointerForDelegate(progress);
   public static readonly IntPtr ReportPointer = Marshal.GetFunctionPointerForDelegate(report);
   public static readonly IntPtr LogPointer = Marshal.GetFunctionPointerForDelegate(log);
+  public static readonly IntPtr FreePointer = Marshal.GetFunctionPointerForDelegate(free);
 }
 
 }

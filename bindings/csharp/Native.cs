@@ -116,6 +116,8 @@ public unsafe delegate void gptq_task_fn(void* a0, uint a1);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate void gptq_parallel_fn(void* a0, IntPtr a1, void* a2, uint a3);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+public unsafe delegate void gptq_user_free_fn(void* a0);
+[UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate int gptq_progress_fn(void* a0, uint a1, uint a2);
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate int gptq_text_fn(void* a0, byte* a1, UIntPtr a2);
@@ -165,6 +167,8 @@ public unsafe struct gptq_runtime_desc {
   public int log_level;
   public uint reserved;
   public ulong host_bytes_max;
+  public IntPtr user_free;
+  public void* user;
   public static gptq_runtime_desc New() { return new gptq_runtime_desc { struct_size = (uint)sizeof(gptq_runtime_desc) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -530,9 +534,13 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern void gptq_session_destroy(IntPtr s);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern IntPtr gptq_session_retain(IntPtr s);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern void gptq_session_set_user(IntPtr s, void* user);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern void* gptq_session_user(IntPtr s);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern void gptq_session_set_user_free(IntPtr s, IntPtr user_free);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_append_text(IntPtr s, byte* text, UIntPtr size, uint flags, UIntPtr* n_tokens, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

@@ -43,8 +43,6 @@ public sealed unsafe class QuantizeReport {
 
 /// <summary>What every other object uses: threads, memory, log. Any thread may use it.</summary>
 public sealed unsafe class Runtime : GptqHandle {
-  GCHandle log;
-
   public Runtime(RuntimeOptions options = null) : base(IntPtr.Zero) {
     options = options ?? new RuntimeOptions();
     var desc = gptq_runtime_desc.New();
@@ -52,21 +50,20 @@ public sealed unsafe class Runtime : GptqHandle {
     desc.host_bytes_max = options.HostBytesMax;
     desc.log_level = options.LogLevel;
     if (options.Log != null) {
-      log = GCHandle.Alloc(options.Log);
       desc.log = Callbacks.LogPointer;
-      desc.log_user = (void*)GCHandle.ToIntPtr(log);
+      desc.user_free = Callbacks.FreePointer;
+      desc.user = desc.log_user = (void*)GCHandle.ToIntPtr(GCHandle.Alloc(options.Log));
     }
     var error = gptq_error.New();
     IntPtr pointer;
     int status = Api.gptq_runtime_create(&desc, &pointer, &error);
-    if (status < 0 && log.IsAllocated) log.Free();
+    if (status < 0 && options.Log != null) GCHandle.FromIntPtr((IntPtr)desc.user).Free();
     GptqException.Check(status, &error);
     SetHandle(pointer);
   }
 
   protected override bool ReleaseHandle() {
     Api.gptq_runtime_release(handle);
-    if (log.IsAllocated) log.Free();
     return true;
   }
 

@@ -262,17 +262,18 @@ public sealed unsafe class Session : GptqHandle {
     }
   }
 
-  /// <summary>What Engine.Restore makes a session of that goes on where this one stands, also while it generates.</summary>
-  public byte[] Save() {
+  /// <summary>What Engine.Restore makes a session of that goes on where this one stands, also while it generates; full: with the KV cache.</summary>
+  public byte[] Save(bool full = false) {
+    int kind = full ? Constants.GPTQ_SAVE_FULL : Constants.GPTQ_SAVE_REPLAY;
     using (var session = Hold())
     using (Engine.Domain.Enter()) {
       var error = gptq_error.New();
       UIntPtr needed;
-      int status = Api.gptq_session_save(session.Pointer, Constants.GPTQ_SAVE_REPLAY, null, UIntPtr.Zero, &needed, &error);
+      int status = Api.gptq_session_save(session.Pointer, kind, null, UIntPtr.Zero, &needed, &error);
       if (status != Constants.GPTQ_E_BUFFER_TOO_SMALL) GptqException.Check(status, &error);
       var bytes = new byte[(int)needed];
       fixed (byte* to = bytes)
-        GptqException.Check(Api.gptq_session_save(session.Pointer, Constants.GPTQ_SAVE_REPLAY, to, needed, &needed, &error), &error);
+        GptqException.Check(Api.gptq_session_save(session.Pointer, kind, to, needed, &needed, &error), &error);
       return bytes;
     }
   }

@@ -74,7 +74,10 @@ func goReport(handle C.uintptr_t, report *C.gptq_quantize_report) {
 	})
 }
 
-// logger is kept as long as C may call it.
+//export goFree
+func goFree(handle C.uintptr_t) { cgo.Handle(handle).Delete() }
+
+// logger is kept until C calls goFree.
 type logger func(level int, text string)
 
 //export goLog

@@ -252,7 +252,7 @@ func (c *testCase) runSession(ctx context.Context, s *gptq.Session, d *descripti
 		c.sessions[d.As] = fork
 		return nil, err
 	case "save":
-		c.saved, err = s.Save()
+		c.saved, err = s.Save(gptq.SaveReplay)
 		return object{"small": len(c.saved) > 0 && len(c.saved) < 4096}, err
 	case "info":
 		i, err := s.Info()

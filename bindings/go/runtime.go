@@ -26,7 +26,6 @@ type RuntimeOptions struct {
 // Runtime is what every other object uses: threads, memory, log.
 type Runtime struct {
 	pointer *C.gptq_runtime
-	log     cgo.Handle // or 0
 }
 
 // NewRuntime starts one.
@@ -37,28 +36,28 @@ func NewRuntime(o RuntimeOptions) (*Runtime, error) {
 	d.struct_size, d.threads, d.host_bytes_max, d.log_level = sizeOf(d), C.uint32_t(o.Threads), C.uint64_t(o.HostBytesMax), C.int32_t(o.LogLevel)
 	r := &Runtime{}
 	if o.Log != nil {
-		r.log = cgo.NewHandle(logger(o.Log))
-		d.log, d.log_user = C.gptq_log_fn(C.gptq_go_log), C.gptq_go_user(C.uintptr_t(r.log))
+		log := cgo.NewHandle(logger(o.Log))
+		defer func() {
+			if r.pointer == nil {
+				log.Delete()
+			}
+		}()
+		d.log_user = C.gptq_go_user(C.uintptr_t(log))
+		d.log, d.user_free, d.user = C.gptq_log_fn(C.gptq_go_log), C.gptq_user_free_fn(C.gptq_go_free), d.log_user
 	}
 	if err := call(func(e *C.gptq_error) C.gptq_status { return C.gptq_runtime_create(d, &r.pointer, e) }); err != nil {
-		if r.log != 0 {
-			r.log.Delete()
-		}
 		return nil, err
 	}
 	runtime.SetFinalizer(r, (*Runtime).Close)
 	return r, nil
 }
 
-// Close drops the reference; models keep what they need. With Log, close the models first.
+// Close drops the reference; models keep what they need.
 func (r *Runtime) Close() error {
 	if r.pointer != nil {
 		runtime.SetFinalizer(r, nil)
 		C.gptq_runtime_release(r.pointer)
 		r.pointer = nil
-		if r.log != 0 {
-			r.log.Delete()
-		}
 	}
 	return nil
 }

@@ -87,13 +87,21 @@ func (s *Session) SetChat(messages []Message) (int, error) {
 
 // Options say how to generate. All zero: greedy, until the end token or the end of the context.
 type Options struct {
-	MaxTokens, TopK                        int
-	Temperature, TopP, MinP, RepeatPenalty float32
-	Seed                                   uint64
-	Stop                                   []string
-	Constraint                             *Constraint // of the same model; nil = any text
-	Flags                                  uint32      // GenIgnoreEOS, GenPrefillOnly, GenLogits, ...
-	SamplingFlags                          uint32      // SampleRandomSeed, SampleModelDefaults
+	MaxTokens, TopK                                        int
+	Temperature, TopP, MinP                                float32
+	RepeatPenalty, FrequencyPenalty, PresencePenalty       float32
+	PenaltyWindow                                          int
+	DryMultiplier, DryBase                                 float32
+	DryAllowedLength, DryWindow                            int
+	TopNSigma, TypicalP                                    float32
+	TemperatureRange, TemperatureExponent                  float32
+	XTCProbability, XTCThreshold, MirostatTau, MirostatEta float32
+	Seed                                                   uint64
+	Bias                                                   map[int32]float32 // added to the logits of these tokens
+	Stop                                                   []string
+	Constraint                                             *Constraint // of the same model; nil = any text
+	Flags                                                  uint32      // GenIgnoreEOS, GenPrefillOnly, GenLogits, ...
+	SamplingFlags                                          uint32      // SampleRandomSeed, SampleModelDefaults
 }
 
 func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
@@ -101,6 +109,19 @@ func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
 	p.struct_size, p.flags, p.max_tokens, p.sampling = sizeOf(p), C.uint32_t(o.Flags), C.uint32_t(o.MaxTokens), s
 	s.struct_size, s.flags, s.seed, s.top_k = sizeOf(s), C.uint32_t(o.SamplingFlags), C.uint64_t(o.Seed), C.int32_t(o.TopK)
 	s.temperature, s.top_p, s.min_p, s.repeat_penalty = C.float(o.Temperature), C.float(o.TopP), C.float(o.MinP), C.float(o.RepeatPenalty)
+	s.frequency_penalty, s.presence_penalty, s.penalty_window = C.float(o.FrequencyPenalty), C.float(o.PresencePenalty), C.uint32_t(o.PenaltyWindow)
+	s.dry_multiplier, s.dry_base = C.float(o.DryMultiplier), C.float(o.DryBase)
+	s.dry_allowed_length, s.dry_window = C.uint32_t(o.DryAllowedLength), C.uint32_t(o.DryWindow)
+	s.top_n_sigma, s.typical_p = C.float(o.TopNSigma), C.float(o.TypicalP)
+	s.temperature_range, s.temperature_exponent = C.float(o.TemperatureRange), C.float(o.TemperatureExponent)
+	s.xtc_probability, s.xtc_threshold = C.float(o.XTCProbability), C.float(o.XTCThreshold)
+	s.mirostat_tau, s.mirostat_eta = C.float(o.MirostatTau), C.float(o.MirostatEta)
+	biases, all := array[C.gptq_logit_bias](a, len(o.Bias))
+	for token, bias := range o.Bias {
+		all[s.n_bias].token, all[s.n_bias].bias = C.gptq_token(token), C.float(bias)
+		s.n_bias++
+	}
+	s.bias = biases
 	list, strings := array[C.gptq_string](a, len(o.Stop))
 	for i, stop := range o.Stop {
 		strings[i].ptr, strings[i].size = a.text(stop)
@@ -226,11 +247,12 @@ func (s *Session) Fork() (*Session, error) {
 	})
 }
 
-// Save gives what Engine.Restore makes a session of that goes on where this one stands, also while it generates.
-func (s *Session) Save() ([]byte, error) {
+// Save gives what Engine.Restore makes a session of that goes on where this one stands, also while it generates. kind is SaveReplay or
+// SaveFull, which has the KV cache in it.
+func (s *Session) Save(kind int) ([]byte, error) {
 	return sized(func(buffer *byte, cap C.size_t, needed *C.size_t) error {
 		return s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
-			return C.gptq_session_save(p, SaveReplay, unsafe.Pointer(buffer), cap, needed, e)
+			return C.gptq_session_save(p, C.int32_t(kind), unsafe.Pointer(buffer), cap, needed, e)
 		})
 	})
 }

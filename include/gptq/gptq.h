@@ -14,9 +14,12 @@
  *             model, a model its runtime.
  *   Text      UTF-8, pointer + length; GPTQ_NTS as length means NUL-terminated. Paths are UTF-8 on every platform.
  *   Outputs   go to buffers of the caller: with cap too small the call returns GPTQ_E_BUFFER_TOO_SMALL and sets *needed.
- *   Threads   runtime and model functions: any thread. An engine with all its sessions is one domain: one thread at a time;
- *             gptq_session_cancel alone may be called from any thread meanwhile. Callbacks run on the thread inside the call
- *             (the allocator also on the library's worker threads).
+ *   Threads   runtime and model functions: any thread. An engine with all its sessions is one domain: one thread at a time; a call
+ *             while another is inside gives INVALID_STATE. From any thread at any time: gptq_session_cancel, gptq_session_retain,
+ *             and giving references back (also a finalizer's thread): a session is destroyed when no call is inside its engine.
+ *   Callbacks run on the thread inside the call (the allocator also on the library's worker threads). They must not unwind through
+ *             the library (throw, panic, longjmp). Those of gptq_generate may use the engine, but not change the session that
+ *             generates; others must not: INVALID_STATE.
  *   Fork      a child process may use and release its copies of the handles, if no other thread was inside a call at the time of
  *             fork(); its work is done on the calling thread alone. What is on a GPU can only be released there.
  *   Process   the library never aborts, exits, prints, installs handlers, reads the environment, or changes locale or FP state.
@@ -106,6 +109,8 @@ typedef void   (GPTQ_CALL *gptq_free_fn)(void *user, void *ptr, size_t size, siz
 typedef void   (GPTQ_CALL *gptq_task_fn)(void *ctx, uint32_t index);
 /* Calls fn(ctx, i) once for every i < count, on any threads, and returns when all have returned. */
 typedef void   (GPTQ_CALL *gptq_parallel_fn)(void *user, gptq_task_fn fn, void *ctx, uint32_t count);
+/* Called once, when nothing of the library uses what user points to any more, on the thread that gave the last reference back. */
+typedef void   (GPTQ_CALL *gptq_user_free_fn)(void *user);
 /* Return non-zero to cancel the call in progress. */
 typedef int32_t(GPTQ_CALL *gptq_progress_fn)(void *user, uint32_t phase, uint32_t permille);
 /* Receives whole UTF-8 code points; return non-zero to stop generating. */
@@ -126,6 +131,7 @@ typedef struct gptq_runtime_desc {
   int32_t  log_level;                                         /* highest level sent to log; 0 = GPTQ_LOG_WARN */
   uint32_t reserved;
   uint64_t host_bytes_max;                                    /* refuse to hold more than this; 0 = no limit */
+  gptq_user_free_fn user_free; void *user;                    /* user_free(user): after the last use of any of the callbacks above */
 } gptq_runtime_desc;
 
 /* major << 16 | minor << 8 | patch of the library in use. */
@@ -356,9 +362,16 @@ typedef struct gptq_session_info {
 
 /* Errors: INVALID_STATE when max_sessions exist already. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_create(gptq_engine *e, gptq_session **out, gptq_error *err);
+/* Gives a reference back. The last one ends the session: at once, or, inside one of the engine's callbacks or while another thread is inside
+ * the engine, when that call returns. gptq_generate whose callback destroys its session ends as if cancelled. Any thread. */
 GPTQ_API void        GPTQ_CALL gptq_session_destroy(gptq_session *s);
+/* Another reference, for gptq_session_destroy: so that a thread may cancel while the session's owner destroys it. A session keeps its place,
+ * and generates, until the last is given back. Any thread. Returns s. Since 0.2. */
+GPTQ_API gptq_session *GPTQ_CALL gptq_session_retain(gptq_session *s);
 GPTQ_API void        GPTQ_CALL gptq_session_set_user(gptq_session *s, void *user);
 GPTQ_API void       *GPTQ_CALL gptq_session_user(const gptq_session *s);
+/* user_free gets the user pointer when the session is destroyed; a fork has neither. Since 0.2. */
+GPTQ_API void        GPTQ_CALL gptq_session_set_user_free(gptq_session *s, gptq_user_free_fn user_free);
 /* Append input; it is computed once the session is started. flags: GPTQ_TEXT_*; n_tokens (may be NULL): how many it was.
  * Errors: CONTEXT_FULL, INVALID_STATE while running, TEXT, INVALID_ARGUMENT (a token out of range); nothing is appended then. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_append_text(gptq_session *s, const char *text, size_t size, uint32_t flags, size_t *n_tokens, gptq_error *err);
@@ -440,7 +453,8 @@ GPTQ_API void        GPTQ_CALL gptq_constraint_destroy(gptq_constraint *c);
 /* ---- F. blocking convenience over D + E ---- */
 
 /* Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this session ends; on_text (may be NULL)
- * gets the text as it comes. result may be NULL. Errors: those of the calls it is made of; the session's own error if it ended by one. */
+ * gets the text as it comes; in it s may be cancelled, read and destroyed, and all else of the engine used, but s not changed: INVALID_STATE.
+ * result may be NULL. Errors: those of the calls it is made of; the session's own error if it ended by one. */
 GPTQ_API gptq_status GPTQ_CALL gptq_generate(gptq_session *s, const char *text, size_t size, const gptq_generate_params *params, gptq_text_fn on_text, void *user, gptq_session_info *result, gptq_error *err);
 
 /* ---- G. quantize ---- */

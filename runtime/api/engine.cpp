@@ -52,7 +52,14 @@ gptq_status GPTQ_CALL gptq_engine_step(gptq_engine* e, uint32_t budget_us, gptq_
   });
 }
 
-gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) { return e ? handle_of(e->engine->next_readable()) : nullptr; }
+gptq_session* GPTQ_CALL gptq_engine_next_readable(gptq_engine* e) {
+  gptq_session* readable = nullptr;
+  guard_logged(e, [&] {
+    if (e) readable = handle_of(e->engine->next_readable());
+    return GPTQ_OK;
+  });
+  return readable;
+}
 
 gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine* e, gptq_memory_info* out) {
   return guard_logged(e, [&] {

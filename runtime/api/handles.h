@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 
+#include "api/domain.h"
 #include "api/gpu_placer.h"
 #include "api/guard.h"
 #include "base/failure.h"
@@ -112,6 +113,7 @@ struct gptq_engine {
   gptq_model& model;
   std::optional<gptq::device::Gpu> gpu;
   std::optional<gptq::engine::Engine> engine;
+  gptq::api::Domain domain;
 };
 
 namespace gptq::api {
@@ -127,23 +129,64 @@ inline gptq_engine& engine_of(const engine::Session& s) { return *static_cast<gp
 
 inline const gptq_runtime* runtime_of(const gptq_session* s) { return s ? runtime_of(&engine_of(session_of(s))) : nullptr; }
 
-// guard for calls without a gptq_error: the host's log gets the message. handle may be NULL.
-template <class Handle, class F>
-gptq_status guard_logged(const Handle* handle, F&& f) {
-  const gptq_runtime* rt = runtime_of(handle);
-  return guard_with([&](const gptq_error& detail) {
-    char text[sizeof detail.message + sizeof detail.site + 4];
-    const int n = std::snprintf(text, sizeof text, "%s [%s]", detail.message, detail.site);
-    if (rt) rt->log(GPTQ_LOG_ERROR, {text, static_cast<size_t>(n)});
-    return detail.status;
-  }, f);
-}
-
 template <class Handle>
 Handle* retain(Handle* handle) {
   handle->references.fetch_add(1, std::memory_order_relaxed);
   return handle;
 }
+
+// The right to work with an engine, for the time of a call; of none where there is no engine.
+class Inside {
+ public:
+  explicit Inside(gptq_engine* e) : engine_(e && e->domain.enter() ? retain(e) : nullptr), in_(engine_ || !e) {}
+  explicit Inside(const gptq_engine* e) : Inside(const_cast<gptq_engine*>(e)) {}
+  explicit Inside(const gptq_session* s) : Inside(s ? &engine_of(session_of(s)) : nullptr) {}
+  explicit Inside(const gptq_model*) : Inside(static_cast<gptq_engine*>(nullptr)) {}
+  Inside(const Inside&) = delete;
+  ~Inside() {
+    leave();
+    if (engine_) gptq_engine_destroy(engine_);
+  }
+  void require() const {
+    api::require(in_, "the engine is in use, by another thread or by the call that this callback is of", GPTQ_E_INVALID_STATE);
+  }
+  void leave() {
+    if (engine_ && in_) engine_->domain.leave();
+    in_ = false;
+  }
+
+ private:
+  gptq_engine* const engine_;
+  bool in_;
+};
+
+// guard for calls that work with an engine, or with one of its sessions. handle may be NULL.
+template <class Handle, class F>
+gptq_status guard_inside(Handle* handle, gptq_error* err, F&& f) {
+  Inside inside(handle);
+  return guard(err, [&] {
+    inside.require();
+    return f();
+  });
+}
+
+// The same for calls without a gptq_error: the host's log gets the message.
+template <class Handle, class F>
+gptq_status guard_logged(Handle* handle, F&& f) {
+  const gptq_runtime* rt = runtime_of(handle);
+  Inside inside(handle);
+  return guard_with([&](const gptq_error& detail) {
+    inside.leave();  // the log may ask the engine
+    char text[sizeof detail.message + sizeof detail.site + 4];
+    const int n = std::snprintf(text, sizeof text, "%s [%s]", detail.message, detail.site);
+    if (rt) rt->log(GPTQ_LOG_ERROR, {text, static_cast<size_t>(n)});
+    return detail.status;
+  }, [&] {
+    inside.require();
+    return f();
+  });
+}
+
 // Whether this was the last reference.
 template <class Handle>
 bool drop(Handle* handle) {

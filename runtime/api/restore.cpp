@@ -203,14 +203,14 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
 }  // namespace
 
 gptq_status GPTQ_CALL gptq_session_restore(gptq_engine* e, const void* bytes, size_t size, gptq_session** out, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(e, err, [&] {
     require(e && bytes && out, "e, bytes and out must not be NULL");
     return restore(*e, base::MemorySource({static_cast<const std::byte*>(bytes), size}), out);
   });
 }
 
 gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine* e, const gptq_source* src, gptq_session** out, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(e, err, [&] {
     require(e && src && out, "e, src and out must not be NULL");
     const OpenedSource source(read_struct(src, "gptq_source"));
     return restore(*e, *source, out);

@@ -35,6 +35,7 @@ const char* GPTQ_CALL gptq_status_name(gptq_status status) {
     GPTQ_NAME(GPTQ_OK)
     GPTQ_NAME(GPTQ_MORE)
     GPTQ_NAME(GPTQ_IDLE)
+    GPTQ_NAME(GPTQ_REPLAYED)
     GPTQ_NAME(GPTQ_E_INVALID_ARGUMENT)
     GPTQ_NAME(GPTQ_E_INVALID_STATE)
     GPTQ_NAME(GPTQ_E_STRUCT_VERSION)
@@ -79,8 +80,12 @@ gptq_status GPTQ_CALL gptq_runtime_create(const gptq_runtime_desc* desc, gptq_ru
 
 void GPTQ_CALL gptq_runtime_release(gptq_runtime* rt) {
   if (!rt || !drop(rt)) return;
-  base::HostMemory host(rt->desc.alloc, rt->desc.free, rt->desc.alloc_user, 0);
-  destroy(host, rt);
+  const gptq_runtime_desc desc = rt->desc;
+  {
+    base::HostMemory host(desc.alloc, desc.free, desc.alloc_user, 0);
+    destroy(host, rt);
+  }
+  if (desc.user_free) desc.user_free(desc.user);
 }
 
 const char* GPTQ_CALL gptq_runtime_kernels(const gptq_runtime* rt) { return rt ? rt->kernel_text : ""; }

@@ -153,7 +153,7 @@ Saved to_save(const gptq_session* s, int32_t kind) {
 }  // namespace
 
 gptq_status GPTQ_CALL gptq_session_save(const gptq_session* s, int32_t kind, void* buf, size_t cap, size_t* needed, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s && needed && (buf || !cap), "s, buf and needed must not be NULL");
     const Saved saved = to_save(s, kind);
     *needed = base::to_size(saved.size);
@@ -165,7 +165,7 @@ gptq_status GPTQ_CALL gptq_session_save(const gptq_session* s, int32_t kind, voi
 }
 
 gptq_status GPTQ_CALL gptq_session_save_to(const gptq_session* s, int32_t kind, gptq_write_fn write_fn, void* user, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s && write_fn, "s and write must not be NULL");
     const Saved saved = to_save(s, kind);
     ToHost out(write_fn, user);

@@ -14,6 +14,7 @@ using namespace gptq::api;
 namespace {
 
 void require_idle(const engine::Session& s) {
+  require(!s.generating, "the session is inside gptq_generate, whose callback may not change it", GPTQ_E_INVALID_STATE);
   require(!s.running, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE);
 }
 
@@ -160,20 +161,46 @@ const char* reason_of(gptq_status status) {
   return gptq_status_name(status);
 }
 
-// Gives all text that may be read to the host's callback, which may cancel.
+// For the time of a host's callback, which may use the engine.
+class Outside {
+ public:
+  explicit Outside(Domain& domain) : domain_(domain) { domain_.leave(); }
+  ~Outside() { domain_.wait_and_enter(); }
+
+ private:
+  Domain& domain_;
+};
+
+// Keeps a session, and nobody starts it anew, while gptq_generate is in it.
+class Generating {
+ public:
+  explicit Generating(engine::Session& s) : s_(*retain(&s)) { s_.generating = true; }
+  ~Generating() {
+    s_.generating = false;
+    if (s_.running) s_.engine->stop(s_);  // a callback threw
+    gptq_session_destroy(handle_of(&s_));
+  }
+
+ private:
+  engine::Session& s_;
+};
+
+// Gives all text that may be read to the host's callback, which may cancel, or destroy the session.
 void drain(engine::Session& s, gptq_text_fn on_text, void* user) {
   char buffer[512];
-  while (const size_t n = s.text.read(s.generated(), buffer))
-    if (on_text && on_text(user, buffer, n) != 0) {
-      s.cancelled.store(true, std::memory_order_relaxed);
-      return;
-    }
+  while (const size_t n = s.text.read(s.generated(), buffer)) {
+    if (!on_text) continue;
+    const Outside outside(engine_of(s).domain);
+    if (on_text(user, buffer, n) == 0 && s.references > 1) continue;
+    s.cancelled.store(true, std::memory_order_relaxed);
+    return;
+  }
 }
 
 }  // namespace
 
 gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(e, err, [&] {
     require(e && out, "e and out must not be NULL");
     engine::Session* s = e->engine->create_session();
     if (!s)
@@ -186,7 +213,7 @@ gptq_status GPTQ_CALL gptq_session_create(gptq_engine* e, gptq_session** out, gp
 }
 
 gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** out, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s && out, "s and out must not be NULL");
     gptq_engine& e = engine_of(session_of(s));
     engine::Session* fork = e.engine->fork(session_of(s));
@@ -200,22 +227,37 @@ gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** ou
   });
 }
 
-void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
-  if (!s) return;
-  gptq_engine& e = engine_of(session_of(s));
-  e.engine->destroy_session(session_of(s));
-  constrain(session_of(s), nullptr);
+void gptq::api::destroy_now(engine::Session& s) {
+  gptq_engine& e = engine_of(s);
+  e.engine->destroy_session(s);
+  constrain(s, nullptr);
+  if (s.user_free) s.user_free(s.user);
   gptq_engine_destroy(&e);
+}
+
+void GPTQ_CALL gptq_session_destroy(gptq_session* s) {
+  if (!s || !drop(&session_of(s))) return;
+  gptq_engine* const e = retain(&engine_of(session_of(s)));
+  e->domain.destroy(session_of(s));
+  gptq_engine_destroy(e);
+}
+
+gptq_session* GPTQ_CALL gptq_session_retain(gptq_session* s) {
+  if (s) retain(&session_of(s));
+  return s;
 }
 
 void GPTQ_CALL gptq_session_set_user(gptq_session* s, void* user) {
   if (s) session_of(s).user = user;
 }
+void GPTQ_CALL gptq_session_set_user_free(gptq_session* s, gptq_user_free_fn user_free) {
+  if (s) session_of(s).user_free = user_free;
+}
 void* GPTQ_CALL gptq_session_user(const gptq_session* s) { return s ? session_of(s).user : nullptr; }
 
 gptq_status GPTQ_CALL gptq_session_append_text(gptq_session* s, const char* text, size_t size, uint32_t flags, size_t* n_tokens,
                                                gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s, "s is NULL");
     require_idle(session_of(s));
     const auto tokens = encode(engine_of(session_of(s)).model, text_of(text, size, "text"), flags);
@@ -226,7 +268,7 @@ gptq_status GPTQ_CALL gptq_session_append_text(gptq_session* s, const char* text
 }
 
 gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session* s, const gptq_token* tokens, size_t n, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s && (tokens || !n), "s and tokens must not be NULL");
     require_idle(session_of(s));
     append(session_of(s), {tokens, n}, session_of(s).n_tokens);
@@ -235,7 +277,7 @@ gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session* s, const gptq_tok
 }
 
 gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* chat, size_t* n_tokens, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s && chat, "s and chat must not be NULL");
     engine::Session& session = session_of(s);
     require_idle(session);
@@ -249,7 +291,7 @@ gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* ch
 }
 
 gptq_status GPTQ_CALL gptq_session_start(gptq_session* s, const gptq_generate_params* params, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s, "s is NULL");
     start(session_of(s), params);
     return GPTQ_OK;
@@ -327,7 +369,7 @@ gptq_status GPTQ_CALL gptq_session_truncate(gptq_session* s, uint32_t n_tokens) 
 
 gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t size, const gptq_generate_params* params,
                                     gptq_text_fn on_text, void* user, gptq_session_info* result, gptq_error* err) {
-  return guard(err, [&] {
+  return guard_inside(s, err, [&] {
     require(s, "s is NULL");
     if (result) check_version(result, "gptq_session_info");
     engine::Session& session = session_of(s);
@@ -342,6 +384,7 @@ gptq_status GPTQ_CALL gptq_generate(gptq_session* s, const char* text, size_t si
       session.engine->truncate(session, before);
       throw;
     }
+    const Generating generating(session);
     while (session.running) {
       gptq_step_info info{};
       const gptq_status status = session.engine->step(GPTQ_BUDGET_UNLIMITED, true, info);

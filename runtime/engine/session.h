@@ -21,7 +21,11 @@ struct Session {
   Engine* engine = nullptr;
   void* owner = nullptr;        // the API's handle of the engine
   bool in_use = false;
+  std::atomic<uint32_t> references{1};
+  Session* next_dead = nullptr;  // of those that wait to be destroyed
+  bool generating = false;      // inside gptq_generate
   void* user = nullptr;
+  gptq_user_free_fn user_free = nullptr;
 
   // The sequence.
   int32_t* tokens = nullptr;    // [ctx_tokens]

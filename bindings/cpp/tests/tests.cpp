@@ -96,6 +96,20 @@ void cancel_from_another_thread() {
   canceller.join();
 }
 
+void cancel_while_it_is_dropped() {
+  Chain c(4);
+  for (int i = 0; i < 100; ++i) {
+    std::optional<gptq::Session> session(c.engine);
+    std::thread canceller([shared = session->share()]() mutable {
+      shared.cancel();
+      gptq::Session dropped = std::move(shared);
+    });
+    session->generate("a", tokens(2), [](std::string_view) {});
+    session.reset();
+    canceller.join();
+  }
+}
+
 void stream_left_early() {
   Chain c(1, 4096);
   gptq::Session session(c.engine);
@@ -162,6 +176,7 @@ int main(int, char** arguments) {
       {"1,000 times everything, made and dropped", objects},
       {"1,000 exceptions in a callback arrive in the caller", exceptions_in_callbacks},
       {"cancel from another thread", cancel_from_another_thread},
+      {"cancel while it is dropped", cancel_while_it_is_dropped},
       {"an iterator left early ends the session", stream_left_early},
       {"a fork and a restored save go on as the session does", forks_and_saves},
       {"constraints", constraints},

@@ -139,6 +139,8 @@ static unsafe class LayoutFacts {
     add("gptq_runtime_desc.log_level", At(typeof(gptq_runtime_desc), "log_level"));
     add("gptq_runtime_desc.reserved", At(typeof(gptq_runtime_desc), "reserved"));
     add("gptq_runtime_desc.host_bytes_max", At(typeof(gptq_runtime_desc), "host_bytes_max"));
+    add("gptq_runtime_desc.user_free", At(typeof(gptq_runtime_desc), "user_free"));
+    add("gptq_runtime_desc.user", At(typeof(gptq_runtime_desc), "user"));
     add("gptq_device_info", sizeof(gptq_device_info));
     add("gptq_device_info.struct_size", At(typeof(gptq_device_info), "struct_size"));
     add("gptq_device_info.kind", At(typeof(gptq_device_info), "kind"));

@@ -8,7 +8,7 @@
 """
 from ._engine import Cancel, Engine, Session, SessionInfo, StepInfo
 from ._library import Error, NotFoundError, version
-from ._model import Model
+from ._model import Constraint, Model
 from ._runtime import Runtime, quantize
 
-__all__ = ["Cancel", "Engine", "Error", "Model", "NotFoundError", "Runtime", "Session", "SessionInfo", "StepInfo", "quantize", "version"]
+__all__ = ["Cancel", "Constraint", "Engine", "Error", "Model", "NotFoundError", "Runtime", "Session", "SessionInfo", "StepInfo", "quantize", "version"]

@@ -10,15 +10,16 @@ import threading
 from collections import deque
 from ctypes import byref, c_char, c_char_p, c_float, c_size_t, c_uint32, c_void_p, cast
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from . import _native as native
-from ._library import Callbacks, Error, Handle, call, check, lib, make, text_of
+from ._library import Callbacks, Error, Handle, call, check, lib, make, sized, text_of
 
 if TYPE_CHECKING:
-  from ._model import Model
+  from ._model import Constraint, Model
 STOPS = {native.GPTQ_STOP_NONE: "none", native.GPTQ_STOP_EOS: "eos", native.GPTQ_STOP_STRING: "string", native.GPTQ_STOP_LENGTH: "length",
-         native.GPTQ_STOP_CONTEXT: "context", native.GPTQ_STOP_CANCELLED: "cancelled", native.GPTQ_STOP_ERROR: "error",
+         native.GPTQ_STOP_CONTEXT: "context", native.GPTQ_STOP_CANCELLED: "cancelled", native.GPTQ_STOP_CONSTRAINT: "constraint",
+         native.GPTQ_STOP_ERROR: "error",
          native.GPTQ_STOP_PREFILLED: "prefilled"}
 STREAM_BUDGET_US = 5000
 
@@ -37,7 +38,7 @@ class StepInfo:
 @dataclass(frozen=True)
 class SessionInfo:
   running: bool
-  stop_reason: str  # "eos", "string", "length", "context", "cancelled", "error", "prefilled", or "none"
+  stop_reason: str  # "eos", "string", "length", "context", "cancelled", "constraint", "error", "prefilled", or "none"
   status: int
   n_tokens: int
   n_generated: int
@@ -79,6 +80,15 @@ class Engine(Handle):
     with self.domain():
       call(lambda error: lib.gptq_session_create(self.handle, byref(out), error))
     return Session(self, out)
+
+  def restore(self, saved: bytes) -> "Session":
+    """A session that goes on where the saved one stood; its `exact` is False where its numbers may differ in their last digits."""
+    out = c_void_p()
+    with self.domain():
+      status = call(lambda error: lib.gptq_session_restore(self.handle, saved, len(saved), byref(out), error))
+    session = Session(self, out)
+    session.exact = status == native.GPTQ_OK
+    return session
 
   def step(self, budget_us: int = native.GPTQ_BUDGET_UNLIMITED) -> StepInfo:
     """Computes for about so many microseconds on all started sessions together."""
@@ -127,6 +137,7 @@ class Cancel:
 
 class Session(Handle):
   """One sequence of tokens."""
+  exact = True
 
   def __init__(self, engine: Engine, pointer: Any):
     self.engine, self.pointer, self.cancel = engine, pointer, Cancel(pointer)
@@ -204,9 +215,28 @@ class Session(Handle):
     with self.engine.domain():
       check(lib.gptq_session_truncate(self.handle, n_tokens))
 
+  def fork(self) -> "Session":
+    """A second session of the engine that stands where this one stands. It shares the KV cache."""
+    out = c_void_p()
+    with self.engine.domain():
+      call(lambda error: lib.gptq_session_fork(self.handle, byref(out), error))
+    return Session(self.engine, out)
+
+  def save(self, *, full: bool = False) -> bytes:
+    """What Engine.restore makes a session of that goes on where this one stands, also while it generates; with full with the KV cache."""
+    kind = native.GPTQ_SAVE_FULL if full else native.GPTQ_SAVE_REPLAY
+
+    def write(buffer: Any, cap: int, needed: Any) -> int:
+      error = make(native.gptq_error)
+      status = lib.gptq_session_save(self.handle, kind, buffer, cap, needed, byref(error))
+      return status if status == native.GPTQ_E_BUFFER_TOO_SMALL else check(status, error)
+    with self.engine.domain():
+      return bytes(sized(write, c_char).raw)
+
   def _info(self) -> Any:
     info = make(native.gptq_session_info)
-    check(lib.gptq_session_info_get(self.handle, byref(info)))
+    with self.engine._lock:  # which a callback has already
+      check(lib.gptq_session_info_get(self.handle, byref(info)))
     return info
 
   @property
@@ -224,8 +254,8 @@ class Session(Handle):
   def stream(self, prompt: Optional[str] = None, **params: Any) -> Iterator[str]:
     """Pieces of text until the session ends. Leaving the loop early cancels.
 
-    params: max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed (None = random), stop (strings), model_defaults, ignore_eos,
-    keep_stop, prefill_only, logits."""
+    params: max_tokens, seed (None = random), stop (strings), constraint, bias ({token: added to its logit}), model_defaults, ignore_eos,
+    keep_stop, prefill_only, logits, and the numbers of gptq_sampling: temperature, top_k, top_p, min_p, repeat_penalty, ..."""
     if prompt:
       self.append(prompt, add_bos=self._info().n_tokens == 0, parse_special=True)
     self.start(**params)
@@ -249,17 +279,23 @@ def session_info(info: Any) -> SessionInfo:
                      info.n_generated, info.n_ctx, info.prefill_us, info.decode_us)
 
 
-def generate_params(*, max_tokens: int = 0, temperature: float = 0.0, top_k: int = 0, top_p: float = 0.0, min_p: float = 0.0,
-                    repeat_penalty: float = 0.0, seed: Optional[int] = 0, stop: Sequence[str] = (), model_defaults: bool = False,
-                    ignore_eos: bool = False, keep_stop: bool = False, prefill_only: bool = False, logits: bool = False) -> Any:
+SAMPLING = {name: kind for name, kind in native.gptq_sampling._fields_  # pylint: disable=protected-access
+            if name not in ("struct_size", "flags", "seed", "bias", "n_bias", "dry_breakers")}
+
+
+def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Sequence[str] = (), bias: Optional[Mapping[int, float]] = None,
+                    constraint: Optional["Constraint"] = None, model_defaults: bool = False, ignore_eos: bool = False, keep_stop: bool = False,
+                    prefill_only: bool = False, logits: bool = False, **sampler: float) -> Any:
+  if unknown := sampler.keys() - SAMPLING.keys():
+    raise TypeError(f"unknown parameters: {', '.join(sorted(unknown))}")
   flags = (native.GPTQ_SAMPLE_RANDOM_SEED if seed is None else 0) | (native.GPTQ_SAMPLE_MODEL_DEFAULTS if model_defaults else 0)
-  sampling = make(native.gptq_sampling, flags=flags, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-                  repeat_penalty=repeat_penalty, seed=seed or 0)
+  biases = (native.gptq_logit_bias * len(bias or {}))(*[native.gptq_logit_bias(*one) for one in (bias or {}).items()])
+  sampling = make(native.gptq_sampling, flags=flags, seed=seed or 0, bias=biases, n_bias=len(biases), **sampler)
   words = [word.encode() for word in stop]
   strings = (native.gptq_string * len(words))(*[native.gptq_string(cast(c_char_p(word), c_void_p), len(word)) for word in words])
   params = make(native.gptq_generate_params, sampling=native.POINTER(native.gptq_sampling)(sampling), stop=strings, n_stop=len(words),
-                max_tokens=max_tokens)
-  params.keep = words
+                max_tokens=max_tokens, constraint=constraint and constraint.handle)
+  params.keep = words, constraint
   for flag, wanted in ((native.GPTQ_GEN_IGNORE_EOS, ignore_eos), (native.GPTQ_GEN_KEEP_STOP, keep_stop),
                        (native.GPTQ_GEN_PREFILL_ONLY, prefill_only), (native.GPTQ_GEN_LOGITS, logits)):
     params.flags |= flag if wanted else 0

@@ -48,6 +48,18 @@ def _pointer(struct: Any) -> Any:
   return native.POINTER(native.gptq_message)(struct)
 
 
+class Constraint(Handle):
+  """What a generated text must be, for any number of generations at once."""
+
+  def __init__(self, model: "Model", kind: int, source: str):
+    data, out = source.encode(), c_void_p()
+    call(lambda error: lib.gptq_constraint_compile(model.handle, kind, data, len(data), byref(out), error))
+    self.pointer = out
+
+  def _release(self, pointer: Any) -> None:
+    lib.gptq_constraint_destroy(pointer)
+
+
 class Model(Handle):
   """A .gptq file. Threads may share it."""
 
@@ -95,6 +107,14 @@ class Model(Handle):
       status = lib.gptq_chat_render(self.handle, byref(chat.struct), buffer, cap, needed, byref(error))
       return status if status == native.GPTQ_E_BUFFER_TOO_SMALL else check(status, error)
     return str(sized(render, c_char).raw.decode())
+
+  def choice(self, *texts: str) -> "Constraint":
+    """Makes a generated text one of some: generate(..., constraint=model.choice("yes", "no"))."""
+    return Constraint(self, native.GPTQ_CONSTRAINT_CHOICE, json.dumps(texts, ensure_ascii=False))
+
+  def regex(self, expression: str) -> "Constraint":
+    """Makes it match the expression as a whole. An error's offset is the byte where the expression was refused."""
+    return Constraint(self, native.GPTQ_CONSTRAINT_REGEX, expression)
 
   def engine(self, *, max_sessions: int = 1, ctx_tokens: int = 0, kv_bytes: int = 0, batch_tokens: int = 0, logits_rows: int = 0,
              exact: bool = False) -> Engine:

@@ -137,6 +137,7 @@ gptq_alloc_fn = CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t, c_uint32, c_ui
 gptq_free_fn = CFUNCTYPE(None, c_void_p, c_void_p, c_size_t, c_size_t, c_uint32, c_uint32)
 gptq_task_fn = CFUNCTYPE(None, c_void_p, c_uint32)
 gptq_parallel_fn = CFUNCTYPE(None, c_void_p, gptq_task_fn, c_void_p, c_uint32)
+gptq_user_free_fn = CFUNCTYPE(None, c_void_p)
 gptq_progress_fn = CFUNCTYPE(c_int32, c_void_p, c_uint32, c_uint32)
 gptq_text_fn = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 gptq_write_fn = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
@@ -180,6 +181,8 @@ gptq_runtime_desc._fields_ = [
   ("log_level", c_int32),
   ("reserved", c_uint32),
   ("host_bytes_max", c_uint64),
+  ("user_free", gptq_user_free_fn),
+  ("user", c_void_p),
 ]
 
 gptq_device_info._fields_ = [
@@ -495,8 +498,10 @@ FUNCTIONS = {
   "gptq_engine_memory": (gptq_status, [c_void_p, POINTER(gptq_memory_info)]),
   "gptq_session_create": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_destroy": (None, [c_void_p]),
+  "gptq_session_retain": (c_void_p, [c_void_p]),
   "gptq_session_set_user": (None, [c_void_p, c_void_p]),
   "gptq_session_user": (c_void_p, [c_void_p]),
+  "gptq_session_set_user_free": (None, [c_void_p, gptq_user_free_fn]),
   "gptq_session_append_text": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(c_size_t), POINTER(gptq_error)]),
   "gptq_session_append_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(gptq_error)]),
   "gptq_session_set_chat": (gptq_status, [c_void_p, POINTER(gptq_chat), POINTER(c_size_t), POINTER(gptq_error)]),

@@ -127,6 +127,47 @@ def an_iterator_left_early_ends_the_session():
   assert "".join(session.stream("again", max_tokens=4))
 
 
+def a_fork_and_a_restored_save_go_on():
+  engine = gptq.Model(path("text")).engine(max_sessions=3, ctx_tokens=256)
+  session = engine.session()
+  session.append("the cat", add_bos=True)
+  session.start(max_tokens=24, temperature=0.9, seed=5, frequency_penalty=0.2, ignore_eos=True)
+  engine.step(1)
+  for full in (False, True):
+    with session.fork() as fork, engine.restore(session.save(full=full)) as restored:
+      engine.step()
+      text = fork.read()
+      assert restored.exact and text and restored.read() == text, text
+  try:
+    engine.restore(b"no save")
+  except gptq.Error as error:
+    assert error.name == "GPTQ_E_FORMAT", error
+  else:
+    raise AssertionError("it was taken")
+
+
+def constraints():
+  model = gptq.Model(path("text"))
+  answer = "".join(model.generate("well ", constraint=model.choice("yes", 'may "be"')))
+  assert answer in ("yes", 'may "be"'), answer
+  answer = "".join(model.generate("well ", constraint=model.regex("[a-c]{3}z")))
+  assert len(answer) == 4 and answer[3] == "z", answer
+  try:
+    model.regex("ab(c")
+  except gptq.Error as error:
+    assert error.name == "GPTQ_E_INVALID_ARGUMENT" and error.site, error
+  else:
+    raise AssertionError("it was taken")
+
+
+def unknown_parameters_are_refused():
+  try:
+    next(gptq.Model(path("text")).generate("a", temprature=1.0))
+  except TypeError:
+    return
+  raise AssertionError("it was taken")
+
+
 def logits_are_a_buffer():
   session = gptq.Model(path("text")).session(logits_rows=4)
   session.append_tokens([1, 270, 280])
@@ -147,7 +188,8 @@ def the_example_of_the_readme():
 
 failed = 0
 for test in (objects, callbacks_that_raise, cancel_from_another_thread, a_callback_may_not_generate,
-             closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, logits_are_a_buffer,
+             closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, a_fork_and_a_restored_save_go_on,
+             constraints, unknown_parameters_are_refused, logits_are_a_buffer,
              the_example_of_the_readme):
   try:
     test()

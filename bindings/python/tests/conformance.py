@@ -9,7 +9,7 @@ import gptq
 
 class Case:
   def __init__(self, case, models):
-    self.models = models
+    self.models, self.saved = models, b""
     self.open(case["model"], case.get("engine", {}))
 
   def path(self, name):
@@ -29,7 +29,11 @@ class Case:
   def run(self, call):
     """What a call gives, by the names that the cases give it."""
     name, flags = call["call"], {key: call[key] for key in ("add_bos", "parse_special", "render_special") if key in call}
-    params = call.get("params", {})
+    params = dict(call.get("params", {}))
+    if "choice" in params:
+      params["constraint"] = self.model.choice(*params.pop("choice"))
+    if "regex" in params:
+      params["constraint"] = self.model.regex(params.pop("regex"))
     if name == "load":
       gptq.Model(self.path(call["model"]))
     elif name == "use":
@@ -70,6 +74,14 @@ class Case:
       self.session(call).truncate(call["n_tokens"])
     elif name == "cancel":
       self.session(call).cancel()
+    elif name == "fork":
+      self.sessions[call["as"]] = self.session(call).fork()
+    elif name == "save":
+      self.saved = self.session(call).save()
+      return {"small": 0 < len(self.saved) < 4096}
+    elif name == "restore":
+      self.sessions[call["as"]] = self.engine.restore(self.saved)
+      return {"exact": self.sessions[call["as"]].exact}
     elif name == "close":
       self.sessions.pop(call["session"]).close()
     elif name == "info":

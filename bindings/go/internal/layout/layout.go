@@ -146,6 +146,8 @@ func Facts() map[string]int64 {
 	facts["gptq_runtime_desc.log_level"] = int64(unsafe.Offsetof(C.gptq_runtime_desc{}.log_level))
 	facts["gptq_runtime_desc.reserved"] = int64(unsafe.Offsetof(C.gptq_runtime_desc{}.reserved))
 	facts["gptq_runtime_desc.host_bytes_max"] = int64(unsafe.Offsetof(C.gptq_runtime_desc{}.host_bytes_max))
+	facts["gptq_runtime_desc.user_free"] = int64(unsafe.Offsetof(C.gptq_runtime_desc{}.user_free))
+	facts["gptq_runtime_desc.user"] = int64(unsafe.Offsetof(C.gptq_runtime_desc{}.user))
 	facts["gptq_device_info"] = int64(unsafe.Sizeof(C.gptq_device_info{}))
 	facts["gptq_device_info.struct_size"] = int64(unsafe.Offsetof(C.gptq_device_info{}.struct_size))
 	facts["gptq_device_info.kind"] = int64(unsafe.Offsetof(C.gptq_device_info{}.kind))

@@ -172,6 +172,9 @@ pub type gptq_free_fn = Option<unsafe extern "C" fn(*mut c_void, *mut c_void, us
 pub type gptq_task_fn = Option<unsafe extern "C" fn(*mut c_void, u32)>;
 /// Calls fn(ctx, i) once for every i \< count, on any threads, and returns when all have returned.
 pub type gptq_parallel_fn = Option<unsafe extern "C" fn(*mut c_void, gptq_task_fn, *mut c_void, u32)>;
+/// Called once, when nothing of the library uses what user points to any more, on the thread that gave the last
+/// reference back.
+pub type gptq_user_free_fn = Option<unsafe extern "C" fn(*mut c_void)>;
 /// Return non-zero to cancel the call in progress.
 pub type gptq_progress_fn = Option<unsafe extern "C" fn(*mut c_void, u32, u32) -> i32>;
 /// Receives whole UTF-8 code points; return non-zero to stop generating.
@@ -267,6 +270,10 @@ pub struct gptq_runtime_desc {
     pub reserved: u32,
     /// refuse to hold more than this; 0 = no limit
     pub host_bytes_max: u64,
+    /// user_free(user): after the last use of any of the callbacks above
+    pub user_free: gptq_user_free_fn,
+    /// user_free(user): after the last use of any of the callbacks above
+    pub user: *mut c_void,
 }
 impl Default for gptq_runtime_desc {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -971,9 +978,17 @@ extern "C" {
     pub fn gptq_engine_memory(e: *const gptq_engine, out: *mut gptq_memory_info) -> gptq_status;
     /// Errors: INVALID_STATE when max_sessions exist already.
     pub fn gptq_session_create(e: *mut gptq_engine, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
+    /// Gives a reference back. The last one ends the session: at once, or, inside one of the engine's callbacks or while
+    /// another thread is inside the engine, when that call returns. gptq_generate whose callback destroys its session ends
+    /// as if cancelled. Any thread.
     pub fn gptq_session_destroy(s: *mut gptq_session);
+    /// Another reference, for gptq_session_destroy: so that a thread may cancel while the session's owner destroys it. A
+    /// session keeps its place, and generates, until the last is given back. Any thread. Returns s. Since 0.2.
+    pub fn gptq_session_retain(s: *mut gptq_session) -> *mut gptq_session;
     pub fn gptq_session_set_user(s: *mut gptq_session, user: *mut c_void);
     pub fn gptq_session_user(s: *const gptq_session) -> *mut c_void;
+    /// user_free gets the user pointer when the session is destroyed; a fork has neither. Since 0.2.
+    pub fn gptq_session_set_user_free(s: *mut gptq_session, user_free: gptq_user_free_fn);
     /// Append input; it is computed once the session is started. flags: GPTQ_TEXT_*; n_tokens (may be NULL): how many it
     /// was. Errors: CONTEXT_FULL, INVALID_STATE while running, TEXT, INVALID_ARGUMENT (a token out of range); nothing is
     /// appended then.
@@ -1046,7 +1061,8 @@ extern "C" {
     /// Any thread; running generations keep theirs.
     pub fn gptq_constraint_destroy(c: *mut gptq_constraint);
     /// Appends text (with BOS at the start of a sequence, special tokens parsed), starts, and steps the engine until this
-    /// session ends; on_text (may be NULL) gets the text as it comes. result may be NULL. Errors: those of the calls it is
+    /// session ends; on_text (may be NULL) gets the text as it comes; in it s may be cancelled, read and destroyed, and
+    /// all else of the engine used, but s not changed: INVALID_STATE. result may be NULL. Errors: those of the calls it is
     /// made of; the session's own error if it ended by one.
     pub fn gptq_generate(s: *mut gptq_session, text: *const c_char, size: usize, params: *const gptq_generate_params, on_text: gptq_text_fn, user: *mut c_void, result: *mut gptq_session_info, err: *mut gptq_error) -> gptq_status;
     /// Makes a .gptq file with 2, 3, 4 or 8 bit weights from one with 16 or 32 bit weights: GPTQ (Frantar et al. 2022),

@@ -119,6 +119,15 @@ impl Engine {
         Ok(Session::new(self.clone(), NonNull::new(out).expect("a session")))
     }
 
+    /// A session that goes on where the saved one stood, and whether its numbers are the same to the last digit.
+    pub fn restore(&self, saved: &[u8]) -> Result<(Session, bool)> {
+        let _inside = self.0.enter()?;
+        let mut out = null_mut();
+        let (at, size) = (saved.as_ptr().cast(), saved.len());
+        let status = call(|error| unsafe { sys::gptq_session_restore(self.0.pointer.as_ptr(), at, size, &mut out, error) })?;
+        Ok((Session::new(self.clone(), NonNull::new(out).expect("a session")), status == sys::GPTQ_OK))
+    }
+
     /// Computes for about that long on all started sessions together; `Duration::MAX` until nothing is left.
     pub fn step(&self, budget: Duration) -> Result<Step> {
         let budget_us = u32::try_from(budget.as_micros()).unwrap_or(sys::GPTQ_BUDGET_UNLIMITED);

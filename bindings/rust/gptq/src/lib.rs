@@ -10,7 +10,7 @@ mod session;
 pub use engine::{Engine, EngineOptions, Step};
 pub use error::{Error, Result, Status};
 pub use gptq_sys as sys;
-pub use model::{Message, Model, ModelInfo};
+pub use model::{Constraint, Message, Model, ModelInfo};
 pub use runtime::{Phase, QuantizeOptions, Report, Runtime, RuntimeOptions};
 pub use session::{Cancel, Generate, Logits, Session, SessionInfo, StopReason, Stream};
 

@@ -2,6 +2,7 @@
 use crate::error::{call, check, sized};
 use crate::{sys, Engine, EngineOptions, Result, Runtime};
 use std::ptr::{null, null_mut, NonNull};
+use std::sync::Arc;
 
 pub use sys::gptq_model_info as ModelInfo;
 
@@ -32,6 +33,41 @@ impl Drop for Model {
 pub struct Message<'a> {
     pub role: &'a str,
     pub text: &'a str,
+}
+
+/// What a generated text must be: for `Generate::constraint`, of any number of generations at once. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Constraint(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled(NonNull<sys::gptq_constraint>);
+// The C API: any thread.
+unsafe impl Send for Compiled {}
+unsafe impl Sync for Compiled {}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        unsafe { sys::gptq_constraint_destroy(self.0.as_ptr()) }
+    }
+}
+
+impl Constraint {
+    pub(crate) fn pointer(&self) -> *mut sys::gptq_constraint {
+        self.0 .0.as_ptr()
+    }
+}
+
+/// A JSON string.
+fn quote(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' => out += &format!("\\u{:04x}", c as u32),
+            c => out.push(c),
+        }
+    }
+    out + "\""
 }
 
 /// gptq_chat over messages, for the time of f.
@@ -106,6 +142,22 @@ impl Model {
             })
         })?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Makes a generated text one of some.
+    pub fn choice(&self, texts: &[&str]) -> Result<Constraint> {
+        let quoted: Vec<String> = texts.iter().map(|text| quote(text)).collect();
+        self.constraint(sys::GPTQ_CONSTRAINT_CHOICE, &format!("[{}]", quoted.join(",")))
+    }
+    /// Makes it match the expression as a whole. The error's offset is the byte where the expression was refused.
+    pub fn regex(&self, expression: &str) -> Result<Constraint> {
+        self.constraint(sys::GPTQ_CONSTRAINT_REGEX, expression)
+    }
+    fn constraint(&self, kind: i32, source: &str) -> Result<Constraint> {
+        let mut out = null_mut();
+        let (at, size) = (source.as_ptr().cast(), source.len());
+        call(|error| unsafe { sys::gptq_constraint_compile(self.pointer(), kind, at, size, &mut out, error) })?;
+        Ok(Constraint(Arc::new(Compiled(NonNull::new(out).expect("a constraint")))))
     }
 
     pub fn engine(&self, options: &EngineOptions) -> Result<Engine> {

@@ -2,7 +2,7 @@
 use crate::callback::{text_fn, Callback};
 use crate::error::{call, check, sized};
 use crate::model::with_chat;
-use crate::{sys, Engine, Message, Result};
+use crate::{sys, Constraint, Engine, Message, Result};
 use std::ops::ControlFlow;
 use std::ptr::{null_mut, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +17,27 @@ pub struct Generate {
     pub top_p: f32,
     pub min_p: f32,
     pub repeat_penalty: f32,
+    pub penalty_window: u32,
+    pub frequency_penalty: f32,
+    pub presence_penalty: f32,
+    pub dry_multiplier: f32,
+    pub dry_base: f32,
+    pub dry_allowed_length: u32,
+    pub dry_window: u32,
+    pub top_n_sigma: f32,
+    pub typical_p: f32,
+    pub temperature_range: f32,
+    pub temperature_exponent: f32,
+    pub xtc_probability: f32,
+    pub xtc_threshold: f32,
+    pub mirostat_tau: f32,
+    pub mirostat_eta: f32,
     pub seed: u64,
+    /// Added to the logits of these tokens.
+    pub bias: Vec<(i32, f32)>,
     pub stop: Vec<String>,
+    /// Of the same model.
+    pub constraint: Option<Constraint>,
     /// `gptq::sys::GPTQ_GEN_*`
     pub flags: i32,
     /// `gptq::sys::GPTQ_SAMPLE_*`
@@ -27,6 +46,7 @@ pub struct Generate {
 
 impl Generate {
     fn with<R>(&self, f: impl FnOnce(&sys::gptq_generate_params) -> R) -> R {
+        let bias: Vec<_> = self.bias.iter().map(|&(token, bias)| sys::gptq_logit_bias { token, bias }).collect();
         let sampling = sys::gptq_sampling {
             flags: self.sampling_flags as u32,
             temperature: self.temperature,
@@ -34,7 +54,24 @@ impl Generate {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
+            penalty_window: self.penalty_window,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            dry_multiplier: self.dry_multiplier,
+            dry_base: self.dry_base,
+            dry_allowed_length: self.dry_allowed_length,
+            dry_window: self.dry_window,
+            top_n_sigma: self.top_n_sigma,
+            typical_p: self.typical_p,
+            temperature_range: self.temperature_range,
+            temperature_exponent: self.temperature_exponent,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            mirostat_tau: self.mirostat_tau,
+            mirostat_eta: self.mirostat_eta,
             seed: self.seed,
+            bias: bias.as_ptr(),
+            n_bias: bias.len(),
             ..Default::default()
         };
         let stop: Vec<_> = self.stop.iter().map(|text| sys::gptq_string { ptr: text.as_ptr().cast(), size: text.len() }).collect();
@@ -44,6 +81,7 @@ impl Generate {
             stop: stop.as_ptr(),
             n_stop: stop.len(),
             max_tokens: self.max_tokens,
+            constraint: self.constraint.as_ref().map_or(null_mut(), Constraint::pointer),
             ..Default::default()
         })
     }
@@ -58,6 +96,7 @@ pub enum StopReason {
     Length,
     Context,
     Cancelled,
+    Constraint,
     Error,
     Prefilled,
     Other(i32),
@@ -84,6 +123,7 @@ impl SessionInfo {
             sys::GPTQ_STOP_LENGTH => StopReason::Length,
             sys::GPTQ_STOP_CONTEXT => StopReason::Context,
             sys::GPTQ_STOP_CANCELLED => StopReason::Cancelled,
+            sys::GPTQ_STOP_CONSTRAINT => StopReason::Constraint,
             sys::GPTQ_STOP_ERROR => StopReason::Error,
             sys::GPTQ_STOP_PREFILLED => StopReason::Prefilled,
             other => StopReason::Other(other),
@@ -232,6 +272,22 @@ impl Session {
     pub fn truncate(&mut self, n_tokens: u32) -> Result<()> {
         let _inside = self.engine.0.enter()?;
         check(unsafe { sys::gptq_session_truncate(self.at(), n_tokens) }).map(|_| ())
+    }
+
+    /// A second session of the engine that stands where this one stands. It shares the KV cache.
+    pub fn fork(&self) -> Result<Session> {
+        let _inside = self.engine.0.enter()?;
+        let mut out = null_mut();
+        call(|error| unsafe { sys::gptq_session_fork(self.at(), &mut out, error) })?;
+        Ok(Session::new(self.engine.clone(), NonNull::new(out).expect("a session")))
+    }
+
+    /// What [`Engine::restore`] makes a session of that goes on where this one stands, also while it generates. kind: `gptq::sys::GPTQ_SAVE_*`.
+    pub fn save(&self, kind: i32) -> Result<Vec<u8>> {
+        let _inside = self.engine.0.enter()?;
+        sized(|buffer: *mut u8, cap, needed| {
+            call(|error| unsafe { sys::gptq_session_save(self.at(), kind, buffer.cast(), cap, needed, error) })
+        })
     }
 
     /// Continues the prompt to the end. on_text gets the text as it comes; `Break` ends it. A panic in it goes on above this call.

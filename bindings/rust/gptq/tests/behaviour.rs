@@ -130,6 +130,53 @@ fn stream_dropped_early() {
 }
 
 #[test]
+fn forks_and_saves() {
+    test("a fork and a restored save go on as the session does", || {
+        let engine = engine(3);
+        let mut session = engine.session().unwrap();
+        session.append("the cat", sys::GPTQ_TEXT_ADD_BOS).unwrap();
+        session.start(&Generate { temperature: 0.9, seed: 5, frequency_penalty: 0.2, ..tokens(24) }).unwrap();
+        engine.step(Duration::from_micros(1)).unwrap();
+        for kind in [sys::GPTQ_SAVE_REPLAY, sys::GPTQ_SAVE_FULL] {
+            let mut fork = session.fork().unwrap();
+            let mut saved = session.save(kind).unwrap();
+            let (mut restored, exact) = engine.restore(&saved).unwrap();
+            engine.finish().unwrap();
+            let text = fork.read().unwrap();
+            assert!(exact && !text.is_empty() && restored.read().unwrap() == text);
+            drop((fork, restored));
+            let at = saved.len() / 2;
+            saved[at] ^= 1;
+            assert_eq!(engine.restore(&saved).err().unwrap().status.0, sys::GPTQ_E_CHECKSUM);
+        }
+    });
+}
+
+#[test]
+fn constraints() {
+    test("constraints", || {
+        let mut session = engine(1).session().unwrap();
+        let model = session.engine().model().clone();
+        let mut generate = |constraint| {
+            let (mut text, params) = (String::new(), Generate { constraint: Some(constraint), ..Default::default() });
+            let info = session.generate("well ", &params, |piece| {
+                text += piece;
+                Continue(())
+            });
+            assert!(matches!(info.unwrap().stop_reason, StopReason::Constraint | StopReason::Eos));
+            text
+        };
+        let answer = generate(model.choice(&["yes", "may \"be\""]).unwrap());
+        assert!(answer == "yes" || answer == "may \"be\"", "{answer}");
+        let answer = generate(model.regex("[a-c]{3}z").unwrap());
+        assert!(answer.len() == 4 && answer.ends_with('z'), "{answer}");
+        let error = model.regex("ab(c").unwrap_err();
+        assert_eq!(error.status.0, sys::GPTQ_E_INVALID_ARGUMENT);
+        assert!(!error.site.is_empty());
+    });
+}
+
+#[test]
 fn progress_cancels() {
     test("progress cancels", || {
         let options = QuantizeOptions { rows: 4, row_tokens: 64, ..Default::default() };

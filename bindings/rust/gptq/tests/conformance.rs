@@ -16,6 +16,7 @@ struct Case {
     model: Model,
     engine: Engine,
     sessions: HashMap<u64, Session>,
+    saved: Vec<u8>,
 }
 
 fn object(members: Vec<(&str, Json)>) -> Json {
@@ -58,7 +59,7 @@ fn generate(params: &Json) -> Generate {
         flags: flag("ignore_eos", sys::GPTQ_GEN_IGNORE_EOS)
             | flag("prefill_only", sys::GPTQ_GEN_PREFILL_ONLY)
             | flag("logits", sys::GPTQ_GEN_LOGITS),
-        sampling_flags: 0,
+        ..Default::default()
     }
 }
 
@@ -78,7 +79,7 @@ impl Case {
     fn new(runtime: &Runtime, models: &str, description: &Json) -> Self {
         let model = runtime.load(format!("{models}/{}.gptq", description.get("model").text())).unwrap();
         let engine = engine_of(&model, description.get("engine"));
-        Case { runtime: runtime.clone(), models: models.into(), model, engine, sessions: HashMap::new() }
+        Case { runtime: runtime.clone(), models: models.into(), model, engine, sessions: HashMap::new(), saved: Vec::new() }
     }
     fn path(&self, name: &Json) -> String {
         format!("{}/{}.gptq", self.models, name.text())
@@ -89,7 +90,13 @@ impl Case {
     }
 
     fn run(&mut self, call: &Json) -> Found {
-        let (input, params) = (call.get("input"), generate(call.get("params")));
+        let (input, mut params) = (call.get("input"), generate(call.get("params")));
+        let (choice, regex) = (call.get("params").get("choice"), call.get("params").get("regex").text());
+        if !choice.list().is_empty() {
+            params.constraint = Some(self.model.choice(&choice.list().iter().map(Json::text).collect::<Vec<_>>())?);
+        } else if !regex.is_empty() {
+            params.constraint = Some(self.model.regex(regex)?);
+        }
         Ok(match call.get("call").text() {
             "load" => self.runtime.load(self.path(call.get("model"))).map(|_| Json::Null)?,
             "use" => {
@@ -143,6 +150,20 @@ impl Case {
             "cancel" => {
                 self.session(call).cancel_handle().cancel();
                 Json::Null
+            }
+            "fork" => {
+                let fork = self.session(call).fork()?;
+                self.sessions.insert(call.get("as").number() as u64, fork);
+                Json::Null
+            }
+            "save" => {
+                self.saved = self.session(call).save(sys::GPTQ_SAVE_REPLAY)?;
+                object(vec![("small", Json::Bool(!self.saved.is_empty() && self.saved.len() < 4096))])
+            }
+            "restore" => {
+                let (session, exact) = self.engine.restore(&self.saved)?;
+                self.sessions.insert(call.get("as").number() as u64, session);
+                object(vec![("exact", Json::Bool(exact))])
             }
             "close" => {
                 self.sessions.remove(&(call.get("session").number() as u64));

@@ -131,6 +131,8 @@ pub const FACTS: &[(&str, i64)] = &[
     ("gptq_runtime_desc.log_level", core::mem::offset_of!(gptq_sys::gptq_runtime_desc, log_level) as i64),
     ("gptq_runtime_desc.reserved", core::mem::offset_of!(gptq_sys::gptq_runtime_desc, reserved) as i64),
     ("gptq_runtime_desc.host_bytes_max", core::mem::offset_of!(gptq_sys::gptq_runtime_desc, host_bytes_max) as i64),
+    ("gptq_runtime_desc.user_free", core::mem::offset_of!(gptq_sys::gptq_runtime_desc, user_free) as i64),
+    ("gptq_runtime_desc.user", core::mem::offset_of!(gptq_sys::gptq_runtime_desc, user) as i64),
     ("gptq_device_info", core::mem::size_of::<gptq_sys::gptq_device_info>() as i64),
     ("gptq_device_info.struct_size", core::mem::offset_of!(gptq_sys::gptq_device_info, struct_size) as i64),
     ("gptq_device_info.kind", core::mem::offset_of!(gptq_sys::gptq_device_info, kind) as i64),
