@@ -138,22 +138,14 @@ Handle* retain(Handle* handle) {
 // The right to work with an engine, for the time of a call; of none where there is no engine.
 class Inside {
  public:
-  explicit Inside(gptq_engine* e) : engine_(e && e->domain.enter() ? retain(e) : nullptr), in_(engine_ || !e) {}
+  explicit Inside(gptq_engine* e);
   explicit Inside(const gptq_engine* e) : Inside(const_cast<gptq_engine*>(e)) {}
   explicit Inside(const gptq_session* s) : Inside(s ? &engine_of(session_of(s)) : nullptr) {}
   explicit Inside(const gptq_model*) : Inside(static_cast<gptq_engine*>(nullptr)) {}
   Inside(const Inside&) = delete;
-  ~Inside() {
-    leave();
-    if (engine_) gptq_engine_destroy(engine_);
-  }
-  void require() const {
-    api::require(in_, "the engine is in use, by another thread or by the call that this callback is of", GPTQ_E_INVALID_STATE);
-  }
-  void leave() {
-    if (engine_ && in_) engine_->domain.leave();
-    in_ = false;
-  }
+  ~Inside();
+  void require() const;  // throws
+  void leave();
 
  private:
   gptq_engine* const engine_;

@@ -82,6 +82,7 @@ quantize::Options options_of(const gptq_runtime& rt, const gptq_quantize_params&
   require(p.head_group_size >= -1, "head_group_size must be -1 or above 0");
   require(p.first_token_weight >= 0 && p.first_token_weight <= 1e6, "first_token_weight must be within 0 and a million");
   quantize::Options options;
+  static_assert(sizeof p.defaults == 56, "it stands in gptq_quantize_params by value: what is new goes into a struct behind next");
   options.module = settings_of(p.defaults);
   options.head = options.module;
   options.head.bits = p.head_bits;

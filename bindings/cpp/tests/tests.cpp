@@ -99,7 +99,7 @@ void cancel_from_another_thread() {
 void cancel_while_it_is_dropped() {
   Chain c(4);
   for (int i = 0; i < 100; ++i) {
-    std::optional<gptq::Session> session(c.engine);
+    auto session = std::make_unique<gptq::Session>(c.engine);
     std::thread canceller([shared = session->share()]() mutable {
       shared.cancel();
       gptq::Session dropped = std::move(shared);
