@@ -27,9 +27,12 @@ void start(gptq_session* s, uint32_t flags) {
   base::call([&](gptq_error* err) { return gptq_session_start(s, &params, err); });
 }
 
-void step(engine::Engine& engine) {
+// A call of its own, like those it stands between: what is destroyed gives its place back at once.
+void step(gptq_engine& e) {
+  const Inside inside(&e);
+  inside.require();
   gptq_step_info info{};
-  engine.step(GPTQ_BUDGET_UNLIMITED, true, info);
+  e.engine->step(GPTQ_BUDGET_UNLIMITED, true, info);
 }
 
 void check_end(const engine::Session& s) {
@@ -50,7 +53,7 @@ void score(gptq_session* s, std::span<const gptq_string> texts, double* logprobs
   gptq_engine& e = engine_of(base_session);
   if (base_session.n_pending()) {
     start(s, GPTQ_GEN_PREFILL_ONLY);
-    while (base_session.running) step(*e.engine);
+    while (base_session.running) step(e);
     check_end(base_session);
   }
   std::pmr::vector<Scored> running(&e.model.runtime.memory);
@@ -60,7 +63,7 @@ void score(gptq_session* s, std::span<const gptq_string> texts, double* logprobs
       ++next;
     }
     require(!running.empty(), "no session slot is free; raise max_sessions or destroy one", GPTQ_E_INVALID_STATE);
-    step(*e.engine);
+    step(e);
     std::erase_if(running, [&](const Scored& scored) {
       const engine::Session& done = session_of(scored.session.get());
       if (done.running) return false;
@@ -97,6 +100,7 @@ gptq_status GPTQ_CALL gptq_score(gptq_session* s, const gptq_string* texts, size
     require(s && ((texts && logprobs) || !n), "s, texts and logprobs must not be NULL");
     require(!session_of(s).running, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE);
     require(session_of(s).n_tokens > 0, "nothing stands before the texts: append text or tokens first", GPTQ_E_INVALID_STATE);
+    const Owned kept(gptq_session_retain(s), gptq_session_destroy);
     score(s, {texts, n}, logprobs, n_tokens);
     return GPTQ_OK;
   });
