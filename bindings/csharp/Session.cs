@@ -51,7 +51,7 @@ public sealed unsafe class GenerateOptions {
   public IReadOnlyDictionary<int, float> Bias;
   /// <summary>Of the same model; null = any text.</summary>
   public Constraint Constraint;
-  public bool RandomSeed, ModelDefaults, IgnoreEos, PrefillOnly, KeepStop, ContinueText, Logits;
+  public bool RandomSeed, ModelDefaults, IgnoreEos, PrefillOnly, KeepStop, ContinueText, Logits, Speculate;
 
   static uint Flag(bool wanted, int flag) { return wanted ? (uint)flag : 0; }
 
@@ -96,7 +96,7 @@ public sealed unsafe class GenerateOptions {
     parameters->max_tokens = (uint)MaxTokens;
     parameters->flags = Flag(IgnoreEos, Constants.GPTQ_GEN_IGNORE_EOS) | Flag(PrefillOnly, Constants.GPTQ_GEN_PREFILL_ONLY) |
                         Flag(KeepStop, Constants.GPTQ_GEN_KEEP_STOP) | Flag(ContinueText, Constants.GPTQ_GEN_CONTINUE_TEXT) |
-                        Flag(Logits, Constants.GPTQ_GEN_LOGITS);
+                        Flag(Logits, Constants.GPTQ_GEN_LOGITS) | Flag(Speculate, Constants.GPTQ_GEN_SPECULATE);
     parameters->constraint = constraint;
     if (Stop != null) {
       parameters->stop = (gptq_string*)arena.Bytes(sizeof(gptq_string) * Stop.Count);

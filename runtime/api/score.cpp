@@ -27,7 +27,7 @@ void start(gptq_session* s, uint32_t flags) {
   base::call([&](gptq_error* err) { return gptq_session_start(s, &params, err); });
 }
 
-// One batch, of everybody's.
+// One batch, of everybody's. A call of its own, like those it stands between: what is destroyed gives its place back at once.
 void step(gptq_engine& e) {
   const Inside inside(&e);
   inside.require();
@@ -101,6 +101,7 @@ gptq_status GPTQ_CALL gptq_score(gptq_session* s, const gptq_string* texts, size
     require(s && ((texts && logprobs) || !n), "s, texts and logprobs must not be NULL");
     require(!session_of(s).running && !session_of(s).generating, "the session is running: step or cancel it first", GPTQ_E_INVALID_STATE);
     require(session_of(s).n_tokens > 0, "nothing stands before the texts: append text or tokens first", GPTQ_E_INVALID_STATE);
+    const Owned kept(gptq_session_retain(s), gptq_session_destroy);
     score(s, {texts, n}, logprobs, n_tokens);
     return GPTQ_OK;
   });

@@ -14,6 +14,7 @@ namespace {
 constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
 
 double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
+
 // Those that are alike side by side, in the order they came in.
 template <class F>
 void put_together(std::span<Session*> sessions, F alike) {

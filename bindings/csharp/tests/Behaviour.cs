@@ -235,6 +235,16 @@ sealed class Behaviour {
     }
   }
 
+  void Speculation() {
+    using (var engine = NewEngine(1)) {
+      Func<bool, string> generate = speculate => {
+        using (var session = engine.CreateSession())
+          return string.Concat(session.Stream("the cat", new GenerateOptions { MaxTokens = 60, IgnoreEos = true, Speculate = speculate }));
+      };
+      Expect(generate(true) == generate(false));
+    }
+  }
+
   void Constraints() {
     using (var session = NewEngine(1).CreateSession()) {
       var model = session.Engine.Model;
@@ -293,6 +303,7 @@ sealed class Behaviour {
     bool good = true;
     foreach (Action test in new Action[] { of.Objects, of.Collected, of.ExceptionsInCallbacks, of.CancelFromAnotherThread, of.CancelWhileDisposing,
                                            of.CallbacksMayNotCall, of.Threads, of.Outlives, of.StreamLeftEarly, of.Asynchronous, of.ForksAndSaves,
+                                           of.Speculation,
                                            of.Constraints, of.QuantizeCancelled, of.Log })
       try {
         test();

@@ -255,7 +255,7 @@ class Session(Handle):
     """Pieces of text until the session ends. Leaving the loop early cancels.
 
     params: max_tokens, seed (None = random), stop (strings), constraint, bias ({token: added to its logit}), model_defaults, ignore_eos,
-    keep_stop, prefill_only, logits, and the numbers of gptq_sampling: temperature, top_k, top_p, min_p, repeat_penalty, ..."""
+    keep_stop, prefill_only, logits, speculate, and the numbers of gptq_sampling: temperature, top_k, top_p, min_p, repeat_penalty, ..."""
     if prompt:
       self.append(prompt, add_bos=self._info().n_tokens == 0, parse_special=True)
     self.start(**params)
@@ -285,7 +285,7 @@ SAMPLING = {name: kind for name, kind in native.gptq_sampling._fields_  # pylint
 
 def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Sequence[str] = (), bias: Optional[Mapping[int, float]] = None,
                     constraint: Optional["Constraint"] = None, model_defaults: bool = False, ignore_eos: bool = False, keep_stop: bool = False,
-                    prefill_only: bool = False, logits: bool = False, **sampler: float) -> Any:
+                    prefill_only: bool = False, logits: bool = False, speculate: bool = False, **sampler: float) -> Any:
   if unknown := sampler.keys() - SAMPLING.keys():
     raise TypeError(f"unknown parameters: {', '.join(sorted(unknown))}")
   flags = (native.GPTQ_SAMPLE_RANDOM_SEED if seed is None else 0) | (native.GPTQ_SAMPLE_MODEL_DEFAULTS if model_defaults else 0)
@@ -297,6 +297,7 @@ def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Seque
                 max_tokens=max_tokens, constraint=constraint and constraint.handle)
   params.keep = words, constraint
   for flag, wanted in ((native.GPTQ_GEN_IGNORE_EOS, ignore_eos), (native.GPTQ_GEN_KEEP_STOP, keep_stop),
-                       (native.GPTQ_GEN_PREFILL_ONLY, prefill_only), (native.GPTQ_GEN_LOGITS, logits)):
+                       (native.GPTQ_GEN_PREFILL_ONLY, prefill_only), (native.GPTQ_GEN_LOGITS, logits),
+                       (native.GPTQ_GEN_SPECULATE, speculate)):
     params.flags |= flag if wanted else 0
   return params

@@ -146,6 +146,12 @@ def a_fork_and_a_restored_save_go_on():
     raise AssertionError("it was taken")
 
 
+def speculation_gives_the_same():
+  model = gptq.Model(path("text"))
+  plain, ahead = ("".join(model.generate("the cat", max_tokens=60, ignore_eos=True, speculate=speculate)) for speculate in (False, True))
+  assert plain == ahead and plain, ahead
+
+
 def constraints():
   model = gptq.Model(path("text"))
   answer = "".join(model.generate("well ", constraint=model.choice("yes", 'may "be"')))
@@ -189,7 +195,7 @@ def the_example_of_the_readme():
 failed = 0
 for test in (objects, callbacks_that_raise, cancel_from_another_thread, a_callback_may_not_generate,
              closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, a_fork_and_a_restored_save_go_on,
-             constraints, unknown_parameters_are_refused, logits_are_a_buffer,
+             speculation_gives_the_same, constraints, unknown_parameters_are_refused, logits_are_a_buffer,
              the_example_of_the_readme):
   try:
     test()
