@@ -84,7 +84,7 @@ SchemaMachine::Truth SchemaMachine::own_number(const SchemaNode& n) const {
   const bool only_integers = !(n.types & type_number);
   if (!n.limits_numbers() || (phase_ & 64)) {
     if (!only_integers) return yes;
-    return phase_ & 48 ? no : final_ || (phase_ & 15) == 7 ? yes : open;
+    return phase_ & 48 ? no : final_ || (phase_ & 15) >= 6 ? yes : open;
   }
   if (!final_) return number_possible(n, &n, only_integers) ? open : no;
   return number_holds(n, Decimal::of(std::string_view(text_, text_size_))) ? yes : no;
