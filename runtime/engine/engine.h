@@ -79,8 +79,8 @@ class Engine {
     bool settled = false;                    // the token behind those is known
     int32_t sampled = -1;                    // it, or why there is none (sampler.h)
     struct Sampler {
-      Random random;
-      float mu;
+      Random random{};
+      float mu = 0;
     } sampler;                               // after sampling
     Sampler after[Lookup::most];             // after each right guess
     text::constraint::Constraint::State constraint_state;  // after all of them
