@@ -26,7 +26,7 @@ void put_together(std::span<Session*> sessions, F alike) {
   }
 }
 
-uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows)) - 1; }
+uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows | 1)) - 1; }
 
 }  // namespace
 

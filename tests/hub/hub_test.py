@@ -17,7 +17,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from server import Fault, Hub, etag_of, git_sha1, is_large, sha256  # noqa: E402
 
-CONVERT, RUN, GOLDEN = sys.argv[1:4]
+CONVERT, RUN, GOLDEN = map(os.path.abspath, sys.argv[1:4])
 CHECKPOINT = os.path.join(GOLDEN, "checkpoints", "random-qwen3-w4-g128")
 REPOSITORY = "studio/tiny-qwen3"
 
