@@ -45,7 +45,7 @@ Head read_head(const base::Source& source, std::pmr::memory_resource* memory) {
   require(hash == format::hash_bytes(head.bytes), "the save is damaged", GPTQ_E_CHECKSUM);
   saved = {};
   std::memcpy(static_cast<void*>(&saved), head.bytes.data(), saved_bytes_of_1);
-  if (saved.version == 1) set_new_fields(saved, {}, 0);
+  if (saved.version == 1) set_sampling(saved, {}, 0);  // what it says by not saying it
   std::memcpy(static_cast<void*>(&saved), head.bytes.data(), header_bytes(saved));
   return head;
 }

@@ -31,13 +31,7 @@ Saved saved_of(const engine::Session& s, int32_t kind) {
   saved.stop_reason = s.stop_reason;
   saved.status = s.status;
   saved.end_unseen = s.end_unseen;
-  saved.top_k = s.sampling.top_k;
-  saved.temperature = s.sampling.temperature;
-  saved.top_p = s.sampling.top_p;
-  saved.min_p = s.sampling.min_p;
-  saved.repeat_penalty = s.sampling.repeat_penalty;
-  saved.penalty_window = s.sampling.penalty_window;
-  set_new_fields(saved, s.sampling, s.mu);
+  set_sampling(saved, s.sampling, s.mu);
   std::memcpy(saved.dry_breakers, s.dry_breakers, sizeof saved.dry_breakers);
   if (s.adapter) saved.adapter = s.adapter->fingerprint(), saved.adapter_scale = s.adapter_scale;
   saved.n_stops = s.text.n_stops();

@@ -3,8 +3,13 @@
 
 namespace gptq::api {
 
-// What a save of format 1 says by not saying it.
-void set_new_fields(Saved& saved, const engine::Sampling& s, float mu) {
+void set_sampling(Saved& saved, const engine::Sampling& s, float mu) {
+  saved.top_k = s.top_k;
+  saved.temperature = s.temperature;
+  saved.top_p = s.top_p;
+  saved.min_p = s.min_p;
+  saved.repeat_penalty = s.repeat_penalty;
+  saved.penalty_window = s.penalty_window;
   saved.frequency_penalty = s.frequency_penalty;
   saved.presence_penalty = s.presence_penalty;
   saved.dry_multiplier = s.dry_multiplier;

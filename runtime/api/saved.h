@@ -43,13 +43,13 @@ constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296;
 static_assert(sizeof(Saved) == 312 && sizeof(engine::LogitBias) == 8);
 
 inline size_t header_bytes(const Saved& saved) { return saved.version == 1 ? saved_bytes_of_1 : saved.version == 2 ? saved_bytes_of_2 : sizeof saved; }
-// The length of all up to the first hash, that included, and of what follows.
+// Of what follows the first hash.
 inline uint64_t rest_bytes(const Saved& saved) { return saved.kind == GPTQ_SAVE_FULL ? saved.kv_bytes + saved.state_bytes + sizeof(uint64_t) : 0; }
 
 // What the numbers of an engine depend on.
 void describe(const gptq_engine& e, Saved& saved);
-// From a session's sampling; of a format 1 too, by what that does not say.
-void set_new_fields(Saved& saved, const engine::Sampling& s, float mu);
+// A save of format 1 says the defaults of what it has no field for.
+void set_sampling(Saved& saved, const engine::Sampling& s, float mu);
 engine::Sampling sampling_of(const Saved& s);  // without the biases
 
 }  // namespace gptq::api

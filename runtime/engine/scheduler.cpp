@@ -328,7 +328,7 @@ void Engine::take_logits() {
   const float* logits = awaited_.logits;
   for (uint32_t m = 0; m < n_members_; ++m) {
     Member& member = scratch_.members[m];
-    Session& session = *member.session;
+    const Session& session = *member.session;
     const uint32_t begin = std::max(first, member.first_logit), end = std::min(first + count, member.first_logit + member.n_logits);
     if (begin >= end) continue;
     for (uint32_t i = begin; session.wants_logits() && i < end; ++i) {

@@ -115,16 +115,10 @@ class Parser {
     }
   }
   uint32_t hex(unsigned digits) {
-    uint32_t value = 0;
-    for (unsigned i = 0; i < digits; ++i) {
-      const char c = more() ? text_[at_++] : ' ';
-      const char lower = static_cast<char>(c | 0x20);
-      if (c >= '0' && c <= '9') value = value * 16 + static_cast<uint32_t>(c - '0');
-      else if (lower >= 'a' && lower <= 'f') value = value * 16 + static_cast<uint32_t>(lower - 'a' + 10);
-      else refuse("a hexadecimal digit is missing");
-    }
-    if (value > code_point_max) refuse("no code point");
-    return value;
+    const std::optional<uint32_t> value = read_hex(text_, at_, digits);
+    if (!value) refuse("a hexadecimal digit is missing");
+    if (*value > code_point_max) refuse("no code point");
+    return *value;
   }
   uint32_t character() {
     if (!more()) refuse("an open text or class");

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -80,5 +81,7 @@ class Nfa {
 uint32_t add_regex(Nfa& nfa, std::string_view pattern, bool search, std::string_view document);
 // One character of a UTF-8 text, or an escape, at `at`. Fails at bad UTF-8.
 uint32_t read_code_point(std::string_view text, size_t& at, std::string_view document);
+// The value of so many hexadecimal digits at `at`, which moves behind them; or nothing, and it stands behind what is none.
+std::optional<uint32_t> read_hex(std::string_view text, size_t& at, unsigned digits);
 
 }  // namespace gptq::text::constraint

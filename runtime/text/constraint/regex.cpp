@@ -79,15 +79,9 @@ class Parser {
     return nfa_.repeat(part, least, most);
   }
   uint32_t hex(unsigned digits) {
-    uint32_t value = 0;
-    for (unsigned i = 0; i < digits; ++i) {
-      const char c = more() ? text_[at_++] : ' ';
-      const char lower = static_cast<char>(c | 0x20);
-      if (c >= '0' && c <= '9') value = value * 16 + static_cast<uint32_t>(c - '0');
-      else if (lower >= 'a' && lower <= 'f') value = value * 16 + static_cast<uint32_t>(lower - 'a' + 10);
-      else refuse("a hexadecimal digit missing");
-    }
-    return value;
+    const std::optional<uint32_t> value = read_hex(text_, at_, digits);
+    if (!value) refuse("a hexadecimal digit missing");
+    return *value;
   }
   uint32_t code_of_u() {
     if (take('{')) {
@@ -230,6 +224,18 @@ class Parser {
 };
 
 }  // namespace
+
+std::optional<uint32_t> read_hex(std::string_view text, size_t& at, unsigned digits) {
+  uint32_t value = 0;
+  for (unsigned i = 0; i < digits; ++i) {
+    const char c = at < text.size() ? text[at++] : ' ';
+    const char lower = static_cast<char>(c | 0x20);
+    if (c >= '0' && c <= '9') value = value * 16 + static_cast<uint32_t>(c - '0');
+    else if (lower >= 'a' && lower <= 'f') value = value * 16 + static_cast<uint32_t>(lower - 'a' + 10);
+    else return std::nullopt;
+  }
+  return value;
+}
 
 uint32_t read_code_point(std::string_view text, size_t& at, std::string_view document) {
   const Sequence sequence = sequence_at(text.substr(at));
