@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend's products alone: microseconds, GB/s of weights, and percent of what copying reaches on the same GPU in the same run. A graph of
-// products with different weights is replayed, so that neither launches nor the L2 cache count. With --by own,library our kernels and cuBLASLt
+// products with different weights is replayed many times without waiting, so that neither launches nor waking up nor the L2 cache count. With --by own,library our kernels and cuBLASLt
 // take turns at the same product: from how many rows on each is faster is what the rule in kernels/cuda/matmul_library.cu is to be set by.
 #include <algorithm>
 #include <chrono>
@@ -22,6 +22,7 @@ struct Options {
   std::string backend = "libgptq_cuda.so";
   std::vector<uint32_t> rows{1, 4, 8, 16, 32, 64, 256, 2048};
   std::vector<std::string> shapes{"4096x4096", "14336x4096", "4096x14336", "128256x4096"}, kinds{"q4"}, by{"rule"};
+  std::string input = "plain";
   uint32_t group = 128, repetitions = 7;
   bool exact = false;
 };
@@ -65,26 +66,35 @@ class Bench {
  public:
   Bench(const device::Gpu& gpu, const Options& o) : gpu_(gpu), table_(gpu.table()), o_(o) {}
 
-  // Median seconds of one product.
-  double seconds(Kind kind, Shape shape, uint32_t rows, cuda::Way way) {
-    const kernels::Matrix w = matrix(kind, shape);
+  // Median seconds of one product, for every number of rows.
+  std::vector<double> seconds(Kind kind, Shape shape, cuda::Way way) {
+    const kernels::Matrix w = matrix_of(kind, shape, o_);
     const Parts parts = parts_of(w);
     const uint32_t copies = static_cast<uint32_t>(std::clamp<uint64_t>((512u << 20) / (parts.codes + parts.scales), 2, 64));
-    const device::GpuMemory weights(gpu_, copies * (parts.codes + parts.scales)), x(gpu_, uint64_t{rows} * shape.k * 4), y(gpu_, uint64_t{rows} * shape.n * 4);
-    fill(weights, parts, kind);
+    const device::GpuMemory weights(gpu_, copies * (parts.codes + parts.scales));
+    for (uint32_t i = 0; i < copies; ++i) fill(weights.data() + i * (parts.codes + parts.scales), parts, kind);
+    std::vector<double> all;
+    for (const uint32_t rows : o_.rows) all.push_back(seconds(w, parts, copies, weights.data(), rows, way));
+    return all;
+  }
+
+  double seconds(const kernels::Matrix& w, const Parts& parts, uint32_t copies, uint8_t* weights, uint32_t rows, cuda::Way way) {
+    const device::GpuMemory x(gpu_, uint64_t{rows} * w.k * 4), up(gpu_, uint64_t{rows} * w.k * 4), y(gpu_, uint64_t{rows} * w.n * 4);
     fill_floats(x);
-    const cuda::Shape limits{rows, w.k_padded, shape.n, 1, 1, 64, 1, o_.exact, true, way};
+    fill_floats(up);
+    const auto floats = [](const device::GpuMemory& m) { return reinterpret_cast<float*>(m.data()); };
+    const cuda::Shape limits{rows, w.k_padded, w.n, 1, 1, 64, 1, o_.exact, true, way};
     const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.stream()));
     cuda::Graph* graph = nullptr;
     table_.record_begin(&gpu_.stream());
     for (uint32_t i = 0; i < copies; ++i) {
       cuda::MatmulArgs args{};
-      args.products[0] = {w, nullptr, reinterpret_cast<float*>(y.data())};
-      args.products[0].w.codes = weights.data() + i * (parts.codes + parts.scales);
-      args.products[0].w.scales = weights.data() + i * (parts.codes + parts.scales) + parts.codes;
+      args.products[0] = {w, nullptr, floats(y)};
+      args.products[0].w.codes = weights + i * (parts.codes + parts.scales);
+      args.products[0].w.scales = weights + i * (parts.codes + parts.scales) + parts.codes;
       args.n_products = 1;
       args.rows = rows;
-      args.input = {reinterpret_cast<const float*>(x.data()), nullptr, nullptr, 0};
+      args.input = {floats(x), o_.input == "norm" ? floats(up) : nullptr, o_.input == "silu" ? floats(up) : nullptr, 1e-5f};
       args.exact = o_.exact;
       args.way = way;
       args.workspace = {reinterpret_cast<uint8_t*>(workspace.data()), workspace.bytes()};
@@ -114,30 +124,43 @@ class Bench {
     const bool quantized = kernels::is_quantized(kind);
     return {kind, false, shape.n, shape.k, quantized ? (shape.k + 63) / 64 * 64 : shape.k, quantized ? o.group : 0, nullptr, nullptr, nullptr, nullptr};
   }
-  kernels::Matrix matrix(Kind kind, Shape shape) const { return matrix_of(kind, shape, o_); }
 
   double timed(cuda::Graph* graph) {
-    table_.replay(&gpu_.stream(), graph);
-    gpu_.finish(UINT32_MAX);
-    std::vector<double> seconds;
-    for (uint32_t i = 0; i < o_.repetitions; ++i) {
+    const auto once = [&](uint32_t replays) {
       const auto begin = std::chrono::steady_clock::now();
-      table_.replay(&gpu_.stream(), graph);
+      for (uint32_t i = 0; i < replays; ++i) table_.replay(&gpu_.stream(), graph);
       gpu_.finish(UINT32_MAX);
-      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    }
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    };
+    once(1);
+    const uint32_t replays = static_cast<uint32_t>(std::clamp(10e-3 / once(1), 1.0, 50.0));  // 10 ms, beside which waking up is nothing
+    std::vector<double> seconds;
+    for (uint32_t i = 0; i < o_.repetitions; ++i) seconds.push_back(once(replays) / replays);
     return bench::median(seconds);
   }
 
-  void fill(const device::GpuMemory& memory, const Parts& parts, Kind kind) {
-    std::vector<uint16_t> host(memory.bytes() / 2);
-    for (size_t i = 0; i < host.size(); ++i) {
-      const bool code = i * 2 % (parts.codes + parts.scales) < parts.codes;
-      // Scales and 16-bit weights around 0.01, of either sign for weights.
-      host[i] = code && kernels::is_quantized(kind) ? static_cast<uint16_t>(random_()) : static_cast<uint16_t>(0x2000 + random_() % 0x400 + (code ? random_() % 2 << 15 : 0));
-    }
-    table_.copy_in(&gpu_.stream(), memory.data(), host.data(), host.size() * 2);
+  // Bytes of one filling serve all: 16 MiB, cut at another place each time.
+  void fill(uint8_t* to, const Parts& parts, Kind kind) {
+    static const std::vector<uint16_t> codes = random_words([this] { return random_(); });
+    // Scales and 16-bit weights around 0.01, of either sign for weights.
+    static const std::vector<uint16_t> weights = random_words([this] { return 0x2000 + random_() % 0x400 + (random_() % 2 << 15); });
+    static const std::vector<uint16_t> scales = random_words([this] { return 0x2000 + random_() % 0x400; });
+    copy(to, kernels::is_quantized(kind) ? codes : weights, parts.codes);
+    copy(to + parts.codes, scales, parts.scales);
     gpu_.finish(UINT32_MAX);
+  }
+  template <class F>
+  static std::vector<uint16_t> random_words(F f) {
+    std::vector<uint16_t> words(8 << 20);
+    for (uint16_t& w : words) w = static_cast<uint16_t>(f());
+    return words;
+  }
+  void copy(uint8_t* to, const std::vector<uint16_t>& from, uint64_t bytes) {
+    for (uint64_t n; bytes; to += n, bytes -= n) {
+      const size_t begin = random_() % (from.size() / 2) / 8 * 8;
+      n = std::min<uint64_t>(bytes, (from.size() - begin) * 2);
+      table_.copy_in(&gpu_.stream(), to, from.data() + begin, n);
+    }
   }
   void fill_floats(const device::GpuMemory& memory) {
     std::vector<float> host(memory.bytes() / 4);
@@ -165,16 +188,19 @@ void run(const Options& o) {
   std::printf("|---|---|---|---|---|---|---|---|\n");
   for (const std::string& kind : o.kinds)
     for (const std::string& text : o.shapes)
-      for (const uint32_t rows : o.rows)
-        for (const std::string& by : o.by) {
-          if (way_of(by) == cuda::Way::library && !bench.library_version()) continue;
-          const Shape shape = parse(text);
-          const double seconds = bench.seconds(kind_of(kind), shape, rows, way_of(by));
+      for (const std::string& by : o.by) {
+        if (way_of(by) == cuda::Way::library && !bench.library_version()) continue;
+        const Shape shape = parse(text);
+        const std::vector<double> all = bench.seconds(kind_of(kind), shape, way_of(by));
+        for (size_t i = 0; i < all.size(); ++i) {
+          const double seconds = all[i];
+          const uint32_t rows = o.rows[i];
           const double speed = static_cast<double>(Bench::bytes(kind_of(kind), shape, o.group)) / seconds;
           std::printf("| %s | %s | %u | %s | %.1f | %.0f | %.0f %% | %.1f |\n", kind.c_str(), text.c_str(), rows, by.c_str(), seconds * 1e6, speed / 1e9,
                       100 * speed / copy, 2.0 * rows * shape.n * shape.k / seconds / 1e12);
-          std::fflush(stdout);
         }
+        std::fflush(stdout);
+      }
 }
 
 }  // namespace
@@ -186,6 +212,8 @@ int main(int argc, char** argv) {
   app.add_option("-m,--rows", o.rows, "tokens computed together (default 1,4,8,16,32,64,256,2048)")->delimiter(',');
   app.add_option("--shapes", o.shapes, "OUTPUTSxINPUTS (default: those of Llama-3-8B)")->delimiter(',');
   app.add_option("--kinds", o.kinds, "q2, q3, q4 (default), q8, f16, bf16")->delimiter(',');
+  app.add_option("--input", o.input, "what is multiplied: plain (default), norm or silu, which are computed with the product, as in a layer")
+      ->check(CLI::IsMember({"plain", "norm", "silu"}));
   app.add_option("--by", o.by, "rule (default), own and library: which kernels multiply many rows")->delimiter(',');
   app.add_option("--group-size", o.group, "inputs that share a scale (default 128)");
   app.add_option("-r,--repetitions", o.repetitions, "timed runs (default 7), after one that is not counted");
