@@ -78,7 +78,7 @@ class Bench {
     return all;
   }
 
-  double seconds(const kernels::Matrix& w, const Parts& parts, uint32_t copies, uint8_t* weights, uint32_t rows, cuda::Way way) {
+  double seconds(const kernels::Matrix& w, const Parts& parts, uint32_t copies, std::byte* weights, uint32_t rows, cuda::Way way) {
     const device::GpuMemory x(gpu_, uint64_t{rows} * w.k * 4), up(gpu_, uint64_t{rows} * w.k * 4), y(gpu_, uint64_t{rows} * w.n * 4);
     fill_floats(x);
     fill_floats(up);
@@ -140,7 +140,7 @@ class Bench {
   }
 
   // Bytes of one filling serve all: 16 MiB, cut at another place each time.
-  void fill(uint8_t* to, const Parts& parts, Kind kind) {
+  void fill(std::byte* to, const Parts& parts, Kind kind) {
     static const std::vector<uint16_t> codes = random_words([this] { return random_(); });
     // Scales and 16-bit weights around 0.01, of either sign for weights.
     static const std::vector<uint16_t> weights = random_words([this] { return 0x2000 + random_() % 0x400 + (random_() % 2 << 15); });
@@ -155,7 +155,7 @@ class Bench {
     for (uint16_t& w : words) w = static_cast<uint16_t>(f());
     return words;
   }
-  void copy(uint8_t* to, const std::vector<uint16_t>& from, uint64_t bytes) {
+  void copy(std::byte* to, const std::vector<uint16_t>& from, uint64_t bytes) {
     for (uint64_t n; bytes; to += n, bytes -= n) {
       const size_t begin = random_() % (from.size() / 2) / 8 * 8;
       n = std::min<uint64_t>(bytes, (from.size() - begin) * 2);
