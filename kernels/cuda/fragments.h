@@ -18,13 +18,14 @@ GPTQ_DEVICE void nibble_operand(uint32_t word, uint32_t a[4]) {
 struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 4;  // tiles of a piece, pieces ahead
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 2;  // tiles of a piece, pieces ahead
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
   };
   const uint8_t* codes;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 512; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 512 + lane_index() * 16;
   }
@@ -39,12 +40,13 @@ struct Q4 {
 struct Q23 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32;
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 1, widest = 32;
   struct Raw {
     Vec4 low, high;
   };
   const uint8_t* codes;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return has_high(job) ? 384 : 256; }
   static GPTQ_MEMBER bool has_high(const Job& job) { return job.kind == kernels::Kind::q3; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * (has_high(job) ? 384 : 256) + lane_index() % 4 * 16;
@@ -66,12 +68,13 @@ struct Q23 {
 struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32;  // 64 spills on sm_75
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 1, widest = 32;  // 64 spills on sm_75
   struct Raw {
     Vec4 rows[2];
   };
   const uint8_t* codes;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 1024; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 1024 + lane_index() * 16;
   }
@@ -99,6 +102,7 @@ struct Dense {
   const uint8_t* rows[2];   // NULL past the last
   uint32_t column;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return block_rows * tile_columns * (job.kind == kernels::Kind::f32 ? 4 : 2); }
   static GPTQ_MEMBER uint32_t pair(float a, float b) { return half2_bits(fit_half(a), fit_half(b)); }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     const uint32_t first = block * block_rows + lane_index() / 4;

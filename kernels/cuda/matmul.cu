@@ -130,7 +130,7 @@ void run_library(Job job, const Product* products, Cutter memory, Stream& stream
 void run(Job job, Cutter memory, Stream& stream) {
   const bool few = job.rows <= decode_rows_max;
   if (few) {
-    job.parts = decode_parts(job);
+    job.parts = decode_parts(job, stream.capability);
     job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
     job.columns = columns_of(job.rows, job.exact);
@@ -164,7 +164,7 @@ uint64_t own_bytes(const Shape& shape, uint32_t n_processors) {
   uint64_t most = 0;
   for (uint32_t rows = 1; rows <= decode_rows_max && rows <= shape.rows; ++rows) {
     Cutter memory{nullptr};
-    const uint64_t parts = decode_parts_max(rows, tiles);
+    const uint64_t parts = decode_parts_max(rows, tiles, shape.exact);
     memory.take<float>(parts * rows);
     if (parts > 1) memory.take<float>(parts * rows * outputs);
     most = memory.used > most ? memory.used : most;

@@ -42,6 +42,8 @@ struct Job {
   uint32_t symmetric_zero;  // 0: targets have zeros
   const int32_t* perm;
   Input input;
+  bool fours;               // inputs can be read four by four
+  uint32_t ahead_bytes;     // of weights that a thread block asks for before it needs them
   // K is done in parts, each by other thread blocks; more than one leave their sums for finish_kernel.
   uint32_t parts;
   float* partials;          // [parts][rows][16 * n_blocks]
@@ -58,9 +60,9 @@ constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind)
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
 // Up to decode_rows_max rows; job.parts is decode_parts(). More: job.parts is tile_parts(), activations are packed.
-uint32_t decode_parts(const Job& job);
-uint32_t decode_parts_max(uint32_t rows, uint32_t tiles);
-void decode(const Job& job, Stream& stream);
+uint32_t decode_parts(const Job& job, uint32_t capability);
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact);
+void decode(Job job, Stream& stream);
 uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
 uint64_t tile_partials_bytes(uint32_t n_processors);  // at most

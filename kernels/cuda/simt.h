@@ -53,6 +53,12 @@ GPTQ_DEVICE Vec4 load_once(const Vec4* p) {
   return r;
 }
 
+// Loads and stores stay on their side of it.
+GPTQ_DEVICE void order_loads() { asm volatile("" ::: "memory"); }
+
+// Asks for the 32 bytes to be brought to the L2 cache.
+GPTQ_DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) {
   const __half2 h = __floats2half2_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&h);
