@@ -95,6 +95,7 @@ GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
 GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }
 GPTQ_DEVICE float nearest(float x) { return std::nearbyint(x); }
 GPTQ_DEVICE float exp_of(float x) { return std::exp(x); }
+GPTQ_DEVICE float divide(float a, float b) { return a / b; }
 GPTQ_DEVICE float sqrt_of(float x) { return std::sqrt(x); }
 GPTQ_DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
 GPTQ_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) { emulator::multiply(d, a, b); }

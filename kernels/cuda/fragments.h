@@ -164,6 +164,7 @@ struct Reader {
   const uint8_t* zeros = nullptr;
   uint32_t steps_left;                            // of the group
   uint32_t first_tile, first_group, first_steps;  // where the range begins, what is left of that group
+  uint32_t target_end;                            // the first block behind the target's
 
   GPTQ_MEMBER Reader() = default;
   GPTQ_MEMBER Reader(const Job& job, uint32_t tile) {
@@ -174,7 +175,9 @@ struct Reader {
     }
   }
   GPTQ_MEMBER void open(const Job& job, uint32_t block) {
-    const Target& target = job.targets[target_of(job, block)];
+    const uint32_t index = target_of(job, block);
+    const Target& target = job.targets[index];
+    target_end = index + 1 < job.n_targets ? job.targets[index + 1].first_block : job.n_blocks;
     block -= target.first_block;
     form.open(job, target, block, first_tile);
     if constexpr (n_scales > 0) {
@@ -182,6 +185,19 @@ struct Reader {
       const uint64_t at = (uint64_t{block} * job.groups + first_group) * block_rows + lane_index() % 2 * 8 + lane_index() / 4;
       scales = target.scales + at * (job.scales_f32 ? 4 : 2);
       if (!job.symmetric_zero) zeros = target.zeros + at;
+    }
+  }
+  // At a tile of a block; and at the block behind it, which lies there where all of K is read.
+  GPTQ_MEMBER void start(const Job& job, uint32_t block, uint32_t tile) {
+    *this = Reader(job, tile);
+    open(job, block);
+  }
+  GPTQ_MEMBER void enter(const Job& job, uint32_t block, uint32_t tile) {
+    if (!Form::quantized || job.parts > 1 || block == target_end) return start(job, block, tile);
+    if constexpr (n_scales > 0) {
+      if (steps_left == job.group_steps) return;
+      steps_left = job.group_steps;
+      next_group(job);
     }
   }
   // n: tiles of the piece that exist; past them weights and scales are 0.
@@ -203,6 +219,9 @@ struct Reader {
     steps_left -= steps_of_scale;
     if (steps_left) return;
     steps_left = job.group_steps;
+    next_group(job);
+  }
+  GPTQ_MEMBER void next_group(const Job& job) {
     scales += block_rows * (job.scales_f32 ? 4 : 2);
     if (!job.symmetric_zero) zeros += block_rows;
   }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products with up to 8 rows of activations: bound by the weights' way from memory. A thread block a multiprocessor takes a run of the
-// 16-row blocks; its warps share out K, so that each packs the activations of its own range alone and no barrier stands before the first
-// product. Weights go to registers as one stream over (block, tile), and before that, further ahead, to the L2 cache: the first of them
-// while the kernel before still makes the activations, so that memory is never idle.
+// 16-row blocks and packs the activations for itself; its warps share out the run's weights, (block, pair of tiles) by (block, pair of
+// tiles), as one stream each, so that a warp stores most blocks alone and nobody waits for another but at the end. Weights go to registers
+// some pieces ahead, and further ahead to the L2 cache: the first of them while the kernel before still makes the activations, so that
+// memory is never idle.
 //
 // That every thread block packs for itself costs L2 traffic of 4 bytes a column and row (8 with norm or up): for Llama-3-8B's 4096 x 4096
 // at one row 2 of 8.7 MB, and a kernel that packs once would cost a launch in every product instead.
+#include <stdlib.h>
 #include "kernels/cuda/fragments.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/pack.h"
@@ -17,7 +19,6 @@ namespace {
 constexpr uint32_t warps = 16, threads = warps * warp_size;
 constexpr uint32_t pack_pairs = 7;         // of tiles that a warp packs in registers
 constexpr uint32_t shared_least = 64 << 10, shared_most = 96 << 10;  // what every GPU has; every one since Ampere
-constexpr uint32_t sector_bytes = 32;
 
 // How activations become columns of an operand. Pairs: up to 4 rows, their high halves, then their low ones. Singles: up to 8 rows'
 // high halves. Both: up to 8 rows, high halves as one operand, low ones as another.
@@ -27,26 +28,23 @@ constexpr uint32_t operands_of(Columns c) { return c == Columns::both ? 2 : 1; }
 constexpr uint32_t rows_of(Columns c) { return c == Columns::pairs ? 4 : 8; }
 
 // Shared memory: activations [tile][row][halves][128 bytes], the sums of each scale's columns [pair of tiles][scale][operand][8 columns],
-// the warps' results [2][slots][warp][16][rows], and for every warp and row what results are multiplied with and the sum of squares.
+// what the warps leave of blocks that they share [warp][2][16][rows], and for every row what results are multiplied with, and the warps'
+// largest values and sums of squares.
 struct Layout {
   uint32_t rows, halves, pair_sums;
   constexpr uint32_t tile_bytes() const { return rows * halves * packed_bytes; }
-  constexpr uint32_t slots() const { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }  // blocks between two barriers
-  constexpr uint32_t slot_floats() const { return warps * block_rows * rows; }
-  constexpr uint32_t fixed_bytes() const { return (2 * slots() * slot_floats() + 2 * warps * rows) * 4; }
+  constexpr uint32_t left_floats() const { return block_rows * rows; }
+  constexpr uint32_t fixed_bytes() const { return (warps * 2 * left_floats() + rows + 2 * warps) * 4; }
   constexpr uint32_t pair_bytes() const { return 2 * tile_bytes() + pair_sums * 4; }
   constexpr uint32_t bytes(uint32_t pairs) const { return pairs * pair_bytes() + fixed_bytes(); }
-  constexpr uint32_t pairs_max(uint32_t bytes_max) const {
-    const uint32_t fit = (bytes_max - fixed_bytes()) / pair_bytes();
-    return fit < warps * pack_pairs ? fit : warps * pack_pairs;
-  }
+  constexpr uint32_t pairs_max(uint32_t bytes_max) const { return (bytes_max - fixed_bytes()) / pair_bytes(); }
 };
 constexpr Layout layout_of(Columns c, uint32_t rows, uint32_t n_scales) { return {rows, halves_of(c), n_scales * operands_of(c) * 8}; }
 
 struct Shared {
   Layout layout;
   uint8_t* packed;
-  float *sums, *results, *factors, *squares;
+  float *sums, *left, *factors, *largest, *squares;
 };
 
 GPTQ_DEVICE Shared shared_of(const Layout& layout, uint32_t pairs) {
@@ -54,9 +52,10 @@ GPTQ_DEVICE Shared shared_of(const Layout& layout, uint32_t pairs) {
   s.layout = layout;
   s.packed = shared_memory();
   s.sums = reinterpret_cast<float*>(s.packed + 2 * pairs * layout.tile_bytes());
-  s.results = s.sums + pairs * layout.pair_sums;
-  s.factors = s.results + 2 * layout.slots() * layout.slot_floats();
-  s.squares = s.factors + warps * layout.rows;
+  s.left = s.sums + pairs * layout.pair_sums;
+  s.factors = s.left + warps * 2 * layout.left_floats();
+  s.largest = s.factors + layout.rows;
+  s.squares = s.largest + warps;
   return s;
 }
 
@@ -78,7 +77,7 @@ GPTQ_DEVICE void load_inputs(const Job& job, uint32_t token, uint32_t first_colu
   GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) v[p] = load(x, p);
   if (!job.input.norm && !job.input.up) return;
   const float* const other = job.input.norm ? job.input.norm : job.input.up + uint64_t{token} * job.k;
-  constexpr uint32_t at_once = 4;  // registers have no room for more
+  constexpr uint32_t at_once = 2;  // registers have no room for more
   GPTQ_UNROLL for (uint32_t first = 0; first < pack_pairs; first += at_once) {
     Four others[at_once];
     GPTQ_UNROLL for (uint32_t p = 0; p < at_once; ++p)
@@ -101,49 +100,78 @@ GPTQ_DEVICE void store_four(uint8_t* to, const Four& v, float times) {
   if (columns != Columns::singles) *reinterpret_cast<Vec2*>(to + packed_bytes) = {{even.low, odd.low}};
 }
 
-// One row of a warp's range.
-template <Columns columns, bool quantized>
-GPTQ_DEVICE void pack_row(const Job& job, const Shared& s, uint32_t token, Range tiles, uint32_t first_tile) {
-  const uint32_t lane = lane_index(), pairs = (tiles.last - tiles.first) / 2, first_column = tiles.first * tile_columns + lane * 4;
+// A warp's columns of one row: some pairs of tiles, and a lane's place in them.
+struct Packing {
+  uint32_t token, first_pair, pairs, first_column;
+  uint8_t* to;
+
   // Columns 4i to 4i + 3 of a tile are two words side by side.
-  const uint32_t word = packed_word(lane % 4 * 8 + lane / 4 % 4 * 2, token);
-  uint8_t* to = s.packed + (tiles.first - first_tile + lane / 16) * s.layout.tile_bytes() + token * s.layout.halves * packed_bytes + word * 4;
+  GPTQ_MEMBER Packing(const Shared& s, uint32_t of_token, Range range, uint32_t part_first)
+      : token(of_token), first_pair(range.first), pairs(range.last - range.first),
+        first_column((part_first + range.first) * 2 * tile_columns + lane_index() * 4) {
+    const uint32_t lane = lane_index(), word = packed_word(lane % 4 * 8 + lane / 4 % 4 * 2, token);
+    to = s.packed + (2 * first_pair + lane / 16) * s.layout.tile_bytes() + token * s.layout.halves * packed_bytes + word * 4;
+  }
+  // Calls f(p, its values) for some pairs from `first` on.
+  GPTQ_MEMBER void read(const Job& job, uint32_t first, Four (&v)[pack_pairs], float& squares) const {
+    const uint32_t n = pairs - first;
+    if (job.fours) return load_inputs(job, token, first_column + first * 2 * tile_columns, n, v, squares);
+    GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
+      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+        const uint32_t column = first_column + (first + p) * 2 * tile_columns + i;
+        v[p].v[i] = p < n && column < job.tiles * tile_columns ? input_value(job, token, column, squares) : 0.0f;
+      }
+  }
+  template <Columns columns>
+  GPTQ_MEMBER void store(const Shared& s, uint32_t first, const Four (&v)[pack_pairs], float times) const {
+    GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
+      if (first + p < pairs) store_four<columns>(to + 2 * (first + p) * s.layout.tile_bytes(), v[p], times);
+  }
+};
+
+// All rows' columns of a part of K. Rows share out the warps; a warp whose columns do not fit its registers reads them twice.
+template <Columns columns, bool quantized>
+GPTQ_DEVICE void pack(const Job& job, const Shared& s, Range part) {
+  const uint32_t of_row = warps / job.rows, token = warp_index() / of_row, first_warp = token * of_row;
+  const bool works = token < job.rows;
+  const Packing mine(s, works ? token : 0, works ? share(part.last - part.first, warp_index() - first_warp, of_row) : Range{0, 0}, part.first);
+  Four v[pack_pairs];
   float squares = 0.0f, largest = 0.0f;
-  const auto scale = [&] {
-    const int exponent = scale_exponent(warp_max(largest));
-    if (job.input.norm) squares = warp_sum(squares);
-    if (lane == 0) {
-      s.factors[warp_index() * job.rows + token] = power_of_two((quantized ? 24 : 0) - exponent);
-      s.squares[warp_index() * job.rows + token] = squares;
-    }
-    return power_of_two(exponent);
-  };
-  if (job.fours) {
-    Four v[pack_pairs];
-    load_inputs(job, token, first_column, pairs, v, squares);
+  uint32_t first = 0;
+  for (;; first += pack_pairs) {
+    mine.read(job, first, v, squares);
     GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
       GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(v[p].v[i]));
-    const float times = scale();
-    GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
-      if (p < pairs) store_four<columns>(to + 2 * p * s.layout.tile_bytes(), v[p], times);
-    return;
+    if (first + pack_pairs >= mine.pairs) break;
   }
-  // Else one by one and twice: for the scale, and to be packed.
-  const auto read = [&](uint32_t p, float& sum) {
-    Four v;
-    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-      const uint32_t column = first_column + p * 2 * tile_columns + i;
-      v.v[i] = column < job.tiles * tile_columns ? input_value(job, token, column, sum) : 0.0f;
+  largest = warp_max(largest);
+  if (job.input.norm) squares = warp_sum(squares);
+  if (lane_index() == 0) {
+    s.largest[warp_index()] = largest;
+    s.squares[warp_index()] = squares;
+  }
+  sync_block();
+  if (works) {
+    float all = 0.0f;
+    for (uint32_t w = 0; w < of_row; ++w) {
+      largest = fmaxf(largest, s.largest[first_warp + w]);
+      all += s.squares[first_warp + w];
     }
-    return v;
-  };
-  for (uint32_t p = 0; p < pairs; ++p) {
-    const Four v = read(p, squares);
-    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(v.v[i]));
+    const int exponent = scale_exponent(largest);
+    if (warp_index() == first_warp && lane_index() == 0) {
+      const float factor = power_of_two((quantized ? 24 : 0) - exponent);
+      s.factors[token] = job.input.norm && job.parts == 1 ? factor * inverse_rms(job, all) : factor;
+      if (job.parts > 1 && block_x() == 0) job.squares[block_y() * job.rows + token] = all;
+    }
+    const float times = power_of_two(exponent);
+    mine.store<columns>(s, first, v, times);
+    for (float unused = 0.0f; first;) {
+      first -= pack_pairs;
+      mine.read(job, first, v, unused);
+      mine.store<columns>(s, first, v, times);
+    }
   }
-  const float times = scale();
-  float unused = 0.0f;
-  for (uint32_t p = 0; p < pairs; ++p) store_four<columns>(to + 2 * p * s.layout.tile_bytes(), read(p, unused), times);
+  sync_block();
 }
 
 // Where a lane finds its activations in a tile: of columns 0..31; those of 32..63 are second_words further. Columns of no row repeat the
@@ -163,15 +191,15 @@ struct LanePlace {
   }
 };
 
-// The sums of each scale's columns over a warp's range, as products with ones, so that they lie as results do.
+// The sums of each scale's columns, as products with ones, so that they lie as results do.
 template <Columns columns, uint32_t n_scales>
-GPTQ_DEVICE void sum_columns(const Shared& s, Range tiles, uint32_t first_tile, const LanePlace<columns>& place) {
+GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<columns>& place) {
   constexpr uint32_t operands = operands_of(columns), steps = 2 * tile_steps / n_scales, at_once = n_scales > 2 ? 1 : 4;
   const uint32_t ones[4] = {0x00010001, 0x00010001, 0x00010001, 0x00010001};
-  const uint32_t pairs = (tiles.last - tiles.first) / 2, first_pair = (tiles.first - first_tile) / 2;
-  for (uint32_t p = 0; p < pairs; p += at_once) {
+  const Range pairs = share(n_pairs, warp_index(), warps);
+  for (uint32_t p = pairs.first; p < pairs.last; p += at_once) {
     GPTQ_UNROLL for (uint32_t i = 0; i < at_once; ++i) {
-      const uint32_t pair = first_pair + (p + i < pairs ? p + i : pairs - 1);  // without a branch, so that chains run side by side
+      const uint32_t pair = p + i < pairs.last ? p + i : pairs.last - 1;  // without a branch, so that chains run side by side
       const uint8_t* x = s.packed + 2 * pair * s.layout.tile_bytes() + place.words;
       GPTQ_UNROLL for (uint32_t scale = 0; scale < n_scales; ++scale)
         GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
@@ -187,13 +215,14 @@ GPTQ_DEVICE void sum_columns(const Shared& s, Range tiles, uint32_t first_tile, 
         }
     }
   }
+  sync_block();
 }
 
 template <class Form, uint32_t n_scales, Columns columns>
 struct Product16 {  // a block's 16 rows times the warp's range
   using Reader = cuda::Reader<Form, Form::decode_tiles, n_scales>;
   static constexpr uint32_t operands = operands_of(columns), steps = Form::decode_tiles * tile_steps, steps_of_scale = Reader::steps_of_scale;
-  static constexpr uint32_t chains = steps_of_scale > 1 ? 2 : 1;  // of products that wait for each other
+  static constexpr uint32_t chains = 1;
   float sum[operands][4];
 
   GPTQ_MEMBER void clear() {
@@ -240,90 +269,58 @@ struct Product16 {  // a block's 16 rows times the warp's range
         GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][chain][i] = 0.0f;
   }
 
-  // To shared memory [16][rows], true to scale.
-  GPTQ_MEMBER void leave(const Job& job, float* results, const float* factors, const LanePlace<columns>& lane) const {
+  // Calls f(row of the block, token, value) for the lane's results.
+  template <class F>
+  GPTQ_MEMBER void each(uint32_t rows, const LanePlace<columns>& lane, F f) const {
     GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
       float value = sum[0][i];
       if (columns == Columns::both) value = fused(sum[operands - 1][i], low_unit, value);
       if (columns == Columns::pairs) value = fused(shuffle_xor(sum[0][i], 2), low_unit, value);
       const uint32_t token = lane.tokens[i % 2];
-      if (token >= job.rows || (columns == Columns::pairs && lane_index() % 4 >= 2)) continue;
-      results[(lane_index() / 4 + i / 2 * 8) * job.rows + token] = value * factors[token];
+      if (token < rows && (columns != Columns::pairs || lane_index() % 4 < 2)) f(lane_index() / 4 + i / 2 * 8, token, value);
     }
   }
 };
 
-// A thread's part of the last sums: of the results that the warps left of some blocks, one for each slot, row and token.
-class Finisher {
- public:
-  GPTQ_MEMBER Finisher(const Job& job, const Shared& s)
-      : row_(thread_index() % block_rows), token_(thread_index() / block_rows % job.rows), slot_(thread_index() / (block_rows * job.rows)),
-        from_(slot_ * s.layout.slot_floats() + row_ * job.rows + token_) {}
+// A result of a block to its place.
+GPTQ_DEVICE void store_result(const Job& job, const Target& target, uint32_t block, uint32_t row, uint32_t token, float value) {
+  if (job.parts > 1) *partial(job, block_y(), block * block_rows + row, token) = value;
+  else store_row(job, target, (block - target.first_block) * block_rows + row, token, value);
+}
 
-  // Adds up what the warps left of n blocks, in their order.
-  GPTQ_MEMBER void finish(const Job& job, const Shared& s, const float* results, uint32_t first_block, uint32_t n) {
-    if (slot_ >= n) return;
-    float sum = 0.0f;
-    GPTQ_UNROLL for (uint32_t w = 0; w < warps; ++w) sum += results[from_ + w * block_rows * job.rows];
-    if (first_) read_norm(job, s);
-    first_ = false;
-    const uint32_t to = (first_block + slot_) * block_rows + row_;
-    if (job.parts > 1) {
-      *partial(job, block_y(), to, token_) = sum;
-      if (to == 0) job.squares[block_y() * job.rows + token_] = norm_;
-    } else {
-      store_output(job, to, token_, sum * norm_);
+// Adds up what warps left of the block that the warp began and others finished. ends: where each warp's pieces end.
+template <class Ends>
+GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t block, uint32_t block_end, Ends ends) {
+  const Target& target = job.targets[target_of(job, block)];
+  const uint32_t n = s.layout.left_floats();
+  for (uint32_t i = lane_index(); i < n; i += warp_size) {
+    const float* from = s.left + warp_index() * 2 * n + i;
+    float sum = from[n];
+    for (uint32_t w = warp_index() + 1, end = ends(w - 1); end < block_end; ++w) {
+      if (ends(w) > end) sum += s.left[w * 2 * n + i];
+      end = ends(w);
     }
+    const uint32_t token = i % job.rows;
+    store_result(job, target, block, i / job.rows, token, sum * s.factors[token]);
   }
+}
 
- private:
-  const uint32_t row_, token_, slot_, from_;
-  float norm_ = 1.0f;  // what results are multiplied with; of a part of K: the sum of squares
-  bool first_ = true;
-
-  GPTQ_MEMBER void read_norm(const Job& job, const Shared& s) {
-    if (!job.input.norm) return;
-    float squares = 0.0f;
-    GPTQ_UNROLL for (uint32_t w = 0; w < warps; ++w) squares += s.squares[w * job.rows + token_];
-    norm_ = job.parts > 1 ? squares : inverse_rms(job, squares);
-  }
-};
-
-// A warp's weights on their way from memory to the L2 cache, block by block.
+// Asks for the first of a warp's weights, and for what the norm multiplies with, which was last read a token ago.
 template <class Form>
-class Ahead {
- public:
-  // Begins with as many blocks as fill ahead_bytes.
-  GPTQ_MEMBER Ahead(const Job& job, Range tiles, Range blocks) : block_(blocks.first), last_(blocks.last) {
-    const uint32_t n = 1 + job.ahead_bytes / ((job.tiles * Form::tile_bytes(job) + job.parts - 1) / job.parts);
-    for (uint32_t i = 0; i < n; ++i) next(job, tiles);
+GPTQ_DEVICE void fetch_ahead(const Job& job, Range part, uint32_t block, uint32_t tile, uint32_t n_tiles) {
+  constexpr uint32_t sector = 32;
+  const uint32_t lane = lane_index() * sector;
+  if (Form::quantized && job.parts == 1) {
+    const Target& target = job.targets[target_of(job, block)];
+    const uint64_t of_block = uint64_t{job.tiles} * Form::tile_bytes(job), end = (target.n + block_rows - 1) / block_rows * of_block;
+    const uint64_t first = (block - target.first_block) * of_block + tile * Form::tile_bytes(job), wanted = first + n_tiles * Form::tile_bytes(job);
+    for (uint64_t at = first + lane; at < wanted && at < end; at += warp_size * sector) prefetch_l2(target.codes + at);
   }
-
-  GPTQ_MEMBER void next(const Job& job, Range tiles) {
-    if (block_ >= last_ || tiles.first >= tiles.last) return;
-    const Target& target = job.targets[target_of(job, block_)];
-    const uint64_t block = block_++ - target.first_block;
-    const uint32_t last_tile = tiles.last < job.tiles ? tiles.last : job.tiles, bytes = (last_tile - tiles.first) * Form::tile_bytes(job);
-    if constexpr (!Form::quantized) {
-      const uint64_t element = Form::tile_bytes(job) / (block_rows * tile_columns), first = tiles.first * tile_columns;
-      const uint32_t inside = job.k - first < bytes / block_rows / element ? static_cast<uint32_t>((job.k - first) * element) : bytes / block_rows;
-      for (uint64_t row = block * block_rows; row < (block + 1) * block_rows && row < target.n; ++row)
-        fetch(target.codes + (row * job.k + first) * element, inside);
-      return;
-    }
-    fetch(target.codes + (block * job.tiles + tiles.first) * Form::tile_bytes(job), bytes);
-    const uint32_t first_group = tiles.first * tile_steps / job.group_steps, last_group = (last_tile * tile_steps - 1) / job.group_steps;
-    const uint32_t scale_bytes = block_rows * (job.scales_f32 ? 4 : 2);
-    fetch(target.scales + (block * job.groups + first_group) * scale_bytes, (last_group + 1 - first_group) * scale_bytes);
-  }
-
- private:
-  uint32_t block_, last_;
-
-  GPTQ_MEMBER static void fetch(const uint8_t* from, uint32_t bytes) {
-    for (uint32_t at = lane_index() * sector_bytes; at < bytes; at += warp_size * sector_bytes) prefetch_l2(from + at);
-  }
-};
+  if (!job.input.norm) return;
+  const uint32_t last = 2 * part.last * tile_columns;
+  for (uint32_t at = 2 * part.first * tile_columns + thread_index() * (sector / 4); at < last && at < job.k; at += threads * sector / 4)
+    prefetch_l2(job.input.norm + at);
+}
 
 template <class Form, uint32_t n_scales, Columns columns>
 GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
@@ -331,71 +328,66 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   using Reader = typename Product::Reader;
   constexpr uint32_t depth = n_scales > 2 ? 1 : Form::decode_depth, piece_tiles = Form::decode_tiles;
   let_next_begin();
-  const Range part = share((job.tiles + 1) / 2, block_y(), job.parts);  // in pairs of tiles, as all ranges
-  const uint32_t part_pairs = part.last - part.first, first_tile = 2 * part.first;
-  const Range pairs = share(part_pairs, warp_index(), warps);
-  const Range tiles{first_tile + 2 * pairs.first, first_tile + 2 * pairs.last};
+  const Range part = share((job.tiles + 1) / 2, block_y(), job.parts);  // in pairs of tiles
+  const uint32_t part_pairs = part.last - part.first, n_pieces = part_pairs * 2 / piece_tiles;
+  const uint32_t last_tiles = 2 * part.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles;  // of the last piece
   const Range blocks = share(job.n_blocks, block_x(), grid_x());
-  const uint32_t n_pieces = (tiles.last - tiles.first) / piece_tiles;
-  const uint32_t last_tiles = tiles.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles;  // of the last piece
-  const uint32_t total = n_pieces * (blocks.last - blocks.first);
+  const uint32_t all = n_pieces * (blocks.last - blocks.first);
+  const Range mine = share(all, warp_index(), warps);
+  const uint32_t total = mine.last - mine.first;
   const Shared s = shared_of(layout_of(columns, job.rows, n_scales), part_pairs);
 
-  Ahead<Form> ahead(job, tiles, blocks);
-  if (job.input.norm && pairs.first < pairs.last) {  // it was last read a token ago
-    const uint32_t at = tiles.first * tile_columns + lane_index() * (sector_bytes / 4);
-    for (uint32_t i = 0; at + i < job.k && at + i < tiles.last * tile_columns; i += warp_size * sector_bytes / 4) prefetch_l2(job.input.norm + at + i);
-  }
-
-  Reader reader(job, tiles.first);
-  typename Reader::Piece ring[depth];
-  uint32_t read_block = blocks.first, read_left = 0, n_read = 0;
+  uint32_t read_left = n_pieces - mine.first % n_pieces, block = blocks.first + mine.first / n_pieces;
+  uint32_t read_block = block, n_read = 0;
+  Reader reader;
+  if (total) reader.start(job, block, 2 * part.first + (n_pieces - read_left) * piece_tiles);
   const auto read = [&](typename Reader::Piece& piece) {
     if (n_read == total) return;
     ++n_read;
-    if (!read_left) {
-      if (n_read > 1) ahead.next(job, tiles);
-      reader.open(job, read_block++);
-      read_left = n_pieces;
-    }
     reader.next(job, piece, --read_left ? piece_tiles : last_tiles);
+    if (read_left || n_read == total) return;
+    read_left = n_pieces;
+    reader.enter(job, ++read_block, 2 * part.first);
   };
-
+  typename Reader::Piece ring[depth];
+  uint32_t left = read_left;  // pieces of the block
   GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) read(ring[i]);
-
-  wait_for_previous();
-  for (uint32_t token = 0; token < job.rows; ++token) pack_row<columns, Form::quantized>(job, s, token, tiles, first_tile);
-  sync_warp();
-  const LanePlace<columns> lane(job.rows);
-  if constexpr (n_scales > 0) {
-    if (pairs.first < pairs.last) sum_columns<columns, n_scales>(s, tiles, first_tile, lane);
-    sync_warp();
+  {
+    const uint32_t n_tiles = total * piece_tiles, most = job.ahead_bytes / warps / Form::tile_bytes(job);
+    if (total) fetch_ahead<Form>(job, part, block, 2 * part.first + (n_pieces - left) * piece_tiles, n_tiles < most ? n_tiles : most);
   }
 
-  const uint8_t* const packed = s.packed + (tiles.first - first_tile) * s.layout.tile_bytes() + lane.words;
-  const float* const sums = s.sums + (pairs.first * s.layout.pair_sums + lane_index() % 4 * 2);
-  const uint8_t* x = packed;
-  const float* x_sums = sums;
+  wait_for_previous();
+  pack<columns, Form::quantized>(job, s, part);
+  const LanePlace<columns> lane(job.rows);
+  if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane);
+
+  const uint32_t first_piece = n_pieces - left;
+  const uint8_t* const packed = s.packed + lane.words;
+  const float* const sums = s.sums + lane_index() % 4 * 2;
+  const uint8_t* x = packed + first_piece * piece_tiles * s.layout.tile_bytes();
+  const float* x_sums = sums + first_piece * s.layout.pair_sums;
+  bool whole = !first_piece;  // of the block is all this warp's so far
   Product product;
   product.clear();
-  Finisher finisher(job, s);
-  uint32_t left = n_pieces, block = blocks.first, slot = 0, buffer = 0;
+  const auto leave = [&](uint32_t slot) {
+    float* to = s.left + (warp_index() * 2 + slot) * s.layout.left_floats();
+    product.each(job.rows, lane, [&](uint32_t row, uint32_t token, float value) { to[row * job.rows + token] = value; });
+  };
   const auto end_block = [&] {
-    float* results = s.results + buffer * s.layout.slots() * s.layout.slot_floats();
-    product.leave(job, results + slot * s.layout.slot_floats() + warp_index() * block_rows * job.rows, s.factors + warp_index() * job.rows, lane);
+    if (whole) {
+      const Target& target = job.targets[target_of(job, block)];
+      product.each(job.rows, lane, [&](uint32_t row, uint32_t token, float value) { store_result(job, target, block, row, token, value * s.factors[token]); });
+    } else {
+      leave(0);
+    }
     product.clear();
+    whole = true;
     left = n_pieces;
     x = packed;
     x_sums = sums;
     ++block;
-    if (++slot < s.layout.slots() && block < blocks.last) return;
-    sync_block();  // the other buffer was read before the last one
-    finisher.finish(job, s, results, block - slot, slot);
-    slot = 0;
-    buffer ^= 1;
   };
-  if (!n_pieces)
-    while (block < blocks.last) end_block();
   for (uint32_t done = 0; done < total; done += depth) {
     GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) {
       if (done + i >= total) break;
@@ -406,6 +398,10 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
       if (!--left) end_block();
     }
   }
+  const bool begun = left < n_pieces && total;  // a block that others finish
+  if (begun) leave(whole ? 1 : 0);
+  sync_block();
+  if (begun && whole) join(job, s, block, (block + 1 - blocks.first) * n_pieces, [&](uint32_t w) { return share(all, w, warps).last; });
 }
 
 // Scales of two tiles.
@@ -424,7 +420,8 @@ template <class Form, uint32_t n_scales, Columns columns>
 void launch(const Job& job, Stream& stream) {
   const uint32_t pairs = ((job.tiles + 1) / 2 + job.parts - 1) / job.parts, wanted = stream.n_processors / job.parts;
   stream.launch(decode_kernel<Form, n_scales, columns>,
-                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, layout_of(columns, job.rows, n_scales).bytes(pairs)}, job);
+                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, layout_of(columns, job.rows, n_scales).bytes(pairs)},
+                job);
 }
 
 template <class Form, uint32_t n_scales>
@@ -459,7 +456,7 @@ uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact) {
 
 void decode(Job job, Stream& stream) {
   job.fours = !job.perm && job.k % 4 == 0 && aligned(job.input.x) && aligned(job.input.up) && aligned(job.input.norm);
-  job.ahead_bytes = stream.cache_bytes / 3 / stream.n_processors;
+  job.ahead_bytes = getenv("GPTQ_AHEAD") ? atoi(getenv("GPTQ_AHEAD")) << 10 : stream.cache_bytes / 3 / stream.n_processors;  // XXX
   switch (job.kind) {
     case kernels::Kind::q4: return launch_scaled<Q4>(job, stream);
     case kernels::Kind::q2:

@@ -74,6 +74,8 @@ GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
 GPTQ_DEVICE float nearest(float x) { return rintf(x); }
 GPTQ_DEVICE float exp_of(float x) { return expf(x); }
+// Within 2 units in the last place; the divisor is 1 or more.
+GPTQ_DEVICE float divide(float a, float b) { return __fdividef(a, b); }
 GPTQ_DEVICE float sqrt_of(float x) { return sqrtf(x); }
 GPTQ_DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 
@@ -157,7 +159,7 @@ GPTQ_DEVICE float fit_half(float v) {
   if (magnitude >= 0x7f800000 || magnitude < 0x477fe000) return v;  // infinite, not a number, or below 65504
   return v > 0 ? 65504.0f : -65504.0f;
 }
-GPTQ_DEVICE float silu(float x) { return x / (1.0f + exp_of(-x)); }
+GPTQ_DEVICE float silu(float x) { return divide(x, 1.0f + exp_of(-x)); }
 
 // The sum over a warp, in every lane.
 GPTQ_DEVICE float warp_sum(float v) {
