@@ -82,7 +82,7 @@ GPTQ_DEVICE uint32_t ballot(bool v) {
 GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return static_cast<uint32_t>(__builtin_popcount(v)); }
 GPTQ_DEVICE uint8_t* shared_memory() { return emulator::shared(); }
 GPTQ_DEVICE Vec4 load_once(const Vec4* p) { return *p; }
-GPTQ_DEVICE void order_loads() {}
+GPTQ_DEVICE uint32_t uniform(uint32_t v) { return v; }
 GPTQ_DEVICE void prefetch_l2(const void*) {}
 GPTQ_DEVICE uint16_t half_bits(float f) { return kernels::half_from_float(f); }
 GPTQ_DEVICE float half_value(uint16_t bits) { return kernels::float_from_half(bits); }

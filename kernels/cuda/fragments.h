@@ -18,7 +18,7 @@ GPTQ_DEVICE void nibble_operand(uint32_t word, uint32_t a[4]) {
 struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 2;  // tiles of a piece, pieces ahead
+  static constexpr uint32_t decode_tiles = 2, decode_depth = 3;  // tiles of a piece, pieces ahead
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
@@ -26,6 +26,7 @@ struct Q4 {
   const uint8_t* codes;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 512; }
+  GPTQ_MEMBER const uint8_t* codes_begin() const { return codes - lane_index() * 16; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 512 + lane_index() * 16;
   }
@@ -47,6 +48,7 @@ struct Q23 {
   const uint8_t* codes;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return has_high(job) ? 384 : 256; }
+  GPTQ_MEMBER const uint8_t* codes_begin() const { return codes - lane_index() % 4 * 16; }
   static GPTQ_MEMBER bool has_high(const Job& job) { return job.kind == kernels::Kind::q3; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * (has_high(job) ? 384 : 256) + lane_index() % 4 * 16;
@@ -75,6 +77,7 @@ struct Q8 {
   const uint8_t* codes;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 1024; }
+  GPTQ_MEMBER const uint8_t* codes_begin() const { return codes - lane_index() * 16; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 1024 + lane_index() * 16;
   }
@@ -103,6 +106,7 @@ struct Dense {
   uint32_t column;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return block_rows * tile_columns * (job.kind == kernels::Kind::f32 ? 4 : 2); }
+  GPTQ_MEMBER const uint8_t* codes_begin() const { return nullptr; }  // rows do not lie one behind another
   static GPTQ_MEMBER uint32_t pair(float a, float b) { return half2_bits(fit_half(a), fit_half(b)); }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     const uint32_t first = block * block_rows + lane_index() / 4;
@@ -154,6 +158,7 @@ struct Scale {
 // (0: none). Even lanes hold those of row g, odd ones of row g + 8 until they are used: registers limit how far ahead weights are read.
 template <class Form, uint32_t tiles, uint32_t n_scales>
 struct Reader {
+  static constexpr uint32_t ahead = 8;  // pieces that are fetched before they are read
   static constexpr uint32_t steps_of_scale = n_scales ? tiles * tile_steps / n_scales : tiles * tile_steps;
   struct Piece {
     typename Form::Raw raw[tiles];
@@ -165,6 +170,7 @@ struct Reader {
   uint32_t steps_left;                            // of the group
   uint32_t first_tile, first_group, first_steps;  // where the range begins, what is left of that group
   uint32_t target_end;                            // the first block behind the target's
+  uint32_t target_left;                           // pieces of the target that are not read yet, where they lie one behind another
 
   GPTQ_MEMBER Reader() = default;
   GPTQ_MEMBER Reader(const Job& job, uint32_t tile) {
@@ -178,6 +184,7 @@ struct Reader {
     const uint32_t index = target_of(job, block);
     const Target& target = job.targets[index];
     target_end = index + 1 < job.n_targets ? job.targets[index + 1].first_block : job.n_blocks;
+    target_left = Form::quantized && job.parts == 1 && job.tiles % tiles == 0 ? (target_end - block) * (job.tiles / tiles) - first_tile / tiles : 0;
     block -= target.first_block;
     form.open(job, target, block, first_tile);
     if constexpr (n_scales > 0) {
@@ -200,6 +207,22 @@ struct Reader {
       next_group(job);
     }
   }
+  // Weights on their way to the L2 cache: of up to n pieces, as many as fill so many bytes; and some pieces ahead of one that is read now,
+  // behind which as many are left.
+  GPTQ_MEMBER void fetch(const Job& job, uint32_t n, uint32_t bytes_max) const {
+    const uint32_t left = n < target_left ? n : target_left, bytes = left * piece_bytes(job), most = bytes < bytes_max ? bytes : bytes_max;
+    const uint8_t* codes = form.codes_begin();
+    for (uint32_t at = lane_index() * sector_bytes; at < most; at += warp_size * sector_bytes) prefetch_l2(codes + at);
+  }
+  GPTQ_MEMBER void fetch_next(const Job& job, uint32_t left) {
+    if (!target_left) return;
+    --target_left;
+    if (left < ahead || target_left < ahead) return;
+    const uint8_t* codes = form.codes_begin() + ahead * piece_bytes(job) + lane_index() * sector_bytes;
+    for (uint32_t at = 0; at < piece_bytes(job); at += warp_size * sector_bytes) prefetch_l2(codes + at);
+  }
+  static GPTQ_MEMBER uint32_t piece_bytes(const Job& job) { return tiles * Form::tile_bytes(job); }
+
   // n: tiles of the piece that exist; past them weights and scales are 0.
   GPTQ_MEMBER void next(const Job& job, Piece& piece, uint32_t n) {
     GPTQ_UNROLL for (uint32_t i = 0; i < tiles; ++i) {

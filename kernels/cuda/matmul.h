@@ -10,6 +10,7 @@ namespace gptq::cuda {
 constexpr uint32_t tile_columns = 64, step_columns = 16, tile_steps = 4;
 constexpr uint32_t block_rows = 16;
 constexpr uint32_t decode_rows_max = 8;
+constexpr uint32_t sector_bytes = 32;  // what memory is read by
 
 // Memory cut off the workspace.
 struct Cutter {
@@ -79,7 +80,7 @@ struct Range {
 };
 // Of `count` things in a row, those of one of `of`.
 GPTQ_DEVICE Range share(uint32_t count, uint32_t index, uint32_t of) {
-  return {static_cast<uint32_t>(uint64_t{count} * index / of), static_cast<uint32_t>(uint64_t{count} * (index + 1) / of)};
+  return {count / of * index + count % of * index / of, count / of * (index + 1) + count % of * (index + 1) / of};
 }
 
 GPTQ_DEVICE uint32_t target_of(const Job& job, uint32_t block) {

@@ -67,28 +67,25 @@ GPTQ_DEVICE Four load_four(const float* p) {
   return {{float_of_bits(bits.v[0]), float_of_bits(bits.v[1]), float_of_bits(bits.v[2]), float_of_bits(bits.v[3])}};
 }
 
-// A lane's values of a warp's pairs of tiles, four columns of each; zeros behind k. Loads of one kind are under way together.
+// A lane's values of some pairs of tiles, four columns of each; zeros behind k. All loads are under way together.
 GPTQ_DEVICE void load_inputs(const Job& job, uint32_t token, uint32_t first_column, uint32_t pairs, Four (&v)[pack_pairs], float& squares) {
   const auto load = [&](const float* from, uint32_t p) {
     const uint32_t column = first_column + p * 2 * tile_columns;
     return p < pairs && column < job.k ? load_four(from + column) : Four{};
   };
-  const float* const x = job.input.x + uint64_t{token} * job.k;
-  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) v[p] = load(x, p);
+  const uint64_t row = uint64_t{token} * job.k;
+  const float* const other = job.input.norm ? job.input.norm : job.input.up + row;
+  Four others[pack_pairs];
+  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) v[p] = load(job.input.x + row, p);
   if (!job.input.norm && !job.input.up) return;
-  const float* const other = job.input.norm ? job.input.norm : job.input.up + uint64_t{token} * job.k;
-  constexpr uint32_t at_once = 2;  // registers have no room for more
-  GPTQ_UNROLL for (uint32_t first = 0; first < pack_pairs; first += at_once) {
-    Four others[at_once];
-    GPTQ_UNROLL for (uint32_t p = 0; p < at_once; ++p)
-      if (first + p < pack_pairs) others[p] = load(other, first + p);
-    order_loads();
-    GPTQ_UNROLL for (uint32_t p = first; p < first + at_once && p < pack_pairs; ++p)
-      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        float& value = v[p].v[i];
-        squares = fused(value, value, squares);
-        value = (job.input.up ? silu(value) : value) * others[p - first].v[i];
-      }
+  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) others[p] = load(other, p);
+  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) {
+    if (p >= pairs) return;
+    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+      float& value = v[p].v[i];
+      squares = fused(value, value, squares);
+      value = (job.input.up ? silu(value) : value) * others[p].v[i];
+    }
   }
 }
 
@@ -100,75 +97,86 @@ GPTQ_DEVICE void store_four(uint8_t* to, const Four& v, float times) {
   if (columns != Columns::singles) *reinterpret_cast<Vec2*>(to + packed_bytes) = {{even.low, odd.low}};
 }
 
+GPTQ_DEVICE float largest_of(const Four& v, float largest) {
+  return fmaxf(fmaxf(largest, fmaxf(fabsf(v.v[0]), fabsf(v.v[1]))), fmaxf(fabsf(v.v[2]), fabsf(v.v[3])));
+}
+
 // A warp's columns of one row: some pairs of tiles, and a lane's place in them.
 struct Packing {
-  uint32_t token, first_pair, pairs, first_column;
+  uint32_t token, pairs, first_column;
   uint8_t* to;
 
   // Columns 4i to 4i + 3 of a tile are two words side by side.
   GPTQ_MEMBER Packing(const Shared& s, uint32_t of_token, Range range, uint32_t part_first)
-      : token(of_token), first_pair(range.first), pairs(range.last - range.first),
-        first_column((part_first + range.first) * 2 * tile_columns + lane_index() * 4) {
+      : token(of_token), pairs(range.last - range.first), first_column((part_first + range.first) * 2 * tile_columns + lane_index() * 4) {
     const uint32_t lane = lane_index(), word = packed_word(lane % 4 * 8 + lane / 4 % 4 * 2, token);
-    to = s.packed + (2 * first_pair + lane / 16) * s.layout.tile_bytes() + token * s.layout.halves * packed_bytes + word * 4;
+    to = s.packed + (2 * range.first + lane / 16) * s.layout.tile_bytes() + token * s.layout.halves * packed_bytes + word * 4;
   }
-  // Calls f(p, its values) for some pairs from `first` on.
   GPTQ_MEMBER void read(const Job& job, uint32_t first, Four (&v)[pack_pairs], float& squares) const {
-    const uint32_t n = pairs - first;
-    if (job.fours) return load_inputs(job, token, first_column + first * 2 * tile_columns, n, v, squares);
-    GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
-      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        const uint32_t column = first_column + (first + p) * 2 * tile_columns + i;
-        v[p].v[i] = p < n && column < job.tiles * tile_columns ? input_value(job, token, column, squares) : 0.0f;
-      }
+    load_inputs(job, token, first_column + first * 2 * tile_columns, pairs - first, v, squares);
+  }
+  // Where inputs cannot be read four by four.
+  GPTQ_MEMBER Four read_each(const Job& job, uint32_t pair, float& squares) const {
+    Four v;
+    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+      const uint32_t column = first_column + pair * 2 * tile_columns + i;
+      v.v[i] = column < job.tiles * tile_columns ? input_value(job, token, column, squares) : 0.0f;
+    }
+    return v;
   }
   template <Columns columns>
-  GPTQ_MEMBER void store(const Shared& s, uint32_t first, const Four (&v)[pack_pairs], float times) const {
-    GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
-      if (first + p < pairs) store_four<columns>(to + 2 * (first + p) * s.layout.tile_bytes(), v[p], times);
+  GPTQ_MEMBER void store(const Shared& s, uint32_t pair, const Four& v, float times) const {
+    store_four<columns>(to + 2 * pair * s.layout.tile_bytes(), v, times);
   }
 };
 
-// All rows' columns of a part of K. Rows share out the warps; a warp whose columns do not fit its registers reads them twice.
+// All rows' columns of a part of K. Rows share out the warps; what does not fit a warp's registers is read twice.
 template <Columns columns, bool quantized>
-GPTQ_DEVICE void pack(const Job& job, const Shared& s, Range part) {
-  const uint32_t of_row = warps / job.rows, token = warp_index() / of_row, first_warp = token * of_row;
+GPTQ_DEVICE void pack(const Job& job, const Shared& s, Range part, uint32_t warp) {
+  const uint32_t of_row = job.rows == 1 ? warps : warps / job.rows, token = job.rows == 1 ? 0 : warp / of_row, first_warp = token * of_row;
   const bool works = token < job.rows;
-  const Packing mine(s, works ? token : 0, works ? share(part.last - part.first, warp_index() - first_warp, of_row) : Range{0, 0}, part.first);
-  Four v[pack_pairs];
+  const Packing mine(s, works ? token : 0, works ? share(part.last - part.first, warp - first_warp, of_row) : Range{0, 0}, part.first);
+  Four v[pack_pairs] = {};
   float squares = 0.0f, largest = 0.0f;
   uint32_t first = 0;
-  for (;; first += pack_pairs) {
-    mine.read(job, first, v, squares);
-    GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
-      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(v[p].v[i]));
-    if (first + pack_pairs >= mine.pairs) break;
+  if (job.fours) {
+    for (;; first += pack_pairs) {
+      mine.read(job, first, v, squares);
+      GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) largest = largest_of(v[p], largest);
+      if (first + pack_pairs >= mine.pairs) break;
+    }
+  } else {
+    for (uint32_t p = 0; p < mine.pairs; ++p) largest = largest_of(mine.read_each(job, p, squares), largest);
   }
   largest = warp_max(largest);
   if (job.input.norm) squares = warp_sum(squares);
   if (lane_index() == 0) {
-    s.largest[warp_index()] = largest;
-    s.squares[warp_index()] = squares;
+    s.largest[warp] = largest;
+    s.squares[warp] = squares;
   }
   sync_block();
   if (works) {
-    float all = 0.0f;
-    for (uint32_t w = 0; w < of_row; ++w) {
-      largest = fmaxf(largest, s.largest[first_warp + w]);
-      all += s.squares[first_warp + w];
-    }
-    const int exponent = scale_exponent(largest);
-    if (warp_index() == first_warp && lane_index() == 0) {
+    const int exponent = scale_exponent(warp_max(lane_index() < of_row ? s.largest[first_warp + lane_index()] : 0.0f));
+    if (warp == first_warp) {
+      const float all = job.input.norm ? warp_sum(lane_index() < of_row ? s.squares[first_warp + lane_index()] : 0.0f) : 0.0f;
       const float factor = power_of_two((quantized ? 24 : 0) - exponent);
-      s.factors[token] = job.input.norm && job.parts == 1 ? factor * inverse_rms(job, all) : factor;
-      if (job.parts > 1 && block_x() == 0) job.squares[block_y() * job.rows + token] = all;
+      if (lane_index() == 0) {
+        s.factors[token] = job.input.norm && job.parts == 1 ? factor * inverse_rms(job, all) : factor;
+        if (job.parts > 1 && block_x() == 0) job.squares[block_y() * job.rows + token] = all;
+      }
     }
     const float times = power_of_two(exponent);
-    mine.store<columns>(s, first, v, times);
-    for (float unused = 0.0f; first;) {
-      first -= pack_pairs;
-      mine.read(job, first, v, unused);
-      mine.store<columns>(s, first, v, times);
+    float unused = 0.0f;
+    if (job.fours) {
+      for (;;) {
+        GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
+          if (first + p < mine.pairs) mine.store<columns>(s, first + p, v[p], times);
+        if (!first) break;
+        first -= pack_pairs;
+        mine.read(job, first, v, unused);
+      }
+    } else {
+      for (uint32_t p = 0; p < mine.pairs; ++p) mine.store<columns>(s, p, mine.read_each(job, p, unused), times);
     }
   }
   sync_block();
@@ -193,10 +201,10 @@ struct LanePlace {
 
 // The sums of each scale's columns, as products with ones, so that they lie as results do.
 template <Columns columns, uint32_t n_scales>
-GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<columns>& place) {
+GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<columns>& place, uint32_t warp) {
   constexpr uint32_t operands = operands_of(columns), steps = 2 * tile_steps / n_scales, at_once = n_scales > 2 ? 1 : 4;
   const uint32_t ones[4] = {0x00010001, 0x00010001, 0x00010001, 0x00010001};
-  const Range pairs = share(n_pairs, warp_index(), warps);
+  const Range pairs = share(n_pairs, warp, warps);
   for (uint32_t p = pairs.first; p < pairs.last; p += at_once) {
     GPTQ_UNROLL for (uint32_t i = 0; i < at_once; ++i) {
       const uint32_t pair = p + i < pairs.last ? p + i : pairs.last - 1;  // without a branch, so that chains run side by side
@@ -290,13 +298,13 @@ GPTQ_DEVICE void store_result(const Job& job, const Target& target, uint32_t blo
 
 // Adds up what warps left of the block that the warp began and others finished. ends: where each warp's pieces end.
 template <class Ends>
-GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t block, uint32_t block_end, Ends ends) {
+GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t warp, uint32_t block, uint32_t block_end, Ends ends) {
   const Target& target = job.targets[target_of(job, block)];
   const uint32_t n = s.layout.left_floats();
   for (uint32_t i = lane_index(); i < n; i += warp_size) {
-    const float* from = s.left + warp_index() * 2 * n + i;
+    const float* from = s.left + warp * 2 * n + i;
     float sum = from[n];
-    for (uint32_t w = warp_index() + 1, end = ends(w - 1); end < block_end; ++w) {
+    for (uint32_t w = warp + 1, end = ends(w - 1); end < block_end; ++w) {
       if (ends(w) > end) sum += s.left[w * 2 * n + i];
       end = ends(w);
     }
@@ -305,21 +313,11 @@ GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t block, uint32_t 
   }
 }
 
-// Asks for the first of a warp's weights, and for what the norm multiplies with, which was last read a token ago.
-template <class Form>
-GPTQ_DEVICE void fetch_ahead(const Job& job, Range part, uint32_t block, uint32_t tile, uint32_t n_tiles) {
-  constexpr uint32_t sector = 32;
-  const uint32_t lane = lane_index() * sector;
-  if (Form::quantized && job.parts == 1) {
-    const Target& target = job.targets[target_of(job, block)];
-    const uint64_t of_block = uint64_t{job.tiles} * Form::tile_bytes(job), end = (target.n + block_rows - 1) / block_rows * of_block;
-    const uint64_t first = (block - target.first_block) * of_block + tile * Form::tile_bytes(job), wanted = first + n_tiles * Form::tile_bytes(job);
-    for (uint64_t at = first + lane; at < wanted && at < end; at += warp_size * sector) prefetch_l2(target.codes + at);
-  }
-  if (!job.input.norm) return;
+// What the norm multiplies with was last read a token ago.
+GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
+  constexpr uint32_t floats = sector_bytes / 4;
   const uint32_t last = 2 * part.last * tile_columns;
-  for (uint32_t at = 2 * part.first * tile_columns + thread_index() * (sector / 4); at < last && at < job.k; at += threads * sector / 4)
-    prefetch_l2(job.input.norm + at);
+  for (uint32_t at = 2 * part.first * tile_columns + thread_index() * floats; at < last && at < job.k; at += threads * floats) prefetch_l2(job.input.norm + at);
 }
 
 template <class Form, uint32_t n_scales, Columns columns>
@@ -328,12 +326,13 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   using Reader = typename Product::Reader;
   constexpr uint32_t depth = n_scales > 2 ? 1 : Form::decode_depth, piece_tiles = Form::decode_tiles;
   let_next_begin();
-  const Range part = share((job.tiles + 1) / 2, block_y(), job.parts);  // in pairs of tiles
+  const uint32_t warp = uniform(warp_index()), all_pairs = (job.tiles + 1) / 2;
+  const Range part = job.parts == 1 ? Range{0, all_pairs} : share(all_pairs, block_y(), job.parts);  // in pairs of tiles
   const uint32_t part_pairs = part.last - part.first, n_pieces = part_pairs * 2 / piece_tiles;
   const uint32_t last_tiles = 2 * part.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles;  // of the last piece
   const Range blocks = share(job.n_blocks, block_x(), grid_x());
   const uint32_t all = n_pieces * (blocks.last - blocks.first);
-  const Range mine = share(all, warp_index(), warps);
+  const Range mine = share(all, warp, warps);
   const uint32_t total = mine.last - mine.first;
   const Shared s = shared_of(layout_of(columns, job.rows, n_scales), part_pairs);
 
@@ -344,6 +343,7 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   const auto read = [&](typename Reader::Piece& piece) {
     if (n_read == total) return;
     ++n_read;
+    reader.fetch_next(job, total - n_read);
     reader.next(job, piece, --read_left ? piece_tiles : last_tiles);
     if (read_left || n_read == total) return;
     read_left = n_pieces;
@@ -351,16 +351,14 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   };
   typename Reader::Piece ring[depth];
   uint32_t left = read_left;  // pieces of the block
-  GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) read(ring[i]);
-  {
-    const uint32_t n_tiles = total * piece_tiles, most = job.ahead_bytes / warps / Form::tile_bytes(job);
-    if (total) fetch_ahead<Form>(job, part, block, 2 * part.first + (n_pieces - left) * piece_tiles, n_tiles < most ? n_tiles : most);
-  }
+  if (total) reader.fetch(job, total, job.ahead_bytes / warps);
+  if (job.input.norm) fetch_norm(job, part);
 
   wait_for_previous();
-  pack<columns, Form::quantized>(job, s, part);
+  pack<columns, Form::quantized>(job, s, part, warp);
+  GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) read(ring[i]);
   const LanePlace<columns> lane(job.rows);
-  if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane);
+  if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane, warp);
 
   const uint32_t first_piece = n_pieces - left;
   const uint8_t* const packed = s.packed + lane.words;
@@ -371,7 +369,7 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   Product product;
   product.clear();
   const auto leave = [&](uint32_t slot) {
-    float* to = s.left + (warp_index() * 2 + slot) * s.layout.left_floats();
+    float* to = s.left + (warp * 2 + slot) * s.layout.left_floats();
     product.each(job.rows, lane, [&](uint32_t row, uint32_t token, float value) { to[row * job.rows + token] = value; });
   };
   const auto end_block = [&] {
@@ -401,7 +399,7 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   const bool begun = left < n_pieces && total;  // a block that others finish
   if (begun) leave(whole ? 1 : 0);
   sync_block();
-  if (begun && whole) join(job, s, block, (block + 1 - blocks.first) * n_pieces, [&](uint32_t w) { return share(all, w, warps).last; });
+  if (begun && whole) join(job, s, warp, block, (block + 1 - blocks.first) * n_pieces, [&](uint32_t w) { return share(all, w, warps).last; });
 }
 
 // Scales of two tiles.

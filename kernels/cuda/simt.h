@@ -37,6 +37,7 @@ GPTQ_DEVICE float shuffle_xor(float v, uint32_t mask) { return __shfl_xor_sync(~
 GPTQ_DEVICE uint32_t shuffle_xor(uint32_t v, uint32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
 GPTQ_DEVICE float shuffle(float v, uint32_t lane) { return __shfl_sync(~0u, v, lane); }
 GPTQ_DEVICE uint32_t shuffle(uint32_t v, uint32_t lane) { return __shfl_sync(~0u, v, lane); }
+GPTQ_DEVICE uint32_t uniform(uint32_t v) { return __shfl_sync(~0u, v, 0); }  // what a warp's lanes have alike, known as such
 GPTQ_DEVICE uint32_t ballot(bool v) { return __ballot_sync(~0u, v); }  // a bit for every lane
 GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return __popc(v); }
 
@@ -52,9 +53,6 @@ GPTQ_DEVICE Vec4 load_once(const Vec4* p) {
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3]) : "l"(p));
   return r;
 }
-
-// Loads and stores stay on their side of it.
-GPTQ_DEVICE void order_loads() { asm volatile("" ::: "memory"); }
 
 // Asks for the 32 bytes to be brought to the L2 cache.
 GPTQ_DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
