@@ -18,7 +18,7 @@ GPTQ_DEVICE void nibble_operand(uint32_t word, uint32_t a[4]) {
 struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3;  // tiles of a piece, pieces ahead
+  static constexpr uint32_t decode_tiles = 2, decode_registers = 64;  // tiles of a piece, registers of a thread
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
@@ -41,7 +41,7 @@ struct Q4 {
 struct Q23 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 1, widest = 32;
+  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32;
   struct Raw {
     Vec4 low, high;
   };
@@ -70,7 +70,7 @@ struct Q23 {
 struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 1, widest = 32;  // 64 spills on sm_75
+  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32;  // 64 spills on sm_75
   struct Raw {
     Vec4 rows[2];
   };
@@ -98,7 +98,7 @@ struct Q8 {
 struct Dense {
   static constexpr bool quantized = false;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 1, decode_depth = 2;
+  static constexpr uint32_t decode_tiles = 1, decode_registers = 128;
   struct Raw {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already
   };

@@ -17,7 +17,7 @@ namespace gptq::cuda {
 namespace {
 
 constexpr uint32_t warps = 16, threads = warps * warp_size;
-constexpr uint32_t pack_pairs = 7;         // of tiles that a warp packs in registers
+constexpr uint32_t pack_pairs = 4;         // of tiles that a warp packs in registers
 constexpr uint32_t shared_least = 64 << 10, shared_most = 96 << 10;  // what every GPU has; every one since Ampere
 
 // How activations become columns of an operand. Pairs: up to 4 rows, their high halves, then their low ones. Singles: up to 8 rows'
@@ -302,11 +302,10 @@ GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t warp, uint32_t b
   const Target& target = job.targets[target_of(job, block)];
   const uint32_t n = s.layout.left_floats();
   for (uint32_t i = lane_index(); i < n; i += warp_size) {
-    const float* from = s.left + warp * 2 * n + i;
-    float sum = from[n];
-    for (uint32_t w = warp + 1, end = ends(w - 1); end < block_end; ++w) {
-      if (ends(w) > end) sum += s.left[w * 2 * n + i];
-      end = ends(w);
+    float sum = s.left[(warp * 2 + 1) * n + i];
+    GPTQ_UNROLL for (uint32_t w = 1; w < warps; ++w) {
+      const uint32_t begin = ends(w - 1);
+      if (w > warp && begin < block_end && ends(w) > begin) sum += s.left[w * 2 * n + i];
     }
     const uint32_t token = i % job.rows;
     store_result(job, target, block, i / job.rows, token, sum * s.factors[token]);
@@ -320,11 +319,17 @@ GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
   for (uint32_t at = 2 * part.first * tile_columns + thread_index() * floats; at < last && at < job.k; at += threads * floats) prefetch_l2(job.input.norm + at);
 }
 
+// Two of them fit a multiprocessor, so that the next product's begins while this one's ends, unless they take too many registers.
+template <class Form>
+constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) {
+  return n_scales > 2 || columns == Columns::both || Form::decode_registers > 64 ? 1 : 2;
+}
+
 template <class Form, uint32_t n_scales, Columns columns>
-GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
+GPTQ_KERNEL_FITS(threads, blocks_at_once<Form>(n_scales, columns)) void decode_kernel(Job job) {
   using Product = Product16<Form, n_scales, columns>;
   using Reader = typename Product::Reader;
-  constexpr uint32_t depth = n_scales > 2 ? 1 : Form::decode_depth, piece_tiles = Form::decode_tiles;
+  constexpr uint32_t piece_tiles = Form::decode_tiles;
   let_next_begin();
   const uint32_t warp = uniform(warp_index()), all_pairs = (job.tiles + 1) / 2;
   const Range part = job.parts == 1 ? Range{0, all_pairs} : share(all_pairs, block_y(), job.parts);  // in pairs of tiles
@@ -349,14 +354,14 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
     read_left = n_pieces;
     reader.enter(job, ++read_block, 2 * part.first);
   };
-  typename Reader::Piece ring[depth];
+  typename Reader::Piece next;
   uint32_t left = read_left;  // pieces of the block
   if (total) reader.fetch(job, total, job.ahead_bytes / warps);
   if (job.input.norm) fetch_norm(job, part);
 
   wait_for_previous();
   pack<columns, Form::quantized>(job, s, part, warp);
-  GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) read(ring[i]);
+  read(next);
   const LanePlace<columns> lane(job.rows);
   if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane, warp);
 
@@ -386,15 +391,13 @@ GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
     x_sums = sums;
     ++block;
   };
-  for (uint32_t done = 0; done < total; done += depth) {
-    GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) {
-      if (done + i >= total) break;
-      product.add(job, ring[i], x, x_sums, s.layout.tile_bytes(), lane.second_words);
-      read(ring[i]);
-      x += piece_tiles * s.layout.tile_bytes();
-      x_sums += s.layout.pair_sums;
-      if (!--left) end_block();
-    }
+  for (uint32_t done = 0; done < total; ++done) {
+    const typename Reader::Piece piece = next;
+    read(next);
+    product.add(job, piece, x, x_sums, s.layout.tile_bytes(), lane.second_words);
+    x += piece_tiles * s.layout.tile_bytes();
+    x_sums += s.layout.pair_sums;
+    if (!--left) end_block();
   }
   const bool begun = left < n_pieces && total;  // a block that others finish
   if (begun) leave(whole ? 1 : 0);
