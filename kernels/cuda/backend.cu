@@ -128,6 +128,7 @@ Result open(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out,
   c->n_processors = processor.n_processors;
   c->capability = processor.capability;
   const OnDevice on(c->ordinal);
+  cudaDeviceGetAttribute(&c->shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->ordinal);
   if (const cudaError_t e = make_stream(*c, host_stream, priority)) {
     close(c);
     return result_of(e, failure);
