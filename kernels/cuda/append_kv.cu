@@ -92,6 +92,7 @@ GPTQ_DEVICE void store_cached(const AppendKvArgs& a, const Row& at, uint32_t hea
 }
 
 GPTQ_KERNEL(threads) void append_kv_kernel(AppendKvArgs a) {
+  let_next_begin();
   wait_for_previous();
   const uint32_t n_kv = a.kv.n_kv_heads, n = a.kv.head_dim, heads = a.n_heads + 2 * n_kv;
   const uint32_t index = block_x() * warps + warp_index(), row = index / heads, head = index % heads;
@@ -102,7 +103,6 @@ GPTQ_KERNEL(threads) void append_kv_kernel(AppendKvArgs a) {
   const float* from = (query ? a.q : value ? a.v : a.k) + first;
   float* x = reinterpret_cast<float*>(shared_memory()) + warp_index() * n;
   for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = from[d];
-  let_next_begin();
   const uint32_t of_head = a.each_head ? (query ? head : kv_head) * n : 0;
   const float *weight = query ? a.q_norm : a.k_norm, *bias = query ? a.q_bias : a.k_bias;
   if (weight) weight += of_head;

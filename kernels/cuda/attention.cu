@@ -114,6 +114,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   const uint32_t split_blocks = l.split_positions / block_positions, first = block_x() * split_blocks;
   const uint32_t begin = larger(first, pairs.first_block), end = smaller(first + split_blocks, pairs.last_block + 1);
   if (begin >= end) return;
+  if (dims < 256) let_next_begin();  // in the largest it takes a register too many
   wait_for_previous();  // what was read so far no kernel wrote: it is the batch
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
@@ -122,7 +123,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
     for (uint32_t i = warp_index(); i < dims / 16; i += warps) put_query(query, a, pairs, i);
     sync_block();
   });
-  let_next_begin();
+  if (dims == 256) let_next_begin();
   reduce(s);
   merge_warps(s, reinterpret_cast<Four*>(shared_memory()));
   if (warp_index() > 0) return;
@@ -132,6 +133,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
 
 // Block (8 dimensions, KV head, tile): warps take turns by splits.
 GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
+  let_next_begin();
   wait_for_previous();
   const AttentionArgs& a = l.a;
   const Tile tile = a.batch.tiles[block_z()];
@@ -153,7 +155,6 @@ GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
     const Four out8 = {part[0].v[0], part[0].v[1], part[1].v[0], part[1].v[1]};
     add(s, {last[0].v[0], last[1].v[0]}, {last[0].v[1], last[1].v[1]}, [&](uint32_t) { return out8; });
   }
-  let_next_begin();
   merge_warps(s, reinterpret_cast<Four*>(shared_memory()));
   if (warp_index() == 0) write_out<true>(a, pairs, s, block_x());
 }
@@ -161,6 +162,7 @@ GPTQ_KERNEL(threads) void merge_kernel(Launch l) {
 // Block (4 tiles, KV head), the last tiles first: they have the most positions.
 template <class Form, uint32_t dims, bool bends>
 GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
+  let_next_begin();
   const uint32_t index = (grid_x() - 1 - block_x()) * warps + warp_index();
   if (index >= a.batch.n_tiles) return;
   const Tile tile = a.batch.tiles[index];
@@ -174,7 +176,6 @@ GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, pairs, i);
     sync_warp();
   });
-  let_next_begin();
   reduce(s);
   write_out<bends>(a, pairs, s, 0);
 }

@@ -59,10 +59,10 @@ GPTQ_DEVICE Best best_of_thread(const float* logits, uint32_t n) {
 }
 
 GPTQ_KERNEL(threads) void best_token_kernel(BestTokenArgs a) {
+  let_next_begin();
   wait_for_previous();
   Best* of_warps = reinterpret_cast<Best*>(shared_memory());
   const Best mine = best_of_warp(best_of_thread(a.logits + uint64_t{block_x()} * a.n, a.n));
-  let_next_begin();
   if (lane_index() == 0) of_warps[warp_index()] = mine;
   sync_block();
   if (warp_index() > 0) return;

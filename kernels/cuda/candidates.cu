@@ -70,6 +70,7 @@ struct List {
 };
 
 GPTQ_KERNEL(threads) void candidates_kernel(CandidatesArgs a) {
+  let_next_begin();
   wait_for_previous();
   const float* logits = a.logits + uint64_t{block_x()} * a.n;
   auto* keys = reinterpret_cast<uint64_t*>(shared_memory());
@@ -88,7 +89,6 @@ GPTQ_KERNEL(threads) void candidates_kernel(CandidatesArgs a) {
       if (list.filled > threads) list.keep(a.count);
     }
   }
-  let_next_begin();
   list.sort();
   uint32_t* bad_warps = list.counts + list.turn * warps;
   const uint32_t bad_lanes = ballot(bad);

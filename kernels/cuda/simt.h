@@ -114,7 +114,10 @@ GPTQ_DEVICE void copy_wait() {
 #endif
 }
 
-// Programmatic dependent launch: a kernel may begin while the one before it ends; what that one wrote is there after wait_for_previous().
+// Programmatic dependent launch: a kernel's blocks begin as soon as all of the kernel before it began and let_next_begin(), which is the first thing
+// that a kernel does. What kernels wrote is read, and anything written, after wait_for_previous(), which returns when the kernel before is done to its
+// last block. A block that has nothing to do may leave without it, but never all blocks of a grid: one that was done before the kernel before it
+// would let the next one go on too early. By this rule a kernel that is done means that all before it are.
 GPTQ_DEVICE void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -30,10 +30,15 @@ class Stream {
 #if defined(__CUDACC__)
   cudaStream_t handle = nullptr;
   cudaError_t error = cudaSuccess;  // the first, until somebody looks
+  int shared_most = 0;              // bytes of dynamic shared memory that a block can have
   // kernel(args) over the shape's threads.
   template <class Args>
   void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args) {
-    if (shape.shared_bytes > 48 << 10) note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)));
+    if (is_new(reinterpret_cast<const void*>(kernel))) {
+      // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike.
+      note(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+      if (shared_most > 48 << 10) note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_most));
+    }
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -48,6 +53,19 @@ class Stream {
   }
   void note(cudaError_t e) {
     if (error == cudaSuccess) error = e;
+  }
+
+ private:
+  const void* launched_[256] = {};  // kernels, each at its hash or behind; one that finds no place is new every time
+  bool is_new(const void* kernel) {
+    uint32_t at = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(kernel) * 0x9E3779B97F4A7C15u >> 56);
+    for (uint32_t i = 0; i < 256; ++i, at = (at + 1) % 256) {
+      if (launched_[at] == kernel) return false;
+      if (launched_[at]) continue;
+      launched_[at] = kernel;
+      return true;
+    }
+    return true;
   }
 #else
   void* handle = nullptr;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A GPU as a device: keeps a batch's numbers where the kernels read them, and puts the operations into the stream.
 #pragma once
+#include <chrono>
 #include <functional>
 #include <memory_resource>
 #include <span>
@@ -96,6 +97,7 @@ class CudaDevice final : public Device {
   void lay_out(const BatchSize& size);
   void write_rows(const Batch& batch, const CudaBatch& to);
   void make_input(uint32_t k);
+  void watch();
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
 
   const Gpu& gpu_;
@@ -113,6 +115,9 @@ class CudaDevice final : public Device {
   bool made_ = false;           // the one is the other
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
+  static constexpr uint32_t watched_rows_max = 16;
+  std::chrono::steady_clock::time_point begun_;  // the batch
+  double batch_us_[watched_rows_max] = {};       // what a batch of so many rows takes, less one; 0: not known
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
 };
 
