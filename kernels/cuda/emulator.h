@@ -82,12 +82,17 @@ GPTQ_DEVICE uint32_t ballot(bool v) {
 GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return static_cast<uint32_t>(__builtin_popcount(v)); }
 GPTQ_DEVICE uint8_t* shared_memory() { return emulator::shared(); }
 GPTQ_DEVICE Vec4 load_once(const Vec4* p) { return *p; }
+GPTQ_DEVICE void prefetch_l2(const void*) {}
 GPTQ_DEVICE uint16_t half_bits(float f) { return kernels::half_from_float(f); }
 GPTQ_DEVICE float half_value(uint16_t bits) { return kernels::float_from_half(bits); }
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) { return half_bits(low) | uint32_t{half_bits(high)} << 16; }
 GPTQ_DEVICE uint32_t half2_minus(uint32_t a, uint32_t b) {
   const auto at = [](uint32_t pair, int i) { return kernels::float_from_half(static_cast<uint16_t>(pair >> (16 * i))); };
   return half2_bits(at(a, 0) - at(b, 0), at(a, 1) - at(b, 1));
+}
+GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
+  const auto at = [](uint32_t pair, int i) { return kernels::float_from_half(static_cast<uint16_t>(pair >> (16 * i))); };
+  return half2_bits(at(a, 0) * at(b, 0), at(a, 1) * at(b, 1));
 }
 GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
 GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }

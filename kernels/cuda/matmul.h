@@ -49,7 +49,7 @@ struct Job {
   // More rows than decode_rows_max are packed before: columns are tokens, with exact 8 of the high halves, then the same 8 of the low ones.
   uint8_t* packed;          // [tiles][columns][128]
   float* sums;              // [tiles][1 or 4][columns]: of a tile's or a step's columns
-  float* factors;           // [rows]: what results are to be multiplied with
+  float* factors;           // [rows]: what results are to be multiplied with; where plain mostly 1
   uint32_t columns;
   uint16_t* plain;          // or, for cuBLASLt, as they are: [rows][tile_columns * tiles]
 };
@@ -65,6 +65,9 @@ uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
 uint64_t tile_partials_bytes(uint32_t n_processors);  // at most
 void multiply_tiles(const Job& job, Stream& stream);
+// Activations of more rows, packed or plain; what is left to do where they are plain, after the products.
+void pack(const Job& job, Stream& stream);
+void mend(const Job& job, Stream& stream);
 // By cuBLASLt; activations are plain.
 bool takes_library(const Job& job, Way way, const Stream& stream);
 uint64_t library_bytes(const Shape& shape, const Stream& stream);

@@ -53,6 +53,9 @@ GPTQ_DEVICE Vec4 load_once(const Vec4* p) {
   return r;
 }
 
+// Asks for a line of the L2 cache.
+GPTQ_DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) {
   const __half2 h = __floats2half2_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&h);
@@ -63,6 +66,11 @@ GPTQ_DEVICE float half_value(uint16_t bits) { return __half2float(__ushort_as_ha
 GPTQ_DEVICE uint32_t half2_minus(uint32_t a, uint32_t b) {
   const __half2 difference = __hsub2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
   return *reinterpret_cast<const uint32_t*>(&difference);
+}
+// a * b, both of each pair.
+GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
+  const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&product);
 }
 GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
