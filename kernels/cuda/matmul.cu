@@ -15,6 +15,7 @@ constexpr uint32_t threads = 256;
 // Adds the parts of K up, in their order.
 GPTQ_KERNEL(threads) void finish_kernel(Job job) {
   wait_for_previous();
+  let_next_begin();
   const uint32_t row = block_x() * threads + thread_index(), token = block_y();
   if (row < job.n_blocks * block_rows) {
     float sum = 0.0f, squares = 0.0f;
@@ -25,7 +26,6 @@ GPTQ_KERNEL(threads) void finish_kernel(Job job) {
     }
     store_output(job, row, token, sum);
   }
-  let_next_begin();
 }
 
 // Columns of `rows` packed rows, to whole thread blocks.
@@ -75,19 +75,22 @@ void run_library(Job job, const Product* products, Cutter memory, Stream& stream
 
 void run(Job job, Cutter memory, Stream& stream) {
   const bool few = job.rows <= decode_rows_max;
+  bool by_rows = false;
   if (few) {
     job.parts = decode_parts(job);
     job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
     job.columns = columns_of(job.rows, job.exact);
-    job.parts = tile_parts(job, stream.n_processors);
+    job.parts = rows_parts(job, stream);
+    by_rows = job.parts > 0;
+    if (!by_rows) job.parts = tile_parts(job, stream.n_processors);
     job.packed = memory.take<uint8_t>(uint64_t{job.tiles} * job.columns * packed_bytes);
     job.sums = memory.take<float>(uint64_t{job.tiles} * sums_per_tile(job) * job.columns);
     job.factors = memory.take<float>(job.rows);
     pack(job, stream);
   }
   job.partials = memory.take<float>(job.parts > 1 ? uint64_t{job.parts} * job.rows * job.n_blocks * block_rows : 0);
-  few ? decode(job, stream) : multiply_tiles(job, stream);
+  few ? decode(job, stream) : by_rows ? multiply_rows(job, stream) : multiply_tiles(job, stream);
   if (job.parts > 1) stream.launch(finish_kernel, {(job.n_blocks * block_rows + threads - 1) / threads, job.rows, 1, threads, 0}, job);
 }
 
@@ -121,7 +124,8 @@ uint64_t own_bytes(const Shape& shape, uint32_t n_processors) {
   memory.take<uint8_t>(tiles * columns * packed_bytes);
   memory.take<float>(tiles * tile_steps * columns);
   memory.take<float>(shape.rows);
-  memory.take<uint8_t>(tile_partials_bytes(n_processors));
+  const uint64_t by_rows = rows_partials_bytes(n_processors), by_tiles = tile_partials_bytes(n_processors);
+  memory.take<uint8_t>(by_rows > by_tiles ? by_rows : by_tiles);
   return memory.used > most ? memory.used : most;
 }
 

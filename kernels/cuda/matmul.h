@@ -57,10 +57,14 @@ struct Job {
 constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind) && job.group_steps % tile_steps != 0; }
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
-// Up to decode_rows_max rows; job.parts is decode_parts(). More: job.parts is tile_parts(), activations are packed.
+// Up to decode_rows_max rows; job.parts is decode_parts(). More: activations are packed; job.parts is rows_parts() or, where that is 0,
+// tile_parts().
 uint32_t decode_parts(const Job& job);
 uint32_t decode_parts_max(uint32_t rows, uint32_t tiles);
 void decode(const Job& job, Stream& stream);
+uint32_t rows_parts(const Job& job, const Stream& stream);  // 0: too many rows or sums
+uint64_t rows_partials_bytes(uint32_t n_processors);        // at most
+void multiply_rows(const Job& job, Stream& stream);
 uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
 uint64_t tile_partials_bytes(uint32_t n_processors);  // at most
