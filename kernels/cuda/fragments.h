@@ -101,7 +101,7 @@ struct Dense {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already
   };
   const uint8_t* rows[2];   // NULL past the last
-  uint32_t column;
+  uint32_t column = 0;
 
   static GPTQ_MEMBER uint32_t pair(float a, float b) { return half2_bits(fit_half(a), fit_half(b)); }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {

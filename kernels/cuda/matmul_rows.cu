@@ -68,6 +68,7 @@ struct BlockProduct {  // a block's 16 rows times the columns, over the warp's r
   using Reader = cuda::Reader<Form, Form::decode_tiles, n_scales>;
   static constexpr uint32_t operands = width / 8, steps = Form::decode_tiles * tile_steps, steps_of_scale = Reader::steps_of_scale;
   static constexpr uint32_t tile_sums = n_scales == 0 ? 0 : n_scales > 2 ? tile_steps : 1;
+  static constexpr uint32_t chains = operands < 4 && steps_of_scale > 1 ? 2 : 1;  // of products that wait for each other
   static constexpr Layout layout{width, tile_sums};
   float sum[operands][4];
 
@@ -79,7 +80,7 @@ struct BlockProduct {  // a block's 16 rows times the columns, over the warp's r
   // packed, sums: of the piece.
   GPTQ_MEMBER void add(const Job& job, const typename Reader::Piece& piece, const uint8_t* packed, const float* sums) {
     const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-    float acc[operands][4] = {};
+    float acc[operands][chains][4] = {};
     Vec4 x[operands];
     GPTQ_UNROLL for (uint32_t step = 0; step < steps; ++step) {
       const uint32_t tile = step / tile_steps, c = step % tile_steps;
@@ -89,25 +90,28 @@ struct BlockProduct {  // a block's 16 rows times the columns, over the warp's r
       }
       uint32_t a[4];
       Form::operand(job, piece.raw[tile], c, a);
-      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) mma(acc[o], a, x[o].v + c % 2 * 2);
+      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) mma(acc[o][step % chains], a, x[o].v + c % 2 * 2);
       if ((step + 1) % steps_of_scale == 0) take(job, piece, acc, sums + 2 * t, step / steps_of_scale);
     }
   }
 
   // Adds what came of a scale's columns, and clears it.
-  GPTQ_MEMBER void take(const Job& job, const typename Reader::Piece& piece, float (&acc)[operands][4], const float* sums, uint32_t scale) {
+  GPTQ_MEMBER void take(const Job& job, const typename Reader::Piece& piece, float (&acc)[operands][chains][4], const float* sums, uint32_t scale) {
     Scale s{};
     if constexpr (n_scales > 0) s = Reader::scale_of(job, piece.scale[scale], piece.zero[scale]);
     GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
+      if constexpr (chains == 2) {
+        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][0][i] += acc[o][1][i];
+      }
       if constexpr (n_scales > 0) {
         const float* const at = sums + scale * width + o * 8;
         float even = at[0], odd = at[1];
         if (n_scales == 1 && Form::decode_tiles == 2) even += at[width], odd += at[width + 1];
-        add_scaled(sum[o], acc[o], s, even, odd);
+        add_scaled(sum[o], acc[o][0], s, even, odd);
       }
       GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        if constexpr (n_scales == 0) sum[o][i] += acc[o][i];
-        acc[o][i] = 0.0f;
+        if constexpr (n_scales == 0) sum[o][i] += acc[o][0][i];
+        GPTQ_UNROLL for (uint32_t chain = 0; chain < chains; ++chain) acc[o][chain][i] = 0.0f;
       }
     }
   }
@@ -124,7 +128,7 @@ template <uint32_t width>
 struct Outputs {
   static constexpr uint32_t each = width * block_rows / threads;
   uint32_t token[each], column[each];
-  float factor[each], before[each];
+  float factor[each], before[each], bias;
   float* y[each];  // NULL: nowhere
 
   GPTQ_MEMBER Outputs(const Job& job, uint32_t group) {
@@ -141,12 +145,12 @@ struct Outputs {
     const Target& target = job.targets[target_of(job, block)];
     const uint32_t row = (block - target.first_block) * block_rows + thread_index() % block_rows;
     const bool whole = job.parts == 1;
+    bias = whole && target.bias && row < target.n ? target.bias[row] : 0.0f;
     GPTQ_UNROLL for (uint32_t j = 0; j < each; ++j) {
       const bool exists = token[j] < job.rows && row < target.n;
       y[j] = !exists ? nullptr : whole ? target.y + uint64_t{token[j]} * target.n + row
                                        : partial(job, block_y(), block * block_rows + thread_index() % block_rows, token[j]);
-      before[j] = exists && whole && target.bias ? target.bias[row] : 0.0f;
-      if (exists && whole && job.accumulate) before[j] += *y[j];
+      before[j] = exists && whole && job.accumulate ? *y[j] : 0.0f;
     }
   }
   // results: the first warp's.
@@ -160,7 +164,7 @@ struct Outputs {
         GPTQ_UNROLL for (uint32_t w = 0; w < warps; ++w) low += from[w * width * token_stride + 8 * token_stride];
         sum = fused(low, low_unit, sum);
       }
-      *y[j] = fused(sum, factor[j], before[j]);
+      *y[j] = fused(sum, factor[j], bias) + before[j];
     }
   }
 };
