@@ -272,7 +272,7 @@ struct gptq_engine_params {
   uint32_t max_sessions;                      /* 0 = 1 */
   uint32_t ctx_tokens;                        /* most tokens of one session; 0 = the model's, at most 4096 */
   uint32_t page_tokens;                       /* tokens of a KV page; 0 = 64; a multiple of 16 */
-  uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256 */
+  uint32_t batch_tokens;                      /* most tokens computed together; 0 = 256, with all layers on a GPU up to 2048 */
   uint32_t logits_rows;                       /* rows kept for GPTQ_GEN_LOGITS; 0 = 1 */
   int32_t  kv_type;                           /* GPTQ_KV_*; not F32 where layers are on a GPU */
   uint32_t best_logprobs;                     /* of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20 */

@@ -91,6 +91,10 @@ GPTQ_DEVICE uint32_t half2_minus(uint32_t a, uint32_t b) {
   const auto at = [](uint32_t pair, int i) { return kernels::float_from_half(static_cast<uint16_t>(pair >> (16 * i))); };
   return half2_bits(at(a, 0) - at(b, 0), at(a, 1) - at(b, 1));
 }
+GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
+  const auto at = [](uint32_t pair, int i) { return kernels::float_from_half(static_cast<uint16_t>(pair >> (16 * i))); };
+  return half2_bits(at(a, 0) * at(b, 0), at(a, 1) * at(b, 1));
+}
 GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
 GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }
 GPTQ_DEVICE float nearest(float x) { return std::nearbyint(x); }

@@ -19,6 +19,8 @@ struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
   static constexpr uint32_t decode_tiles = 2, decode_registers = 64;  // tiles of a piece, registers of a thread
+  static constexpr uint32_t rows_depth = 4;                      // pieces ahead with 9 rows and more
+  static constexpr bool one_scale = true;                        // there is a form of that kernel with one for both tiles
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
@@ -41,7 +43,8 @@ struct Q4 {
 struct Q23 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32;
+  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32, rows_depth = 4;
+  static constexpr bool one_scale = false;
   struct Raw {
     Vec4 low, high;
   };
@@ -70,7 +73,8 @@ struct Q23 {
 struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32;  // 64 spills on sm_75
+  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32, rows_depth = 3;  // 64 spills on sm_75
+  static constexpr bool one_scale = false;
   struct Raw {
     Vec4 rows[2];
   };
@@ -98,12 +102,12 @@ struct Q8 {
 struct Dense {
   static constexpr bool quantized = false;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 1, decode_registers = 128;
+  static constexpr uint32_t decode_tiles = 1, decode_registers = 128, rows_depth = 2;
   struct Raw {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already
   };
   const uint8_t* rows[2];   // NULL past the last
-  uint32_t column;
+  uint32_t column = 0;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return block_rows * tile_columns * (job.kind == kernels::Kind::f32 ? 4 : 2); }
   GPTQ_MEMBER const uint8_t* codes_begin() const { return nullptr; }  // rows do not lie one behind another

@@ -14,6 +14,7 @@ namespace gptq::cuda::lt {
 static_assert(f32 == CUDA_R_32F && f16 == CUDA_R_16F && compute_f32 == CUBLAS_COMPUTE_32F && transposed == CUBLAS_OP_T);
 static_assert(transpose_a == CUBLASLT_MATMUL_DESC_TRANSA && layout_rows == CUBLASLT_MATRIX_LAYOUT_ROWS);
 static_assert(layout_columns == CUBLASLT_MATRIX_LAYOUT_COLS && layout_stride == CUBLASLT_MATRIX_LAYOUT_LD);
+static_assert(layout_batches == CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT && layout_batch_stride == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
 static_assert(workspace_max == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && reductions == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK);
 static_assert(alignment_a == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES && alignment_d == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
 static_assert(reduction_in_workspace == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE && sizeof(Algorithm) == sizeof(cublasLtMatmulAlgo_t));
@@ -64,32 +65,45 @@ bool Gemm::open(const lt::Library& library, uint32_t capability) {
     ok = ok && !lt_.MatmulPreferenceSetAttribute(preference_, attribute, &alignment, sizeof alignment);
   ok = ok && !lt_.MatrixLayoutCreate(&weights_, lt::f16, 64, 64, 64) && !lt_.MatrixLayoutCreate(&x_, lt::f16, 64, 64, 64);
   ok = ok && !lt_.MatrixLayoutCreate(&d_, lt::f32, 64, 64, 64);
-  lt::Heuristic found;
-  open_ = ok && describe({nullptr, nullptr, nullptr, 256, 256, 256, 256, 256, 256}, &found);  // it may be too new or too old for the GPU
+  open_ = ok && find({256, 256, 256, 256, 256, 256});  // it may be too new or too old for the GPU
   status_ = 0;
   return open_;
 }
 
-bool Gemm::describe(const GemmArgs& args, lt::Heuristic* found) {
-  const auto shape = [&](lt::Layout* layout, uint64_t rows, uint64_t columns, uint64_t stride) {
+void Gemm::describe(const GemmShape& shape) {
+  const auto set = [&](lt::Layout* layout, uint64_t rows, uint64_t columns, uint64_t stride, uint64_t step) {
     note(lt_.MatrixLayoutSetAttribute(layout, lt::layout_rows, &rows, sizeof rows));
     note(lt_.MatrixLayoutSetAttribute(layout, lt::layout_columns, &columns, sizeof columns));
     note(lt_.MatrixLayoutSetAttribute(layout, lt::layout_stride, &stride, sizeof stride));
+    note(lt_.MatrixLayoutSetAttribute(layout, lt::layout_batches, &shape.batches, sizeof shape.batches));
+    note(lt_.MatrixLayoutSetAttribute(layout, lt::layout_batch_stride, &step, sizeof step));
   };
-  shape(weights_, args.depth, args.n, args.weights_stride);
-  shape(x_, args.depth, args.tokens, args.x_stride);
-  shape(d_, args.n, args.tokens, args.d_stride);
+  set(weights_, shape.depth, shape.n, shape.weights_stride, shape.weights_step);
+  set(x_, shape.depth, shape.tokens, shape.x_stride, 0);
+  set(d_, shape.n, shape.tokens, shape.d_stride, shape.d_step);
+}
+
+// How the library would do it; NULL: not at all.
+const lt::Heuristic* Gemm::find(const GemmShape& shape) {
+  describe(shape);
+  for (const Known& known : known_)
+    if (known.shape == shape) return &known.found;
+  Known& next = known_[n_known_ % known_max];
   int n = 0;
-  note(lt_.MatmulAlgoGetHeuristic(context_, operation_, weights_, x_, d_, d_, preference_, 1, found, &n));
-  if (!status_ && (n < 1 || found->workspace_bytes > workspace_bytes_)) note(nothing_found);
-  return !status_;
+  lt::Heuristic found;
+  note(lt_.MatmulAlgoGetHeuristic(context_, operation_, weights_, x_, d_, d_, preference_, 1, &found, &n));
+  if (!status_ && (n < 1 || found.workspace_bytes > workspace_bytes_)) note(nothing_found);
+  if (status_) return nullptr;
+  ++n_known_;
+  next = {shape, found};
+  return &next.found;
 }
 
 void Gemm::multiply(const GemmArgs& args, uint8_t* workspace, void* stream) {
-  lt::Heuristic found;
-  if (!describe(args, &found)) return;
-  const float one = 1, none = 0;
-  note(lt_.Matmul(context_, operation_, &one, args.weights, weights_, args.x, x_, &none, args.d, d_, args.d, d_, &found.algorithm, workspace,
+  const lt::Heuristic* const found = find(args.shape);
+  if (!found) return;
+  const float one = 1, times = args.accumulate ? 1 : 0;
+  note(lt_.Matmul(context_, operation_, &one, args.weights, weights_, args.x, x_, &times, args.d, d_, args.d, d_, &found->algorithm, workspace,
                   workspace_bytes_, stream));
 }
 

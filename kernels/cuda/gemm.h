@@ -26,7 +26,7 @@ struct Heuristic {
 constexpr int f32 = 0, f16 = 2, compute_f32 = 68, transposed = 1;
 // Attributes of operations, of layouts, of preferences.
 constexpr int transpose_a = 3;
-constexpr int layout_rows = 2, layout_columns = 3, layout_stride = 4;
+constexpr int layout_rows = 2, layout_columns = 3, layout_stride = 4, layout_batches = 5, layout_batch_stride = 6;
 constexpr int workspace_max = 1, reductions = 3, alignment_a = 5, alignment_b = 6, alignment_c = 7, alignment_d = 8;
 constexpr uint32_t reduction_in_workspace = 2;
 
@@ -60,13 +60,22 @@ struct Library {
 // Whether it is there, and its functions. It stays loaded.
 bool find_cublaslt(lt::Library* library);
 
-// d [tokens][n] = x [tokens][depth] times weights [n][depth] transposed, float16 to float32; so many elements from one row to the next.
+// What a product is but for its numbers: so many elements from one row to the next, and from one matrix of a batch to the next.
+struct GemmShape {
+  uint32_t n, tokens, depth;
+  uint64_t weights_stride, x_stride, d_stride;
+  uint32_t batches = 1;
+  uint64_t weights_step = 0, d_step = 0;
+  bool operator==(const GemmShape&) const = default;
+};
+
+// d [tokens][n] (+)= x [tokens][depth] times weights [n][depth] transposed, float16 to float32. A batch has one x.
 struct GemmArgs {
   const uint16_t* weights;
   const uint16_t* x;
   float* d;
-  uint32_t n, tokens, depth;
-  uint64_t weights_stride, x_stride, d_stride;
+  bool accumulate;
+  GemmShape shape;
 };
 
 // The library on one stream. Descriptors are made once and changed for every product; rows begin at multiples of 16 bytes.
@@ -86,7 +95,13 @@ class Gemm {
   int take_status();
 
  private:
-  bool describe(const GemmArgs& args, lt::Heuristic* found);
+  static constexpr uint32_t known_max = 16;
+  struct Known {
+    GemmShape shape;
+    lt::Heuristic found;
+  };
+  void describe(const GemmShape& shape);
+  const lt::Heuristic* find(const GemmShape& shape);
   void note(int status);
   lt::Library lt_{};
   lt::Context* context_ = nullptr;
@@ -94,6 +109,8 @@ class Gemm {
   lt::Layout *weights_ = nullptr, *x_ = nullptr, *d_ = nullptr;
   lt::Preference* preference_ = nullptr;
   uint64_t workspace_bytes_ = 0;
+  Known known_[known_max] = {};  // asking the library takes longer than starting a kernel
+  uint32_t n_known_ = 0;         // ever: the oldest gives way
   int status_ = 0;
   bool open_ = false;
 };

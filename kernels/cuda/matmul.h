@@ -52,7 +52,7 @@ struct Job {
   // More rows than decode_rows_max are packed before: columns are tokens, with exact 8 of the high halves, then the same 8 of the low ones.
   uint8_t* packed;          // [tiles][columns][128]
   float* sums;              // [tiles][1 or 4][columns]: of a tile's or a step's columns
-  float* factors;           // [rows]: what results are to be multiplied with
+  float* factors;           // [rows]: what results are to be multiplied with; where plain mostly 1
   uint32_t columns;
   uint16_t* plain;          // or, for cuBLASLt, as they are: [rows][tile_columns * tiles]
 };
@@ -60,14 +60,21 @@ struct Job {
 constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind) && job.group_steps % tile_steps != 0; }
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
-// Up to decode_rows_max rows; job.parts is decode_parts(). More: job.parts is tile_parts(), activations are packed.
+// Up to decode_rows_max rows; job.parts is decode_parts(). More: activations are packed; job.parts is rows_parts() or, where that is 0,
+// tile_parts().
 uint32_t decode_parts(const Job& job, uint32_t capability);
 uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact);
 void decode(Job job, Stream& stream);
+uint32_t rows_parts(const Job& job, const Stream& stream);  // 0: too many rows or sums
+uint64_t rows_partials_bytes(uint32_t n_processors);        // at most
+void multiply_rows(const Job& job, Stream& stream);
 uint32_t tile_parts(const Job& job, uint32_t n_processors);
 uint32_t tile_width(uint32_t columns);  // columns that a thread block takes
 uint64_t tile_partials_bytes(uint32_t n_processors);  // at most
 void multiply_tiles(const Job& job, Stream& stream);
+// Activations of more rows, packed or plain; what is left to do where they are plain, after the products.
+void pack(const Job& job, Stream& stream);
+void mend(const Job& job, Stream& stream);
 // By cuBLASLt; activations are plain.
 bool takes_library(const Job& job, Way way, const Stream& stream);
 uint64_t library_bytes(const Shape& shape, const Stream& stream);

@@ -68,6 +68,11 @@ GPTQ_DEVICE uint32_t half2_minus(uint32_t a, uint32_t b) {
   const __half2 difference = __hsub2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
   return *reinterpret_cast<const uint32_t*>(&difference);
 }
+// a * b, both of each pair.
+GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
+  const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&product);
+}
 GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
 GPTQ_DEVICE float nearest(float x) { return rintf(x); }

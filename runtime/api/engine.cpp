@@ -25,7 +25,7 @@ gptq_status GPTQ_CALL gptq_engine_create(gptq_model* m, const gptq_engine_params
     require(m && out, "m and out must not be NULL");
     const gptq_engine_params p = read_struct_or_default(params, "gptq_engine_params");
     void* const host_stream = cuda_stream_of(p.next);
-    const engine::EngineShape shape = engine::make_shape(p, m->model->spec, m->model->first_device_layer);
+    const engine::EngineShape shape = engine::make_shape(p, m->model->spec, m->model->first_device_layer, m->gpu_request.memory);
     if (shape.ctx_tokens > m->model->spec.n_ctx_train && m->model->spec.ropes[0].dynamic_factor == 0)
       m->runtime.log(GPTQ_LOG_WARN, "ctx_tokens is above what the model was trained with: quality falls beyond that");
     *out = create<gptq_engine>(m->runtime.memory, *m, shape, host_stream);

@@ -4,12 +4,13 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "engine/shape.h"
 
 namespace gptq::api {
 namespace {
 
 constexpr uint32_t kv_tokens = 4096;
-constexpr uint64_t room_bytes = 256u << 20;  // activations and what CUDA itself takes
+constexpr uint64_t room_bytes = 256u << 20;  // what products need and what CUDA itself takes
 
 // What the GPU cannot do, by name.
 struct Lack {
@@ -36,7 +37,7 @@ uint32_t first_device_layer(const model::ModelSpec& spec, const model::WeightByt
     base::fail(GPTQ_E_UNSUPPORTED, "on a GPU heads of ", spec.head_dim, " are not supported, only even ones up to ", cuda::head_dim_max, ": load the model on the CPU");
   if (device_layers) return spec.n_layers - std::min(device_layers, spec.n_layers);
   const uint64_t kv = base::mul(uint64_t{std::min(kv_tokens, spec.n_ctx_train)} * spec.n_kv_heads, 4 * cuda::kv_dims(spec.head_dim));
-  const uint64_t fixed = base::add(room_bytes, bytes.head);
+  const uint64_t fixed = base::add(room_bytes + bytes_max / engine::part_for_activations, bytes.head);
   uint64_t left = bytes_max > fixed ? bytes_max - fixed : 0;
   uint32_t first = spec.n_layers;
   while (first > 0) {

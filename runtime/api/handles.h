@@ -53,6 +53,7 @@ struct gptq_gpu_request {
   uint32_t ordinal = 0, layers = 0;
   uint64_t bytes_max = 0;  // what may be used
   uint64_t limit = 0;      // what the host set; 0 = nothing
+  uint64_t memory = 0;     // the GPU's, or the limit
 };
 
 struct gptq_model {

@@ -30,8 +30,9 @@ gptq_gpu_request request_of(gptq_runtime& rt, const gptq_model_params& p) {
   request.ordinal = static_cast<uint32_t>(p.device_ordinal);
   request.layers = p.device_layers;
   request.limit = p.device_bytes_max;
-  const uint64_t bytes_free = device::describe_gpu(*request.table, request.ordinal).bytes_free;
-  request.bytes_max = p.device_bytes_max ? std::min(p.device_bytes_max, bytes_free) : bytes_free;
+  const cuda::Processor gpu = device::describe_gpu(*request.table, request.ordinal);
+  request.bytes_max = p.device_bytes_max ? std::min(p.device_bytes_max, gpu.bytes_free) : gpu.bytes_free;
+  request.memory = p.device_bytes_max ? std::min(p.device_bytes_max, gpu.bytes_total) : gpu.bytes_total;
   return request;
 }
 
@@ -66,7 +67,7 @@ uint64_t largest(const std::pmr::vector<uint64_t>& bytes) { return *std::max_ele
 
 void estimate_engine(const format::Reader& reader, const model::ModelSpec& spec, const gptq_engine_params& params,
                      const gptq_gpu_request& gpu, uint32_t first_device_layer, base::HostMemory& memory, gptq_memory_estimate& estimate) {
-  const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer);
+  const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer, gpu.memory);
   engine::WeightShape weights;
   for (const model::Slot& slot : model::weight_slots(spec, &memory))
     if (const auto* tensor = slot.is_vector ? nullptr : reader.find(slot.name))

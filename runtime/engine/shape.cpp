@@ -14,6 +14,20 @@ namespace {
 constexpr uint32_t default_ctx = 4096, default_batch = 256, default_page = 64;
 constexpr uint32_t ctx_max = 1u << 24, sessions_max = 4096, batch_max = 8192, logits_rows_max = 8192, best_logprobs_max = 20;
 
+// A GPU reads, and mostly writes out as float16, all weights for every chunk, so that large ones are quicker; their activations get a
+// small part of its memory.
+constexpr uint32_t default_batch_on_gpu = 2048;
+
+uint32_t default_batch_of(const model::ModelSpec& spec, uint32_t first_device_layer, uint64_t device_bytes) {
+  uint32_t rows = first_device_layer == 0 ? default_batch_on_gpu : default_batch;
+  for (; rows > default_batch; rows /= 2) {
+    base::Arena measure;
+    Workspace(spec, rows, 0, measure);
+    if (measure.used() <= device_bytes / part_for_activations) break;
+  }
+  return rows;
+}
+
 uint32_t in_range(uint32_t value, uint32_t fallback, uint32_t most, std::string_view name) {
   if (value > most) base::fail(GPTQ_E_INVALID_ARGUMENT, name, " = ", value, " is above ", most);
   return value ? value : fallback;
@@ -73,14 +87,15 @@ device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& we
 // Several even for one session: reading the head's weights once for each guess of speculation would take longer than the guesses save.
 uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({std::max(logits_rows, 8u), batch_tokens, 32u})); }
 
-EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer) {
+EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer, uint64_t device_bytes) {
   EngineShape shape{};
   shape.first_device_layer = first_device_layer;
   shape.max_sessions = in_range(params.max_sessions, 1, sessions_max, "max_sessions");
   shape.ctx_tokens = in_range(params.ctx_tokens, std::min(default_ctx, spec.n_ctx_train), ctx_max, "ctx_tokens");
   shape.page_tokens = in_range(params.page_tokens, default_page, 256, "page_tokens");
   if (shape.page_tokens % 16) base::fail(GPTQ_E_INVALID_ARGUMENT, "page_tokens = ", shape.page_tokens, " is not a multiple of 16");
-  shape.batch_tokens = in_range(params.batch_tokens, std::min(default_batch, shape.ctx_tokens), batch_max, "batch_tokens");
+  const uint32_t usual_batch = default_batch_of(spec, first_device_layer, device_bytes);
+  shape.batch_tokens = in_range(params.batch_tokens, std::min(usual_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
   shape.low_rank_width = low_rank_width(spec, in_range(params.adapter_rank, 0, model::adapter_rank_max, "adapter_rank"));
   shape.logits_rows = in_range(params.logits_rows, 1, logits_rows_max, "logits_rows");

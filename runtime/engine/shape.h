@@ -28,8 +28,9 @@ struct WeightShape {
 WeightShape weight_shape(const model::Model& model);
 // What a CPU computes for so many rows.
 device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& weights, uint32_t rows, device::Activations activations, uint32_t ctx_tokens);
-// Fails with INVALID_ARGUMENT and UNSUPPORTED.
-EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer);
+constexpr uint64_t part_for_activations = 32;  // of a GPU's memory, where nothing is said about batch_tokens
+// device_bytes: the GPU's memory, as far as it may be used. Fails with INVALID_ARGUMENT and UNSUPPORTED.
+EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer, uint64_t device_bytes);
 // Of the layers on the host, and of those on a GPU.
 KvLayout host_layout(const EngineShape& shape, const model::ModelSpec& spec);
 KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec);

@@ -366,6 +366,26 @@ TEST_F(Cuda, BudgetsHold) {
   EXPECT_EQ(state().streams, 0u);
 }
 
+// As large as the context and 2048 allow, and as a small part of the GPU's memory does.
+TEST_F(Cuda, ChunksAreLargeWhereThereIsRoom) {
+  if (!emulated) GTEST_SKIP() << "for a GPU of one gibibyte";
+  const auto scratch = [&](uint32_t batch_tokens, uint64_t bytes_max) {
+    auto source = make<gptq_source>();
+    source.path = text_model().c_str();
+    source.path_size = GPTQ_NTS;
+    auto estimate = make<gptq_memory_estimate>();
+    const auto params = on_gpu(1000, bytes_max);
+    auto engine_params = engine_of(0);
+    engine_params.ctx_tokens = 1000;
+    engine_params.batch_tokens = batch_tokens;
+    check(gptq_model_estimate(runtime.get(), &source, &params, &engine_params, &estimate, nullptr));
+    return estimate.device_scratch;
+  };
+  EXPECT_EQ(scratch(0, 0), scratch(1000, 0));
+  EXPECT_GT(scratch(0, 0), scratch(256, 0));
+  EXPECT_EQ(scratch(0, 1u << 20), scratch(256, 1u << 20));
+}
+
 TEST(CudaBackend, WrongFilesAreRefused) {
   const Runtime runtime(with_threads(1));
   auto error = make<gptq_error>();

@@ -8,6 +8,7 @@ namespace gptq::cuda {
 struct FakeCublasLt {
   int status;          // what every product ends with
   uint32_t products;   // done so far
+  uint32_t calls;      // for them: batches take one
 };
 extern FakeCublasLt fake_cublaslt;
 lt::Library fake_library();

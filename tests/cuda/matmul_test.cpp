@@ -210,6 +210,10 @@ TEST_F(CudaMatmul, LongRows) {
       const MatrixShape first{Kind::q4, 24, 8448, group, true}, second{Kind::q4, 20, 8448, group, true};
       check({{first, second}, rows, rows % 3 ? Source::norm : Source::silu, true, rows % 4 == 0});
     }
+  for (const Source source : {Source::plain, Source::norm, Source::silu}) {  // longer than what is packed at once
+    check({{{Kind::q4, 16, 16448, 64, true}}, 9, source});
+    check({{{Kind::q4, 16, 32832, 64, true, false, true}}, 9, source});
+  }
 }
 
 TEST_F(CudaMatmul, LargeAndSmallActivations) {
@@ -262,7 +266,7 @@ TEST_F(CudaLibrary, MultipliesEveryKind) {
     for (const uint32_t rows : {1u, 9u, 70u})
       for (const uint32_t k : {64u, 131u, 328u}) {
         const bool quantized = kernels::is_quantized(kind);
-        Case c{{{kind, random() % 2 ? 40u : 77u, k, quantized ? 48u : 0, quantized && random() % 2, false, quantized && random() % 2}}, rows};
+        Case c{{{kind, random() % 2 ? 40u : 76u, k, quantized ? 48u : 0, quantized && random() % 2, false, quantized && random() % 2}}, rows};
         c.way = Way::library;
         c.source = static_cast<Source>(random() % 3);
         c.bias = random() % 2;
@@ -274,14 +278,42 @@ TEST_F(CudaLibrary, MultipliesEveryKind) {
 
 TEST_F(CudaLibrary, TakesProductsTogetherAndInPieces) {
   const MatrixShape permuted{Kind::q4, 40, 320, 128, false, false, true};
-  Case c{{permuted, {Kind::q4, 33, 320, 128}, {Kind::q8, 16, 320, 64, true}, {Kind::f16, 20, 320}}, 20, Source::norm, true};
+  Case c{{permuted, {Kind::q4, 36, 320, 128}, {Kind::q8, 16, 320, 64, true}, {Kind::f16, 20, 320}}, 20, Source::norm, true};
   c.way = Way::library;
   check(c);
+  c.shapes = {{Kind::q4, 64, 320, 128}, {Kind::q4, 32, 320, 128}, {Kind::q4, 32, 320, 128}, {Kind::q4, 20, 320, 128}};
+  check(c);
 #ifndef GPTQ_SANITIZED
-  c.shapes = {{Kind::q4, 66, 1u << 19, 128}};  // more than 32 million weights
+  c.shapes = {{Kind::q4, 140, 1u << 19, 128}, {Kind::q4, 20, 1u << 19, 128}};  // more than 64 million weights
   c.rows = 1;
+  c.accumulate = true;
   check(c);
 #endif
+}
+
+// What float16 has no room for as it is, also where it is added to something.
+TEST_F(CudaLibrary, LargeAndSmallActivations) {
+  for (const float size : {3e6f, 1e5f, 1e-3f, 1e-6f, 1e-30f})
+    for (const Source source : {Source::plain, Source::silu, Source::norm})
+      for (const bool accumulate : {false, true}) {
+        if (source == Source::silu && size < 1e-6f) continue;  // their product is below float32's smallest
+        Case c{{{Kind::q4, 40, 320, 128, true}}, 5, source, accumulate, accumulate && size > 1e-12f};
+        c.size = size;
+        c.way = Way::library;
+        check(c);
+      }
+}
+
+TEST_F(CudaLibrary, TokensDoNotMix) {
+  for (const float other : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
+    Case c{{{Kind::q4, 40, 320, 128, true}}, 4, Source::plain, false, true};
+    c.way = Way::library;
+    Trial run(gpu, c, 3);
+    const auto first = run.y;
+    run.inputs->x[320 + 5] = other;
+    run.multiply();
+    for (const uint32_t r : {0u, 2u, 3u}) ASSERT_TRUE(std::equal(&run.y[0][r * 40], &run.y[0][r * 40 + 40], &first[0][r * 40])) << other << ' ' << r;
+  }
 }
 
 // With float32 scales float16 would not hold the weights, and with --exact not the activations.
@@ -297,6 +329,11 @@ TEST_F(CudaLibrary, LeavesToOthersWhatItCannotDo) {
   Trial exact(gpu, c, 1);
   c.way = Way::own;
   EXPECT_EQ(exact.y, Trial(gpu, c, 1).y);
+  c = {{{Kind::q4, 42, 320, 128, true}}, 20};  // rows of outputs do not begin at 16 bytes
+  c.way = Way::library;
+  Trial odd(gpu, c, 1);
+  c.way = Way::own;
+  EXPECT_EQ(odd.y, Trial(gpu, c, 1).y);
 }
 
 // As Llama-3-8B's: too much for the emulator.

@@ -530,7 +530,7 @@ pub struct gptq_engine_params {
     pub ctx_tokens: u32,
     /// tokens of a KV page; 0 = 64; a multiple of 16
     pub page_tokens: u32,
-    /// most tokens computed together; 0 = 256
+    /// most tokens computed together; 0 = 256, with all layers on a GPU up to 2048
     pub batch_tokens: u32,
     /// rows kept for GPTQ_GEN_LOGITS; 0 = 1
     pub logits_rows: u32,
