@@ -16,9 +16,10 @@ GPTQ_DEVICE void nibble_operand(uint32_t word, uint32_t a[4]) {
 }
 
 struct Q4 {
+  static constexpr kernels::Kind kind = kernels::Kind::q4;
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
-  static constexpr uint32_t decode_tiles = 2, decode_registers = 64;  // tiles of a piece, registers of a thread
+  static constexpr uint32_t decode_tiles = 2;  // tiles of a piece
   static constexpr uint32_t rows_depth = 4;                      // pieces ahead with 9 rows and more
   static constexpr bool one_scale = true;                        // there is a form of that kernel with one for both tiles
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
@@ -28,7 +29,7 @@ struct Q4 {
   const uint8_t* codes;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 512; }
-  GPTQ_MEMBER const uint8_t* codes_begin() const { return codes - lane_index() * 16; }
+  static GPTQ_MEMBER Raw of_tile(const uint8_t* tile, const Job&) { return {*reinterpret_cast<const Vec4*>(tile + lane_index() * 16)}; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 512 + lane_index() * 16;
   }
@@ -41,9 +42,10 @@ struct Q4 {
 
 // 2 and 3 bit.
 struct Q23 {
+  static constexpr kernels::Kind kind = kernels::Kind::q3;
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32, rows_depth = 4;
+  static constexpr uint32_t decode_tiles = 2, widest = 32, rows_depth = 4;
   static constexpr bool one_scale = false;
   struct Raw {
     Vec4 low, high;
@@ -51,7 +53,13 @@ struct Q23 {
   const uint8_t* codes;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return has_high(job) ? 384 : 256; }
-  GPTQ_MEMBER const uint8_t* codes_begin() const { return codes - lane_index() % 4 * 16; }
+  static GPTQ_MEMBER Raw of_tile(const uint8_t* tile, const Job& job) {
+    const uint32_t line = lane_index() / 4;
+    tile += lane_index() % 4 * 16;
+    Raw raw{*reinterpret_cast<const Vec4*>(tile + line % 4 * 64), {}};
+    if (has_high(job)) raw.high = *reinterpret_cast<const Vec4*>(tile + 256 + line / 4 * 64);
+    return raw;
+  }
   static GPTQ_MEMBER bool has_high(const Job& job) { return job.kind == kernels::Kind::q3; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * (has_high(job) ? 384 : 256) + lane_index() % 4 * 16;
@@ -71,9 +79,10 @@ struct Q23 {
 };
 
 struct Q8 {
+  static constexpr kernels::Kind kind = kernels::Kind::q8;
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_registers = 128, widest = 32, rows_depth = 3;  // 64 spills on sm_75
+  static constexpr uint32_t decode_tiles = 2, widest = 32, rows_depth = 3;  // 64 spills on sm_75
   static constexpr bool one_scale = false;
   struct Raw {
     Vec4 rows[2];
@@ -81,7 +90,10 @@ struct Q8 {
   const uint8_t* codes;
 
   static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 1024; }
-  GPTQ_MEMBER const uint8_t* codes_begin() const { return codes - lane_index() * 16; }
+  static GPTQ_MEMBER Raw of_tile(const uint8_t* tile, const Job&) {
+    const Vec4* lane = reinterpret_cast<const Vec4*>(tile + lane_index() * 16);
+    return {{lane[0], lane[warp_size]}};
+  }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 1024 + lane_index() * 16;
   }
@@ -102,15 +114,13 @@ struct Q8 {
 struct Dense {
   static constexpr bool quantized = false;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 1, decode_registers = 128, rows_depth = 2;
+  static constexpr uint32_t decode_tiles = 1, rows_depth = 2;
   struct Raw {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already
   };
   const uint8_t* rows[2];   // NULL past the last
   uint32_t column = 0;
 
-  static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return block_rows * tile_columns * (job.kind == kernels::Kind::f32 ? 4 : 2); }
-  GPTQ_MEMBER const uint8_t* codes_begin() const { return nullptr; }  // rows do not lie one behind another
   static GPTQ_MEMBER uint32_t pair(float a, float b) { return half2_bits(fit_half(a), fit_half(b)); }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     const uint32_t first = block * block_rows + lane_index() / 4;
@@ -162,7 +172,6 @@ struct Scale {
 // (0: none). Even lanes hold those of row g, odd ones of row g + 8 until they are used: registers limit how far ahead weights are read.
 template <class Form, uint32_t tiles, uint32_t n_scales>
 struct Reader {
-  static constexpr uint32_t ahead = 8;  // pieces that are fetched before they are read
   static constexpr uint32_t steps_of_scale = n_scales ? tiles * tile_steps / n_scales : tiles * tile_steps;
   struct Piece {
     typename Form::Raw raw[tiles];
@@ -173,8 +182,6 @@ struct Reader {
   const uint8_t* zeros = nullptr;
   uint32_t steps_left;                            // of the group
   uint32_t first_tile, first_group, first_steps;  // where the range begins, what is left of that group
-  uint32_t target_end;                            // the first block behind the target's
-  uint32_t target_left;                           // pieces of the target that are not read yet, where they lie one behind another
 
   GPTQ_MEMBER Reader() = default;
   GPTQ_MEMBER Reader(const Job& job, uint32_t tile) {
@@ -185,10 +192,7 @@ struct Reader {
     }
   }
   GPTQ_MEMBER void open(const Job& job, uint32_t block) {
-    const uint32_t index = target_of(job, block);
-    const Target& target = job.targets[index];
-    target_end = index + 1 < job.n_targets ? job.targets[index + 1].first_block : job.n_blocks;
-    target_left = Form::quantized && job.parts == 1 && job.tiles % tiles == 0 ? (target_end - block) * (job.tiles / tiles) - first_tile / tiles : 0;
+    const Target& target = job.targets[target_of(job, block)];
     block -= target.first_block;
     form.open(job, target, block, first_tile);
     if constexpr (n_scales > 0) {
@@ -198,35 +202,6 @@ struct Reader {
       if (!job.symmetric_zero) zeros = target.zeros + at;
     }
   }
-  // At a tile of a block; and at the block behind it, which lies there where all of K is read.
-  GPTQ_MEMBER void start(const Job& job, uint32_t block, uint32_t tile) {
-    *this = Reader(job, tile);
-    open(job, block);
-  }
-  GPTQ_MEMBER void enter(const Job& job, uint32_t block, uint32_t tile) {
-    if (!Form::quantized || job.parts > 1 || block == target_end) return start(job, block, tile);
-    if constexpr (n_scales > 0) {
-      if (steps_left == job.group_steps) return;
-      steps_left = job.group_steps;
-      next_group(job);
-    }
-  }
-  // Weights on their way to the L2 cache: of up to n pieces, as many as fill so many bytes; and some pieces ahead of one that is read now,
-  // behind which as many are left.
-  GPTQ_MEMBER void fetch(const Job& job, uint32_t n, uint32_t bytes_max) const {
-    const uint32_t left = n < target_left ? n : target_left, bytes = left * piece_bytes(job), most = bytes < bytes_max ? bytes : bytes_max;
-    const uint8_t* codes = form.codes_begin();
-    for (uint32_t at = lane_index() * sector_bytes; at < most; at += warp_size * sector_bytes) prefetch_l2(codes + at);
-  }
-  GPTQ_MEMBER void fetch_next(const Job& job, uint32_t left) {
-    if (!target_left) return;
-    --target_left;
-    if (left < ahead || target_left < ahead) return;
-    const uint8_t* codes = form.codes_begin() + ahead * piece_bytes(job) + lane_index() * sector_bytes;
-    for (uint32_t at = 0; at < piece_bytes(job); at += warp_size * sector_bytes) prefetch_l2(codes + at);
-  }
-  static GPTQ_MEMBER uint32_t piece_bytes(const Job& job) { return tiles * Form::tile_bytes(job); }
-
   // n: tiles of the piece that exist; past them weights and scales are 0.
   GPTQ_MEMBER void next(const Job& job, Piece& piece, uint32_t n) {
     GPTQ_UNROLL for (uint32_t i = 0; i < tiles; ++i) {
@@ -246,9 +221,6 @@ struct Reader {
     steps_left -= steps_of_scale;
     if (steps_left) return;
     steps_left = job.group_steps;
-    next_group(job);
-  }
-  GPTQ_MEMBER void next_group(const Job& job) {
     scales += block_rows * (job.scales_f32 ? 4 : 2);
     if (!job.symmetric_zero) zeros += block_rows;
   }

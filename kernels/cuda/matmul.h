@@ -44,7 +44,7 @@ struct Job {
   const int32_t* perm;
   Input input;
   bool fours;               // inputs can be read four by four
-  uint32_t ahead_bytes;     // of weights that a thread block asks for before it needs them
+  uint32_t stages;          // of a warp's weights on their way
   // K is done in parts, each by other thread blocks; more than one leave their sums for finish_kernel.
   uint32_t parts;
   float* partials;          // [parts][rows][16 * n_blocks]
@@ -62,8 +62,8 @@ constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized
 
 // Up to decode_rows_max rows; job.parts is decode_parts(). More: activations are packed; job.parts is rows_parts() or, where that is 0,
 // tile_parts().
-uint32_t decode_parts(const Job& job, uint32_t capability);
-uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact);
+uint32_t decode_parts(const Job& job, uint32_t capability);  // 0: not by decode()
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability);
 void decode(Job job, Stream& stream);
 uint32_t rows_parts(const Job& job, const Stream& stream);  // 0: too many rows or sums
 uint64_t rows_partials_bytes(uint32_t n_processors);        // at most

@@ -7,8 +7,9 @@
 //
 // That every thread block packs for itself costs L2 traffic of 4 bytes a column and row (8 with norm or up): for Llama-3-8B's 4096 x 4096
 // at one row 2 of 8.7 MB, and a kernel that packs once would cost a launch in every product instead.
-#include <stdlib.h>
-#include "kernels/cuda/fragments.h"
+#include <algorithm>
+
+#include "kernels/cuda/feed.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/pack.h"
 #include "kernels/cuda/stream.h"
@@ -18,7 +19,7 @@ namespace {
 
 constexpr uint32_t warps = 16, threads = warps * warp_size;
 constexpr uint32_t pack_pairs = 4;         // of tiles that a warp packs in registers
-constexpr uint32_t shared_least = 64 << 10, shared_most = 96 << 10;  // what every GPU has; every one since Ampere
+constexpr uint32_t stages_least = 2, stages_most = 5;  // of weights on their way
 
 // How activations become columns of an operand. Pairs: up to 4 rows, their high halves, then their low ones. Singles: up to 8 rows'
 // high halves. Both: up to 8 rows, high halves as one operand, low ones as another.
@@ -29,15 +30,15 @@ constexpr uint32_t rows_of(Columns c) { return c == Columns::pairs ? 4 : 8; }
 
 // Shared memory: activations [tile][row][halves][128 bytes], the sums of each scale's columns [pair of tiles][scale][operand][8 columns],
 // what the warps leave of blocks that they share [warp][2][16][rows], and for every row what results are multiplied with, and the warps'
-// largest values and sums of squares.
+// largest values and sums of squares. Then weights on their way.
 struct Layout {
   uint32_t rows, halves, pair_sums;
   constexpr uint32_t tile_bytes() const { return rows * halves * packed_bytes; }
   constexpr uint32_t left_floats() const { return block_rows * rows; }
-  constexpr uint32_t fixed_bytes() const { return (warps * 2 * left_floats() + rows + 2 * warps) * 4; }
+  constexpr uint32_t fixed_bytes() const { return (warps * 2 * left_floats() + (rows + 3) / 4 * 4 + 2 * warps) * 4; }
   constexpr uint32_t pair_bytes() const { return 2 * tile_bytes() + pair_sums * 4; }
   constexpr uint32_t bytes(uint32_t pairs) const { return pairs * pair_bytes() + fixed_bytes(); }
-  constexpr uint32_t pairs_max(uint32_t bytes_max) const { return (bytes_max - fixed_bytes()) / pair_bytes(); }
+  constexpr uint32_t pairs_max(uint32_t bytes_max) const { return bytes_max > fixed_bytes() ? (bytes_max - fixed_bytes()) / pair_bytes() : 0; }
 };
 constexpr Layout layout_of(Columns c, uint32_t rows, uint32_t n_scales) { return {rows, halves_of(c), n_scales * operands_of(c) * 8}; }
 
@@ -45,6 +46,7 @@ struct Shared {
   Layout layout;
   uint8_t* packed;
   float *sums, *left, *factors, *largest, *squares;
+  uint8_t* stages;
 };
 
 GPTQ_DEVICE Shared shared_of(const Layout& layout, uint32_t pairs) {
@@ -54,8 +56,9 @@ GPTQ_DEVICE Shared shared_of(const Layout& layout, uint32_t pairs) {
   s.sums = reinterpret_cast<float*>(s.packed + 2 * pairs * layout.tile_bytes());
   s.left = s.sums + pairs * layout.pair_sums;
   s.factors = s.left + warps * 2 * layout.left_floats();
-  s.largest = s.factors + layout.rows;
+  s.largest = s.factors + (layout.rows + 3) / 4 * 4;
   s.squares = s.largest + warps;
+  s.stages = s.packed + layout.bytes(pairs);
   return s;
 }
 
@@ -226,11 +229,19 @@ GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<
   sync_block();
 }
 
+template <class Form, uint32_t n_scales>
+struct FeedOf {
+  using Type = RingFeed<Form, n_scales>;
+};
+template <class Form>
+struct FeedOf<Form, 0> {
+  using Type = RegisterFeed<Form>;
+};
+
 template <class Form, uint32_t n_scales, Columns columns>
-struct Product16 {  // a block's 16 rows times the warp's range
-  using Reader = cuda::Reader<Form, Form::decode_tiles, n_scales>;
-  static constexpr uint32_t operands = operands_of(columns), steps = Form::decode_tiles * tile_steps, steps_of_scale = Reader::steps_of_scale;
-  static constexpr uint32_t chains = 1;
+struct Product16 {  // a block's 16 rows times the warp's pieces of it
+  using Feed = typename FeedOf<Form, n_scales>::Type;
+  static constexpr uint32_t operands = operands_of(columns);
   float sum[operands][4];
 
   GPTQ_MEMBER void clear() {
@@ -239,42 +250,40 @@ struct Product16 {  // a block's 16 rows times the warp's range
   }
 
   // packed, sums: of the piece and the lane. tile_bytes: from one tile to the next.
-  GPTQ_MEMBER void add(const Job& job, const typename Reader::Piece& piece, const uint8_t* packed, const float* sums, uint32_t tile_bytes,
+  GPTQ_MEMBER void add(const Job& job, const typename Feed::Piece& piece, const uint8_t* packed, const float* sums, uint32_t tile_bytes,
                        int second_words) {
-    float acc[operands][chains][4] = {};
-    Vec4 x[operands];
-    GPTQ_UNROLL for (uint32_t step = 0; step < steps; ++step) {
-      const uint32_t tile = step / tile_steps, c = step % tile_steps;
-      if (c % 2 == 0) {
+    float acc[operands][4] = {};
+    GPTQ_UNROLL for (uint32_t tile = 0; tile < Feed::tiles; ++tile) {
+      const typename Form::Raw raw = piece.raw(job, tile);
+      GPTQ_UNROLL for (uint32_t half = 0; half < 2; ++half) {
+        Vec4 x[operands];
         GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-          x[o] = *reinterpret_cast<const Vec4*>(packed + tile * tile_bytes + (c ? second_words : 0) + o * packed_bytes);
+          x[o] = *reinterpret_cast<const Vec4*>(packed + tile * tile_bytes + (half ? second_words : 0) + o * packed_bytes);
+        GPTQ_UNROLL for (uint32_t c = 2 * half; c < 2 * half + 2; ++c) {
+          const uint32_t step = tile * tile_steps + c;
+          uint32_t a[4];
+          Form::operand(job, raw, c, a);
+          GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) mma(acc[o], a, x[o].v + c % 2 * 2);
+          if ((step + 1) % Feed::steps_of_scale == 0) take(job, piece, acc, sums, step / Feed::steps_of_scale);
+        }
       }
-      uint32_t a[4];
-      Form::operand(job, piece.raw[tile], c, a);
-      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) mma(acc[o][step % chains], a, x[o].v + c % 2 * 2);
-      if ((step + 1) % steps_of_scale == 0) take(job, piece, acc, sums, step / steps_of_scale);
     }
   }
 
   // Adds what came of a scale's columns, and clears it.
-  GPTQ_MEMBER void take(const Job& job, const typename Reader::Piece& piece, float (&acc)[operands][chains][4], const float* sums, uint32_t scale) {
-    if constexpr (chains == 2) {
-      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][0][i] += acc[o][1][i];
-    }
+  GPTQ_MEMBER void take(const Job& job, const typename Feed::Piece& piece, float (&acc)[operands][4], const float* sums, uint32_t scale) {
     if constexpr (n_scales == 0) {
       GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) sum[o][i] += acc[o][0][i];
+        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) sum[o][i] += acc[o][i];
     } else {
-      const Scale s = Reader::scale_of(job, piece.scale[scale], piece.zero[scale]);
+      const Scale s = piece.scale(job, scale);
       GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
         const Vec2 x = *reinterpret_cast<const Vec2*>(sums + (scale * operands + o) * 8);
-        add_scaled(sum[o], acc[o][0], s, float_of_bits(x.v[0]), float_of_bits(x.v[1]));
+        add_scaled(sum[o], acc[o], s, float_of_bits(x.v[0]), float_of_bits(x.v[1]));
       }
     }
     GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-      GPTQ_UNROLL for (uint32_t chain = 0; chain < chains; ++chain)
-        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][chain][i] = 0.0f;
+      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][i] = 0.0f;
   }
 
   // Calls f(row of the block, token, value) for the lane's results.
@@ -320,57 +329,37 @@ GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
 }
 
 // Two of them fit a multiprocessor, so that the next product's begins while this one's ends, unless they take too many registers.
-template <class Form>
-constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) {
-  return n_scales > 2 || columns == Columns::both || Form::decode_registers > 64 ? 1 : 2;
-}
+constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) { return n_scales == 1 && columns != Columns::both ? 2 : 1; }
 
 template <class Form, uint32_t n_scales, Columns columns>
-GPTQ_KERNEL_FITS(threads, blocks_at_once<Form>(n_scales, columns)) void decode_kernel(Job job) {
+GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(Job job) {
   using Product = Product16<Form, n_scales, columns>;
-  using Reader = typename Product::Reader;
-  constexpr uint32_t piece_tiles = Form::decode_tiles;
+  using Feed = typename Product::Feed;
   let_next_begin();
   const uint32_t warp = uniform(warp_index()), all_pairs = (job.tiles + 1) / 2;
   const Range part = job.parts == 1 ? Range{0, all_pairs} : share(all_pairs, block_y(), job.parts);  // in pairs of tiles
-  const uint32_t part_pairs = part.last - part.first, n_pieces = part_pairs * 2 / piece_tiles;
-  const uint32_t last_tiles = 2 * part.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles;  // of the last piece
+  const uint32_t part_pairs = part.last - part.first, n_pieces = part_pairs * 2 / Feed::tiles;
   const Range blocks = share(job.n_blocks, block_x(), grid_x());
   const uint32_t all = n_pieces * (blocks.last - blocks.first);
   const Range mine = share(all, warp, warps);
-  const uint32_t total = mine.last - mine.first;
+  const uint32_t total = mine.last - mine.first, first_block = mine.first / n_pieces, first_piece = mine.first - first_block * n_pieces;
   const Shared s = shared_of(layout_of(columns, job.rows, n_scales), part_pairs);
-
-  uint32_t read_left = n_pieces - mine.first % n_pieces, block = blocks.first + mine.first / n_pieces;
-  uint32_t read_block = block, n_read = 0;
-  Reader reader;
-  if (total) reader.start(job, block, 2 * part.first + (n_pieces - read_left) * piece_tiles);
-  const auto read = [&](typename Reader::Piece& piece) {
-    if (n_read == total) return;
-    ++n_read;
-    reader.fetch_next(job, total - n_read);
-    reader.next(job, piece, --read_left ? piece_tiles : last_tiles);
-    if (read_left || n_read == total) return;
-    read_left = n_pieces;
-    reader.enter(job, ++read_block, 2 * part.first);
-  };
-  typename Reader::Piece next;
-  uint32_t left = read_left;  // pieces of the block
-  if (total) reader.fetch(job, total, job.ahead_bytes / warps);
+  Feed feed(job, {blocks.first + first_block, first_piece, total, n_pieces, 2 * part.first, 2 * part.last > job.tiles ? Feed::tiles / 2 : Feed::tiles},
+            s.stages + warp * job.stages * Feed::stage_bytes);
+  feed.begin(job);
   if (job.input.norm) fetch_norm(job, part);
 
   wait_for_previous();
   pack<columns, Form::quantized>(job, s, part, warp);
-  read(next);
   const LanePlace<columns> lane(job.rows);
   if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane, warp);
 
-  const uint32_t first_piece = n_pieces - left;
   const uint8_t* const packed = s.packed + lane.words;
   const float* const sums = s.sums + lane_index() % 4 * 2;
-  const uint8_t* x = packed + first_piece * piece_tiles * s.layout.tile_bytes();
+  const uint8_t* x = packed + first_piece * Feed::tiles * s.layout.tile_bytes();
   const float* x_sums = sums + first_piece * s.layout.pair_sums;
-  bool whole = !first_piece;  // of the block is all this warp's so far
+  uint32_t left = n_pieces - first_piece, block = blocks.first + first_block;  // left: pieces of the block
+  bool whole = !first_piece;  // all of the block is this warp's so far
   Product product;
   product.clear();
   const auto leave = [&](uint32_t slot) {
@@ -392,10 +381,8 @@ GPTQ_KERNEL_FITS(threads, blocks_at_once<Form>(n_scales, columns)) void decode_k
     ++block;
   };
   for (uint32_t done = 0; done < total; ++done) {
-    const typename Reader::Piece piece = next;
-    read(next);
-    product.add(job, piece, x, x_sums, s.layout.tile_bytes(), lane.second_words);
-    x += piece_tiles * s.layout.tile_bytes();
+    product.add(job, feed.take(job), x, x_sums, s.layout.tile_bytes(), lane.second_words);
+    x += Feed::tiles * s.layout.tile_bytes();
     x_sums += s.layout.pair_sums;
     if (!--left) end_block();
   }
@@ -412,17 +399,37 @@ uint32_t decode_scales(const Job& job) {
 
 Columns columns_for(uint32_t rows, bool exact) { return rows <= rows_of(Columns::pairs) ? Columns::pairs : exact ? Columns::both : Columns::singles; }
 
-uint32_t parts_of(uint32_t tiles, const Layout& layout, uint32_t bytes_max) {
-  const uint32_t pairs = (tiles + 1) / 2, most = layout.pairs_max(bytes_max);
-  return (pairs + most - 1) / most;
+// Shared memory of a multiprocessor that a thread block can have.
+constexpr uint32_t shared_max(uint32_t capability) {
+  return (capability >= 90 ? 227 : capability == 80 || capability == 87 ? 163 : capability >= 86 ? 99 : 64) << 10;
+}
+
+// Weights on their way, of all warps.
+uint32_t ring_bytes(kernels::Kind kind, uint32_t n_scales, uint32_t stages) {
+  return n_scales ? warps * stages * stage_bytes(tile_bytes_max(kind), n_scales) : 0;
+}
+
+// How many parts K is cut into; 0: not even a little of it fits.
+uint32_t parts_of(uint32_t tiles, const Layout& layout, uint32_t ring, uint32_t room) {
+  const uint32_t pairs = (tiles + 1) / 2, most = room > ring ? layout.pairs_max(room - ring) : 0;
+  return most ? (pairs + most - 1) / most : 0;
+}
+
+// As many stages as leave room for the next product's thread blocks.
+uint32_t stages_of(const Job& job, uint32_t bytes, uint32_t capability) {
+  constexpr uint32_t reserved = 1 << 10;  // of every thread block, by CUDA
+  const uint32_t each = ring_bytes(job.kind, decode_scales(job), 1), half = shared_max(capability) / 2 - reserved;
+  const uint32_t room = bytes + stages_least * each <= half ? half : shared_max(capability);
+  return each ? std::clamp((room - bytes) / each, stages_least, stages_most) : 0;
 }
 
 template <class Form, uint32_t n_scales, Columns columns>
-void launch(const Job& job, Stream& stream) {
+void launch(Job job, Stream& stream) {
   const uint32_t pairs = ((job.tiles + 1) / 2 + job.parts - 1) / job.parts, wanted = stream.n_processors / job.parts;
+  const uint32_t bytes = layout_of(columns, job.rows, n_scales).bytes(pairs);
+  job.stages = stages_of(job, bytes, stream.capability);
   stream.launch(decode_kernel<Form, n_scales, columns>,
-                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, layout_of(columns, job.rows, n_scales).bytes(pairs)},
-                job);
+                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, bytes + ring_bytes(job.kind, n_scales, job.stages)}, job);
 }
 
 template <class Form, uint32_t n_scales>
@@ -449,15 +456,18 @@ bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(Vec
 
 uint32_t decode_parts(const Job& job, uint32_t capability) {
   const Layout layout = layout_of(columns_for(job.rows, job.exact), job.rows, decode_scales(job));
-  return parts_of(job.tiles, layout, capability >= 80 ? shared_most : shared_least);
+  return parts_of(job.tiles, layout, ring_bytes(job.kind, decode_scales(job), stages_least), shared_max(capability));
 }
-uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact) {
-  return parts_of(tiles, layout_of(columns_for(rows, exact), rows, 2 * tile_steps), shared_least);
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability) {
+  uint32_t most = 1;
+  for (const kernels::Kind kind : {kernels::Kind::q4, kernels::Kind::q3, kernels::Kind::q8})
+    for (const uint32_t n_scales : {0u, 1u, 2u, 2 * tile_steps})
+      most = std::max(most, parts_of(tiles, layout_of(columns_for(rows, exact), rows, n_scales), ring_bytes(kind, n_scales, stages_least), shared_max(capability)));
+  return most;
 }
 
 void decode(Job job, Stream& stream) {
   job.fours = !job.perm && job.k % 4 == 0 && aligned(job.input.x) && aligned(job.input.up) && aligned(job.input.norm);
-  job.ahead_bytes = getenv("GPTQ_AHEAD") ? atoi(getenv("GPTQ_AHEAD")) << 10 : stream.cache_bytes / 3 / stream.n_processors;  // XXX
   switch (job.kind) {
     case kernels::Kind::q4: return launch_scaled<Q4>(job, stream);
     case kernels::Kind::q2:
