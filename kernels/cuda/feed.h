@@ -43,7 +43,10 @@ class RingFeed {
 
   // memory: the warp's own stages, job.stages of them.
   GPTQ_MEMBER RingFeed(const Job& job, const Run& run, uint8_t* memory)
-      : run_(run), begin_(memory), end_(memory + job.stages * stage_bytes), read_(memory), write_(memory), left_(run.n), block_(run.block) {
+      : run_(run), begin_(memory), end_(memory + job.stages * stage_bytes), read_(memory), write_(memory),
+        zeros_(!job.symmetric_zero && lane_index() == 4), copies_groups_(zeros_ || lane_index() < (job.scales_f32 ? 4u : 2u)),
+        groups_at_(codes_bytes + (zeros_ ? n_scales * block_rows * 4 : lane_index() * 16)),
+        group_bytes_(zeros_ ? block_rows : block_rows * (job.scales_f32 ? 4 : 2)), left_(run.n), block_(run.block) {
     if (left_) open(job, run.piece);
     // Of a tile that does not exist scales are never written; they must be numbers.
     for (uint32_t stage = 0; stage < job.stages; ++stage)
@@ -68,11 +71,11 @@ class RingFeed {
   const Run run_;
   uint8_t *const begin_, *const end_, *read_, *write_;
   const uint8_t *codes_, *groups_;  // groups_: the lane's 16 bytes of a group's scales, or its zeros
+  const bool zeros_, copies_groups_;             // what the lane copies of a group: zeros or some scales, or nothing
+  const uint32_t groups_at_, group_bytes_;       // from where on in a stage; from one group's to the next's
   uint32_t left_, block_, event_, steps_left_;  // event_: pieces until the next one does not lie behind the last
 
   GPTQ_MEMBER uint8_t* after(uint8_t* stage) const { return stage + stage_bytes == end_ ? begin_ : stage + stage_bytes; }
-  GPTQ_MEMBER static uint32_t scale_lanes(const Job& job) { return job.scales_f32 ? 4 : 2; }
-  GPTQ_MEMBER static bool has_zeros(const Job& job) { return !job.symmetric_zero && lane_index() == 4; }
 
   GPTQ_MEMBER void open(const Job& job, uint32_t piece) {
     const uint32_t index = target_of(job, block_), tile = run_.first_tile + piece * tiles;
@@ -82,7 +85,7 @@ class RingFeed {
     const uint32_t group = tile * tile_steps / job.group_steps;
     steps_left_ = (group + 1) * job.group_steps - tile * tile_steps;
     const uint64_t first = (block * job.groups + group) * block_rows;
-    groups_ = has_zeros(job) ? target.zeros + first : target.scales + first * (job.scales_f32 ? 4 : 2) + lane_index() * 16;
+    groups_ = zeros_ ? target.zeros + first : target.scales + first * (job.scales_f32 ? 4 : 2) + lane_index() * 16;
     event_ = run_.of_block - piece;
     if (job.parts == 1 && job.tiles % tiles == 0 && job.tiles * tile_steps % job.group_steps == 0)  // up to the target's end
       event_ += ((index + 1 < job.n_targets ? job.targets[index + 1].first_block : job.n_blocks) - block_ - 1) * run_.of_block;
@@ -107,31 +110,27 @@ class RingFeed {
     copy_commit();
   }
   GPTQ_MEMBER void copy_codes(uint8_t* to, uint32_t bytes) {
-    for (uint32_t at = lane_index() * 16; at < bytes; at += warp_size * 16) copy_async(to + at, codes_ + (at - lane_index() * 16));
+    constexpr uint32_t at_once = warp_size * 16;
+    GPTQ_UNROLL for (uint32_t at = 0; at < tile_bytes_max(Form::kind); at += at_once)
+      if (at + lane_index() * 16 < bytes) copy_async(to + at + lane_index() * 16, codes_ + at);
     codes_ += bytes;
   }
   GPTQ_MEMBER void copy_groups(const Job& job, bool whole) {
-    const bool zeros = has_zeros(job);
-    uint8_t* const to = write_ + codes_bytes + (zeros ? n_scales * block_rows * 4 : lane_index() * 16);
-    const uint32_t to_next = zeros ? block_rows : block_rows * 4, from_next = zeros ? block_rows : block_rows * (job.scales_f32 ? 4 : 2);
-    const bool copies = zeros || lane_index() < scale_lanes(job);
     GPTQ_UNROLL for (uint32_t i = 0; i < n_scales; ++i) {
       if (!whole && i * steps_of_scale >= tile_steps) return;
-      if (copies) copy_async(to + i * to_next, groups_);
+      if (copies_groups_) copy_async(write_ + groups_at_ + i * (zeros_ ? block_rows : block_rows * 4), groups_);
       steps_left_ -= n_scales == 1 && !whole ? tile_steps : steps_of_scale;
       if (steps_left_) continue;
       steps_left_ = job.group_steps;
-      groups_ += from_next;
+      groups_ += group_bytes_;
     }
   }
   // All but the last n.
   GPTQ_MEMBER static void wait(uint32_t n) {
-    switch (n) {
-      case 0: return copy_wait<0>();
-      case 1: return copy_wait<1>();
-      case 2: return copy_wait<2>();
-      default: return copy_wait<3>();
-    }
+    if (n > 2) copy_wait<3>();
+    else if (n == 2) copy_wait<2>();
+    else if (n == 1) copy_wait<1>();
+    else copy_wait<0>();
   }
 };
 
