@@ -113,6 +113,8 @@ class CudaDevice final : public Device {
   Input wanted_{};              // what prepare() was given
   cuda::Input input_{};         // what products read
   bool made_ = false;           // the one is the other
+  cuda::AppendKvArgs append_{}; // what the attention that follows begins with
+  bool one_row_each_ = false;   // every sequence has one
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
   static constexpr uint32_t watched_rows_max = 16;
