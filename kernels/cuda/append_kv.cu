@@ -21,10 +21,13 @@ GPTQ_KERNEL_FITS(threads, 8) void append_kv_kernel(AppendKvArgs a) {
   float* x = reinterpret_cast<float*>(shared_memory()) + warp_index() * n;
   for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = from[d];
   const uint64_t angles = uint64_t{row} * (a.rope_dim / 2);
-  turn_head(x, a, part, head, a.batch.rows[row].position, a.batch.cos + angles, a.batch.sin + angles);
+  const Row own = a.batch.rows[row];
+  turn_head(x, a, part, head, own.position, a.batch.cos + angles, a.batch.sin + angles);
   for (uint32_t d = lane_index(); part != Part::value && d < n; d += warp_size) (part == Part::query ? a.q : a.k)[first + d] = x[d];
   if (part == Part::query) return;
-  a.kv.int8 ? store_cached<true>(a, a.batch.rows[row], head, part == Part::value, x) : store_cached<false>(a, a.batch.rows[row], head, part == Part::value, x);
+  const bool value = part == Part::value;
+  const uint32_t page = page_of(a, own);
+  a.kv.int8 ? store_cached<true>(a, page, own.position, head, value, x) : store_cached<false>(a, page, own.position, head, value, x);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ constexpr uint32_t part_of(uint32_t dims) { return dims < 128 ? dims : 128; }
 constexpr uint32_t found_floats(uint32_t dims) { return part_of(dims) + 8; }
 uint32_t shared_bytes(const Launch& l, uint32_t dims) {
   const uint32_t queries = query_bytes(dims) + (l.appends ? (l.pairs_max + 2) * l.a.kv.head_dim * 4 + l.append.rope_dim * 4 : 0);
-  return std::max(queries, warps * l.pairs_max * (found_floats(dims) + 2) * 4) + 16;
+  return std::max(queries, warps * l.pairs_max * (found_floats(dims) + 2) * 4) + sizeof(Vec4);
 }
 
 GPTQ_DEVICE float* partial_at(const Launch& l, uint32_t dims, uint32_t split) {
@@ -119,9 +119,14 @@ GPTQ_DEVICE void write_out(const AttentionArgs& a, const Pairs& pairs, const Sum
   }
 }
 
+// What a block knows from the beginning, in shared memory: registers are few.
+struct Block {
+  uint32_t arrived, splits, pairs;
+};
+
 // What the warps found to shared memory, and the sums of it to use(pair, dimension, mix).
 template <uint32_t dims, class Use>
-GPTQ_DEVICE void mix_warps(const Launch& l, const Pairs& pairs, const Sums<dims>& s, Use use) {
+GPTQ_DEVICE void mix_warps(const Launch& l, const Block& block, const Sums<dims>& s, Use use) {
   constexpr uint32_t part = part_of(dims), row = found_floats(dims), quads = part / 4;
   float* const found = reinterpret_cast<float*>(shared_memory());
   Two* const lasts = reinterpret_cast<Two*>(found + warps * l.pairs_max * row);
@@ -131,7 +136,7 @@ GPTQ_DEVICE void mix_warps(const Launch& l, const Pairs& pairs, const Sums<dims>
 #pragma unroll
     for (uint32_t r = 0; r < 2; ++r) {
       const uint32_t pair = lane_index() / 4 + 8 * r, at = warp_index() * l.pairs_max + pair;
-      if (pair >= pairs.count) continue;
+      if (pair >= block.pairs) continue;
       float* to = found + at * row + lane_index() % 4 * 2;
 #pragma unroll
       for (uint32_t j = 0; j < part / 8; ++j)
@@ -139,7 +144,7 @@ GPTQ_DEVICE void mix_warps(const Launch& l, const Pairs& pairs, const Sums<dims>
       if (lane_index() % 4 == 0) lasts[at] = {s.max[r], s.total[r]};
     }
     sync_block();
-    GPTQ_ROLLED for (uint32_t i = thread_index(); i < pairs.count * quads; i += threads) {
+    GPTQ_ROLLED for (uint32_t i = thread_index(); i < block.pairs * quads; i += threads) {
       const uint32_t pair = i / quads, d = i % quads * 4;
       use(pair, first + d, mix<warps>(warps, [&](uint32_t w) { return *reinterpret_cast<const Four*>(found + (w * l.pairs_max + pair) * row + d); },
                                       [&](uint32_t w) { return lasts[w * l.pairs_max + pair]; }));
@@ -159,27 +164,28 @@ GPTQ_DEVICE void append_row(const Launch& l, const Tile& tile, const Pairs& pair
     cos[i] = p.batch.cos[uint64_t{row} * half + i];
     sin[i] = p.batch.sin[uint64_t{row} * half + i];
   }
+  const Row at{pairs.last_position, pairs.first_page};
+  const uint32_t page = stores ? page_of(p, at) : 0;
   wait_for_previous();
   const float *q = p.q + (uint64_t{row} * p.n_heads + first_head) * n, *k = p.k + uint64_t{own} * n, *v = p.v + uint64_t{own} * n;
   constexpr uint32_t at_once = 4;
   GPTQ_ROLLED for (uint32_t first = thread_index() * 2; first < n_heads * n; first += at_once * threads * 2) {
-    Two x[at_once];
+    Vec2 x[at_once];
 #pragma unroll
     for (uint32_t i = 0; i < at_once; ++i) {
-      const uint32_t at = first + i * threads * 2;
-      const float* from = at < of_queries ? q + at : at < of_queries + n ? k + (at - of_queries) : v + (at - of_queries - n);
-      if (at < n_heads * n) x[i] = *reinterpret_cast<const Two*>(from);
+      const uint32_t d = first + i * threads * 2;
+      const float* from = d < of_queries ? q + d : d < of_queries + n ? k + (d - of_queries) : v + (d - of_queries - n);
+      if (d < n_heads * n) x[i] = load_fresh(reinterpret_cast<const Vec2*>(from));
     }
 #pragma unroll
     for (uint32_t i = 0; i < at_once; ++i)
-      if (first + i * threads * 2 < n_heads * n) *reinterpret_cast<Two*>(heads + first + i * threads * 2) = x[i];
+      if (first + i * threads * 2 < n_heads * n) *reinterpret_cast<Vec2*>(heads + first + i * threads * 2) = x[i];
   }
   sync_block();
-  const Row at = p.batch.rows[row];
   GPTQ_ROLLED for (uint32_t i = warp_index(); i < n_heads; i += warps) {
     const Part part = i < pairs.count ? Part::query : i == pairs.count ? Part::key : Part::value;
     turn_head(heads + i * n, p, part, part == Part::query ? first_head + i : block_y(), at.position, cos, sin);
-    if (part != Part::query) store_cached<Form::bytes == 1>(p, at, block_y(), part == Part::value, heads + i * n);
+    if (part != Part::query) store_cached<Form::bytes == 1>(p, page, at.position, block_y(), part == Part::value, heads + i * n);
   }
   sync_block();
 }
@@ -192,7 +198,7 @@ constexpr uint32_t splits_of(uint32_t units, uint32_t most) {
 
 // Block (split, KV head, tile).
 template <class Form, uint32_t dims, bool bends>
-GPTQ_KERNEL(threads) void split_kernel(Launch l) {
+GPTQ_KERNEL_FITS(threads, dims == 96 || (dims == 128 && !bends) ? 3 : 1) void split_kernel(Launch l) {
   let_next_begin();
   const AttentionArgs& a = l.a;
   const Tile tile = a.batch.tiles[block_z()];
@@ -203,9 +209,10 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
   const uint32_t begin = pairs.first_block + units * block_x() / splits * unit_blocks;
   const uint32_t end = smaller(pairs.first_block + units * (block_x() + 1) / splits * unit_blocks, pairs.last_block + 1);
   if (!l.appends) wait_for_previous();  // what was read so far no kernel wrote: it is the batch
+  auto& block = *reinterpret_cast<Block*>(shared_memory() + l.shared_bytes - sizeof(Vec4));
+  if (thread_index() == 0) block = {0, splits, pairs.count};
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
-  clear(s);
   walk<Form, false, bends>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, l.appends, [&] {
     const float* queries[2] = {query_at(a, pairs.head[0]), query_at(a, pairs.head[1])};
     if (l.appends) {
@@ -217,18 +224,17 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
     sync_block();
   });
   reduce(s);
-  float* const partial = partial_at(l, dims, block_x());
-  mix_warps(l, pairs, s, [&](uint32_t pair, uint32_t d, const Mix& m) {
-    if (splits == 1) return write_four<bends>(a, head_of(a, tile, block_y(), pair), d, m);
+  mix_warps(l, block, s, [&](uint32_t pair, uint32_t d, const Mix& m) {
+    if (block.splits == 1) return write_four<bends>(a, head_of(a, tile, block_y(), pair), d, m);
+    float* const partial = partial_at(l, dims, block_x());
     *reinterpret_cast<Four*>(partial + pair * dims + d) = m.out;
     if (d == 0) *reinterpret_cast<Two*>(partial + l.pairs_max * dims + pair * 2) = {m.max, m.total};
   });
-  if (splits == 1) return;
-  auto* arrived = reinterpret_cast<uint32_t*>(shared_memory() + l.shared_bytes - 16);
-  if (!last_of(splits, a.workspace.counters + block_z() * a.kv.n_kv_heads + block_y(), arrived)) return;
+  if (block.splits == 1) return;
+  if (!last_of(block.splits, a.workspace.counters + block_z() * a.kv.n_kv_heads + block_y(), &block.arrived)) return;
   const float* const partials = partial_at(l, dims, 0);
   const uint32_t stride = partial_floats(dims, l.pairs_max);
-  GPTQ_ROLLED for (uint32_t i = thread_index(); i < pairs.count * (dims / 4); i += threads) {
+  GPTQ_ROLLED for (uint32_t i = thread_index(); i < block.pairs * (dims / 4); i += threads) {
     const uint32_t pair = i / (dims / 4), d = i % (dims / 4) * 4;
     const auto part = [&](uint32_t split) {
       const Vec4 v = load_fresh(reinterpret_cast<const Vec4*>(partials + (split * stride + pair * dims + d)));
@@ -238,7 +244,7 @@ GPTQ_KERNEL(threads) void split_kernel(Launch l) {
       const Vec2 v = load_fresh(reinterpret_cast<const Vec2*>(partials + (split * stride + l.pairs_max * dims + pair * 2)));
       return Two{{float_of_bits(v.v[0]), float_of_bits(v.v[1])}};
     };
-    write_four<bends>(a, head_of(a, tile, block_y(), pair), d, mix<16>(splits, part, last));
+    write_four<bends>(a, head_of(a, tile, block_y(), pair), d, mix<dims < 256 ? 16 : 8>(block.splits, part, last));
   }
 }
 
@@ -254,7 +260,6 @@ GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   wait_for_previous();
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
   Sums<dims> s;
-  clear(s);
   walk<Form, dims <= 128, bends>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, false, [&] {
     const float* queries[2] = {query_at(a, pairs.head[0]), query_at(a, pairs.head[1])};
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, queries, i);

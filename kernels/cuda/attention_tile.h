@@ -346,13 +346,14 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, con
   if (ahead && any) load_first();
   put_queries();
   if (ahead && any && appends && blocks.begin == pairs.last_block) load_first();
+  clear(s);
   const auto query = query_of<dims, held>(memory);
   for (uint32_t block = blocks.begin; block < blocks.end; block += blocks.stride) {
-    const bool more = block + blocks.stride < blocks.end;
-    const uint32_t next = more ? block + blocks.stride : block;
+    const uint32_t next = block + blocks.stride;
+    const bool more = ahead && next < blocks.end;
+    if (!ahead) page = c.pages[block / c.page_blocks];
     const uint8_t* now = block_at(c, page, block);
-    const uint32_t page_now = page;
-    page = c.pages[next / c.page_blocks];
+    if (more) page = c.pages[next / c.page_blocks];
     const uint8_t* then = block_at(c, page, next);
     float scores[2][4] = {};
 #pragma unroll
@@ -360,9 +361,9 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, con
       if (!ahead) load_keys<Form>(keys, c, now, first);
       score<Form>(scores, query, keys, first);
     }
-    if (ahead && more) load_keys<Form>(keys, c, then, 0);
+    if (more) load_keys<Form>(keys, c, then, 0);
     if (!ahead) load_values<Form>(values, c, now, 0);
-    if (!ahead) load_scales(scales, c, page_now, block);
+    if (!ahead) load_scales(scales, c, page, block);
     uint32_t weights[4];
     weigh<bends>(weights, s, scores, scales, a, pairs, block);
 #pragma unroll
@@ -370,8 +371,8 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, con
       if (first) load_values<Form>(values, c, now, first);
       add_values<Form>(s, weights, values, pairs, block, first);
     }
-    if (ahead && more) load_values<Form>(values, c, then, 0);
-    if (ahead && more) load_scales(scales, c, page, next);
+    if (more) load_values<Form>(values, c, then, 0);
+    if (more) load_scales(scales, c, page, next);
   }
 }
 

@@ -76,13 +76,14 @@ GPTQ_DEVICE void store_bytes(const KvCache& kv, uint8_t* half, const Place& plac
   reinterpret_cast<float*>(half + kv_elements(kv))[place.first + place.at] = place.value ? exponent : scale;
 }
 
+GPTQ_DEVICE uint32_t page_of(const AppendKvArgs& a, const Row& at) { return a.batch.pages[at.first_page + at.position / a.kv.page_tokens]; }
+
 // Zeros behind the head's dimensions. int8: as the cache is.
 template <bool int8>
-GPTQ_DEVICE void store_cached(const AppendKvArgs& a, const Row& at, uint32_t head, bool value, const float* x) {
+GPTQ_DEVICE void store_cached(const AppendKvArgs& a, uint32_t page, uint32_t position, uint32_t head, bool value, const float* x) {
   const KvCache& kv = a.kv;
-  uint8_t* page = kv.base + a.batch.pages[at.first_page + at.position / kv.page_tokens] * kv.page_stride + a.layer * kv.layer_stride;
-  uint8_t* half = page + (value ? kv.value_offset : 0);
-  const uint32_t in_page = at.position % kv.page_tokens;
+  uint8_t* half = kv.base + page * kv.page_stride + a.layer * kv.layer_stride + (value ? kv.value_offset : 0);
+  const uint32_t in_page = position % kv.page_tokens;
   const Place place{uint64_t{head} * kv.page_tokens + in_page / 16 * 16, in_page % 16, kv_dims(kv.head_dim), value};
   if constexpr (int8) {
     store_bytes(kv, half, place, x);

@@ -67,13 +67,10 @@ GPTQ_DEVICE Vec2 load_fresh(const Vec2* p) {
 // All threads of each of n blocks come once. In the last block it is true: what the others wrote before is there for load_fresh(). `shared` is
 // a word for it alone; the counter is 0 before, and again afterwards.
 GPTQ_DEVICE bool last_of(uint32_t n, uint32_t* counter, uint32_t* shared) {
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) *shared = atomicInc(counter, n - 1);
+  if (threadIdx.x == 0) asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(*shared) : "l"(counter), "r"(n - 1) : "memory");
   __syncthreads();
-  if (*shared != n - 1) return false;
-  __threadfence();
-  return true;
+  return *shared == n - 1;
 }
 
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) {
