@@ -95,6 +95,7 @@ void CudaDevice::lay_out(const BatchSize& size) {
   view_ = {b.tokens, b.rows, nullptr, nullptr, b.tiles, b.pages, size.rows, size.tiles, 0};
   std::copy(std::begin(b.ropes), std::end(b.ropes), turns_);
   logit_rows_ = b.logit_rows;
+  bytes_ = b.bytes;
   one_row_each_ = size.rows == size.sequences;
 }
 
@@ -113,6 +114,13 @@ void CudaDevice::write_rows(const Batch& batch, const CudaBatch& to) {
 }
 
 void CudaDevice::begin(const Batch& batch) {
+  write(batch);
+  send();
+}
+
+void CudaDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, bytes_); }
+
+void CudaDevice::write(const Batch& batch) {
   if (written_) finish(UINT32_MAX);
   begun_ = std::chrono::steady_clock::now();
   BatchSize size{batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
@@ -127,7 +135,6 @@ void CudaDevice::begin(const Batch& batch) {
     std::copy_n(batch.ropes[i].cos, angles, to.ropes[i].cos);
     std::copy_n(batch.ropes[i].sin, angles, to.ropes[i].sin);
   }
-  table_.copy_in(&stream_, own_.batch, host_.batch, to.bytes);
   written_ = true;
 }
 
@@ -313,10 +320,16 @@ bool CudaDevice::replay(uint32_t key) {
   return true;
 }
 
-void CudaDevice::record(uint32_t key, uint32_t n_rows, const std::function<void()>& work) {
+void CudaDevice::replay(const Batch& batch, uint32_t key) {
+  write(batch);
+  table_.replay(&stream_, graphs_.at(key));
+}
+
+void CudaDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {
   lay_out({n_rows, n_rows * tiles_of(1, group_of(limits_.shape)), n_rows});
   view_.n_positions = limits_.shape.positions;
   table_.record_begin(&stream_);
+  if (whole) send();
   work();
   cuda::Graph* graph = nullptr;
   cuda::Failure failure{};
