@@ -12,6 +12,7 @@
 #define GPTQ_DEVICE static inline
 #define GPTQ_MEMBER inline
 #define GPTQ_UNROLL
+#define GPTQ_ROLLED
 #define GPTQ_KERNEL(threads) static
 #define GPTQ_KERNEL_FITS(threads, blocks) static
 
@@ -84,6 +85,17 @@ GPTQ_DEVICE uint8_t* shared_memory() { return emulator::shared(); }
 GPTQ_DEVICE Vec4 load_once(const Vec4* p) { return *p; }
 GPTQ_DEVICE uint32_t uniform(uint32_t v) { return v; }
 GPTQ_DEVICE void prefetch_l2(const void*) {}
+GPTQ_DEVICE Vec4 load_fresh(const Vec4* p) { return *p; }
+GPTQ_DEVICE Vec2 load_fresh(const Vec2* p) { return *p; }
+GPTQ_DEVICE bool last_of(uint32_t n, uint32_t* counter, uint32_t* shared) {
+  sync_block();
+  if (thread_index() == 0) {
+    *shared = *counter;
+    *counter = *counter + 1 < n ? *counter + 1 : 0;
+  }
+  sync_block();
+  return *shared == n - 1;
+}
 GPTQ_DEVICE uint16_t half_bits(float f) { return kernels::half_from_float(f); }
 GPTQ_DEVICE float half_value(uint16_t bits) { return kernels::float_from_half(bits); }
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) { return half_bits(low) | uint32_t{half_bits(high)} << 16; }

@@ -12,6 +12,7 @@ class Stream;  // stream.h: where kernels are put
 struct Workspace {
   uint8_t* data;
   uint64_t bytes;
+  uint32_t* counters = nullptr;  // by which a kernel's blocks find the last of them: attention_counters() zeros before and after every operation
 };
 
 // What products read: x, or its RMS norm, or silu(x) * up; columns in the inputs' order, whatever a matrix's perm says.
@@ -129,6 +130,11 @@ struct AttentionArgs {    // softmax(q K^T * scale) V, over positions up to the 
   const float* sinks = nullptr;         // [n_heads] or NULL: a score that takes weight from the others and has no value
 };
 
+struct AppendAttentionArgs {  // both, where every sequence has one row; q and k stay as they are
+  AppendKvArgs append;
+  AttentionArgs attention;      // its q is append's
+};
+
 struct NormArgs {         // y = (x - mean) / sqrt(variance + eps) * weight + bias, or with the mean taken as 0; y may be x
   const float* x;         // [rows][n]
   const float* weight;    // [n] or NULL: 1
@@ -189,7 +195,8 @@ struct CandidatesArgs {   // what the sampler needs with top_k: the largest logi
 };
 
 #define GPTQ_CUDA_OPS(X) \
-  X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(select_rows, SelectRowsArgs) \
+  X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(append_attention, AppendAttentionArgs) \
+  X(select_rows, SelectRowsArgs) \
   X(best_token, BestTokenArgs) X(candidates, CandidatesArgs) X(norm, NormArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
   X(add_positions, AddPositionsArgs)
 
@@ -206,6 +213,7 @@ struct Shape {            // the largest a model and an engine bring
 };
 uint64_t matmul_workspace(const Shape& shape, const Stream& stream);
 uint64_t attention_workspace(const Shape& shape, const Stream& stream);
+constexpr uint64_t attention_counters(uint32_t n_tiles, uint32_t n_kv_heads) { return uint64_t{n_tiles} * n_kv_heads; }
 // Whether rows are enough for cuBLASLt to be of use.
 bool wants_library(const Shape& shape, const Stream& stream);
 

@@ -13,6 +13,7 @@
 #define GPTQ_DEVICE static __device__ __forceinline__
 #define GPTQ_MEMBER __device__ __forceinline__
 #define GPTQ_UNROLL _Pragma("unroll")
+#define GPTQ_ROLLED _Pragma("unroll 1")
 #define GPTQ_KERNEL(threads) static __global__ __launch_bounds__(threads)
 #define GPTQ_KERNEL_FITS(threads, blocks) static __global__ __launch_bounds__(threads, blocks)  // so many blocks a multiprocessor
 
@@ -57,6 +58,25 @@ GPTQ_DEVICE Vec4 load_once(const Vec4* p) {
 // Asks for the 32 bytes to be brought to the L2 cache.
 GPTQ_DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
+// What other blocks of the same launch wrote: past the L1 cache.
+GPTQ_DEVICE Vec4 load_fresh(const Vec4* p) {
+  const uint4 v = __ldcg(reinterpret_cast<const uint4*>(p));
+  return {{v.x, v.y, v.z, v.w}};
+}
+GPTQ_DEVICE Vec2 load_fresh(const Vec2* p) {
+  const uint2 v = __ldcg(reinterpret_cast<const uint2*>(p));
+  return {{v.x, v.y}};
+}
+
+// All threads of each of n blocks come once. In the last block it is true: what the others wrote before is there for load_fresh(). `shared` is
+// a word for it alone; the counter is 0 before, and again afterwards.
+GPTQ_DEVICE bool last_of(uint32_t n, uint32_t* counter, uint32_t* shared) {
+  __syncthreads();
+  if (threadIdx.x == 0) asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(*shared) : "l"(counter), "r"(n - 1) : "memory");
+  __syncthreads();
+  return *shared == n - 1;
+}
+
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) {
   const __half2 h = __floats2half2_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&h);
@@ -74,6 +94,13 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   return *reinterpret_cast<const uint32_t*>(&product);
 }
 GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
+
+// One instruction: what is below the smallest normal number is 0.
+GPTQ_DEVICE float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
 GPTQ_DEVICE float nearest(float x) { return rintf(x); }
 GPTQ_DEVICE float exp_of(float x) { return expf(x); }

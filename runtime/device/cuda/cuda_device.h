@@ -90,12 +90,19 @@ class CudaDevice final : public Device {
   bool finish(uint32_t wait_us) override;
   bool replay(uint32_t key) override;
 
-  // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence.
-  void record(uint32_t key, uint32_t n_rows, const std::function<void()>& work);
+  // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence; whole: what begin() gives the device as well.
+  void record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work);
+  bool has(uint32_t key) const { return graphs_.contains(key); }
+  // begin() and replay() of what was recorded as a whole.
+  void replay(const Batch& batch, uint32_t key);
+  // Where what best_tokens() found is, recorded or not.
+  const int32_t* best() const { return host_.results.best; }
 
  private:
   void lay_out(const BatchSize& size);
   void write_rows(const Batch& batch, const CudaBatch& to);
+  void write(const Batch& batch);
+  void send();
   void make_input(uint32_t k);
   void watch();
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
@@ -109,10 +116,13 @@ class CudaDevice final : public Device {
   const CudaHostLayout host_;
   cuda::Batch view_{};          // of the batch in own_
   const uint32_t* logit_rows_ = nullptr;
+  uint64_t bytes_ = 0;          // of all that
   CudaBatch::Turns turns_[kernels::most_ropes] = {};
   Input wanted_{};              // what prepare() was given
   cuda::Input input_{};         // what products read
   bool made_ = false;           // the one is the other
+  cuda::AppendKvArgs append_{}; // what the attention that follows begins with
+  bool one_row_each_ = false;   // every sequence has one
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
   static constexpr uint32_t watched_rows_max = 16;
