@@ -28,11 +28,12 @@ GPTQ_KERNEL(threads) void finish_kernel(Job job) {
   }
 }
 
-// Columns of `rows` packed rows, to whole thread blocks.
+// Columns of `rows` packed rows, to whole thread blocks of any kernel, or of the one that takes 16.
 uint32_t columns_of(uint32_t rows, bool exact) {
   const uint32_t columns = exact ? (rows + 7) / 8 * 16 : rows, width = tile_width(columns);
   return (columns + width - 1) / width * width;
 }
+uint32_t few_columns_of(uint32_t rows, bool exact) { return !exact && rows <= 16 ? 16 : columns_of(rows, exact); }
 
 // Whether two products can share a launch.
 bool alike(const Matrix& a, const Matrix& b) {
@@ -80,10 +81,13 @@ void run(Job job, Cutter memory, Stream& stream) {
   if (few) {
     job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
-    job.columns = columns_of(job.rows, job.exact);
+    job.columns = few_columns_of(job.rows, job.exact);
     job.parts = rows_parts(job, stream);
     by_rows = job.parts > 0;
-    if (!by_rows) job.parts = tile_parts(job, stream.n_processors);
+    if (!by_rows) {
+      job.columns = columns_of(job.rows, job.exact);
+      job.parts = tile_parts(job, stream.n_processors);
+    }
     job.packed = memory.take<uint8_t>(uint64_t{job.tiles} * job.columns * packed_bytes);
     job.sums = memory.take<float>(uint64_t{job.tiles} * sums_per_tile(job) * job.columns);
     job.factors = memory.take<float>(job.rows);

@@ -19,7 +19,8 @@ constexpr uint64_t partials_max = 128 << 10;       // bytes a multiprocessor
 constexpr uint32_t ahead_max = 20 << 10;           // bytes a warp asks the L2 cache for
 
 constexpr uint32_t shared_max(uint32_t capability) {  // bytes of a thread block
-  return capability >= 90 ? 227 << 10 : capability == 80 || capability == 87 ? 163 << 10 : capability >= 86 ? 99 << 10 : 64 << 10;
+  const bool large = capability >= 90 && capability < 110, medium = capability == 80 || capability == 87;
+  return large ? 227 << 10 : medium ? 163 << 10 : capability > 80 ? 99 << 10 : 64 << 10;
 }
 
 // Shared memory: activations [tile][column][128 bytes], their sums [tile][1 or 4][column], the warps' results [2][warp][column][row].

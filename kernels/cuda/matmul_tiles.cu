@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with more than 8 rows of activations, packed before: a thread block takes 128 rows of weights and 16, 32 or 64 columns
+// Products with more rows than matmul_rows.cu takes, packed before: a thread block takes 128 rows of weights and 32 or 64 columns
 // (tokens; with exact their high and low halves), a warp 32 of the rows. Weights go straight to registers, activations through shared
 // memory, both some tiles ahead. Where that makes too few thread blocks, K is split and finish_kernel adds the parts up.
 #include "kernels/cuda/fragments.h"
@@ -115,6 +115,7 @@ template <class Form, uint32_t per_tile, uint32_t columns, uint32_t depth>
 GPTQ_KERNEL_FITS(threads, blocks_per_processor) void tiles_kernel(Job job) {
   using Product = WarpTile<Form, per_tile, columns>;
   constexpr uint32_t stage_bytes = Stage<columns, per_tile>::bytes;
+  let_next_begin();
   const uint32_t first_block = block_x() * thread_block_blocks + warp_index() * warp_blocks;
   const Range part = share(job.tiles, block_z(), job.parts);
   const uint32_t first = part.first, n = part.last - first;
@@ -151,7 +152,6 @@ GPTQ_KERNEL_FITS(threads, blocks_per_processor) void tiles_kernel(Job job) {
       if (tile + depth < n) read(ring[i]);
     }
   }
-  let_next_begin();
   product.store(job, first_block);
 }
 
@@ -165,17 +165,15 @@ void launch(const Job& job, Stream& stream) {
 
 template <class Form>
 void launch_scaled(const Job& job, Stream& stream) {
-  const uint32_t width = tile_width(job.columns);
-  if (by_steps(job)) return width == 16 ? launch<Form, tile_steps, 16, 2>(job, stream) : launch<Form, tile_steps, 32, 2>(job, stream);
-  if (width == 16) return launch<Form, 1, 16, 4>(job, stream);
+  if (by_steps(job)) return launch<Form, tile_steps, 32, 2>(job, stream);
   if constexpr (Form::widest == columns_max)
-    if (width == columns_max) return launch<Form, 1, columns_max, 2>(job, stream);
+    if (tile_width(job.columns) == columns_max) return launch<Form, 1, columns_max, 2>(job, stream);
   launch<Form, 1, 32, 3>(job, stream);
 }
 
 }  // namespace
 
-uint32_t tile_width(uint32_t columns) { return columns <= 16 ? 16 : columns <= 32 ? 32 : columns_max; }
+uint32_t tile_width(uint32_t columns) { return columns <= 32 ? 32 : columns_max; }
 
 uint32_t tile_parts(const Job& job, uint32_t n_processors) {
   const uint64_t blocks = uint64_t{(job.n_blocks + thread_block_blocks - 1) / thread_block_blocks} * (job.columns / tile_width(job.columns));
@@ -196,11 +194,7 @@ void multiply_tiles(const Job& job, Stream& stream) {
     case kernels::Kind::q8: return launch_scaled<Q8>(job, stream);
     default: break;
   }
-  switch (tile_width(job.columns)) {
-    case 16: return launch<Dense, 0, 16, 2>(job, stream);
-    case 32: return launch<Dense, 0, 32, 2>(job, stream);
-    default: return launch<Dense, 0, 64, 1>(job, stream);
-  }
+  tile_width(job.columns) == 32 ? launch<Dense, 0, 32, 2>(job, stream) : launch<Dense, 0, columns_max, 1>(job, stream);
 }
 
 }  // namespace gptq::cuda

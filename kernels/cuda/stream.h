@@ -26,6 +26,7 @@ class Stream {
   uint32_t n_processors = 1;       // multiprocessors; the first member: tests set it through any backend
   uint32_t capability = 75;
   uint32_t cache_bytes = 4 << 20;  // of the L2 cache
+  bool overlaps = true;            // kernels begin while those before them end, where a GPU can
   Gemm* gemm = nullptr;            // gemm.h; NULL where it cannot be used
 #if defined(__CUDACC__)
   cudaStream_t handle = nullptr;
@@ -48,7 +49,7 @@ class Stream {
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = handle;
     config.attrs = &attribute;
-    config.numAttrs = capability >= 90 ? 1 : 0;  // programmatic dependent launch
+    config.numAttrs = overlaps && capability >= 90 ? 1 : 0;  // programmatic dependent launch
     note(cudaLaunchKernelEx(&config, kernel, args));
   }
   void note(cudaError_t e) {

@@ -8,7 +8,15 @@
 namespace gptq::engine {
 namespace {
 
-constexpr uint32_t recorded_rows_max = 8;
+constexpr uint32_t recorded_exactly = 8;  // rows up to which every number is recorded; behind them the multiples
+
+uint32_t round_up(uint32_t rows) { return (rows + recorded_exactly - 1) / recorded_exactly * recorded_exactly; }
+
+// The largest number of rows that is recorded. Rows that are added have to be embedded on the GPU as well.
+uint32_t recorded_rows(const EngineShape& shape) {
+  const uint32_t most = shape.first_device_layer ? recorded_exactly : std::min(device::recorded_rows_max, shape.batch_tokens / recorded_exactly * recorded_exactly);
+  return shape.max_sessions <= recorded_exactly ? shape.max_sessions : std::min(round_up(shape.max_sessions), most);
+}
 
 device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights) {
   const uint32_t gate = spec.attention_gate ? spec.n_heads * spec.head_dim : 0;
@@ -16,7 +24,7 @@ device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& s
   for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
   device::CudaLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
-          shape.max_sessions, shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab};
+          std::max(shape.max_sessions, recorded_rows(shape)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab};
   for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
   limits.alibi_slopes = spec.alibi_slopes;
   limits.prepares = spec.beyond_llama;
@@ -51,9 +59,10 @@ void GpuPart::record(Forward& forward, const model::Model& model, const EngineSh
   const auto layers = [&](uint32_t rows, uint32_t first, uint32_t end) {
     for (uint32_t i = first; i < end; ++i) forward.layer(rows, model.layers[i], i);
   };
-  for (uint32_t rows = 1; rows <= std::min(recorded_rows_max, shape.max_sessions); ++rows) {
+  for (uint32_t rows = 1; rows <= recorded_rows(shape); rows += rows < recorded_exactly ? 1 : recorded_exactly) {
     for (uint32_t first = shape.first_device_layer; first < n_layers; first += gpu_layers_at_once)
       device_.record(key_of_layers(rows, first), rows, false, [&] { layers(rows, first, std::min(n_layers, first + gpu_layers_at_once)); });
+    if (rows > recorded_exactly) continue;
     device_.record(key_of_logits(rows), rows, false, [&] { forward.logits(0, rows, model); });
     if (shape.first_device_layer > 0 || rows > shape.max_logits()) continue;
     for (const bool to_token : {false, true})

@@ -293,7 +293,8 @@ void Engine::run_layers(Stage& stage) {
   if (next_layer_ == stage.first_layer) begin_stage(stage);
   const uint32_t end = std::min(stage.end_layer, next_layer_ + stage.layers_at_once);
   const bool one_row_each = n_rows_ == n_members_;
-  if (!one_row_each || !stage.device.replay(GpuPart::key_of_layers(n_rows_, next_layer_)))
+  const uint32_t rows = gpu_ ? gpu_->device().padded_rows(n_rows_) : n_rows_;
+  if (!one_row_each || !stage.device.replay(GpuPart::key_of_layers(rows, next_layer_)))
     for (uint32_t i = next_layer_; i < end; ++i) stage.forward.layer(n_rows_, model_.layers[i], i);
   next_layer_ = end;
 }

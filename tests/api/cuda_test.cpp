@@ -338,6 +338,29 @@ TEST_F(Cuda, SessionsTogetherGiveWhatTheyGiveAlone) {
   for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
 }
 
+// From 9 on their layers are replayed by the next multiple of 8, with rows of the shortest added.
+TEST_F(Cuda, ManySessionsTogetherAreReplayed) {
+  constexpr uint32_t n = 9, n_tokens = 3;
+  const Model model(runtime, text_model(), on_gpu());
+  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, n));
+  const auto prompt = [](uint32_t i) { return some_tokens(2 + i, i + 1); };
+  std::vector<Tokens> alone;
+  for (uint32_t i = 0; i < n; ++i) {
+    Session session(engine);
+    alone.push_back(greedy(engine, session, prompt(i), n_tokens));
+  }
+  std::vector<Session> sessions;
+  for (uint32_t i = 0; i < n; ++i) {
+    sessions.emplace_back(engine);
+    sessions.back().append(prompt(i));
+    sessions.back().start(generation(n_tokens));
+  }
+  const uint32_t before = state().replays;
+  finish(engine);
+  EXPECT_EQ(state().replays - before, emulated ? n_tokens - 1 : 0);  // a quantum of layers for every token behind the prompts
+  for (uint32_t i = 0; i < n; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
+}
+
 TEST_F(Cuda, StepNeverWaitsForABusyGpu) {
   if (!emulated) GTEST_SKIP() << "a real GPU is not busy on demand";
   const Model model(runtime, text_model(), on_gpu());

@@ -113,6 +113,30 @@ void CudaDevice::write_rows(const Batch& batch, const CudaBatch& to) {
   }
 }
 
+uint32_t CudaDevice::padded_rows(uint32_t n_rows) const {
+  for (uint32_t rows = n_rows; rows <= recorded_rows_max; ++rows)
+    if (recorded_[rows]) return rows;
+  return n_rows;
+}
+
+// Of the sequence with the fewest positions.
+void CudaDevice::pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to) {
+  const auto shortest = std::min_element(batch.sequences.begin(), batch.sequences.end(),
+                                         [](const Sequence& a, const Sequence& b) { return a.first_position < b.first_position; });
+  const auto from = static_cast<uint32_t>(shortest - batch.sequences.begin());
+  const uint32_t tiles_each = tiles_of(1, group_of(limits_.shape));
+  for (uint32_t row = batch.n_rows(); row < n_rows; ++row) {
+    to.tokens[row] = to.tokens[from];
+    to.rows[row] = to.rows[from];
+    for (uint32_t tile = 0; tile < tiles_each; ++tile) to.tiles[row * tiles_each + tile] = {row, 1, tile * cuda::tile_pairs};
+    for (uint32_t i = 0; i < limits_.n_ropes; ++i) {
+      const uint32_t pairs = limits_.rope_pairs[i];
+      std::copy_n(to.ropes[i].cos + uint64_t{from} * pairs, pairs, to.ropes[i].cos + uint64_t{row} * pairs);
+      std::copy_n(to.ropes[i].sin + uint64_t{from} * pairs, pairs, to.ropes[i].sin + uint64_t{row} * pairs);
+    }
+  }
+}
+
 void CudaDevice::begin(const Batch& batch) {
   write(batch);
   send();
@@ -123,18 +147,25 @@ void CudaDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, byte
 void CudaDevice::write(const Batch& batch) {
   if (written_) finish(UINT32_MAX);
   begun_ = std::chrono::steady_clock::now();
-  BatchSize size{batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
-  for (const Sequence& s : batch.sequences) size.tiles += tiles_of(s.n_rows, group_of(limits_.shape));
+  const bool one_row_each = batch.sequences.size() == batch.n_rows();
+  BatchSize size{one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
+  if (one_row_each) {
+    size.sequences = size.rows;
+    size.tiles = size.rows * tiles_of(1, group_of(limits_.shape));
+  } else {
+    for (const Sequence& s : batch.sequences) size.tiles += tiles_of(s.n_rows, group_of(limits_.shape));
+  }
   lay_out(size);
   const auto to = place<CudaBatch>(host_.batch, limits_, size);
   write_rows(batch, to);
   std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
   std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), to.logit_rows);
   for (uint32_t i = 0; i < limits_.n_ropes; ++i) {
-    const uint64_t angles = uint64_t{size.rows} * limits_.rope_pairs[i];
+    const uint64_t angles = uint64_t{batch.n_rows()} * limits_.rope_pairs[i];
     std::copy_n(batch.ropes[i].cos, angles, to.ropes[i].cos);
     std::copy_n(batch.ropes[i].sin, angles, to.ropes[i].sin);
   }
+  if (size.rows > batch.n_rows()) pad_rows(batch, size.rows, to);
   written_ = true;
 }
 
@@ -335,6 +366,7 @@ void CudaDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::fu
   cuda::Failure failure{};
   check_gpu(table_.record_end(&stream_, &graph, &failure), failure, "a CUDA graph cannot be made");
   graphs_.emplace(key, graph);
+  recorded_[n_rows] = true;
 }
 
 }  // namespace gptq::device

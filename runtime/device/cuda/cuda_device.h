@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A GPU as a device: keeps a batch's numbers where the kernels read them, and puts the operations into the stream.
 #pragma once
+#include <bitset>
 #include <chrono>
 #include <functional>
 #include <memory_resource>
@@ -12,6 +13,8 @@
 #include "device/device.h"
 
 namespace gptq::device {
+
+constexpr uint32_t recorded_rows_max = 64;
 
 struct CudaLimits {
   cuda::Shape shape;
@@ -90,6 +93,9 @@ class CudaDevice final : public Device {
   bool finish(uint32_t wait_us) override;
   bool replay(uint32_t key) override;
 
+  // How many rows a batch of n_rows rows, each of another sequence, is given: as many as the next larger recorded one has. What is added
+  // are copies of a row, which write what that one writes.
+  uint32_t padded_rows(uint32_t n_rows) const;
   // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence; whole: what begin() gives the device as well.
   void record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work);
   bool has(uint32_t key) const { return graphs_.contains(key); }
@@ -103,6 +109,7 @@ class CudaDevice final : public Device {
   void write_rows(const Batch& batch, const CudaBatch& to);
   void write(const Batch& batch);
   void send();
+  void pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to);
   void make_input(uint32_t k);
   void watch();
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
@@ -129,6 +136,7 @@ class CudaDevice final : public Device {
   std::chrono::steady_clock::time_point begun_;  // the batch
   double batch_us_[watched_rows_max] = {};       // what a batch of so many rows takes, less one; 0: not known
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
+  std::bitset<recorded_rows_max + 1> recorded_;  // numbers of rows
 };
 
 }  // namespace gptq::device
