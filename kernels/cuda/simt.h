@@ -93,8 +93,6 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
   return *reinterpret_cast<const uint32_t*>(&product);
 }
-GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
-
 // One instruction: what is below the smallest normal number is 0.
 GPTQ_DEVICE float exp2_of(float x) {
   float y;
