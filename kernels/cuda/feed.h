@@ -15,7 +15,8 @@ struct Run {
 constexpr uint32_t tile_bytes_max(kernels::Kind kind) { return kernels::tile_bytes(kind == kernels::Kind::q2 ? kernels::Kind::q3 : kind); }
 constexpr uint32_t stage_bytes(uint32_t tile_bytes, uint32_t n_scales) { return 2 * tile_bytes + n_scales * block_rows * 5; }
 
-template <class Form, uint32_t n_scales>
+// plain: float16 scales, each for a group of its own, and no zeros but the middle of the codes.
+template <class Form, uint32_t n_scales, bool plain>
 class RingFeed {
  public:
   static constexpr uint32_t tiles = 2, steps_of_scale = tiles * tile_steps / n_scales;
@@ -29,11 +30,11 @@ class RingFeed {
       const uint32_t g = lane_index() / 4;
       const uint8_t *scales = stage + codes_bytes + i * block_rows * 4, *zeros = stage + codes_bytes + n_scales * block_rows * 4 + i * block_rows;
       const auto value = [&](uint32_t row) {
-        return job.scales_f32 ? reinterpret_cast<const float*>(scales)[row] : half_value(reinterpret_cast<const uint16_t*>(scales)[row]);
+        return !plain && job.scales_f32 ? reinterpret_cast<const float*>(scales)[row] : half_value(reinterpret_cast<const uint16_t*>(scales)[row]);
       };
-      const float symmetric = static_cast<float>(job.symmetric_zero);
+      const float symmetric = plain ? static_cast<float>(1u << (kernels::bits_of(Form::kind) - 1)) : static_cast<float>(job.symmetric_zero);
       Scale s{{value(g), value(g + 8) * (1 / Form::lower_rows)}, {symmetric, symmetric * Form::lower_rows}};
-      if (!job.symmetric_zero) {
+      if (!plain && !job.symmetric_zero) {
         s.zero[0] = static_cast<float>(zeros[g]);
         s.zero[1] = static_cast<float>(zeros[g + 8]) * Form::lower_rows;
       }
@@ -44,9 +45,10 @@ class RingFeed {
   // memory: the warp's own stages, job.stages of them.
   GPTQ_MEMBER RingFeed(const Job& job, const Run& run, uint8_t* memory)
       : run_(run), begin_(memory), end_(memory + job.stages * stage_bytes), read_(memory), write_(memory),
-        zeros_(!job.symmetric_zero && lane_index() == 4), copies_groups_(zeros_ || lane_index() < (job.scales_f32 ? 4u : 2u)),
+        zeros_(!plain && !job.symmetric_zero && lane_index() == 4),
+        copies_groups_(zeros_ || lane_index() < (!plain && job.scales_f32 ? 4u : 2u)),
         groups_at_(codes_bytes + (zeros_ ? n_scales * block_rows * 4 : lane_index() * 16)),
-        group_bytes_(zeros_ ? block_rows : block_rows * (job.scales_f32 ? 4 : 2)), left_(run.n), block_(run.block) {
+        group_bytes_(zeros_ ? block_rows : block_rows * (!plain && job.scales_f32 ? 4 : 2)), left_(run.n), block_(run.block) {
     if (left_) open(job, run.piece);
     // Of a tile that does not exist scales are never written; they must be numbers.
     for (uint32_t stage = 0; stage < job.stages; ++stage)
@@ -119,6 +121,10 @@ class RingFeed {
     GPTQ_UNROLL for (uint32_t i = 0; i < n_scales; ++i) {
       if (!whole && i * steps_of_scale >= tile_steps) return;
       if (copies_groups_) copy_async(write_ + groups_at_ + i * (zeros_ ? block_rows : block_rows * 4), groups_);
+      if (plain) {
+        groups_ += group_bytes_;
+        continue;
+      }
       steps_left_ -= n_scales == 1 && !whole ? tile_steps : steps_of_scale;
       if (steps_left_) continue;
       steps_left_ = job.group_steps;

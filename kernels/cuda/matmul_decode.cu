@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint32_t warps = 16, threads = warps * warp_size;
 constexpr uint32_t pack_pairs = 4;         // of tiles that a warp packs in registers
-constexpr uint32_t stages_least = 2, stages_most = 5;  // of weights on their way
+constexpr uint32_t stages_least = 2, stages_enough = 4, stages_most = 5;  // of weights on their way
 
 // How activations become columns of an operand. Pairs: up to 4 rows, their high halves, then their low ones. Singles: up to 8 rows'
 // high halves. Both: up to 8 rows, high halves as one operand, low ones as another.
@@ -229,18 +229,18 @@ GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<
   sync_block();
 }
 
-template <class Form, uint32_t n_scales>
+template <class Form, uint32_t n_scales, bool plain>
 struct FeedOf {
-  using Type = RingFeed<Form, n_scales>;
+  using Type = RingFeed<Form, n_scales, plain>;
 };
-template <class Form>
-struct FeedOf<Form, 0> {
+template <class Form, bool plain>
+struct FeedOf<Form, 0, plain> {
   using Type = RegisterFeed<Form>;
 };
 
-template <class Form, uint32_t n_scales, Columns columns>
+template <class Form, uint32_t n_scales, Columns columns, bool plain>
 struct Product16 {  // a block's 16 rows times the warp's pieces of it
-  using Feed = typename FeedOf<Form, n_scales>::Type;
+  using Feed = typename FeedOf<Form, n_scales, plain>::Type;
   static constexpr uint32_t operands = operands_of(columns);
   float sum[operands][4];
 
@@ -331,9 +331,9 @@ GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
 // Two of them fit a multiprocessor, so that the next product's begins while this one's ends, unless they take too many registers.
 constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) { return n_scales == 1 && columns != Columns::both ? 2 : 1; }
 
-template <class Form, uint32_t n_scales, Columns columns>
+template <class Form, uint32_t n_scales, Columns columns, bool plain>
 GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(Job job) {
-  using Product = Product16<Form, n_scales, columns>;
+  using Product = Product16<Form, n_scales, columns, plain>;
   using Feed = typename Product::Feed;
   let_next_begin();
   const uint32_t warp = uniform(warp_index()), all_pairs = (job.tiles + 1) / 2;
@@ -419,25 +419,34 @@ uint32_t parts_of(uint32_t tiles, const Layout& layout, uint32_t ring, uint32_t 
 uint32_t stages_of(const Job& job, uint32_t bytes, uint32_t capability) {
   constexpr uint32_t reserved = 1 << 10;  // of every thread block, by CUDA
   const uint32_t each = ring_bytes(job.kind, decode_scales(job), 1), half = shared_max(capability) / 2 - reserved;
-  const uint32_t room = bytes + stages_least * each <= half ? half : shared_max(capability);
+  const uint32_t room = bytes + stages_enough * each <= half ? half : shared_max(capability);
   return each ? std::clamp((room - bytes) / each, stages_least, stages_most) : 0;
 }
 
-template <class Form, uint32_t n_scales, Columns columns>
+bool is_plain(const Job& job, uint32_t n_scales) { return !job.scales_f32 && job.symmetric_zero && job.group_steps * n_scales == 2 * tile_steps; }
+
+template <class Form, uint32_t n_scales, Columns columns, bool plain>
 void launch(Job job, Stream& stream) {
   const uint32_t pairs = ((job.tiles + 1) / 2 + job.parts - 1) / job.parts, wanted = stream.n_processors / job.parts;
   const uint32_t bytes = layout_of(columns, job.rows, n_scales).bytes(pairs);
   job.stages = stages_of(job, bytes, stream.capability);
-  stream.launch(decode_kernel<Form, n_scales, columns>,
+  stream.launch(decode_kernel<Form, n_scales, columns, plain>,
                 {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, bytes + ring_bytes(job.kind, n_scales, job.stages)}, job);
+}
+
+template <class Form, uint32_t n_scales, Columns columns>
+void launch_plain(const Job& job, Stream& stream) {
+  if constexpr (n_scales == 1 || n_scales == 2)
+    if (is_plain(job, n_scales)) return launch<Form, n_scales, columns, true>(job, stream);
+  launch<Form, n_scales, columns, false>(job, stream);
 }
 
 template <class Form, uint32_t n_scales>
 void launch_columns(const Job& job, Stream& stream) {
   switch (columns_for(job.rows, job.exact)) {
-    case Columns::pairs: return launch<Form, n_scales, Columns::pairs>(job, stream);
-    case Columns::singles: return launch<Form, n_scales, Columns::singles>(job, stream);
-    case Columns::both: return launch<Form, n_scales, Columns::both>(job, stream);
+    case Columns::pairs: return launch_plain<Form, n_scales, Columns::pairs>(job, stream);
+    case Columns::singles: return launch_plain<Form, n_scales, Columns::singles>(job, stream);
+    case Columns::both: return launch<Form, n_scales, Columns::both, false>(job, stream);
   }
 }
 

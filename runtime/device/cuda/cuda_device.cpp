@@ -2,6 +2,7 @@
 #include "device/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <chrono>
 #include <thread>
 
 #include "base/failure.h"
@@ -146,7 +147,6 @@ void CudaDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, byte
 
 void CudaDevice::write(const Batch& batch) {
   if (written_) finish(UINT32_MAX);
-  begun_ = std::chrono::steady_clock::now();
   const bool one_row_each = batch.sequences.size() == batch.n_rows();
   BatchSize size{one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
   if (one_row_each) {
@@ -325,23 +325,18 @@ const Candidate* CudaDevice::candidates(const float* logits, uint32_t rows, uint
 }
 
 bool CudaDevice::finish(uint32_t wait_us) {
-  if (wait_us == UINT32_MAX && written_ && view_.n_rows <= watched_rows_max) watch();
-  if (!gpu_.finish(wait_us)) return false;
+  const bool watched = wait_us == UINT32_MAX && written_ && watch();
+  if (!watched && !gpu_.finish(wait_us)) return false;
   written_ = false;
   return true;
 }
 
-// To be woken takes some 50 us. Of a batch of a few rows it is known by the one before how long it takes: that long the thread sleeps but for a
-// quarter, and then it looks.
-void CudaDevice::watch() {
+// To be woken takes some 50 us, so a while is spent looking.
+bool CudaDevice::watch() {
   using namespace std::chrono;
-  double& known = batch_us_[view_.n_rows - 1];
-  const auto us = [&] { return duration<double, std::micro>(steady_clock::now() - begun_).count(); };
-  if (const double left = 0.75 * known - us(); left > 100) std::this_thread::sleep_for(microseconds(static_cast<int64_t>(left - 50)));
-  const double most = us() + 0.5 * known + 200;
-  while (!gpu_.finish(0))
-    if (us() > most) break;
-  known = known == 0 ? us() : std::min(us(), known + 0.125 * (us() - known));
+  for (const auto end = steady_clock::now() + milliseconds(3); steady_clock::now() < end;)
+    if (gpu_.finish(0)) return true;
+  return false;
 }
 
 bool CudaDevice::replay(uint32_t key) {

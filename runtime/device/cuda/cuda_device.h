@@ -2,7 +2,6 @@
 // A GPU as a device: keeps a batch's numbers where the kernels read them, and puts the operations into the stream.
 #pragma once
 #include <bitset>
-#include <chrono>
 #include <functional>
 #include <memory_resource>
 #include <span>
@@ -111,7 +110,7 @@ class CudaDevice final : public Device {
   void send();
   void pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to);
   void make_input(uint32_t k);
-  void watch();
+  bool watch();
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
 
   const Gpu& gpu_;
@@ -132,9 +131,6 @@ class CudaDevice final : public Device {
   bool one_row_each_ = false;   // every sequence has one
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
-  static constexpr uint32_t watched_rows_max = 16;
-  std::chrono::steady_clock::time_point begun_;  // the batch
-  double batch_us_[watched_rows_max] = {};       // what a batch of so many rows takes, less one; 0: not known
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
   std::bitset<recorded_rows_max + 1> recorded_;  // numbers of rows
 };
