@@ -32,7 +32,7 @@ class RingFeed {
       const auto value = [&](uint32_t row) {
         return !plain && job.scales_f32 ? reinterpret_cast<const float*>(scales)[row] : half_value(reinterpret_cast<const uint16_t*>(scales)[row]);
       };
-      const float symmetric = plain ? static_cast<float>(1u << (kernels::bits_of(Form::kind) - 1)) : static_cast<float>(job.symmetric_zero);
+      const float symmetric = static_cast<float>(job.symmetric_zero);
       Scale s{{value(g), value(g + 8) * (1 / Form::lower_rows)}, {symmetric, symmetric * Form::lower_rows}};
       if (!plain && !job.symmetric_zero) {
         s.zero[0] = static_cast<float>(zeros[g]);
