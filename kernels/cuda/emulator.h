@@ -69,6 +69,7 @@ GPTQ_DEVICE uint32_t block_x() { return emulator::here.block.x; }
 GPTQ_DEVICE uint32_t block_y() { return emulator::here.block.y; }
 GPTQ_DEVICE uint32_t block_z() { return emulator::here.block.z; }
 GPTQ_DEVICE uint32_t grid_x() { return emulator::here.grid.x; }
+GPTQ_DEVICE uint32_t grid_y() { return emulator::here.grid.y; }
 GPTQ_DEVICE void sync_block() { emulator::block_barrier(); }
 GPTQ_DEVICE void sync_warp() { emulator::warp_meeting(nullptr, nullptr); }
 GPTQ_DEVICE float shuffle(float v, uint32_t lane) { return emulator::exchange(v, lane); }

@@ -32,6 +32,7 @@ GPTQ_DEVICE uint32_t block_x() { return blockIdx.x; }
 GPTQ_DEVICE uint32_t block_y() { return blockIdx.y; }
 GPTQ_DEVICE uint32_t block_z() { return blockIdx.z; }
 GPTQ_DEVICE uint32_t grid_x() { return gridDim.x; }
+GPTQ_DEVICE uint32_t grid_y() { return gridDim.y; }
 GPTQ_DEVICE void sync_block() { __syncthreads(); }
 GPTQ_DEVICE void sync_warp() { __syncwarp(); }
 GPTQ_DEVICE float shuffle_xor(float v, uint32_t mask) { return __shfl_xor_sync(~0u, v, mask); }

@@ -26,7 +26,9 @@ Layout place(std::byte* base, const Args&... args) {
 }
 
 uint32_t most_tiles(const CudaLimits& limits) { return tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions; }
-uint64_t n_counters(const CudaLimits& limits) { return cuda::attention_counters(most_tiles(limits), limits.shape.n_kv_heads); }
+uint64_t n_counters(const CudaLimits& limits) {
+  return std::max<uint64_t>(cuda::attention_counters(most_tiles(limits), limits.shape.n_kv_heads), limits.max_logits);
+}
 
 // The largest's.
 uint64_t batch_bytes(const CudaLimits& limits) {
@@ -35,7 +37,8 @@ uint64_t batch_bytes(const CudaLimits& limits) {
 
 cuda::Workspace take_workspace(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena) {
   const cuda::Backend& table = gpu.table();
-  const uint64_t bytes = std::max(table.matmul_workspace(limits.shape, gpu.stream()), table.attention_workspace(limits.shape, gpu.stream()));
+  const uint64_t bytes = std::max({table.matmul_workspace(limits.shape, gpu.stream()), table.attention_workspace(limits.shape, gpu.stream()),
+                                   cuda::sampling_workspace(limits.max_logits)});
   uint8_t* data = arena.take<uint8_t>(bytes);
   return {data, bytes, arena.take<uint32_t>(n_counters(limits))};
 }
@@ -311,7 +314,7 @@ const float* CudaDevice::download(const float* y, uint64_t count) {
 }
 
 const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint32_t n) {
-  table_.best_token({logits, own_.results.best, rows, n}, stream_);
+  table_.best_token({logits, own_.results.best, rows, n, own_.workspace}, stream_);
   table_.copy_out(&stream_, host_.results.best, own_.results.best, rows * sizeof(int32_t));
   return host_.results.best;
 }
@@ -319,7 +322,7 @@ const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint3
 const Candidate* CudaDevice::candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) {
   static_assert(sizeof(Candidate) == sizeof(cuda::Candidate));
   if (count > cuda::candidates_max) return nullptr;
-  table_.candidates({logits, reinterpret_cast<cuda::Candidate*>(own_.results.candidates), rows, n, count}, stream_);
+  table_.candidates({logits, reinterpret_cast<cuda::Candidate*>(own_.results.candidates), rows, n, count, own_.workspace}, stream_);
   table_.copy_out(&stream_, host_.results.candidates, own_.results.candidates, uint64_t{rows} * count * sizeof(Candidate));
   return host_.results.candidates;
 }
