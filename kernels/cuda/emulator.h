@@ -12,6 +12,7 @@
 #define GPTQ_DEVICE static inline
 #define GPTQ_MEMBER inline
 #define GPTQ_UNROLL
+#define GPTQ_ROLLED
 #define GPTQ_KERNEL(threads) static
 #define GPTQ_KERNEL_FITS(threads, blocks) static
 
@@ -95,6 +96,8 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   return half2_bits(at(a, 0) * at(b, 0), at(a, 1) * at(b, 1));
 }
 GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
+GPTQ_DEVICE float quick_exp2(float x) { return std::exp2(x); }
+GPTQ_DEVICE float quick_reciprocal(float x) { return 1.0f / x; }
 GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }
 GPTQ_DEVICE float nearest(float x) { return std::nearbyint(x); }
 GPTQ_DEVICE float exp_of(float x) { return std::exp(x); }

@@ -13,6 +13,7 @@
 #define GPTQ_DEVICE static __device__ __forceinline__
 #define GPTQ_MEMBER __device__ __forceinline__
 #define GPTQ_UNROLL _Pragma("unroll")
+#define GPTQ_ROLLED _Pragma("unroll 1")
 #define GPTQ_KERNEL(threads) static __global__ __launch_bounds__(threads)
 #define GPTQ_KERNEL_FITS(threads, blocks) static __global__ __launch_bounds__(threads, blocks)  // so many blocks a multiprocessor
 
@@ -73,6 +74,17 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   return *reinterpret_cast<const uint32_t*>(&product);
 }
 GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
+// To two of float32's last bits.
+GPTQ_DEVICE float quick_exp2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+GPTQ_DEVICE float quick_reciprocal(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
 GPTQ_DEVICE float nearest(float x) { return rintf(x); }
 GPTQ_DEVICE float exp_of(float x) { return expf(x); }
