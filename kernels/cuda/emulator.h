@@ -109,6 +109,7 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   return half2_bits(at(a, 0) * at(b, 0), at(a, 1) * at(b, 1));
 }
 GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
+GPTQ_DEVICE float quick_reciprocal(float x) { return 1.0f / x; }
 GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }
 GPTQ_DEVICE float nearest(float x) { return std::nearbyint(x); }
 GPTQ_DEVICE float exp_of(float x) { return std::exp(x); }

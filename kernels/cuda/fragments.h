@@ -20,8 +20,8 @@ struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
   static constexpr uint32_t decode_tiles = 2;  // tiles of a piece
-  static constexpr uint32_t rows_depth = 4;                      // pieces ahead with 9 rows and more
-  static constexpr bool one_scale = true;                        // there is a form of that kernel with one for both tiles
+  static constexpr uint32_t rows_depth = 3;                      // pieces ahead with 17 rows and more
+  static constexpr bool small = true;                            // few registers: twice as many warps then
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
     Vec4 w;
@@ -46,7 +46,7 @@ struct Q23 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
   static constexpr uint32_t decode_tiles = 2, widest = 32, rows_depth = 4;
-  static constexpr bool one_scale = false;
+  static constexpr bool small = false;
   struct Raw {
     Vec4 low, high;
   };
@@ -83,7 +83,7 @@ struct Q8 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
   static constexpr uint32_t decode_tiles = 2, widest = 32, rows_depth = 3;  // 64 spills on sm_75
-  static constexpr bool one_scale = false;
+  static constexpr bool small = false;
   struct Raw {
     Vec4 rows[2];
   };
@@ -115,6 +115,7 @@ struct Dense {
   static constexpr bool quantized = false;
   static constexpr float lower_rows = 1;
   static constexpr uint32_t decode_tiles = 1, rows_depth = 2;
+  static constexpr bool small = false;
   struct Raw {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already
   };

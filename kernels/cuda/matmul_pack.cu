@@ -19,14 +19,16 @@ GPTQ_DEVICE bool lies_straight(const Job& job) {
   return !job.perm && job.k % columns_each == 0 && (at(job.input.x) | at(job.input.norm) | at(job.input.up)) % 16 == 0;
 }
 
+// As right as float16 is; a division takes more instructions than all else.
+GPTQ_DEVICE float quick_silu(float x) { return x * quick_reciprocal(1.0f + exp2_of(x * -1.44269504f)); }
+
 // What a thread holds of a row: fours first, first + threads and so on.
 template <Source source, uint32_t held>
 struct Fours {
   float v[held][columns_each] = {};
-  float weight[source == Source::norm ? held : 1][columns_each];  // the norm's
 
-  // Values but for the norm's 1 / rms, which factors out. All loads stand before the first use.
-  GPTQ_MEMBER void load(const Job& job, uint32_t token, uint32_t first, bool straight) {
+  // Values but for the norm's 1 / rms, which factors out; adds x^2. All loads stand before the first use.
+  GPTQ_MEMBER void load(const Job& job, uint32_t token, uint32_t first, bool straight, float& squares) {
     float beside[held][columns_each];
     const float* const x = job.input.x + uint64_t{token} * job.k;
     const float* const other = source == Source::norm ? job.input.norm : source == Source::silu ? job.input.up + uint64_t{token} * job.k : nullptr;
@@ -40,8 +42,11 @@ struct Fours {
     }
     GPTQ_UNROLL for (uint32_t j = 0; j < held; ++j)
       GPTQ_UNROLL for (uint32_t i = 0; i < columns_each; ++i) {
-        if constexpr (source == Source::silu) v[j][i] = silu(v[j][i]) * beside[j][i];
-        if constexpr (source == Source::norm) weight[j][i] = beside[j][i];
+        if constexpr (source == Source::silu) v[j][i] = (job.exact ? silu(v[j][i]) : quick_silu(v[j][i])) * beside[j][i];
+        if constexpr (source == Source::norm) {
+          squares = fused(v[j][i], v[j][i], squares);
+          v[j][i] *= beside[j][i];
+        }
       }
   }
 
@@ -142,7 +147,7 @@ GPTQ_DEVICE void store_packed(const Job& job, uint32_t token, uint32_t four, con
 
 // Rows longer than a block holds go by chunks, read once more for all chunks but the last.
 template <Source source, uint32_t held>
-GPTQ_KERNEL(threads) void pack_kernel(Job job) {
+GPTQ_KERNEL_FITS(threads, held < 8 ? 2 : 1) void pack_kernel(Job job) {
   let_next_begin();
   constexpr uint32_t chunk = threads * held;
   const uint32_t token = block_x(), n_chunks = (job.tiles * fours_of_tile + chunk - 1) / chunk;
@@ -153,36 +158,62 @@ GPTQ_KERNEL(threads) void pack_kernel(Job job) {
   wait_for_previous();
   Fours<source, held> fours;
   RowSize size{0.0f, 0.0f};
-  for (uint32_t c = 0; c < n_chunks; ++c) {
-    fours.load(job, token, c * chunk + thread_index(), straight);
-    GPTQ_UNROLL for (uint32_t j = 0; j < held; ++j)
-      GPTQ_UNROLL for (uint32_t i = 0; i < columns_each; ++i) {
-        float& v = fours.v[j][i];
-        if constexpr (source == Source::norm) {
-          size.squares = fused(v, v, size.squares);
-          v *= fours.weight[j][i];
-        }
-        size.largest = fmaxf(size.largest, fabsf(v));
-      }
-  }
-  size = over_block(size);
-  const RowScale scale = job.plain ? plain_scale(job, size) : packed_scale(job, size);
-  if (thread_index() == 0) job.factors[token] = scale.factor;
-  if (job.plain && job.accumulate && scale.factor != 1.0f) scale_outputs(job, token, 1.0f / scale.factor);
-  for (uint32_t c = n_chunks; c-- > 0;) {
-    const bool again = c + 1 < n_chunks;
-    if (again) fours.load(job, token, c * chunk + thread_index(), straight);
-    GPTQ_UNROLL for (uint32_t j = 0; j < held; ++j) {
-      const uint32_t four = c * chunk + j * threads + thread_index();
-      float v[columns_each];
-      GPTQ_UNROLL for (uint32_t i = 0; i < columns_each; ++i) {
-        v[i] = fours.v[j][i];
-        if constexpr (source == Source::norm) v[i] *= again ? fours.weight[j][i] : 1.0f;
-        v[i] *= scale.times;
-      }
-      if (!job.plain) store_packed(job, token, four, v);
-      else if (four < job.tiles * fours_of_tile) store_plain(job, token, four, v);
+  RowScale scale{1.0f, 1.0f};
+  GPTQ_ROLLED for (uint32_t i = 0; i < 2 * n_chunks; ++i) {
+    const bool measures = i < n_chunks;
+    const uint32_t first = (measures ? i : 2 * n_chunks - 1 - i) * chunk + thread_index();
+    if (i != n_chunks) fours.load(job, token, first, straight, size.squares);  // else it is the last chunk, which is there still
+    if (measures) {
+      GPTQ_UNROLL for (uint32_t j = 0; j < held; ++j)
+        GPTQ_UNROLL for (uint32_t k = 0; k < columns_each; ++k) size.largest = fmaxf(size.largest, fabsf(fours.v[j][k]));
+      if (i + 1 < n_chunks) continue;
+      size = over_block(size);
+      scale = job.plain ? plain_scale(job, size) : packed_scale(job, size);
+      if (thread_index() == 0) job.factors[token] = scale.factor;
+      if (job.plain && job.accumulate && scale.factor != 1.0f) scale_outputs(job, token, 1.0f / scale.factor);
+      continue;
     }
+    GPTQ_UNROLL for (uint32_t j = 0; j < held; ++j) {
+      const uint32_t four = first + j * threads;
+      GPTQ_UNROLL for (uint32_t k = 0; k < columns_each; ++k) fours.v[j][k] *= scale.times;
+      if (!job.plain) store_packed(job, token, four, fours.v[j]);
+      else if (four < job.tiles * fours_of_tile) store_plain(job, token, four, fours.v[j]);
+    }
+  }
+}
+
+// Rows for cuBLASLt that nothing is to be known of before: written as they are; the few that float16 has no room for are written again.
+template <Source source>
+GPTQ_KERNEL_FITS(threads, 2) void plain_kernel(Job job) {
+  constexpr uint32_t held = 2;
+  let_next_begin();
+  const uint32_t token = block_x(), fours_of_row = job.tiles * fours_of_tile;
+  const bool straight = lies_straight(job);
+  wait_for_previous();
+  RowSize size{0.0f, 0.0f};
+  const auto write = [&](float times) {
+    GPTQ_ROLLED for (uint32_t first = thread_index(); first < fours_of_row; first += held * threads) {
+      Fours<source, held> fours;
+      fours.load(job, token, first, straight, size.squares);
+      GPTQ_UNROLL for (uint32_t j = 0; j < held; ++j) {
+        GPTQ_UNROLL for (uint32_t k = 0; k < columns_each; ++k) {
+          size.largest = fmaxf(size.largest, fabsf(fours.v[j][k]));
+          fours.v[j][k] *= times;
+        }
+        if (first + j * threads < fours_of_row) store_plain(job, token, first + j * threads, fours.v[j]);
+      }
+    }
+  };
+  float times = 1.0f;
+  GPTQ_ROLLED for (uint32_t i = 0; i < 2; ++i) {
+    write(times);
+    if (i) return;
+    size = over_block(size);
+    const RowScale scale = plain_scale(job, size);
+    if (thread_index() == 0) job.factors[token] = scale.factor;
+    if (scale.factor == 1.0f) return;
+    times = scale.times;
+    if (job.accumulate) scale_outputs(job, token, 1.0f / scale.factor);
   }
 }
 
@@ -204,6 +235,8 @@ template <Source source>
 void launch(const Job& job, Stream& stream) {
   const LaunchShape shape{job.rows, 1, 1, threads, 2 * warps * sizeof(float)};
   const uint32_t fours = job.tiles * fours_of_tile;
+  if constexpr (source != Source::norm)
+    if (job.plain) return stream.launch(plain_kernel<source>, shape, job);
   if (fours <= 2 * threads) stream.launch(pack_kernel<source, 2>, shape, job);
   else if (fours <= 4 * threads) stream.launch(pack_kernel<source, 4>, shape, job);
   else stream.launch(pack_kernel<source, 8>, shape, job);

@@ -100,6 +100,11 @@ GPTQ_DEVICE float exp2_of(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+GPTQ_DEVICE float quick_reciprocal(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
 GPTQ_DEVICE float nearest(float x) { return rintf(x); }
 GPTQ_DEVICE float exp_of(float x) { return expf(x); }

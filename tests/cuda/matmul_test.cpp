@@ -191,7 +191,7 @@ TEST_F(CudaMatmul, FloatingKinds) {
 
 // Of one launch and of several.
 TEST_F(CudaMatmul, ProductsTogether) {
-  for (const uint32_t rows : {1u, 6u, 20u}) {
+  for (const uint32_t rows : {1u, 6u, 12u, 20u}) {
     for (const bool one_perm : {false, true}) {
       Case c{{{Kind::q4, 40, 320, 128, false, false, one_perm}, {Kind::q4, 17, 320, 128}, {Kind::q4, 96, 320, 128}}, rows, Source::norm};
       c.one_perm = one_perm;
