@@ -68,7 +68,8 @@ CudaLayout::CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& ar
       prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
 CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
-    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
+    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)),
+      uploaded(arena.take<float>(limits.uploaded)) {}
 
 uint64_t CudaDevice::device_bytes(const Gpu& gpu, const CudaLimits& limits) { return measure<CudaLayout>(gpu, limits); }
 
@@ -142,7 +143,10 @@ void CudaDevice::write(const Batch& batch) {
 }
 
 void CudaDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({table, view_, x}, stream_); }
-void CudaDevice::upload(const float* host, uint64_t count, float* x) { table_.copy_in(&stream_, x, host, count * sizeof(float)); }
+void CudaDevice::upload(const float* host, uint64_t count, float* x) {
+  std::copy_n(host, count, host_.uploaded);
+  table_.copy_in(&stream_, x, host_.uploaded, count * sizeof(float));
+}
 
 void CudaDevice::prepare(const Input& input, uint32_t rows) {
   wanted_ = input;

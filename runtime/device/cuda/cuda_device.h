@@ -19,6 +19,7 @@ struct CudaLimits {
   uint32_t n_ropes = 0, rope_pairs[kernels::most_ropes] = {};
   std::span<const float> alibi_slopes = {};
   bool prepares = false;  // some inputs are made for products by kernels of their own
+  uint64_t uploaded = 0;  // numbers that upload() is given at most
 };
 
 struct BatchSize {
@@ -61,6 +62,7 @@ struct CudaHostLayout {
   std::byte* batch;
   CudaResults results;
   float* logits;     // [max_logits][n_vocab]
+  float* uploaded;   // from here a copy does not wait for what is in the stream
 };
 
 class CudaDevice final : public Device {
