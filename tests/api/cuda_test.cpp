@@ -375,6 +375,54 @@ TEST_F(Cuda, LostDeviceEndsSessionsAndLeavesTheCpu) {
   EXPECT_EQ(greedy(cpu, other, some_tokens(5), 3).size(), 3u);
 }
 
+// A host's stream is worked in, but only one of the model's context: memory of another is not there.
+TEST_F(Cuda, HostStreamsAreOfTheModelsContext) {
+  if (!emulated) GTEST_SKIP() << "the host's streams are the emulator's";
+  EmulatedHostStream own{7}, other{8};
+  gptq_ext_cuda_stream extension{};
+  extension.ext.type = GPTQ_EXT_CUDA_STREAM;
+  extension.ext.struct_size = sizeof extension;
+  auto params = engine_of(GPTQ_ENGINE_EXACT);
+  params.next = &extension.ext;
+  set_fault({.context = 7});
+  const Model model(runtime, text_model(), on_gpu());
+  set_fault({});
+  const Engine plain(model, engine_of(GPTQ_ENGINE_EXACT));
+  EXPECT_EQ(state().host_stream, nullptr);
+  Session a(plain);
+  const Tokens expected = greedy(plain, a, some_tokens(5), 6);
+  extension.stream = &own;
+  {
+    const Engine engine(model, params);
+    EXPECT_EQ(state().host_stream, &own);
+    Session b(engine);
+    EXPECT_EQ(greedy(engine, b, some_tokens(5), 6), expected);
+  }
+  extension.stream = &other;
+  auto error = make<gptq_error>();
+  gptq_engine* refused = nullptr;
+  EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, &error), GPTQ_E_BACKEND);
+  EXPECT_NE(std::string_view(error.message).find("context"), std::string_view::npos) << error.message;
+}
+
+TEST_F(Cuda, RecordingThatCannotBeginLaunchesNothing) {
+  if (!emulated) GTEST_SKIP() << "a real GPU records on demand";
+  const Model model(runtime, text_model(), on_gpu());
+  const EmulatedState before = state();
+  set_fault({.no_recording = true});
+  auto error = make<gptq_error>();
+  gptq_engine* refused = nullptr;
+  const auto params = engine_of(0);
+  EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, &error), GPTQ_E_BACKEND);
+  EXPECT_NE(std::string_view(error.message).find("capturing"), std::string_view::npos) << error.message;
+  EXPECT_EQ(state().launches, before.launches);
+  EXPECT_EQ(state().streams, before.streams);
+  EXPECT_EQ(state().bytes, before.bytes);
+  set_fault({});
+  const Engine engine(model, params);
+  EXPECT_EQ(state().launches, before.launches) << "what is recorded is not done";
+}
+
 TEST_F(Cuda, BudgetsHold) {
   const uint64_t before = state().bytes;
   gptq_model* refused = nullptr;

@@ -86,7 +86,8 @@ class Bench {
     const cuda::Shape limits{rows, w.k_padded, w.n, 1, 1, 64, 1, o_.exact, true, way};
     const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.stream()));
     cuda::Graph* graph = nullptr;
-    table_.record_begin(&gpu_.stream());
+    cuda::Failure failure{};
+    device::check_gpu(table_.record_begin(&gpu_.stream(), &failure), failure, "a CUDA graph cannot be begun");
     for (uint32_t i = 0; i < copies; ++i) {
       cuda::MatmulArgs args{};
       args.products[0] = {w, nullptr, floats(y)};
@@ -100,7 +101,6 @@ class Bench {
       args.workspace = {reinterpret_cast<uint8_t*>(workspace.data()), workspace.bytes()};
       table_.matmul(args, gpu_.stream());
     }
-    cuda::Failure failure{};
     device::check_gpu(table_.record_end(&gpu_.stream(), &graph, &failure), failure, "a CUDA graph cannot be made");
     const std::unique_ptr<cuda::Graph, void (*)(cuda::Graph*)> held(graph, table_.release_graph);
     return timed(graph) / copies;

@@ -335,11 +335,11 @@ void CudaDevice::replay(const Batch& batch, uint32_t key) {
 void CudaDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {
   lay_out({n_rows, n_rows * tiles_of(1, group_of(limits_.shape)), n_rows});
   view_.n_positions = limits_.shape.positions;
-  table_.record_begin(&stream_);
-  if (whole) send();
-  work();
   cuda::Graph* graph = nullptr;
   cuda::Failure failure{};
+  check_gpu(table_.record_begin(&stream_, &failure), failure, "a CUDA graph cannot be begun");
+  if (whole) send();
+  work();
   check_gpu(table_.record_end(&stream_, &graph, &failure), failure, "a CUDA graph cannot be made");
   graphs_.emplace(key, graph);
 }
