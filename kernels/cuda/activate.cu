@@ -36,8 +36,8 @@ GPTQ_DEVICE float activated(const ActivateArgs& a, float x) {
 }
 
 GPTQ_KERNEL(threads) void activate_kernel(ActivateArgs a) {
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
   const uint64_t i = uint64_t{block_x()} * threads + thread_index();
   if (i >= a.count) return;
   const float up = a.up[i];

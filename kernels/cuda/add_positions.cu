@@ -10,13 +10,13 @@ namespace {
 constexpr uint32_t threads = 256, columns_each = 4;
 
 GPTQ_KERNEL(threads) void add_positions_kernel(AddPositionsArgs a) {
+  let_next_begin();
   wait_for_previous();
   const kernels::Matrix& w = a.table;
   float* x = a.x + uint64_t{block_x()} * w.k;
   const uint32_t begin = (block_y() * threads + thread_index()) * columns_each;
   const uint32_t position = a.batch.rows[block_x()].position + a.offset;
   each_of_four(w, position < w.n ? position : w.n - 1, begin, [&](uint32_t input, float weight) { x[input] += weight; });
-  let_next_begin();
 }
 
 }  // namespace

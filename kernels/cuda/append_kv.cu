@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Norm and rotation of queries and keys, keys and values into the cache. A warp takes one head of one row.
-#include <math.h>
-
-#include "kernels/cuda/ops.h"
-#include "kernels/cuda/simt.h"
+#include "kernels/cuda/heads.h"
 #include "kernels/cuda/stream.h"
 
 namespace gptq::cuda {
@@ -11,114 +8,26 @@ namespace {
 
 constexpr uint32_t warps = 4, threads = warps * warp_size;
 
-// Element d becomes x[d] / sqrt(mean(x^2) + eps) * weight[d] + bias[d]; centered: of x less its mean.
-GPTQ_DEVICE void norm(float* x, const float* weight, const float* bias, uint32_t n, float eps, bool centered) {
-  float squares = 0;
-  if (centered) {
-    float sum = 0;
-    for (uint32_t d = lane_index(); d < n; d += warp_size) sum += x[d];
-    const float mean = warp_sum(sum) / static_cast<float>(n);
-    for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] -= mean;
-  }
-  for (uint32_t d = lane_index(); d < n; d += warp_size) squares = fused(x[d], x[d], squares);
-  const float factor = 1.0f / sqrt_of(warp_sum(squares) / static_cast<float>(n) + eps);
-  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = weight ? x[d] * factor * weight[d] : x[d] * factor;
-  for (uint32_t d = lane_index(); bias && d < n; d += warp_size) x[d] += bias[d];
-}
-
-// NaN stays.
-GPTQ_DEVICE void clip(float* x, uint32_t n, float most) {
-  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = x[d] > most ? most : x[d] < -most ? -most : x[d];
-}
-
-GPTQ_DEVICE void scale_query(float* x, uint32_t n, const AppendKvArgs& a, uint32_t position) {
-  const float floors = floorf((static_cast<float>(position) + a.query_offset) / a.query_floor);
-  const float factor = 1 + a.query_factor * log1pf(floors);
-  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] *= factor;
-}
-
-GPTQ_DEVICE void rotate(float* x, const float* cos, const float* sin, uint32_t half) {
-  for (uint32_t j = lane_index(); j < half; j += warp_size) {
-    const float low = x[j], high = x[j + half];
-    x[j] = low * cos[j] - high * sin[j];
-    x[j + half] = fused(high, cos[j], low * sin[j]);
-  }
-}
-
-GPTQ_DEVICE float larger_or_nan(float a, float b) { return b <= a || a != a ? a : b; }
-
-// As on the CPU: NaN wins, and shows by the scale.
-GPTQ_DEVICE float largest(const float* x, uint32_t n) {
-  float most = 0.0f;
-  for (uint32_t d = lane_index(); d < n; d += warp_size) most = larger_or_nan(most, fabsf(x[d]));
-  for (uint32_t mask = warp_size / 2; mask; mask /= 2) most = larger_or_nan(most, shuffle_xor(most, mask));
-  return most;
-}
-
-GPTQ_DEVICE uint8_t code(float q) { return fabsf(q) <= 127.5f ? static_cast<uint8_t>(static_cast<int>(nearest(q)) + 128) : uint8_t{128}; }
-
-// Where the i-th of several bytes lies: of four the second and the third change places.
-GPTQ_DEVICE uint32_t byte_place(uint32_t i) { return (i & ~3u) | (i & 1) << 1 | (i >> 1 & 1); }
-
-// A key, whose elements lie together, or a value, which shares 16 positions' elements: `at` of them is its own.
-struct Place {
-  uint64_t first;      // of the 16 positions, which are together either way
-  uint32_t at, dims;
-  bool value;
-  GPTQ_MEMBER uint64_t of(uint32_t d) const { return value ? first * dims + d * 16 + at : (first + at) * dims + d; }
-  GPTQ_MEMBER uint64_t of_byte(uint32_t d) const {
-    return value ? first * dims + d * 16 + byte_place(at) : (first + at) * dims + byte_place(d);
-  }
-};
-
-GPTQ_DEVICE void store_bytes(const KvCache& kv, uint8_t* half, const Place& place, const float* x) {
-  const float most = largest(x, kv.head_dim), inverse = most < 1e-30f ? 0.0f : 127 / most;
-  for (uint32_t d = lane_index(); d < place.dims; d += warp_size) half[place.of_byte(d)] = d < kv.head_dim ? code(x[d] * inverse) : uint8_t{128};
-  if (lane_index() > 0) return;
-  const float scale = most < 1e-30f ? 0.0f : most / 127, exponent = most < 1e-30f ? -100.0f : log2_of(scale);
-  reinterpret_cast<float*>(half + kv_elements(kv))[place.first + place.at] = place.value ? exponent : scale;
-}
-
-// Zeros behind the head's dimensions.
-GPTQ_DEVICE void store_cached(const AppendKvArgs& a, const Row& at, uint32_t head, bool value, const float* x) {
-  const KvCache& kv = a.kv;
-  uint8_t* page = kv.base + a.batch.pages[at.first_page + at.position / kv.page_tokens] * kv.page_stride + a.layer * kv.layer_stride;
-  uint8_t* half = page + (value ? kv.value_offset : 0);
-  const uint32_t in_page = at.position % kv.page_tokens;
-  const Place place{uint64_t{head} * kv.page_tokens + in_page / 16 * 16, in_page % 16, kv_dims(kv.head_dim), value};
-  if (kv.int8) return store_bytes(kv, half, place, x);
-  for (uint32_t d = lane_index(); d < place.dims; d += warp_size)
-    reinterpret_cast<uint16_t*>(half)[place.of(d)] = d < kv.head_dim ? half_bits(x[d]) : uint16_t{0};
-}
-
-GPTQ_KERNEL(threads) void append_kv_kernel(AppendKvArgs a) {
+GPTQ_KERNEL_FITS(threads, 8) void append_kv_kernel(AppendKvArgs a) {
+  let_next_begin();
   wait_for_previous();
   const uint32_t n_kv = a.kv.n_kv_heads, n = a.kv.head_dim, heads = a.n_heads + 2 * n_kv;
-  const uint32_t index = block_x() * warps + warp_index(), row = index / heads, head = index % heads;
+  const uint32_t index = block_x() * warps + warp_index(), row = index / heads, at = index % heads;
   if (row >= a.batch.n_rows) return;
-  const bool query = head < a.n_heads, value = head >= a.n_heads + n_kv;
-  const uint32_t kv_head = query ? 0 : (head - a.n_heads) % n_kv;
-  const uint64_t first = query ? (uint64_t{row} * a.n_heads + head) * n : (uint64_t{row} * n_kv + kv_head) * n;
-  const float* from = (query ? a.q : value ? a.v : a.k) + first;
+  const Part part = at < a.n_heads ? Part::query : at < a.n_heads + n_kv ? Part::key : Part::value;
+  const uint32_t head = part == Part::query ? at : (at - a.n_heads) % n_kv;
+  const uint64_t first = part == Part::query ? (uint64_t{row} * a.n_heads + head) * n : (uint64_t{row} * n_kv + head) * n;
+  const float* from = (part == Part::query ? a.q : part == Part::key ? a.k : a.v) + first;
   float* x = reinterpret_cast<float*>(shared_memory()) + warp_index() * n;
   for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = from[d];
-  let_next_begin();
-  const uint32_t of_head = a.each_head ? (query ? head : kv_head) * n : 0;
-  const float *weight = query ? a.q_norm : a.k_norm, *bias = query ? a.q_bias : a.k_bias;
-  if (weight) weight += of_head;
-  if (bias) bias += of_head;
-  const bool normed = !value && (weight || a.unit);
-  if (normed && !a.norm_last) norm(x, weight, bias, n, a.eps, a.centered);
-  if (a.clip > 0) clip(x, n, a.clip);
-  sync_warp();
-  const uint32_t half = a.rope_dim / 2;
-  if (!value) rotate(x, a.batch.cos + uint64_t{row} * half, a.batch.sin + uint64_t{row} * half, half);
-  sync_warp();
-  if (normed && a.norm_last) norm(x, weight, bias, n, a.eps, a.centered);
-  if (query && a.query_factor != 0) scale_query(x, n, a, a.batch.rows[row].position);
-  sync_warp();
-  for (uint32_t d = lane_index(); !value && d < n; d += warp_size) (query ? a.q : a.k)[first + d] = x[d];
-  if (!query) store_cached(a, a.batch.rows[row], kv_head, value, x);
+  const uint64_t angles = uint64_t{row} * (a.rope_dim / 2);
+  const Row own = a.batch.rows[row];
+  turn_head(x, a, part, head, own.position, a.batch.cos + angles, a.batch.sin + angles);
+  for (uint32_t d = lane_index(); part != Part::value && d < n; d += warp_size) (part == Part::query ? a.q : a.k)[first + d] = x[d];
+  if (part == Part::query) return;
+  const bool value = part == Part::value;
+  const uint32_t page = page_of(a, own);
+  a.kv.int8 ? store_cached<true>(a, page, own.position, head, value, x) : store_cached<false>(a, page, own.position, head, value, x);
 }
 
 }  // namespace

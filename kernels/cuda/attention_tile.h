@@ -31,6 +31,12 @@ struct Pairs {
 
 GPTQ_DEVICE bool is_empty(const AttentionArgs& a, const Tile& tile) { return tile.first_pair >= tile.n_rows * (a.n_heads / a.kv.n_kv_heads); }
 
+// Where a pair's query and output are: batch row * n_heads + query head.
+GPTQ_DEVICE uint32_t head_of(const AttentionArgs& a, const Tile& tile, uint32_t kv_head, uint32_t pair_of_tile) {
+  const uint32_t group = a.n_heads / a.kv.n_kv_heads, pair = tile.first_pair + pair_of_tile;
+  return (tile.first_row + pair / group) * a.n_heads + kv_head * group + pair % group;
+}
+
 template <bool bends>
 GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv_head) {
   const uint32_t group = a.n_heads / a.kv.n_kv_heads;
@@ -40,8 +46,8 @@ GPTQ_DEVICE Pairs pairs_of(const AttentionArgs& a, const Tile& tile, uint32_t kv
   p.last_position = 0;
   uint32_t first = ~0u;
   for (uint32_t r = 0; r < 2; ++r) {
-    const uint32_t pair = tile.first_pair + smaller(lane_index() / 4 + 8 * r, p.count - 1), row = tile.first_row + pair / group;
-    p.head[r] = row * a.n_heads + kv_head * group + pair % group;
+    const uint32_t pair = smaller(lane_index() / 4 + 8 * r, p.count - 1), row = tile.first_row + (tile.first_pair + pair) / group;
+    p.head[r] = head_of(a, tile, kv_head, pair);
     p.position[r] = a.batch.rows[row].position;
     p.first[r] = a.window && p.position[r] >= a.window ? p.position[r] - a.window + 1 : 0;
     if (bends && a.chunk) p.first[r] = larger(p.first[r], p.position[r] - p.position[r] % a.chunk);
@@ -143,8 +149,8 @@ GPTQ_DEVICE void load_values(typename Form::Value (&values)[count], const Cache&
 }
 
 // Q * scale * log2(e) as two float16 each, hi + lo: fragments [k16 step][hi, lo][lane] in shared memory. Two steps make a chunk: the even
-// one has dimensions 8t .. 8t+3 of lane t, the odd one 8t+4 .. 8t+7.
-GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs, uint32_t step) {
+// one has dimensions 8t .. 8t+3 of lane t, the odd one 8t+4 .. 8t+7. queries: of the lane's two pairs.
+GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const float* const (&queries)[2], uint32_t step) {
   const uint32_t first = step / 2 * 32 + lane_index() % 4 * 8 + step % 2 * 4;
   const float factor = a.scale * log2_e;
   Vec4 hi, lo;
@@ -152,7 +158,7 @@ GPTQ_DEVICE void put_query(Vec4* to, const AttentionArgs& a, const Pairs& pairs,
   for (uint32_t i = 0; i < 4; ++i) {  // fragment registers: pair g, pair g + 8, then both two dimensions further
     const uint32_t d = first + i / 2 * 2;
     Two x = {{0, 0}};
-    if (d < a.kv.head_dim) x = *reinterpret_cast<const Two*>(a.q + uint64_t{pairs.head[i % 2]} * a.kv.head_dim + d);
+    if (d < a.kv.head_dim) x = *reinterpret_cast<const Two*>(queries[i % 2] + d);
     x = {{x.v[0] * factor, x.v[1] * factor}};
     hi.v[i] = half2_bits(x.v[0], x.v[1]);
     lo.v[i] = half2_bits(x.v[0] - half_low(hi.v[i]), x.v[1] - half_high(hi.v[i]));
@@ -318,36 +324,46 @@ struct Blocks {  // begin, begin + stride, ... before end
   uint32_t begin, end, stride;
 };
 
-// While a block is worked on the next one's keys are on their way; where that takes too many registers, keys and values come in parts
-// when they are needed. put_queries(), which every warp must do, fills `memory` while the first keys come.
+// What a block needs next is on its way while one is worked on: keys from when the last ones were multiplied, values from when the last ones
+// were. Where that takes too many registers, they come in parts when they are needed. put_queries(), which every warp must do, fills `memory`
+// while the first keys and values come; where it `appends`, the tile's last position is there only afterwards.
 template <class Form, bool held, bool bends, uint32_t dims, class PutQueries>
 GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks,
-                      PutQueries put_queries) {
+                      bool appends, PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
-  constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 4, value_part = ahead ? chunks * 4 : 8;
+  constexpr uint32_t chunks = dims / 32, key_part = ahead ? chunks : 2 * Form::bytes, value_part = ahead ? chunks * 4 : 8;
   const bool any = blocks.begin < blocks.end;
   typename Form::Key keys[key_part][2];
   typename Form::Value values[value_part];
   typename Form::Scales scales;
   uint32_t page = any ? c.pages[blocks.begin / c.page_blocks] : 0;
-  if (ahead && any) load_keys<Form>(keys, c, block_at(c, page, blocks.begin), 0);
+  const auto load_first = [&] {
+    const uint8_t* at = block_at(c, page, blocks.begin);
+    load_keys<Form>(keys, c, at, 0);
+    load_values<Form>(values, c, at, 0);
+    load_scales(scales, c, page, blocks.begin);
+  };
+  if (ahead && any) load_first();
   put_queries();
+  if (ahead && any && appends && blocks.begin == pairs.last_block) load_first();
+  clear(s);
   const auto query = query_of<dims, held>(memory);
   for (uint32_t block = blocks.begin; block < blocks.end; block += blocks.stride) {
-    const uint32_t next = block + blocks.stride < blocks.end ? block + blocks.stride : block;
+    const uint32_t next = block + blocks.stride;
+    const bool more = ahead && next < blocks.end;
+    if (!ahead) page = c.pages[block / c.page_blocks];
     const uint8_t* now = block_at(c, page, block);
-    const uint32_t page_now = page;
-    if (ahead) load_scales(scales, c, page, block);
-    page = c.pages[next / c.page_blocks];
-    if (ahead) load_values<Form>(values, c, now, 0);
+    if (more) page = c.pages[next / c.page_blocks];
+    const uint8_t* then = block_at(c, page, next);
     float scores[2][4] = {};
 #pragma unroll
     for (uint32_t first = 0; first < chunks; first += key_part) {
       if (!ahead) load_keys<Form>(keys, c, now, first);
       score<Form>(scores, query, keys, first);
     }
-    if (ahead) load_keys<Form>(keys, c, block_at(c, page, next), 0); else load_values<Form>(values, c, now, 0);
-    if (!ahead) load_scales(scales, c, page_now, block);
+    if (more) load_keys<Form>(keys, c, then, 0);
+    if (!ahead) load_values<Form>(values, c, now, 0);
+    if (!ahead) load_scales(scales, c, page, block);
     uint32_t weights[4];
     weigh<bends>(weights, s, scores, scales, a, pairs, block);
 #pragma unroll
@@ -355,6 +371,8 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, con
       if (first) load_values<Form>(values, c, now, first);
       add_values<Form>(s, weights, values, pairs, block, first);
     }
+    if (more) load_values<Form>(values, c, then, 0);
+    if (more) load_scales(scales, c, page, next);
   }
 }
 

@@ -127,7 +127,9 @@ Result open(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out,
   c->ordinal = static_cast<int>(ordinal);
   c->n_processors = processor.n_processors;
   c->capability = processor.capability;
+  if (int bytes = 0; cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, c->ordinal) == cudaSuccess && bytes > 0) c->cache_bytes = static_cast<uint32_t>(bytes);
   const OnDevice on(c->ordinal);
+  cudaDeviceGetAttribute(&c->shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->ordinal);
   if (const cudaError_t e = make_stream(*c, host_stream, priority)) {
     close(c);
     return result_of(e, failure);

@@ -5,7 +5,7 @@
 
 namespace gptq::cuda {
 
-constexpr uint32_t backend_version = 3;  // of this file and ops.h
+constexpr uint32_t backend_version = 4;  // of this file and ops.h
 
 enum class Result : int32_t { ok, busy, no_device, out_of_memory, lost, failed };
 

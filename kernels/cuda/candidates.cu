@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The best of a row's logits, in their order: a block goes over the row, keeps what beats the worst of the best so far in a list, and sorts the
-// list whenever it is half full. No two keys are equal, so that the result does not depend on how the work is shared.
+// The best of a row's logits, in their order: blocks share the row, each keeps what beats the worst of the best so far in a list, and sorts the
+// list whenever it is half full; the last to be done does the same with what all found. No two keys are equal, so that the result does not depend
+// on how the work is shared.
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/stream.h"
@@ -9,6 +10,7 @@ namespace gptq::cuda {
 namespace {
 
 constexpr uint32_t threads = 1024, warps = threads / warp_size, list_keys = 2 * threads, unrolled = 4;
+constexpr uint32_t least_each = 8 * threads;  // logits of a block, where there are more
 static_assert(candidates_max <= threads && warps == warp_size);
 
 // The logit's rank among floats, both zeros as one, then the lower token: larger is better. 0 is none.
@@ -69,41 +71,69 @@ struct List {
   }
 };
 
+// Whether it is so for any thread.
+GPTQ_DEVICE bool any_of_block(bool v, uint32_t* words) {
+  const uint32_t lanes = ballot(v);
+  sync_block();
+  if (lane_index() == 0) words[warp_index()] = lanes;
+  sync_block();
+  return ballot(words[lane_index()] != 0) != 0;
+}
+
+// Block (row, part of it).
 GPTQ_KERNEL(threads) void candidates_kernel(CandidatesArgs a) {
+  let_next_begin();
   wait_for_previous();
   const float* logits = a.logits + uint64_t{block_x()} * a.n;
   auto* keys = reinterpret_cast<uint64_t*>(shared_memory());
   List list{keys, reinterpret_cast<uint32_t*>(keys + list_keys), 0, 0, 0};
+  const uint32_t each = (a.n + grid_y() - 1) / grid_y(), begin = block_y() * each, end = begin + each < a.n ? begin + each : a.n;
   bool bad = false;
-  for (uint32_t first = 0; first < a.n; first += threads * unrolled) {
+  for (uint32_t first = begin; first < end; first += threads * unrolled) {
     float v[unrolled];
     GPTQ_UNROLL for (uint32_t u = 0; u < unrolled; ++u) {
       const uint32_t token = first + u * threads + thread_index();
-      v[u] = token < a.n ? logits[token] : 0.0f;
+      v[u] = token < end ? logits[token] : 0.0f;
     }
-    for (uint32_t u = 0; u < unrolled && first + u * threads < a.n; ++u) {
+    for (uint32_t u = 0; u < unrolled && first + u * threads < end; ++u) {
       const uint32_t token = first + u * threads + thread_index();
       bad |= (bits_of_float(v[u]) & 0x7f800000) == 0x7f800000;
-      list.add(token < a.n ? key_of(v[u], token) : 0);
+      list.add(token < end ? key_of(v[u], token) : 0);
       if (list.filled > threads) list.keep(a.count);
     }
   }
-  let_next_begin();
   list.sort();
-  uint32_t* bad_warps = list.counts + list.turn * warps;
-  const uint32_t bad_lanes = ballot(bad);
-  if (lane_index() == 0) bad_warps[warp_index()] = bad_lanes;
-  sync_block();
-  const bool any_bad = ballot(bad_warps[lane_index()] != 0) != 0;
+  bad = any_of_block(bad, list.counts);
+  if (grid_y() > 1) {
+    uint64_t* const found = reinterpret_cast<uint64_t*>(a.workspace.data) + uint64_t{block_x()} * grid_y() * (a.count + 1);  // and whether it is bad
+    uint64_t* const own = found + block_y() * (a.count + 1);
+    for (uint32_t i = thread_index(); i < a.count; i += threads) own[i] = keys[i];
+    if (thread_index() == 0) own[a.count] = bad;
+    if (!last_of(grid_y(), a.workspace.counters + block_x(), list.counts + 2 * warps)) return;
+    list = {keys, list.counts, 0, 0, 0};
+    const uint32_t n = grid_y() * (a.count + 1);
+    for (uint32_t first = 0; first < n; first += threads) {
+      const uint32_t i = first + thread_index();
+      Vec2 word{};
+      if (i < n) word = load_fresh(reinterpret_cast<const Vec2*>(found + i));
+      const bool flag = i < n && i % (a.count + 1) == a.count;
+      bad |= flag && word.v[0];
+      list.add(flag ? 0 : word.v[0] | uint64_t{word.v[1]} << 32);
+      if (list.filled > threads) list.keep(a.count);
+    }
+    list.sort();
+    bad = any_of_block(bad, list.counts);
+  }
   Candidate* best = a.best + uint64_t{block_x()} * a.count;
   for (uint32_t i = thread_index(); i < a.count; i += threads)
-    best[i] = {logit_of(keys[i]), any_bad && i == 0 ? -1 : static_cast<int32_t>(~static_cast<uint32_t>(keys[i]))};
+    best[i] = {logit_of(keys[i]), bad && i == 0 ? -1 : static_cast<int32_t>(~static_cast<uint32_t>(keys[i]))};
 }
 
 }  // namespace
 
 void candidates(const CandidatesArgs& args, Stream& stream) {
-  stream.launch(candidates_kernel, {args.rows, 1, 1, threads, list_keys * 8 + 2 * warps * 4}, args);
+  const uint32_t parts = sampling_parts(args.rows, args.n, least_each, stream.n_processors);
+  stream.launch(candidates_kernel, {args.rows, parts, 1, threads, list_keys * 8 + 2 * warps * 4 + 4}, args);
 }
 
 }  // namespace gptq::cuda

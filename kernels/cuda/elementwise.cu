@@ -26,8 +26,8 @@ GPTQ_DEVICE float changed(const ElementwiseArgs& a, uint64_t i) {
 }
 
 GPTQ_KERNEL(threads) void elementwise_kernel(ElementwiseArgs a) {
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
   const uint64_t i = uint64_t{block_x()} * threads + thread_index();
   if (i < a.count) a.out[i] = changed(a, i);
 }

@@ -10,12 +10,12 @@ namespace {
 constexpr uint32_t threads = 256, columns_each = 4;
 
 GPTQ_KERNEL(threads) void embed_kernel(EmbedArgs a) {
+  let_next_begin();
   wait_for_previous();
   const kernels::Matrix& w = a.table;
   float* x = a.x + uint64_t{block_x()} * w.k;
   const uint32_t begin = (block_y() * threads + thread_index()) * columns_each;
   each_of_four(w, static_cast<uint32_t>(a.batch.tokens[block_x()]), begin, [&](uint32_t input, float weight) { x[input] = weight; });
-  let_next_begin();
 }
 
 }  // namespace

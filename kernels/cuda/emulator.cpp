@@ -163,10 +163,11 @@ void run_block(uint32_t threads, bool backwards) {
 void run(Grid grid, uint32_t threads, uint32_t shared_bytes, const std::function<void()>& kernel) {
   if (threads % 32 || threads > threads_max) give_up("a block has whole warps and at most 1024 threads");
   block.kernel = &kernel;
-  // 16 bytes past the end are poisoned too; addresses are those of a 16-byte aligned array.
+  // 16 bytes past the end are poisoned too; addresses are those of a 16-byte aligned array. Blocks come in one order or the other.
   for (uint32_t z = 0; z < grid.z; ++z)
     for (uint32_t y = 0; y < grid.y; ++y)
-      for (uint32_t x = 0; x < grid.x; ++x) {
+      for (uint32_t i = 0; i < grid.x; ++i) {
+        const uint32_t x = (y + z) % 2 ? grid.x - 1 - i : i;
         block.shared.assign(shared_bytes + 32, 0xFF);
         here = {0, threads, {x, y, z}, grid};
         run_block(threads, (x + y + z) % 2);

@@ -69,6 +69,7 @@ GPTQ_DEVICE uint32_t block_x() { return emulator::here.block.x; }
 GPTQ_DEVICE uint32_t block_y() { return emulator::here.block.y; }
 GPTQ_DEVICE uint32_t block_z() { return emulator::here.block.z; }
 GPTQ_DEVICE uint32_t grid_x() { return emulator::here.grid.x; }
+GPTQ_DEVICE uint32_t grid_y() { return emulator::here.grid.y; }
 GPTQ_DEVICE void sync_block() { emulator::block_barrier(); }
 GPTQ_DEVICE void sync_warp() { emulator::warp_meeting(nullptr, nullptr); }
 GPTQ_DEVICE float shuffle(float v, uint32_t lane) { return emulator::exchange(v, lane); }
@@ -83,7 +84,19 @@ GPTQ_DEVICE uint32_t ballot(bool v) {
 GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return static_cast<uint32_t>(__builtin_popcount(v)); }
 GPTQ_DEVICE uint8_t* shared_memory() { return emulator::shared(); }
 GPTQ_DEVICE Vec4 load_once(const Vec4* p) { return *p; }
+GPTQ_DEVICE uint32_t uniform(uint32_t v) { return v; }
 GPTQ_DEVICE void prefetch_l2(const void*) {}
+GPTQ_DEVICE Vec4 load_fresh(const Vec4* p) { return *p; }
+GPTQ_DEVICE Vec2 load_fresh(const Vec2* p) { return *p; }
+GPTQ_DEVICE bool last_of(uint32_t n, uint32_t* counter, uint32_t* shared) {
+  sync_block();
+  if (thread_index() == 0) {
+    *shared = *counter;
+    *counter = *counter + 1 < n ? *counter + 1 : 0;
+  }
+  sync_block();
+  return *shared == n - 1;
+}
 GPTQ_DEVICE uint16_t half_bits(float f) { return kernels::half_from_float(f); }
 GPTQ_DEVICE float half_value(uint16_t bits) { return kernels::float_from_half(bits); }
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) { return half_bits(low) | uint32_t{half_bits(high)} << 16; }
@@ -96,11 +109,11 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   return half2_bits(at(a, 0) * at(b, 0), at(a, 1) * at(b, 1));
 }
 GPTQ_DEVICE float exp2_of(float x) { return std::exp2(x); }
-GPTQ_DEVICE float quick_exp2(float x) { return std::exp2(x); }
 GPTQ_DEVICE float quick_reciprocal(float x) { return 1.0f / x; }
 GPTQ_DEVICE float log2_of(float x) { return std::log2(x); }
 GPTQ_DEVICE float nearest(float x) { return std::nearbyint(x); }
 GPTQ_DEVICE float exp_of(float x) { return std::exp(x); }
+GPTQ_DEVICE float divide(float a, float b) { return a / b; }
 GPTQ_DEVICE float sqrt_of(float x) { return std::sqrt(x); }
 GPTQ_DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
 GPTQ_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) { emulator::multiply(d, a, b); }

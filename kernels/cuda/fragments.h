@@ -16,10 +16,11 @@ GPTQ_DEVICE void nibble_operand(uint32_t word, uint32_t a[4]) {
 }
 
 struct Q4 {
+  static constexpr kernels::Kind kind = kernels::Kind::q4;
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 4;  // tiles of a piece, pieces ahead
-  static constexpr uint32_t rows_depth = 3;                      // the same with 9 rows and more
+  static constexpr uint32_t decode_tiles = 2;  // tiles of a piece
+  static constexpr uint32_t rows_depth = 3;                      // pieces ahead with 9 rows and more
   static constexpr bool small = true;                            // few registers: twice as many warps then
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {
@@ -27,6 +28,8 @@ struct Q4 {
   };
   const uint8_t* codes;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 512; }
+  static GPTQ_MEMBER Raw of_tile(const uint8_t* tile, const Job&) { return {*reinterpret_cast<const Vec4*>(tile + lane_index() * 16)}; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 512 + lane_index() * 16;
   }
@@ -39,15 +42,24 @@ struct Q4 {
 
 // 2 and 3 bit.
 struct Q23 {
+  static constexpr kernels::Kind kind = kernels::Kind::q3;
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32, rows_depth = 4;
+  static constexpr uint32_t decode_tiles = 2, widest = 32, rows_depth = 4;
   static constexpr bool small = false;
   struct Raw {
     Vec4 low, high;
   };
   const uint8_t* codes;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job& job) { return has_high(job) ? 384 : 256; }
+  static GPTQ_MEMBER Raw of_tile(const uint8_t* tile, const Job& job) {
+    const uint32_t line = lane_index() / 4;
+    tile += lane_index() % 4 * 16;
+    Raw raw{*reinterpret_cast<const Vec4*>(tile + line % 4 * 64), {}};
+    if (has_high(job)) raw.high = *reinterpret_cast<const Vec4*>(tile + 256 + line / 4 * 64);
+    return raw;
+  }
   static GPTQ_MEMBER bool has_high(const Job& job) { return job.kind == kernels::Kind::q3; }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * (has_high(job) ? 384 : 256) + lane_index() % 4 * 16;
@@ -67,15 +79,21 @@ struct Q23 {
 };
 
 struct Q8 {
+  static constexpr kernels::Kind kind = kernels::Kind::q8;
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 2, decode_depth = 3, widest = 32, rows_depth = 3;  // 64 spills on sm_75
+  static constexpr uint32_t decode_tiles = 2, widest = 32, rows_depth = 3;  // 64 spills on sm_75
   static constexpr bool small = false;
   struct Raw {
     Vec4 rows[2];
   };
   const uint8_t* codes;
 
+  static GPTQ_MEMBER uint32_t tile_bytes(const Job&) { return 1024; }
+  static GPTQ_MEMBER Raw of_tile(const uint8_t* tile, const Job&) {
+    const Vec4* lane = reinterpret_cast<const Vec4*>(tile + lane_index() * 16);
+    return {{lane[0], lane[warp_size]}};
+  }
   GPTQ_MEMBER void open(const Job& job, const Target& target, uint32_t block, uint32_t tile) {
     codes = target.codes + (uint64_t{block} * job.tiles + tile) * 1024 + lane_index() * 16;
   }
@@ -96,7 +114,7 @@ struct Q8 {
 struct Dense {
   static constexpr bool quantized = false;
   static constexpr float lower_rows = 1;
-  static constexpr uint32_t decode_tiles = 1, decode_depth = 2, rows_depth = 2;
+  static constexpr uint32_t decode_tiles = 1, rows_depth = 2;
   static constexpr bool small = false;
   struct Raw {
     Vec2 w[tile_steps][2];  // four columns in a row, 16 bits each; float32 as float16 already

@@ -75,10 +75,10 @@ void run_library(Job job, const Product* products, Cutter memory, Stream& stream
 }
 
 void run(Job job, Cutter memory, Stream& stream) {
-  const bool few = job.rows <= decode_rows_max;
+  job.parts = job.rows <= decode_rows_max ? decode_parts(job, stream.capability) : 0;
+  const bool few = job.parts > 0;
   bool by_rows = false;
   if (few) {
-    job.parts = decode_parts(job);
     job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
     job.columns = few_columns_of(job.rows, job.exact);
@@ -111,24 +111,23 @@ void matmul(const MatmulArgs& args, Stream& stream) {
 
 namespace {
 
-uint64_t own_bytes(const Shape& shape, uint32_t n_processors) {
+uint64_t own_bytes(const Shape& shape, const Stream& stream) {
   const uint32_t tiles = tiles_of(shape.k);
   const uint64_t outputs = shape.n + products_max * (block_rows - 1);
   uint64_t most = 0;
   for (uint32_t rows = 1; rows <= decode_rows_max && rows <= shape.rows; ++rows) {
     Cutter memory{nullptr};
-    const uint64_t parts = decode_parts_max(rows, tiles);
+    const uint64_t parts = decode_parts_max(rows, tiles, shape.exact, stream.capability);
     memory.take<float>(parts * rows);
     if (parts > 1) memory.take<float>(parts * rows * outputs);
     most = memory.used > most ? memory.used : most;
   }
-  if (shape.rows <= decode_rows_max) return most;
   Cutter memory{nullptr};
   const uint64_t columns = columns_of(shape.rows, shape.exact);
   memory.take<uint8_t>(tiles * columns * packed_bytes);
   memory.take<float>(tiles * tile_steps * columns);
   memory.take<float>(shape.rows);
-  const uint64_t by_rows = rows_partials_bytes(n_processors), by_tiles = tile_partials_bytes(n_processors);
+  const uint64_t by_rows = rows_partials_bytes(stream.n_processors), by_tiles = tile_partials_bytes(stream.n_processors);
   memory.take<uint8_t>(by_rows > by_tiles ? by_rows : by_tiles);
   return memory.used > most ? memory.used : most;
 }
@@ -136,7 +135,7 @@ uint64_t own_bytes(const Shape& shape, uint32_t n_processors) {
 }  // namespace
 
 uint64_t matmul_workspace(const Shape& shape, const Stream& stream) {
-  const uint64_t own = own_bytes(shape, stream.n_processors);
+  const uint64_t own = own_bytes(shape, stream);
   if (!stream.gemm || !wants_library(shape, stream)) return own;
   Cutter memory{nullptr};
   memory.take<uint16_t>(uint64_t{shape.rows} * tiles_of(shape.k) * tile_columns);

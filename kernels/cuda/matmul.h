@@ -10,6 +10,7 @@ namespace gptq::cuda {
 constexpr uint32_t tile_columns = 64, step_columns = 16, tile_steps = 4;
 constexpr uint32_t block_rows = 16;
 constexpr uint32_t decode_rows_max = 8;
+constexpr uint32_t sector_bytes = 32;  // what memory is read by
 
 // Memory cut off the workspace.
 struct Cutter {
@@ -42,6 +43,8 @@ struct Job {
   uint32_t symmetric_zero;  // 0: targets have zeros
   const int32_t* perm;
   Input input;
+  bool fours;               // inputs can be read four by four
+  uint32_t stages;          // of a warp's weights on their way
   // K is done in parts, each by other thread blocks; more than one leave their sums for finish_kernel.
   uint32_t parts;
   float* partials;          // [parts][rows][16 * n_blocks]
@@ -59,9 +62,9 @@ constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized
 
 // Up to decode_rows_max rows; job.parts is decode_parts(). More: activations are packed; job.parts is rows_parts() or, where that is 0,
 // tile_parts().
-uint32_t decode_parts(const Job& job);
-uint32_t decode_parts_max(uint32_t rows, uint32_t tiles);
-void decode(const Job& job, Stream& stream);
+uint32_t decode_parts(const Job& job, uint32_t capability);  // 0: not by decode()
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability);
+void decode(Job job, Stream& stream);
 uint32_t rows_parts(const Job& job, const Stream& stream);  // 0: too many rows or sums
 uint64_t rows_partials_bytes(uint32_t n_processors);        // at most
 void multiply_rows(const Job& job, Stream& stream);
@@ -84,7 +87,7 @@ struct Range {
 };
 // Of `count` things in a row, those of one of `of`.
 GPTQ_DEVICE Range share(uint32_t count, uint32_t index, uint32_t of) {
-  return {static_cast<uint32_t>(uint64_t{count} * index / of), static_cast<uint32_t>(uint64_t{count} * (index + 1) / of)};
+  return {count / of * index + count % of * index / of, count / of * (index + 1) + count % of * (index + 1) / of};
 }
 
 GPTQ_DEVICE uint32_t target_of(const Job& job, uint32_t block) {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products with up to 8 rows of activations: bound by the weights' way from memory. A thread block a multiprocessor takes a run of the
-// 16-row blocks; its warps share out K, so that each packs the activations of its own range alone and no barrier stands before the first
-// product. Weights go to registers as one stream over (block, tile), several tiles ahead; the first are asked for before the kernel that
-// makes the activations ends.
+// 16-row blocks and packs the activations for itself; its warps share out the run's weights, (block, pair of tiles) by (block, pair of
+// tiles), as one stream each, so that a warp stores most blocks alone and nobody waits for another but at the end. Weights go to registers
+// some pieces ahead, and further ahead to the L2 cache: the first of them while the kernel before still makes the activations, so that
+// memory is never idle.
 //
 // That every thread block packs for itself costs L2 traffic of 4 bytes a column and row (8 with norm or up): for Llama-3-8B's 4096 x 4096
 // at one row 2 of 8.7 MB, and a kernel that packs once would cost a launch in every product instead.
-#include "kernels/cuda/fragments.h"
+#include <algorithm>
+
+#include "kernels/cuda/feed.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/pack.h"
 #include "kernels/cuda/stream.h"
@@ -14,112 +17,231 @@
 namespace gptq::cuda {
 namespace {
 
-constexpr uint32_t warps = 8, threads = warps * warp_size;
-constexpr uint32_t shared_max = 64 << 10;  // what every GPU has
+constexpr uint32_t warps = 16, threads = warps * warp_size;
+constexpr uint32_t pack_pairs = 4;         // of tiles that a warp packs in registers
+constexpr uint32_t stages_least = 2, stages_enough = 4, stages_most = 5;  // of weights on their way
 
-// Shared memory: activations [tile][row][high, low][128 bytes], the sums of each scale's columns [tile][scale][high, low][row] (a piece of
-// two tiles and one scale: in the place of the first), the warps' results [2][slots][warp][16][rows], and for every warp and row what
-// results are multiplied with and the sum of squares.
+// How activations become columns of an operand. Pairs: up to 4 rows, their high halves, then their low ones. Singles: up to 8 rows'
+// high halves. Both: up to 8 rows, high halves as one operand, low ones as another.
+enum class Columns { pairs, singles, both };
+constexpr uint32_t halves_of(Columns c) { return c == Columns::singles ? 1 : 2; }
+constexpr uint32_t operands_of(Columns c) { return c == Columns::both ? 2 : 1; }
+constexpr uint32_t rows_of(Columns c) { return c == Columns::pairs ? 4 : 8; }
+
+// Shared memory: activations [tile][row][halves][128 bytes], the sums of each scale's columns [pair of tiles][scale][operand][8 columns],
+// what the warps leave of blocks that they share [warp][2][16][rows], and for every row what results are multiplied with, and the warps'
+// largest values and sums of squares. Then weights on their way.
 struct Layout {
-  uint32_t rows, tile_scales;
-  constexpr uint32_t tile_bytes() const { return rows * 2 * packed_bytes; }
-  constexpr uint32_t tile_sums() const { return rows * 2 * tile_scales; }
-  constexpr uint32_t slots() const { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }  // blocks between two barriers
-  constexpr uint32_t slot_floats() const { return warps * block_rows * rows; }
-  constexpr uint32_t fixed_bytes() const { return (2 * slots() * slot_floats() + 2 * warps * rows) * 4; }
-  constexpr uint32_t bytes(uint32_t tiles) const { return tiles * (tile_bytes() + tile_sums() * 4) + fixed_bytes(); }
-  constexpr uint32_t pairs_max() const { return (shared_max - fixed_bytes()) / (2 * (tile_bytes() + tile_sums() * 4)); }
+  uint32_t rows, halves, pair_sums;
+  constexpr uint32_t tile_bytes() const { return rows * halves * packed_bytes; }
+  constexpr uint32_t left_floats() const { return block_rows * rows; }
+  constexpr uint32_t fixed_bytes() const { return (warps * 2 * left_floats() + (rows + 3) / 4 * 4 + 2 * warps) * 4; }
+  constexpr uint32_t pair_bytes() const { return 2 * tile_bytes() + pair_sums * 4; }
+  constexpr uint32_t bytes(uint32_t pairs) const { return pairs * pair_bytes() + fixed_bytes(); }
+  constexpr uint32_t pairs_max(uint32_t bytes_max) const { return bytes_max > fixed_bytes() ? (bytes_max - fixed_bytes()) / pair_bytes() : 0; }
 };
+constexpr Layout layout_of(Columns c, uint32_t rows, uint32_t n_scales) { return {rows, halves_of(c), n_scales * operands_of(c) * 8}; }
 
 struct Shared {
   Layout layout;
   uint8_t* packed;
-  float *sums, *results, *factors, *squares;
+  float *sums, *left, *factors, *largest, *squares;
+  uint8_t* stages;
 };
 
-GPTQ_DEVICE Shared shared_of(uint32_t rows, uint32_t tiles, uint32_t tile_scales) {
+GPTQ_DEVICE Shared shared_of(const Layout& layout, uint32_t pairs) {
   Shared s;
-  s.layout = {rows, tile_scales};
+  s.layout = layout;
   s.packed = shared_memory();
-  s.sums = reinterpret_cast<float*>(s.packed + tiles * s.layout.tile_bytes());
-  s.results = s.sums + tiles * s.layout.tile_sums();
-  s.factors = s.results + 2 * s.layout.slots() * s.layout.slot_floats();
-  s.squares = s.factors + warps * rows;
+  s.sums = reinterpret_cast<float*>(s.packed + 2 * pairs * layout.tile_bytes());
+  s.left = s.sums + pairs * layout.pair_sums;
+  s.factors = s.left + warps * 2 * layout.left_floats();
+  s.largest = s.factors + (layout.rows + 3) / 4 * 4;
+  s.squares = s.largest + warps;
+  s.stages = s.packed + layout.bytes(pairs);
   return s;
 }
 
-// One row of a warp's range of tiles: first the values as float32, where the halves will lie, then these. n_scales: of two tiles.
-template <uint32_t n_scales>
-GPTQ_DEVICE void pack_row(const Job& job, const Shared& s, uint32_t token, Range tiles, uint32_t first_tile) {
-  const uint32_t lane = lane_index(), column = lane_column(lane);
-  const auto place = [&](uint32_t tile) { return s.packed + (tile - first_tile) * s.layout.tile_bytes() + token * 2 * packed_bytes; };
-  float largest = 0.0f, squares = 0.0f;
-  for (uint32_t tile = tiles.first; tile < tiles.last; tile += 2) {
-    float v[2][2];
-    GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i)
-      GPTQ_UNROLL for (uint32_t p = 0; p < 2; ++p)
-        v[i][p] = tile + i < job.tiles ? input_value(job, token, (tile + i) * tile_columns + column + 2 * p, squares) : 0.0f;
-    GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i) {
-      *reinterpret_cast<Vec2*>(place(tile + i) + lane * 8) = {{bits_of_float(v[i][0]), bits_of_float(v[i][1])}};
-      largest = fmaxf(largest, fmaxf(fabsf(v[i][0]), fabsf(v[i][1])));
+struct Four {
+  float v[4];
+};
+GPTQ_DEVICE Four load_four(const float* p) {
+  const Vec4 bits = *reinterpret_cast<const Vec4*>(p);
+  return {{float_of_bits(bits.v[0]), float_of_bits(bits.v[1]), float_of_bits(bits.v[2]), float_of_bits(bits.v[3])}};
+}
+
+// A lane's values of some pairs of tiles, four columns of each; zeros behind k. All loads are under way together.
+GPTQ_DEVICE void load_inputs(const Job& job, uint32_t token, uint32_t first_column, uint32_t pairs, Four (&v)[pack_pairs], float& squares) {
+  const auto load = [&](const float* from, uint32_t p) {
+    const uint32_t column = first_column + p * 2 * tile_columns;
+    return p < pairs && column < job.k ? load_four(from + column) : Four{};
+  };
+  const uint64_t row = uint64_t{token} * job.k;
+  const float* const other = job.input.norm ? job.input.norm : job.input.up + row;
+  Four others[pack_pairs];
+  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) v[p] = load(job.input.x + row, p);
+  if (!job.input.norm && !job.input.up) return;
+  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) others[p] = load(other, p);
+  GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) {
+    if (p >= pairs) return;
+    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+      float& value = v[p].v[i];
+      squares = fused(value, value, squares);
+      value = (job.input.up ? silu(value) : value) * others[p].v[i];
     }
-  }
-  squares = warp_sum(squares);
-  const int exponent = scale_exponent(warp_max(largest));
-  if (lane == 0) {
-    s.factors[warp_index() * job.rows + token] = power_of_two((n_scales ? 24 : 0) - exponent);
-    s.squares[warp_index() * job.rows + token] = squares;
-  }
-  const float times = power_of_two(exponent);
-  float high = 0.0f, low = 0.0f;
-  for (uint32_t tile = tiles.first; tile < tiles.last; ++tile) {
-    const Vec2 v = *reinterpret_cast<const Vec2*>(place(tile) + lane * 8);
-    const Split split = split_pair(float_of_bits(v.v[0]) * times, float_of_bits(v.v[1]) * times);
-    sync_warp();
-    uint32_t* words = reinterpret_cast<uint32_t*>(place(tile)) + packed_word(lane, token);
-    words[0] = split.high;
-    words[packed_bytes / 4] = split.low;
-    if (!n_scales) continue;
-    const bool second = n_scales == 1 && (tile - tiles.first) % 2;
-    high = second ? high + split.high_sum : split.high_sum;
-    low = second ? low + split.low_sum : split.low_sum;
-    if (n_scales == 1 && !second) continue;
-    constexpr uint32_t steps = n_scales <= 2 ? tile_steps : 2 * tile_steps / n_scales;
-    const float high_sum = columns_sum(high, steps) * 0x1p-24f, low_sum = columns_sum(low, steps) * 0x1p-24f;
-    if (!has_sum(lane, steps)) continue;
-    float* sums = s.sums + (tile - second - first_tile) * s.layout.tile_sums() + lane / 2 / steps * 2 * job.rows + token;
-    sums[0] = high_sum;
-    sums[job.rows] = low_sum;
   }
 }
 
-// Where a lane finds its activations in a tile, and the sums that belong to its results. With up to 4 rows one operand of 8 columns
-// holds high halves and low ones, else there are two operands. Columns of no row repeat the last row's; nobody looks at what they give.
-template <bool wide>
-struct LanePlace {
-  uint32_t words;      // bytes: of columns 0..31; those of 32..63 and of the low operand follow
-  int second_words;
-  uint32_t sums[2];
-  uint32_t tokens[2];  // of results 0 and 2, 1 and 3
+// Four columns of a token, from the first of them on, to their place.
+template <Columns columns>
+GPTQ_DEVICE void store_four(uint8_t* to, const Four& v, float times) {
+  const Split even = split_pair(v.v[0] * times, v.v[2] * times), odd = split_pair(v.v[1] * times, v.v[3] * times);
+  *reinterpret_cast<Vec2*>(to) = {{even.high, odd.high}};
+  if (columns != Columns::singles) *reinterpret_cast<Vec2*>(to + packed_bytes) = {{even.low, odd.low}};
+}
 
-  GPTQ_MEMBER explicit LanePlace(uint32_t rows) {
-    const uint32_t g = lane_index() / 4, t = lane_index() % 4, in_operand = wide ? 8 : 4;
-    const auto clamped = [&](uint32_t token) { return token < rows ? token : rows - 1; };
-    const uint32_t token = clamped(g % in_operand);
-    words = (token * 2 + (wide ? 0 : g / 4)) * packed_bytes + (2 * t + token % 2) * 16;
-    second_words = token % 2 ? -16 : 16;
-    GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i) {
-      tokens[i] = (2 * t + i) % in_operand;
-      sums[i] = (wide ? 0 : t / 2 * rows) + clamped(tokens[i]);
+GPTQ_DEVICE float largest_of(const Four& v, float largest) {
+  return fmaxf(fmaxf(largest, fmaxf(fabsf(v.v[0]), fabsf(v.v[1]))), fmaxf(fabsf(v.v[2]), fabsf(v.v[3])));
+}
+
+// A warp's columns of one row: some pairs of tiles, and a lane's place in them.
+struct Packing {
+  uint32_t token, pairs, first_column;
+  uint8_t* to;
+
+  // Columns 4i to 4i + 3 of a tile are two words side by side.
+  GPTQ_MEMBER Packing(const Shared& s, uint32_t of_token, Range range, uint32_t part_first)
+      : token(of_token), pairs(range.last - range.first), first_column((part_first + range.first) * 2 * tile_columns + lane_index() * 4) {
+    const uint32_t lane = lane_index(), word = packed_word(lane % 4 * 8 + lane / 4 % 4 * 2, token);
+    to = s.packed + (2 * range.first + lane / 16) * s.layout.tile_bytes() + token * s.layout.halves * packed_bytes + word * 4;
+  }
+  GPTQ_MEMBER void read(const Job& job, uint32_t first, Four (&v)[pack_pairs], float& squares) const {
+    load_inputs(job, token, first_column + first * 2 * tile_columns, pairs - first, v, squares);
+  }
+  // Where inputs cannot be read four by four.
+  GPTQ_MEMBER Four read_each(const Job& job, uint32_t pair, float& squares) const {
+    Four v;
+    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+      const uint32_t column = first_column + pair * 2 * tile_columns + i;
+      v.v[i] = column < job.tiles * tile_columns ? input_value(job, token, column, squares) : 0.0f;
     }
+    return v;
+  }
+  template <Columns columns>
+  GPTQ_MEMBER void store(const Shared& s, uint32_t pair, const Four& v, float times) const {
+    store_four<columns>(to + 2 * pair * s.layout.tile_bytes(), v, times);
   }
 };
 
-template <class Form, uint32_t n_scales, bool wide>
-struct Product16 {  // a block's 16 rows times the warp's range
-  using Reader = cuda::Reader<Form, Form::decode_tiles, n_scales>;
-  static constexpr uint32_t operands = wide ? 2 : 1, steps = Form::decode_tiles * tile_steps, steps_of_scale = Reader::steps_of_scale;
-  static constexpr uint32_t chains = steps_of_scale > 1 ? 2 : 1;  // of products that wait for each other
+// All rows' columns of a part of K. Rows share out the warps; what does not fit a warp's registers is read twice.
+template <Columns columns, bool quantized>
+GPTQ_DEVICE void pack(const Job& job, const Shared& s, Range part, uint32_t warp) {
+  const uint32_t of_row = job.rows == 1 ? warps : warps / job.rows, token = job.rows == 1 ? 0 : warp / of_row, first_warp = token * of_row;
+  const bool works = token < job.rows;
+  const Packing mine(s, works ? token : 0, works ? share(part.last - part.first, warp - first_warp, of_row) : Range{0, 0}, part.first);
+  Four v[pack_pairs] = {};
+  float squares = 0.0f, largest = 0.0f;
+  uint32_t first = 0;
+  if (job.fours) {
+    for (;; first += pack_pairs) {
+      mine.read(job, first, v, squares);
+      GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p) largest = largest_of(v[p], largest);
+      if (first + pack_pairs >= mine.pairs) break;
+    }
+  } else {
+    for (uint32_t p = 0; p < mine.pairs; ++p) largest = largest_of(mine.read_each(job, p, squares), largest);
+  }
+  largest = warp_max(largest);
+  if (job.input.norm) squares = warp_sum(squares);
+  if (lane_index() == 0) {
+    s.largest[warp] = largest;
+    s.squares[warp] = squares;
+  }
+  sync_block();
+  if (works) {
+    const int exponent = scale_exponent(warp_max(lane_index() < of_row ? s.largest[first_warp + lane_index()] : 0.0f));
+    if (warp == first_warp) {
+      const float all = job.input.norm ? warp_sum(lane_index() < of_row ? s.squares[first_warp + lane_index()] : 0.0f) : 0.0f;
+      const float factor = power_of_two((quantized ? 24 : 0) - exponent);
+      if (lane_index() == 0) {
+        s.factors[token] = job.input.norm && job.parts == 1 ? factor * inverse_rms(job, all) : factor;
+        if (job.parts > 1 && block_x() == 0) job.squares[block_y() * job.rows + token] = all;
+      }
+    }
+    const float times = power_of_two(exponent);
+    float unused = 0.0f;
+    if (job.fours) {
+      for (;;) {
+        GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
+          if (first + p < mine.pairs) mine.store<columns>(s, first + p, v[p], times);
+        if (!first) break;
+        first -= pack_pairs;
+        mine.read(job, first, v, unused);
+      }
+    } else {
+      for (uint32_t p = 0; p < mine.pairs; ++p) mine.store<columns>(s, p, mine.read_each(job, p, unused), times);
+    }
+  }
+  sync_block();
+}
+
+// Where a lane finds its activations in a tile: of columns 0..31; those of 32..63 are second_words further. Columns of no row repeat the
+// last row's; nobody looks at what they give.
+template <Columns columns>
+struct LanePlace {
+  uint32_t words;
+  int second_words;
+  uint32_t tokens[2];  // of results 0 and 2, 1 and 3
+
+  GPTQ_MEMBER explicit LanePlace(uint32_t rows) {
+    constexpr uint32_t in_operand = rows_of(columns);
+    const uint32_t g = lane_index() / 4, t = lane_index() % 4, wanted = g % in_operand, token = wanted < rows ? wanted : rows - 1;
+    words = (token * halves_of(columns) + (columns == Columns::pairs ? g / 4 : 0)) * packed_bytes + (2 * t + token % 2) * 16;
+    second_words = token % 2 ? -16 : 16;
+    GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i) tokens[i] = (2 * t + i) % in_operand;
+  }
+};
+
+// The sums of each scale's columns, as products with ones, so that they lie as results do.
+template <Columns columns, uint32_t n_scales>
+GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<columns>& place, uint32_t warp) {
+  constexpr uint32_t operands = operands_of(columns), steps = 2 * tile_steps / n_scales, at_once = n_scales > 2 ? 1 : 4;
+  const uint32_t ones[4] = {0x00010001, 0x00010001, 0x00010001, 0x00010001};
+  const Range pairs = share(n_pairs, warp, warps);
+  for (uint32_t p = pairs.first; p < pairs.last; p += at_once) {
+    GPTQ_UNROLL for (uint32_t i = 0; i < at_once; ++i) {
+      const uint32_t pair = p + i < pairs.last ? p + i : pairs.last - 1;  // without a branch, so that chains run side by side
+      const uint8_t* x = s.packed + 2 * pair * s.layout.tile_bytes() + place.words;
+      GPTQ_UNROLL for (uint32_t scale = 0; scale < n_scales; ++scale)
+        GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
+          float sum[4] = {};
+          GPTQ_UNROLL for (uint32_t step = scale * steps; step < (scale + 1) * steps; ++step) {
+            const uint32_t c = step % tile_steps;
+            const uint8_t* words = x + step / tile_steps * s.layout.tile_bytes() + (c >= 2 ? place.second_words : 0) + o * packed_bytes + c % 2 * 8;
+            mma(sum, ones, reinterpret_cast<const Vec2*>(words)->v);
+          }
+          if (lane_index() >= 4) continue;
+          float* to = s.sums + pair * s.layout.pair_sums + (scale * operands + o) * 8 + lane_index() * 2;
+          *reinterpret_cast<Vec2*>(to) = {{bits_of_float(sum[0]), bits_of_float(sum[1])}};
+        }
+    }
+  }
+  sync_block();
+}
+
+template <class Form, uint32_t n_scales, bool plain>
+struct FeedOf {
+  using Type = RingFeed<Form, n_scales, plain>;
+};
+template <class Form, bool plain>
+struct FeedOf<Form, 0, plain> {
+  using Type = RegisterFeed<Form>;
+};
+
+template <class Form, uint32_t n_scales, Columns columns, bool plain>
+struct Product16 {  // a block's 16 rows times the warp's pieces of it
+  using Feed = typename FeedOf<Form, n_scales, plain>::Type;
+  static constexpr uint32_t operands = operands_of(columns);
   float sum[operands][4];
 
   GPTQ_MEMBER void clear() {
@@ -127,185 +249,240 @@ struct Product16 {  // a block's 16 rows times the warp's range
       GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) sum[o][i] = 0.0f;
   }
 
-  // packed, even, odd: of the piece and the lane. tile_bytes, rows: from one tile, or high half, to the next.
-  GPTQ_MEMBER void add(const Job& job, const typename Reader::Piece& piece, const uint8_t* packed, const float* even, const float* odd,
-                       uint32_t tile_bytes, int second_words) {
-    float acc[operands][chains][4] = {};
-    Vec4 x[operands];
-    GPTQ_UNROLL for (uint32_t step = 0; step < steps; ++step) {
-      const uint32_t tile = step / tile_steps, c = step % tile_steps;
-      if (c % 2 == 0) {
+  // packed, sums: of the piece and the lane. tile_bytes: from one tile to the next.
+  GPTQ_MEMBER void add(const Job& job, const typename Feed::Piece& piece, const uint8_t* packed, const float* sums, uint32_t tile_bytes,
+                       int second_words) {
+    float acc[operands][4] = {};
+    GPTQ_UNROLL for (uint32_t tile = 0; tile < Feed::tiles; ++tile) {
+      const typename Form::Raw raw = piece.raw(job, tile);
+      GPTQ_UNROLL for (uint32_t half = 0; half < 2; ++half) {
+        Vec4 x[operands];
         GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-          x[o] = *reinterpret_cast<const Vec4*>(packed + tile * tile_bytes + (c ? second_words : 0) + o * packed_bytes);
+          x[o] = *reinterpret_cast<const Vec4*>(packed + tile * tile_bytes + (half ? second_words : 0) + o * packed_bytes);
+        GPTQ_UNROLL for (uint32_t c = 2 * half; c < 2 * half + 2; ++c) {
+          const uint32_t step = tile * tile_steps + c;
+          uint32_t a[4];
+          Form::operand(job, raw, c, a);
+          GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) mma(acc[o], a, x[o].v + c % 2 * 2);
+          if ((step + 1) % Feed::steps_of_scale == 0) take(job, piece, acc, sums, step / Feed::steps_of_scale);
+        }
       }
-      uint32_t a[4];
-      Form::operand(job, piece.raw[tile], c, a);
-      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) mma(acc[o][step % chains], a, x[o].v + c % 2 * 2);
-      if ((step + 1) % steps_of_scale == 0) take(job, piece, acc, even, odd, step / steps_of_scale);
     }
   }
 
   // Adds what came of a scale's columns, and clears it.
-  GPTQ_MEMBER void take(const Job& job, const typename Reader::Piece& piece, float (&acc)[operands][chains][4], const float* even,
-                        const float* odd, uint32_t scale) {
-    if constexpr (chains == 2) {
-      GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][0][i] += acc[o][1][i];
-    }
+  GPTQ_MEMBER void take(const Job& job, const typename Feed::Piece& piece, float (&acc)[operands][4], const float* sums, uint32_t scale) {
     if constexpr (n_scales == 0) {
       GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) sum[o][i] += acc[o][0][i];
+        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) sum[o][i] += acc[o][i];
     } else {
-      const Scale s = Reader::scale_of(job, piece.scale[scale], piece.zero[scale]);
+      const Scale s = piece.scale(job, scale);
       GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o) {
-        const uint32_t at = (2 * scale + o) * job.rows;
-        add_scaled(sum[o], acc[o][0], s, even[at], odd[at]);
+        const Vec2 x = *reinterpret_cast<const Vec2*>(sums + (scale * operands + o) * 8);
+        add_scaled(sum[o], acc[o], s, float_of_bits(x.v[0]), float_of_bits(x.v[1]));
       }
     }
     GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-      GPTQ_UNROLL for (uint32_t chain = 0; chain < chains; ++chain)
-        GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][chain][i] = 0.0f;
+      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) acc[o][i] = 0.0f;
   }
 
-  // To shared memory [16][rows], true to scale.
-  GPTQ_MEMBER void leave(const Job& job, float* results, const float* factors, const LanePlace<wide>& lane) const {
+  // Calls f(row of the block, token, value) for the lane's results.
+  template <class F>
+  GPTQ_MEMBER void each(uint32_t rows, const LanePlace<columns>& lane, F f) const {
     GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-      const float low = wide ? sum[operands - 1][i] : shuffle_xor(sum[0][i], 2);
+      float value = sum[0][i];
+      if (columns == Columns::both) value = fused(sum[operands - 1][i], low_unit, value);
+      if (columns == Columns::pairs) value = fused(shuffle_xor(sum[0][i], 2), low_unit, value);
       const uint32_t token = lane.tokens[i % 2];
-      if (token >= job.rows || (!wide && lane_index() % 4 >= 2)) continue;
-      results[(lane_index() / 4 + i / 2 * 8) * job.rows + token] = fused(low, low_unit, sum[0][i]) * factors[token];
+      if (token < rows && (columns != Columns::pairs || lane_index() % 4 < 2)) f(lane_index() / 4 + i / 2 * 8, token, value);
     }
   }
 };
 
-// Adds up what the warps left of n blocks, in their order.
-GPTQ_DEVICE void finish_slots(const Job& job, const Shared& s, const float* results, uint32_t first_block, uint32_t n) {
-  for (uint32_t i = thread_index(); i < n * block_rows * job.rows; i += threads) {
-    const uint32_t row = i % block_rows, token = i / block_rows % job.rows, slot = i / (block_rows * job.rows);
-    const float* from = results + slot * s.layout.slot_floats() + row * job.rows + token;
-    float sum = 0.0f, squares = 0.0f;
-    GPTQ_UNROLL for (uint32_t w = 0; w < warps; ++w) {
-      sum += from[w * block_rows * job.rows];
-      squares += s.squares[w * job.rows + token];
+// A result of a block to its place.
+GPTQ_DEVICE void store_result(const Job& job, const Target& target, uint32_t block, uint32_t row, uint32_t token, float value) {
+  if (job.parts > 1) *partial(job, block_y(), block * block_rows + row, token) = value;
+  else store_row(job, target, (block - target.first_block) * block_rows + row, token, value);
+}
+
+// Adds up what warps left of the block that the warp began and others finished. ends: where each warp's pieces end.
+template <class Ends>
+GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t warp, uint32_t block, uint32_t block_end, Ends ends) {
+  const Target& target = job.targets[target_of(job, block)];
+  const uint32_t n = s.layout.left_floats();
+  for (uint32_t i = lane_index(); i < n; i += warp_size) {
+    float sum = s.left[(warp * 2 + 1) * n + i];
+    GPTQ_UNROLL for (uint32_t w = 1; w < warps; ++w) {
+      const uint32_t begin = ends(w - 1);
+      if (w > warp && begin < block_end && ends(w) > begin) sum += s.left[w * 2 * n + i];
     }
-    const uint32_t to = (first_block + slot) * block_rows + row;
-    if (job.parts > 1) {
-      *partial(job, block_y(), to, token) = sum;
-      if (to == 0) job.squares[block_y() * job.rows + token] = squares;
-    } else {
-      store_output(job, to, token, job.input.norm ? sum * inverse_rms(job, squares) : sum);
-    }
+    const uint32_t token = i % job.rows;
+    store_result(job, target, block, i / job.rows, token, sum * s.factors[token]);
   }
 }
 
-// Two of them fit a multiprocessor, so that the next product's begins while this one's ends; but many scales take many registers.
-template <class Form, uint32_t n_scales, bool wide>
-GPTQ_KERNEL_FITS(threads, n_scales > 1 ? 1 : 2) void decode_kernel(Job job) {
-  using Product = Product16<Form, n_scales, wide>;
-  using Reader = typename Product::Reader;
-  constexpr uint32_t depth = n_scales > 1 ? (Form::decode_depth + 1) / 2 : Form::decode_depth - (wide ? 1 : 0), piece_tiles = Form::decode_tiles;
-  const Range part = share((job.tiles + 1) / 2, block_y(), job.parts);  // in pairs of tiles, as all ranges
-  const uint32_t part_pairs = part.last - part.first, first_tile = 2 * part.first;
-  const Range pairs = share(part_pairs, warp_index(), warps);
-  const Range tiles{first_tile + 2 * pairs.first, first_tile + 2 * pairs.last};
-  const Range blocks = share(job.n_blocks, block_x(), grid_x());
-  const uint32_t n_pieces = (tiles.last - tiles.first) / piece_tiles;
-  const uint32_t last_tiles = tiles.last > job.tiles && piece_tiles == 2 ? 1 : piece_tiles;  // of the last piece
-  const uint32_t total = n_pieces * (blocks.last - blocks.first);
+// What the norm multiplies with was last read a token ago.
+GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
+  constexpr uint32_t floats = sector_bytes / 4;
+  const uint32_t last = 2 * part.last * tile_columns;
+  for (uint32_t at = 2 * part.first * tile_columns + thread_index() * floats; at < last && at < job.k; at += threads * floats) prefetch_l2(job.input.norm + at);
+}
 
-  Reader reader(job, tiles.first);
-  typename Reader::Piece ring[depth];
-  uint32_t read_block = blocks.first, read_left = 0, n_read = 0;
-  const auto read = [&](typename Reader::Piece& piece) {
-    if (n_read == total) return;
-    ++n_read;
-    if (!read_left) {
-      reader.open(job, read_block++);
-      read_left = n_pieces;
-    }
-    reader.next(job, piece, --read_left ? piece_tiles : last_tiles);
-  };
-  GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) read(ring[i]);
+// Two of them fit a multiprocessor, so that the next product's begins while this one's ends, unless they take too many registers.
+constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) { return n_scales == 1 && columns != Columns::both ? 2 : 1; }
 
-  const Shared s = shared_of(job.rows, 2 * part_pairs, (n_scales + 1) / 2);
-  wait_for_previous();
-  for (uint32_t token = 0; token < job.rows; ++token) pack_row<n_scales>(job, s, token, tiles, first_tile);
-  sync_warp();
+template <class Form, uint32_t n_scales, Columns columns, bool plain>
+GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(Job job) {
+  using Product = Product16<Form, n_scales, columns, plain>;
+  using Feed = typename Product::Feed;
   let_next_begin();
+  const uint32_t warp = uniform(warp_index()), all_pairs = (job.tiles + 1) / 2;
+  const Range part = job.parts == 1 ? Range{0, all_pairs} : share(all_pairs, block_y(), job.parts);  // in pairs of tiles
+  const uint32_t part_pairs = part.last - part.first, n_pieces = part_pairs * 2 / Feed::tiles;
+  const Range blocks = share(job.n_blocks, block_x(), grid_x());
+  const uint32_t all = n_pieces * (blocks.last - blocks.first);
+  const Range mine = share(all, warp, warps);
+  const uint32_t total = mine.last - mine.first, first_block = mine.first / n_pieces, first_piece = mine.first - first_block * n_pieces;
+  const Shared s = shared_of(layout_of(columns, job.rows, n_scales), part_pairs);
+  Feed feed(job, {blocks.first + first_block, first_piece, total, n_pieces, 2 * part.first, 2 * part.last > job.tiles ? Feed::tiles / 2 : Feed::tiles},
+            s.stages + warp * job.stages * Feed::stage_bytes);
+  feed.begin(job);
+  if (job.input.norm) fetch_norm(job, part);
 
-  const LanePlace<wide> lane(job.rows);
-  const uint8_t* const packed = s.packed + (tiles.first - first_tile) * s.layout.tile_bytes() + lane.words;
-  const float* const sums = s.sums + (tiles.first - first_tile) * s.layout.tile_sums();
-  const uint8_t* x = packed;
-  const float *even = sums + lane.sums[0], *odd = sums + lane.sums[1];
+  wait_for_previous();
+  pack<columns, Form::quantized>(job, s, part, warp);
+  const LanePlace<columns> lane(job.rows);
+  if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane, warp);
+
+  const uint8_t* const packed = s.packed + lane.words;
+  const float* const sums = s.sums + lane_index() % 4 * 2;
+  const uint8_t* x = packed + first_piece * Feed::tiles * s.layout.tile_bytes();
+  const float* x_sums = sums + first_piece * s.layout.pair_sums;
+  uint32_t left = n_pieces - first_piece, block = blocks.first + first_block;  // left: pieces of the block
+  bool whole = !first_piece;  // all of the block is this warp's so far
   Product product;
   product.clear();
-  uint32_t left = n_pieces, block = blocks.first, slot = 0, buffer = 0;
+  const auto leave = [&](uint32_t slot) {
+    float* to = s.left + (warp * 2 + slot) * s.layout.left_floats();
+    product.each(job.rows, lane, [&](uint32_t row, uint32_t token, float value) { to[row * job.rows + token] = value; });
+  };
   const auto end_block = [&] {
-    float* results = s.results + buffer * s.layout.slots() * s.layout.slot_floats();
-    product.leave(job, results + slot * s.layout.slot_floats() + warp_index() * block_rows * job.rows, s.factors + warp_index() * job.rows, lane);
+    if (whole) {
+      const Target& target = job.targets[target_of(job, block)];
+      product.each(job.rows, lane, [&](uint32_t row, uint32_t token, float value) { store_result(job, target, block, row, token, value * s.factors[token]); });
+    } else {
+      leave(0);
+    }
     product.clear();
+    whole = true;
     left = n_pieces;
     x = packed;
-    even = sums + lane.sums[0];
-    odd = sums + lane.sums[1];
+    x_sums = sums;
     ++block;
-    if (++slot < s.layout.slots() && block < blocks.last) return;
-    sync_block();  // the other buffer was read before the last one
-    finish_slots(job, s, results, block - slot, slot);
-    slot = 0;
-    buffer ^= 1;
   };
-  if (!n_pieces)
-    while (block < blocks.last) end_block();
-  for (uint32_t done = 0; done < total; done += depth) {
-    GPTQ_UNROLL for (uint32_t i = 0; i < depth; ++i) {
-      if (done + i >= total) break;
-      product.add(job, ring[i], x, even, odd, s.layout.tile_bytes(), lane.second_words);
-      read(ring[i]);
-      x += piece_tiles * s.layout.tile_bytes();
-      even += piece_tiles * s.layout.tile_sums();
-      odd += piece_tiles * s.layout.tile_sums();
-      if (!--left) end_block();
-    }
+  for (uint32_t done = 0; done < total; ++done) {
+    product.add(job, feed.take(job), x, x_sums, s.layout.tile_bytes(), lane.second_words);
+    x += Feed::tiles * s.layout.tile_bytes();
+    x_sums += s.layout.pair_sums;
+    if (!--left) end_block();
   }
+  const bool begun = left < n_pieces && total;  // a block that others finish
+  if (begun) leave(whole ? 1 : 0);
+  sync_block();
+  if (begun && whole) join(job, s, warp, block, (block + 1 - blocks.first) * n_pieces, [&](uint32_t w) { return share(all, w, warps).last; });
 }
 
 // Scales of two tiles.
 uint32_t decode_scales(const Job& job) {
-  return !kernels::is_quantized(job.kind) ? 0 : job.group_steps % (2 * tile_steps) ? 2 * tile_steps : 1;
+  return !kernels::is_quantized(job.kind) ? 0 : job.group_steps % (2 * tile_steps) == 0 ? 1 : job.group_steps % tile_steps == 0 ? 2 : 2 * tile_steps;
 }
 
-uint32_t parts_of(uint32_t rows, uint32_t tiles, uint32_t tile_scales) {
-  const uint32_t pairs = (tiles + 1) / 2, most = Layout{rows, tile_scales}.pairs_max();
-  return (pairs + most - 1) / most;
+Columns columns_for(uint32_t rows, bool exact) { return rows <= rows_of(Columns::pairs) ? Columns::pairs : exact ? Columns::both : Columns::singles; }
+
+// Shared memory of a multiprocessor that a thread block can have.
+constexpr uint32_t shared_max(uint32_t capability) {
+  return (capability >= 90 ? 227 : capability == 80 || capability == 87 ? 163 : capability >= 86 ? 99 : 64) << 10;
+}
+
+// Weights on their way, of all warps.
+uint32_t ring_bytes(kernels::Kind kind, uint32_t n_scales, uint32_t stages) {
+  return n_scales ? warps * stages * stage_bytes(tile_bytes_max(kind), n_scales) : 0;
+}
+
+// How many parts K is cut into; 0: not even a little of it fits.
+uint32_t parts_of(uint32_t tiles, const Layout& layout, uint32_t ring, uint32_t room) {
+  const uint32_t pairs = (tiles + 1) / 2, most = room > ring ? layout.pairs_max(room - ring) : 0;
+  return most ? (pairs + most - 1) / most : 0;
+}
+
+// As many stages as leave room for the next product's thread blocks.
+uint32_t stages_of(const Job& job, uint32_t bytes, uint32_t capability) {
+  constexpr uint32_t reserved = 1 << 10;  // of every thread block, by CUDA
+  const uint32_t each = ring_bytes(job.kind, decode_scales(job), 1), half = shared_max(capability) / 2 - reserved;
+  const uint32_t room = bytes + stages_enough * each <= half ? half : shared_max(capability);
+  return each ? std::clamp((room - bytes) / each, stages_least, stages_most) : 0;
+}
+
+bool is_plain(const Job& job, uint32_t n_scales) { return !job.scales_f32 && job.symmetric_zero && job.group_steps * n_scales == 2 * tile_steps; }
+
+template <class Form, uint32_t n_scales, Columns columns, bool plain>
+void launch(Job job, Stream& stream) {
+  const uint32_t pairs = ((job.tiles + 1) / 2 + job.parts - 1) / job.parts, wanted = stream.n_processors / job.parts;
+  const uint32_t bytes = layout_of(columns, job.rows, n_scales).bytes(pairs);
+  job.stages = stages_of(job, bytes, stream.capability);
+  stream.launch(decode_kernel<Form, n_scales, columns, plain>,
+                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, bytes + ring_bytes(job.kind, n_scales, job.stages)}, job);
+}
+
+template <class Form, uint32_t n_scales, Columns columns>
+void launch_plain(const Job& job, Stream& stream) {
+  if constexpr (n_scales == 1 || n_scales == 2)
+    if (is_plain(job, n_scales)) return launch<Form, n_scales, columns, true>(job, stream);
+  launch<Form, n_scales, columns, false>(job, stream);
 }
 
 template <class Form, uint32_t n_scales>
-void launch(const Job& job, Stream& stream) {
-  const uint32_t pairs = ((job.tiles + 1) / 2 + job.parts - 1) / job.parts, wanted = stream.n_processors / job.parts;
-  const LaunchShape shape{wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads,
-                          Layout{job.rows, (n_scales + 1) / 2}.bytes(2 * pairs)};
-  job.rows > 4 ? stream.launch(decode_kernel<Form, n_scales, true>, shape, job) : stream.launch(decode_kernel<Form, n_scales, false>, shape, job);
+void launch_columns(const Job& job, Stream& stream) {
+  switch (columns_for(job.rows, job.exact)) {
+    case Columns::pairs: return launch_plain<Form, n_scales, Columns::pairs>(job, stream);
+    case Columns::singles: return launch_plain<Form, n_scales, Columns::singles>(job, stream);
+    case Columns::both: return launch<Form, n_scales, Columns::both, false>(job, stream);
+  }
 }
 
 template <class Form>
 void launch_scaled(const Job& job, Stream& stream) {
-  decode_scales(job) == 1 ? launch<Form, 1>(job, stream) : launch<Form, 2 * tile_steps>(job, stream);
+  switch (decode_scales(job)) {
+    case 1: return launch_columns<Form, 1>(job, stream);
+    case 2: return launch_columns<Form, 2>(job, stream);
+    default: return launch_columns<Form, 2 * tile_steps>(job, stream);
+  }
 }
+
+bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(Vec4) == 0; }
 
 }  // namespace
 
-uint32_t decode_parts(const Job& job) { return parts_of(job.rows, job.tiles, (decode_scales(job) + 1) / 2); }
-uint32_t decode_parts_max(uint32_t rows, uint32_t tiles) { return parts_of(rows, tiles, tile_steps); }
+uint32_t decode_parts(const Job& job, uint32_t capability) {
+  const Layout layout = layout_of(columns_for(job.rows, job.exact), job.rows, decode_scales(job));
+  return parts_of(job.tiles, layout, ring_bytes(job.kind, decode_scales(job), stages_least), shared_max(capability));
+}
+uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability) {
+  uint32_t most = 1;
+  for (const kernels::Kind kind : {kernels::Kind::q4, kernels::Kind::q3, kernels::Kind::q8})
+    for (const uint32_t n_scales : {0u, 1u, 2u, 2 * tile_steps})
+      most = std::max(most, parts_of(tiles, layout_of(columns_for(rows, exact), rows, n_scales), ring_bytes(kind, n_scales, stages_least), shared_max(capability)));
+  return most;
+}
 
-void decode(const Job& job, Stream& stream) {
+void decode(Job job, Stream& stream) {
+  job.fours = !job.perm && job.k % 4 == 0 && aligned(job.input.x) && aligned(job.input.up) && aligned(job.input.norm);
   switch (job.kind) {
     case kernels::Kind::q4: return launch_scaled<Q4>(job, stream);
     case kernels::Kind::q2:
     case kernels::Kind::q3: return launch_scaled<Q23>(job, stream);
     case kernels::Kind::q8: return launch_scaled<Q8>(job, stream);
-    default: return launch<Dense, 0>(job, stream);
+    default: return launch_columns<Dense, 0>(job, stream);
   }
 }
 

@@ -21,8 +21,8 @@ GPTQ_DEVICE float block_sum(float v) {
 }
 
 GPTQ_KERNEL(threads) void norm_kernel(NormArgs a) {
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
   const float* x = a.x + uint64_t{block_x()} * a.n;
   float* y = a.y + uint64_t{block_x()} * a.n;
   float sum = 0, squares = 0;

@@ -12,6 +12,7 @@ class Stream;  // stream.h: where kernels are put
 struct Workspace {
   uint8_t* data;
   uint64_t bytes;
+  uint32_t* counters = nullptr;  // by which a kernel's blocks find the last of them: zeros before and after every operation
 };
 
 // What products read: x, or its RMS norm, or silu(x) * up; columns in the inputs' order, whatever a matrix's perm says.
@@ -121,12 +122,17 @@ struct AttentionArgs {    // softmax(q K^T * scale) V, over positions up to the 
   uint32_t n_heads, layer;
   uint32_t window;        // positions seen, the row's own included; 0 = all
   float scale;
-  Workspace workspace;    // of attention_workspace() bytes at least
+  Workspace workspace;    // of attention_workspace() bytes at least, attention_counters() counters
   // What only some models have.
   uint32_t chunk = 0;                   // positions of the row's own chunk of so many alone; 0 = all
   float softcap = 0;                    // scores become softcap * tanh(score / softcap); 0 = as they are
   const float* alibi_slopes = nullptr;  // [n_heads] or NULL: scores less slope * distance
   const float* sinks = nullptr;         // [n_heads] or NULL: a score that takes weight from the others and has no value
+};
+
+struct AppendAttentionArgs {  // both, where every sequence has one row; q and k stay as they are
+  AppendKvArgs append;
+  AttentionArgs attention;      // its q is append's
 };
 
 struct NormArgs {         // y = (x - mean) / sqrt(variance + eps) * weight + bias, or with the mean taken as 0; y may be x
@@ -175,6 +181,7 @@ struct BestTokenArgs {    // greedy sampling: the first of the largest logits; -
   const float* logits;    // [rows][n]
   int32_t* token;         // [rows]
   uint32_t rows, n;
+  Workspace workspace;    // of sampling_workspace() bytes at least, a counter a row
 };
 
 struct Candidate {
@@ -186,10 +193,12 @@ struct CandidatesArgs {   // what the sampler needs with top_k: the largest logi
   const float* logits;    // [rows][n]
   Candidate* best;        // [rows][count]; where a logit is not finite the first token is -1
   uint32_t rows, n, count;  // count <= n, candidates_max
+  Workspace workspace;    // of sampling_workspace() bytes at least, a counter a row
 };
 
 #define GPTQ_CUDA_OPS(X) \
-  X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(select_rows, SelectRowsArgs) \
+  X(embed, EmbedArgs) X(matmul, MatmulArgs) X(append_kv, AppendKvArgs) X(attention, AttentionArgs) X(append_attention, AppendAttentionArgs) \
+  X(select_rows, SelectRowsArgs) \
   X(best_token, BestTokenArgs) X(candidates, CandidatesArgs) X(norm, NormArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
   X(add_positions, AddPositionsArgs)
 
@@ -206,6 +215,15 @@ struct Shape {            // the largest a model and an engine bring
 };
 uint64_t matmul_workspace(const Shape& shape, const Stream& stream);
 uint64_t attention_workspace(const Shape& shape, const Stream& stream);
+constexpr uint64_t attention_counters(uint32_t n_tiles, uint32_t n_kv_heads) { return uint64_t{n_tiles} * n_kv_heads; }
+// Blocks that share a row of n logits.
+constexpr uint32_t sampling_parts_max = 16;
+constexpr uint32_t sampling_parts(uint32_t rows, uint32_t n, uint32_t least_each, uint32_t n_processors) {
+  uint32_t parts = (n + least_each - 1) / least_each;
+  if (parts > n_processors / rows) parts = n_processors / rows;
+  return parts < 1 ? 1 : parts > sampling_parts_max ? sampling_parts_max : parts;
+}
+constexpr uint64_t sampling_workspace(uint32_t rows) { return uint64_t{rows} * sampling_parts_max * (candidates_max + 1) * 8; }
 // Whether rows are enough for cuBLASLt to be of use.
 bool wants_library(const Shape& shape, const Stream& stream);
 

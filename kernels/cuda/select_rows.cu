@@ -9,11 +9,11 @@ namespace {
 constexpr uint32_t threads = 256;
 
 GPTQ_KERNEL(threads) void select_rows_kernel(SelectRowsArgs a) {
+  let_next_begin();
   wait_for_previous();
   const float* from = a.x + uint64_t{a.rows[block_x()]} * a.n;
   float* to = a.out + uint64_t{block_x()} * a.n;
   for (uint32_t i = thread_index(); i < a.n; i += threads) to[i] = from[i];
-  let_next_begin();
 }
 
 }  // namespace

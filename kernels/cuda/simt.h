@@ -32,12 +32,14 @@ GPTQ_DEVICE uint32_t block_x() { return blockIdx.x; }
 GPTQ_DEVICE uint32_t block_y() { return blockIdx.y; }
 GPTQ_DEVICE uint32_t block_z() { return blockIdx.z; }
 GPTQ_DEVICE uint32_t grid_x() { return gridDim.x; }
+GPTQ_DEVICE uint32_t grid_y() { return gridDim.y; }
 GPTQ_DEVICE void sync_block() { __syncthreads(); }
 GPTQ_DEVICE void sync_warp() { __syncwarp(); }
 GPTQ_DEVICE float shuffle_xor(float v, uint32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
 GPTQ_DEVICE uint32_t shuffle_xor(uint32_t v, uint32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
 GPTQ_DEVICE float shuffle(float v, uint32_t lane) { return __shfl_sync(~0u, v, lane); }
 GPTQ_DEVICE uint32_t shuffle(uint32_t v, uint32_t lane) { return __shfl_sync(~0u, v, lane); }
+GPTQ_DEVICE uint32_t uniform(uint32_t v) { return __shfl_sync(~0u, v, 0); }  // what a warp's lanes have alike, known as such
 GPTQ_DEVICE uint32_t ballot(bool v) { return __ballot_sync(~0u, v); }  // a bit for every lane
 GPTQ_DEVICE uint32_t count_bits(uint32_t v) { return __popc(v); }
 
@@ -54,8 +56,27 @@ GPTQ_DEVICE Vec4 load_once(const Vec4* p) {
   return r;
 }
 
-// Asks for a line of the L2 cache.
+// Asks for the 32 bytes to be brought to the L2 cache.
 GPTQ_DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
+// What other blocks of the same launch wrote: past the L1 cache.
+GPTQ_DEVICE Vec4 load_fresh(const Vec4* p) {
+  const uint4 v = __ldcg(reinterpret_cast<const uint4*>(p));
+  return {{v.x, v.y, v.z, v.w}};
+}
+GPTQ_DEVICE Vec2 load_fresh(const Vec2* p) {
+  const uint2 v = __ldcg(reinterpret_cast<const uint2*>(p));
+  return {{v.x, v.y}};
+}
+
+// All threads of each of n blocks come once. In the last block it is true: what the others wrote before is there for load_fresh(). `shared` is
+// a word for it alone; the counter is 0 before, and again afterwards.
+GPTQ_DEVICE bool last_of(uint32_t n, uint32_t* counter, uint32_t* shared) {
+  __syncthreads();
+  if (threadIdx.x == 0) asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(*shared) : "l"(counter), "r"(n - 1) : "memory");
+  __syncthreads();
+  return *shared == n - 1;
+}
 
 GPTQ_DEVICE uint32_t half2_bits(float low, float high) {
   const __half2 h = __floats2half2_rn(low, high);
@@ -73,13 +94,13 @@ GPTQ_DEVICE uint32_t half2_times(uint32_t a, uint32_t b) {
   const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
   return *reinterpret_cast<const uint32_t*>(&product);
 }
-GPTQ_DEVICE float exp2_of(float x) { return exp2f(x); }
-// To two of float32's last bits.
-GPTQ_DEVICE float quick_exp2(float x) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
+// One instruction: what is below the smallest normal number is 0.
+GPTQ_DEVICE float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
+// To two of float32's last bits.
 GPTQ_DEVICE float quick_reciprocal(float x) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
@@ -88,6 +109,8 @@ GPTQ_DEVICE float quick_reciprocal(float x) {
 GPTQ_DEVICE float log2_of(float x) { return log2f(x); }
 GPTQ_DEVICE float nearest(float x) { return rintf(x); }
 GPTQ_DEVICE float exp_of(float x) { return expf(x); }
+// Within 2 units in the last place; the divisor is 1 or more.
+GPTQ_DEVICE float divide(float a, float b) { return __fdividef(a, b); }
 GPTQ_DEVICE float sqrt_of(float x) { return sqrtf(x); }
 GPTQ_DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 
@@ -128,7 +151,10 @@ GPTQ_DEVICE void copy_wait() {
 #endif
 }
 
-// Programmatic dependent launch: a kernel may begin while the one before it ends; what that one wrote is there after wait_for_previous().
+// Programmatic dependent launch: a kernel's blocks begin as soon as all of the kernel before it began and let_next_begin(), which is the first thing
+// that a kernel does. What kernels wrote is read, and anything written, after wait_for_previous(), which returns when the kernel before is done to its
+// last block. A block that has nothing to do may leave without it, but never all blocks of a grid: one that was done before the kernel before it
+// would let the next one go on too early. By this rule a kernel that is done means that all before it are.
 GPTQ_DEVICE void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -171,7 +197,7 @@ GPTQ_DEVICE float fit_half(float v) {
   if (magnitude >= 0x7f800000 || magnitude < 0x477fe000) return v;  // infinite, not a number, or below 65504
   return v > 0 ? 65504.0f : -65504.0f;
 }
-GPTQ_DEVICE float silu(float x) { return x / (1.0f + exp_of(-x)); }
+GPTQ_DEVICE float silu(float x) { return divide(x, 1.0f + exp_of(-x)); }
 
 // The sum over a warp, in every lane.
 GPTQ_DEVICE float warp_sum(float v) {

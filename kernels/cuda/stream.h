@@ -25,14 +25,21 @@ class Stream {
  public:
   uint32_t n_processors = 1;       // multiprocessors; the first member: tests set it through any backend
   uint32_t capability = 75;
+  uint32_t cache_bytes = 4 << 20;  // of the L2 cache
+  bool overlaps = true;            // kernels begin while those before them end, where a GPU can
   Gemm* gemm = nullptr;            // gemm.h; NULL where it cannot be used
 #if defined(__CUDACC__)
   cudaStream_t handle = nullptr;
   cudaError_t error = cudaSuccess;  // the first, until somebody looks
+  int shared_most = 0;              // bytes of dynamic shared memory that a block can have
   // kernel(args) over the shape's threads.
   template <class Args>
   void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args) {
-    if (shape.shared_bytes > 48 << 10) note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)));
+    if (is_new(reinterpret_cast<const void*>(kernel))) {
+      // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike.
+      note(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+      if (shared_most > 48 << 10) note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_most));
+    }
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -42,11 +49,24 @@ class Stream {
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = handle;
     config.attrs = &attribute;
-    config.numAttrs = capability >= 90 ? 1 : 0;  // programmatic dependent launch
+    config.numAttrs = overlaps && capability >= 90 ? 1 : 0;  // programmatic dependent launch
     note(cudaLaunchKernelEx(&config, kernel, args));
   }
   void note(cudaError_t e) {
     if (error == cudaSuccess) error = e;
+  }
+
+ private:
+  const void* launched_[256] = {};  // kernels, each at its hash or behind; one that finds no place is new every time
+  bool is_new(const void* kernel) {
+    uint32_t at = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(kernel) * 0x9E3779B97F4A7C15u >> 56);
+    for (uint32_t i = 0; i < 256; ++i, at = (at + 1) % 256) {
+      if (launched_[at] == kernel) return false;
+      if (launched_[at]) continue;
+      launched_[at] = kernel;
+      return true;
+    }
+    return true;
   }
 #else
   void* handle = nullptr;

@@ -130,9 +130,11 @@ class Engine {
   void rewind(Session& session, uint32_t n_computed);
   double next_quantum() const;
   void run_quantum();
+  bool replay_batch();
   void begin_stage(Stage& stage);
   void run_layers(Stage& stage);
   void run_logits(Stage& stage);
+  void await_logits(Stage& stage, uint32_t count);
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
   void take_logits();

@@ -56,12 +56,22 @@ GpuPart::GpuPart(const EngineShape& shape, const model::Model& model, const Weig
 
 void GpuPart::record(Forward& forward, const model::Model& model, const EngineShape& shape) {
   const uint32_t n_layers = model.spec.n_layers;
+  const auto layers = [&](uint32_t rows, uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end; ++i) forward.layer(rows, model.layers[i], i);
+  };
   for (uint32_t rows = 1; rows <= recorded_rows(shape); rows += rows < recorded_exactly ? 1 : recorded_exactly) {
     for (uint32_t first = shape.first_device_layer; first < n_layers; first += gpu_layers_at_once)
-      device_.record(key_of_layers(rows, first), rows, [&] {
-        for (uint32_t i = first; i < std::min(n_layers, first + gpu_layers_at_once); ++i) forward.layer(rows, model.layers[i], i);
+      device_.record(key_of_layers(rows, first), rows, false, [&] { layers(rows, first, std::min(n_layers, first + gpu_layers_at_once)); });
+    if (rows > recorded_exactly) continue;
+    device_.record(key_of_logits(rows), rows, false, [&] { forward.logits(0, rows, model); });
+    if (shape.first_device_layer > 0 || rows > shape.max_logits()) continue;
+    for (const bool to_token : {false, true})
+      device_.record(key_of_batch(rows, to_token), rows, true, [&] {
+        forward.embed(rows, model);
+        layers(rows, 0, n_layers);
+        forward.logits(0, rows, model);
+        if (to_token) device_.best_tokens(workspace_.logits, rows, model.spec.n_vocab);
       });
-    if (rows <= recorded_exactly) device_.record(key_of_logits(rows), rows, [&] { forward.logits(0, rows, model); });
   }
 }
 

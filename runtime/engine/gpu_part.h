@@ -18,10 +18,12 @@ class GpuPart {
   device::CudaDevice& device() { return device_; }
   std::byte* kv() const { return kv_memory_.data(); }
   const Workspace& workspace() const { return workspace_; }
-  // Records decoding: for 1 up to 8 sessions, and the layers for multiples of 8 up to 64.
+  // Records decoding: for 1 up to 8 sessions in quanta and as a whole, and the layers for multiples of 8 up to 64.
   void record(Forward& forward, const model::Model& model, const EngineShape& shape);
   static uint32_t key_of_layers(uint32_t n_rows, uint32_t first_layer) { return n_rows << 16 | first_layer; }
   static uint32_t key_of_logits(uint32_t n_rows) { return n_rows << 16 | 0xFFFF; }
+  // A batch from its tokens to its logits, or to the best token, where all layers are here.
+  static uint32_t key_of_batch(uint32_t n_rows, bool to_token) { return n_rows << 16 | (to_token ? 0xFFFE : 0xFFFD); }
 
  private:
   device::GpuMemory memory_, kv_memory_;

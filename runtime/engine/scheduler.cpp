@@ -86,7 +86,7 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
     }
     if (!n_members_ && !form_batch(budget_us)) return;
     if (info.quanta > 0 && next_quantum() > left) return;
-    run_quantum();
+    if (!unlimited || !replay_batch()) run_quantum();
     ++info.quanta;
   }
 }
@@ -262,6 +262,26 @@ void Engine::run_quantum() {
   }
 }
 
+// A whole batch at once, where that was recorded.
+bool Engine::replay_batch() {
+  if (!gpu_ || next_layer_ > 0 || n_rows_ != n_members_ || n_logit_rows_ != n_rows_) return false;
+  const uint32_t wanted = candidates_wanted(), key = GpuPart::key_of_batch(n_rows_, wanted == 1);
+  if (!gpu_->device().has(key)) return false;
+  Stage& stage = stages_.back();
+  const Clock::time_point begin = Clock::now();
+  scratch_.rotation.turn_to(batch().sequences);
+  gpu_->device().replay(batch(), key);
+  next_layer_ = model_.spec.n_layers;
+  awaited_.any = true;
+  awaited_.n_candidates = wanted;
+  if (wanted == 1) awaited_.tokens = gpu_->device().best();
+  await_logits(stage, n_rows_);
+  batch_us_ += us_since(begin);
+  queued_at_ = begin;
+  queued_ = (model_.spec.n_layers + stage.layers_at_once - 1) / stage.layers_at_once + 1;
+  return true;
+}
+
 void Engine::begin_stage(Stage& stage) {
   if (stage.first_layer == 0) scratch_.rotation.turn_to(batch().sequences);
   stage.device.begin(batch());
@@ -283,12 +303,19 @@ void Engine::run_logits(Stage& stage) {
   const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), n_vocab = model_.spec.n_vocab;
   const bool one_row_each = n_rows_ == n_members_ && count == n_rows_;
   if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_);
-  const float* logits = stage.forward.workspace().logits;
-  awaited_.n_logits = count;
   awaited_.n_candidates = candidates_wanted();
-  if (awaited_.n_candidates == 1) awaited_.tokens = stage.device.best_tokens(logits, count, n_vocab);
-  else if (awaited_.n_candidates) awaited_.candidates = stage.device.candidates(logits, count, n_vocab, awaited_.n_candidates);
-  if (!awaited_.tokens && !awaited_.candidates) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
+  if (awaited_.n_candidates == 1) awaited_.tokens = stage.device.best_tokens(stage.forward.workspace().logits, count, n_vocab);
+  await_logits(stage, count);
+}
+
+// What of so many rows of logits the host gets, unless it is their best tokens.
+void Engine::await_logits(Stage& stage, uint32_t count) {
+  const float* logits = stage.forward.workspace().logits;
+  const uint32_t n_vocab = model_.spec.n_vocab;
+  awaited_.n_logits = count;
+  if (awaited_.tokens) return;
+  if (awaited_.n_candidates > 1) awaited_.candidates = stage.device.candidates(logits, count, n_vocab, awaited_.n_candidates);
+  if (!awaited_.candidates) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
 }
 
 // How many of the best logits are all that anybody in the batch needs; 0 = somebody needs every one.

@@ -173,12 +173,14 @@ class CudaAttention : public GpuTest {
       shape.head_dim = c.head_dim;
       shape.positions = batch.n_positions;
       std::vector<uint8_t> workspace(gpu.table->attention_workspace(shape, *gpu.stream), poison);
+      std::vector<uint32_t> counters(attention_counters(batch.n_tiles, c.n_kv_heads));
       auto& out = outs[poison == 0x11];
       out.assign(q.size(), NAN);
       gpu.table->attention({batch, cache.in(gpu), gpu.in(q), gpu.out(out), n_heads, TestCache::layer, c.window, scale,
-                            {gpu.out(workspace), workspace.size()}, c.chunk, c.softcap, c.alibi ? gpu.in(slopes) : nullptr,
+                            {gpu.out(workspace), workspace.size(), gpu.out(counters)}, c.chunk, c.softcap, c.alibi ? gpu.in(slopes) : nullptr,
                             c.sinks ? gpu.in(sinks) : nullptr}, *gpu.stream);
       gpu.finish();
+      EXPECT_EQ(std::count(counters.begin(), counters.end(), 0u), std::ptrdiff_t(counters.size()));
     }
     EXPECT_EQ(memcmp(outs[0].data(), outs[1].data(), q.size() * 4), 0) << "two runs differ";
     return outs[0];

@@ -29,8 +29,11 @@ class CudaBestToken : public GpuTest {
   }
   void check(uint32_t n, const char* what) {
     std::vector<int32_t> token(rows, -77);
-    gpu.table->best_token({gpu.in(logits), gpu.out(token), rows, n}, *gpu.stream);
+    std::vector<uint8_t> space(sampling_workspace(rows), 0xff);
+    std::vector<uint32_t> counters(rows);
+    gpu.table->best_token({gpu.in(logits), gpu.out(token), rows, n, {gpu.out(space), space.size(), gpu.out(counters)}}, *gpu.stream);
     gpu.finish();
+    ASSERT_EQ(counters, std::vector<uint32_t>(rows));
     for (uint32_t r = 0; r < rows; ++r) ASSERT_EQ(token[r], plainly(&logits[size_t{r} * n], n)) << what << " n " << n << " row " << r;
   }
 };
@@ -48,6 +51,7 @@ TEST_F(CudaBestToken, IsTheFirstOfTheLargest) {
 }
 
 TEST_F(CudaBestToken, KnowsLargeVocabularies) {
+  gpu.pretend(rows * 20);  // sixteen blocks a row
   rows = 2;
   for (const uint32_t n : {151937u, 262144u}) {
     fill(n);

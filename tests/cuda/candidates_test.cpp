@@ -17,12 +17,21 @@ class CudaCandidates : public GpuTest {
 
   std::vector<Candidate> run(uint32_t n, uint32_t count) {
     std::vector<Candidate> best(size_t{rows} * count, Candidate{NAN, -77});
-    gpu.table->candidates({gpu.in(logits), gpu.out(best), rows, n, count}, *gpu.stream);
+    std::vector<uint8_t> space(sampling_workspace(rows), 0xff);
+    std::vector<uint32_t> counters(rows);
+    gpu.table->candidates({gpu.in(logits), gpu.out(best), rows, n, count, {gpu.out(space), space.size(), gpu.out(counters)}}, *gpu.stream);
     gpu.finish();
+    EXPECT_EQ(counters, std::vector<uint32_t>(rows));
     return best;
   }
   void check(uint32_t n, uint32_t count) {
     if (test::is_left_out(cases++, 3)) return;
+    for (const uint32_t n_processors : {1u, 1000u}) {  // a row a block, and a row by several
+      gpu.pretend(n_processors);
+      compare(n, count);
+    }
+  }
+  void compare(uint32_t n, uint32_t count) {
     const auto best = run(n, count);
     for (uint32_t r = 0; r < rows; ++r) {
       const float* row = &logits[size_t{r} * n];
@@ -71,7 +80,8 @@ TEST_F(CudaCandidates, ZerosAreEqualAndExtremesNumbers) {
 
 TEST_F(CudaCandidates, RefusesWhatIsNotFinite) {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  for (const uint32_t n : {6u, 5001u})
+  gpu.pretend(1000);
+  for (const uint32_t n : {6u, 5001u, 49153u})
     for (const float bad : {infinity, -infinity, nan, -nan}) {
       logits.assign(size_t{rows} * n, 1.0f);
       logits[n + random() % n] = bad;

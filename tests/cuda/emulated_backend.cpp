@@ -89,8 +89,11 @@ Result allocate_host(Stream*, uint64_t bytes, uint8_t** out, Failure* failure) {
 void release_host(Stream*, uint8_t* data) { std::free(data); }
 
 void copy(Stream* stream, void* to, const void* from, uint64_t bytes) {
-  static_cast<Emulated*>(stream)->polls_left = gpu.fault.polls;
-  memcpy(to, from, bytes);
+  const auto work = [=] {
+    static_cast<Emulated*>(stream)->polls_left = gpu.fault.polls;
+    memcpy(to, from, bytes);
+  };
+  stream->record ? stream->record(work) : work();
 }
 void clear(Stream*, void* data, uint64_t bytes) { memset(data, 0, bytes); }
 

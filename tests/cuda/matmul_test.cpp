@@ -113,7 +113,7 @@ struct Trial {
 
   // Errors relative to what they grow with, the largest.
   void check() const {
-    const bool pairs = c.exact || (c.rows <= 8 && c.way != Way::library);
+    const bool pairs = c.exact || (c.rows <= 4 && c.way != Way::library);
     for (size_t i = 0; i < matrices.size(); ++i) {
       const kernels::Matrix& w = matrices[i]->w;
       const uint32_t step = c.checked_rows ? w.n / c.checked_rows | 1 : 1;  // odd: every row of a block
@@ -129,9 +129,10 @@ struct Trial {
             terms += std::fabs(v * weight);
             codes += std::fabs(v) * matrices[i]->magnitude[size_t{row} * w.k_padded + column];
           }
-          // One float16 is right to 2^-11 of each term; two are to 2^-22. Sums in float32 add their own.
-          // cuBLASLt's weights are float16 too.
-          const double allowed = (pairs ? 0 : terms * (c.way == Way::library ? 0x1.01p-10 : 0x1p-11)) + codes * 1e-6;
+          // One float16 is right to 2^-11 of each term; two are to 2^-22. Sums in float32 add their own; a GPU's more: codes are
+          // subnormal numbers, whose exponent tensor cores take for 2^-14, and they cut off what lies 24 binary digits below the largest
+          // product that way (an H200: up to 2.7e-5 of the codes' terms, where one activation is 30 times as large as others).
+          const double allowed = (pairs ? 0 : terms * (c.way == Way::library ? 0x1.01p-10 : 0x1p-11)) + codes * (gpu.real ? 6e-5 : 1e-6);
           ASSERT_NEAR(y[i][size_t{r} * w.n + row], expected, allowed)
               << "product " << i << ' ' << c.shapes[i] << ", " << c.rows << " rows, row " << row << " of token " << r;
         }

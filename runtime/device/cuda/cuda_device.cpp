@@ -2,6 +2,8 @@
 #include "device/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "base/failure.h"
 
@@ -23,15 +25,22 @@ Layout place(std::byte* base, const Args&... args) {
   return Layout(args..., arena);
 }
 
+uint32_t most_tiles(const CudaLimits& limits) { return tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions; }
+uint64_t n_counters(const CudaLimits& limits) {
+  return std::max<uint64_t>(cuda::attention_counters(most_tiles(limits), limits.shape.n_kv_heads), limits.max_logits);
+}
+
 // The largest's.
 uint64_t batch_bytes(const CudaLimits& limits) {
-  return measure<CudaBatch>(limits, BatchSize{limits.shape.rows, tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions, limits.max_sessions});
+  return measure<CudaBatch>(limits, BatchSize{limits.shape.rows, most_tiles(limits), limits.max_sessions});
 }
 
 cuda::Workspace take_workspace(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena) {
   const cuda::Backend& table = gpu.table();
-  const uint64_t bytes = std::max(table.matmul_workspace(limits.shape, gpu.stream()), table.attention_workspace(limits.shape, gpu.stream()));
-  return {arena.take<uint8_t>(bytes), bytes};
+  const uint64_t bytes = std::max({table.matmul_workspace(limits.shape, gpu.stream()), table.attention_workspace(limits.shape, gpu.stream()),
+                                   cuda::sampling_workspace(limits.max_logits)});
+  uint8_t* data = arena.take<uint8_t>(bytes);
+  return {data, bytes, arena.take<uint32_t>(n_counters(limits))};
 }
 
 }  // namespace
@@ -74,6 +83,7 @@ CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memor
       own_(place<CudaLayout>(memory_.data(), gpu, limits)),
       host_(place<CudaHostLayout>(host_memory_.data(), limits)),
       graphs_(memory) {
+  table_.clear(&stream_, own_.workspace.counters, n_counters(limits) * sizeof(uint32_t));
   const std::span<const float> slopes = limits.alibi_slopes;
   if (!slopes.empty()) table_.copy_in(&stream_, own_.alibi_slopes, slopes.data(), slopes.size_bytes());
 }
@@ -89,6 +99,8 @@ void CudaDevice::lay_out(const BatchSize& size) {
   view_ = {b.tokens, b.rows, nullptr, nullptr, b.tiles, b.pages, size.rows, size.tiles, 0};
   std::copy(std::begin(b.ropes), std::end(b.ropes), turns_);
   logit_rows_ = b.logit_rows;
+  bytes_ = b.bytes;
+  one_row_each_ = size.rows == size.sequences;
 }
 
 void CudaDevice::write_rows(const Batch& batch, const CudaBatch& to) {
@@ -130,6 +142,13 @@ void CudaDevice::pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& 
 }
 
 void CudaDevice::begin(const Batch& batch) {
+  write(batch);
+  send();
+}
+
+void CudaDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, bytes_); }
+
+void CudaDevice::write(const Batch& batch) {
   if (written_) finish(UINT32_MAX);
   const bool one_row_each = batch.sequences.size() == batch.n_rows();
   BatchSize size{one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
@@ -150,7 +169,6 @@ void CudaDevice::begin(const Batch& batch) {
     std::copy_n(batch.ropes[i].sin, angles, to.ropes[i].sin);
   }
   if (size.rows > batch.n_rows()) pad_rows(batch, size.rows, to);
-  table_.copy_in(&stream_, own_.batch, host_.batch, to.bytes);
   written_ = true;
 }
 
@@ -208,6 +226,7 @@ cuda::KvCache kv_of(const KvCache& kv) {
 }
 }  // namespace
 
+// Attention follows, with the same queries: together where they can be.
 void CudaDevice::append_kv(const KvCache& kv, const Heads& h) {
   using kernels::Span;
   const bool all = h.norms.any && h.norms.span == Span::all, in_kernel = h.norms.any && !all;
@@ -219,45 +238,46 @@ void CudaDevice::append_kv(const KvCache& kv, const Heads& h) {
   const uint32_t rope = h.rope < 0 ? 0 : static_cast<uint32_t>(h.rope);
   batch.cos = turns_[rope].cos;
   batch.sin = turns_[rope].sin;
-  table_.append_kv({.batch = batch,
-                    .kv = kv_of(kv),
-                    .q = h.q,
-                    .k = h.k,
-                    .v = h.v,
-                    .q_norm = in_kernel ? h.norms.q.weight : nullptr,
-                    .k_norm = in_kernel ? h.norms.k.weight : nullptr,
-                    .eps = h.norms.q.eps,
-                    .n_heads = h.n_heads,
-                    .rope_dim = h.rope < 0 ? 0 : 2 * limits_.rope_pairs[rope],
-                    .layer = 0,
-                    .q_bias = in_kernel ? h.norms.q.bias : nullptr,
-                    .k_bias = in_kernel ? h.norms.k.bias : nullptr,
-                    .unit = in_kernel && h.norms.span == Span::unit,
-                    .centered = h.norms.q.kind == kernels::NormKind::layer,
-                    .each_head = h.norms.span == Span::each_head,
-                    .norm_last = h.norms.after_rope,
-                    .clip = h.clip,
-                    .query_floor = h.query_scale.floor,
-                    .query_factor = h.query_scale.factor,
-                    .query_offset = h.query_scale.offset},
-                   stream_);
+  append_ = {.batch = batch,
+             .kv = kv_of(kv),
+             .q = h.q,
+             .k = h.k,
+             .v = h.v,
+             .q_norm = in_kernel ? h.norms.q.weight : nullptr,
+             .k_norm = in_kernel ? h.norms.k.weight : nullptr,
+             .eps = h.norms.q.eps,
+             .n_heads = h.n_heads,
+             .rope_dim = h.rope < 0 ? 0 : 2 * limits_.rope_pairs[rope],
+             .layer = 0,
+             .q_bias = in_kernel ? h.norms.q.bias : nullptr,
+             .k_bias = in_kernel ? h.norms.k.bias : nullptr,
+             .unit = in_kernel && h.norms.span == Span::unit,
+             .centered = h.norms.q.kind == kernels::NormKind::layer,
+             .each_head = h.norms.span == Span::each_head,
+             .norm_last = h.norms.after_rope,
+             .clip = h.clip,
+             .query_floor = h.query_scale.floor,
+             .query_factor = h.query_scale.factor,
+             .query_offset = h.query_scale.offset};
 }
 
 void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
-  table_.attention({.batch = view_,
-                    .kv = kv_of(kv),
-                    .q = q,
-                    .out = out,
-                    .n_heads = shape.n_heads,
-                    .layer = 0,
-                    .window = shape.window,
-                    .scale = shape.scale,
-                    .workspace = own_.workspace,
-                    .chunk = shape.chunk,
-                    .softcap = shape.softcap,
-                    .alibi_slopes = shape.alibi_slopes ? own_.alibi_slopes : nullptr,
-                    .sinks = shape.sinks},
-                   stream_);
+  const cuda::AttentionArgs args{.batch = view_,
+                                 .kv = kv_of(kv),
+                                 .q = q,
+                                 .out = out,
+                                 .n_heads = shape.n_heads,
+                                 .layer = 0,
+                                 .window = shape.window,
+                                 .scale = shape.scale,
+                                 .workspace = own_.workspace,
+                                 .chunk = shape.chunk,
+                                 .softcap = shape.softcap,
+                                 .alibi_slopes = shape.alibi_slopes ? own_.alibi_slopes : nullptr,
+                                 .sinks = shape.sinks};
+  if (one_row_each_) return table_.append_attention({append_, args}, stream_);
+  table_.append_kv(append_, stream_);
+  table_.attention(args, stream_);
 }
 
 void CudaDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) {
@@ -294,7 +314,7 @@ const float* CudaDevice::download(const float* y, uint64_t count) {
 }
 
 const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint32_t n) {
-  table_.best_token({logits, own_.results.best, rows, n}, stream_);
+  table_.best_token({logits, own_.results.best, rows, n, own_.workspace}, stream_);
   table_.copy_out(&stream_, host_.results.best, own_.results.best, rows * sizeof(int32_t));
   return host_.results.best;
 }
@@ -302,15 +322,24 @@ const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint3
 const Candidate* CudaDevice::candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) {
   static_assert(sizeof(Candidate) == sizeof(cuda::Candidate));
   if (count > cuda::candidates_max) return nullptr;
-  table_.candidates({logits, reinterpret_cast<cuda::Candidate*>(own_.results.candidates), rows, n, count}, stream_);
+  table_.candidates({logits, reinterpret_cast<cuda::Candidate*>(own_.results.candidates), rows, n, count, own_.workspace}, stream_);
   table_.copy_out(&stream_, host_.results.candidates, own_.results.candidates, uint64_t{rows} * count * sizeof(Candidate));
   return host_.results.candidates;
 }
 
 bool CudaDevice::finish(uint32_t wait_us) {
-  if (!gpu_.finish(wait_us)) return false;
+  const bool watched = wait_us == UINT32_MAX && written_ && watch();
+  if (!watched && !gpu_.finish(wait_us)) return false;
   written_ = false;
   return true;
+}
+
+// To be woken takes some 50 us, so a while is spent looking.
+bool CudaDevice::watch() {
+  using namespace std::chrono;
+  for (const auto end = steady_clock::now() + milliseconds(3); steady_clock::now() < end;)
+    if (gpu_.finish(0)) return true;
+  return false;
 }
 
 bool CudaDevice::replay(uint32_t key) {
@@ -320,10 +349,16 @@ bool CudaDevice::replay(uint32_t key) {
   return true;
 }
 
-void CudaDevice::record(uint32_t key, uint32_t n_rows, const std::function<void()>& work) {
+void CudaDevice::replay(const Batch& batch, uint32_t key) {
+  write(batch);
+  table_.replay(&stream_, graphs_.at(key));
+}
+
+void CudaDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {
   lay_out({n_rows, n_rows * tiles_of(1, group_of(limits_.shape)), n_rows});
   view_.n_positions = limits_.shape.positions;
   table_.record_begin(&stream_);
+  if (whole) send();
   work();
   cuda::Graph* graph = nullptr;
   cuda::Failure failure{};

@@ -95,14 +95,22 @@ class CudaDevice final : public Device {
   // How many rows a batch of n_rows rows, each of another sequence, is given: as many as the next larger recorded one has. What is added
   // are copies of a row, which write what that one writes.
   uint32_t padded_rows(uint32_t n_rows) const;
-  // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence.
-  void record(uint32_t key, uint32_t n_rows, const std::function<void()>& work);
+  // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence; whole: what begin() gives the device as well.
+  void record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work);
+  bool has(uint32_t key) const { return graphs_.contains(key); }
+  // begin() and replay() of what was recorded as a whole.
+  void replay(const Batch& batch, uint32_t key);
+  // Where what best_tokens() found is, recorded or not.
+  const int32_t* best() const { return host_.results.best; }
 
  private:
   void lay_out(const BatchSize& size);
   void write_rows(const Batch& batch, const CudaBatch& to);
+  void write(const Batch& batch);
+  void send();
   void pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to);
   void make_input(uint32_t k);
+  bool watch();
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
 
   const Gpu& gpu_;
@@ -114,10 +122,13 @@ class CudaDevice final : public Device {
   const CudaHostLayout host_;
   cuda::Batch view_{};          // of the batch in own_
   const uint32_t* logit_rows_ = nullptr;
+  uint64_t bytes_ = 0;          // of all that
   CudaBatch::Turns turns_[kernels::most_ropes] = {};
   Input wanted_{};              // what prepare() was given
   cuda::Input input_{};         // what products read
   bool made_ = false;           // the one is the other
+  cuda::AppendKvArgs append_{}; // what the attention that follows begins with
+  bool one_row_each_ = false;   // every sequence has one
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
   std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
