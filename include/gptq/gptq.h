@@ -95,7 +95,9 @@ typedef struct gptq_error {
 /* Chained platform extras: a struct named below begins with a gptq_ext and goes where its comment says; others are refused. */
 typedef struct gptq_ext { uint32_t type; uint32_t struct_size; const struct gptq_ext *next; } gptq_ext;
 enum { GPTQ_EXT_CUDA_STREAM = 1 };
-typedef struct gptq_ext_cuda_stream { gptq_ext ext; void *stream; } gptq_ext_cuda_stream;  /* gptq_engine_params: a CUstream to work in, not the default one */
+/* In gptq_engine_params: a CUstream to work in. It must be of the context that was current when the model was loaded; where that was none, or one of
+ * another GPU, of the GPU's primary context. Every call works in that context, and leaves the host's current one as it was. */
+typedef struct gptq_ext_cuda_stream { gptq_ext ext; void *stream; } gptq_ext_cuda_stream;
 
 enum { GPTQ_MEM_HOST = 0 };
 /* What memory is for: a model's weights and tokenizer; an engine's KV cache and workspace; a quantization; all else. */
@@ -153,7 +155,7 @@ enum { GPTQ_DEVICE_CPU = 1, GPTQ_DEVICE_CUDA = 2 };
 typedef struct gptq_device_info {
   uint32_t struct_size; int32_t kind; int32_t ordinal;
   uint32_t capability;                          /* CUDA: 90 for compute capability 9.0; 75 is the least */
-  uint64_t bytes_total; uint64_t bytes_free;
+  uint64_t bytes_total; uint64_t bytes_free;    /* free: 0 where it cannot be known without a context on the GPU; listing makes none */
   uint8_t  luid[8]; uint8_t uuid[16]; char name[104];
 } gptq_device_info;
 

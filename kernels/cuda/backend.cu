@@ -8,6 +8,8 @@
 #include <chrono>
 #include <new>
 
+#include "kernels/cuda/contexts.h"
+#include "kernels/cuda/free_memory.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/stream.h"
 
@@ -15,29 +17,48 @@ namespace gptq::cuda {
 
 struct Graph {
   cudaGraphExec_t exec;
+  CUcontext context;
 };
 
 namespace {
 
 struct Context : Stream {
-  int ordinal = 0;
+  CUcontext where = nullptr;
   bool own = false;
   bool library_sought = false;
   cudaEvent_t done = nullptr;
+  cudaStream_t recorder = nullptr;   // a stream of its own, so that nothing the host does meets a recording
+  cudaStream_t recorded = nullptr;   // while it records: what `handle` is otherwise
   Gemm library;
 };
 
 Context& context(Stream* stream) { return *static_cast<Context*>(stream); }
+
+// These two are younger than CUDA 12.0.
+constexpr auto contained = static_cast<cudaError_t>(226), tensor_memory_leak = static_cast<cudaError_t>(721);
 
 // After these nothing on the device works any more.
 bool sticky(cudaError_t e) {
   switch (e) {
     case cudaErrorIllegalAddress: case cudaErrorLaunchFailure: case cudaErrorHardwareStackError: case cudaErrorIllegalInstruction:
     case cudaErrorMisalignedAddress: case cudaErrorInvalidAddressSpace: case cudaErrorInvalidPc: case cudaErrorECCUncorrectable:
-    case cudaErrorAssert: case cudaErrorLaunchTimeout: case cudaErrorContextIsDestroyed: case cudaErrorUnknown:
+    case cudaErrorAssert: case cudaErrorLaunchTimeout: case cudaErrorContextIsDestroyed: case cudaErrorMpsClientTerminated: case cudaErrorUnknown:
       return true;
-    default: return false;
+    default: return e == contained || e == tensor_memory_leak;
   }
+}
+
+// What a driver must be at least for this build's runtime.
+constexpr int least_driver = CUDART_VERSION >= 13000 ? 580 : CUDART_VERSION >= 12000 ? 525 : 450;
+
+void explain_driver(Failure* failure) {
+  int version = 0;
+  cudaDriverGetVersion(&version);
+  const size_t used = strlen(failure->text);
+  if (version)
+    snprintf(failure->text + used, sizeof failure->text - used, " (it is for CUDA %d.%d; version %d or newer is needed)", version / 1000, version % 1000 / 10, least_driver);
+  else
+    snprintf(failure->text + used, sizeof failure->text - used, " (no NVIDIA driver was found; version %d or newer is needed)", least_driver);
 }
 
 Result result_of(cudaError_t e, Failure* failure) {
@@ -45,26 +66,17 @@ Result result_of(cudaError_t e, Failure* failure) {
   cudaGetLastError();
   failure->code = e;
   snprintf(failure->text, sizeof failure->text, "%s: %s", cudaGetErrorName(e), cudaGetErrorString(e));
+  if (e == cudaErrorInsufficientDriver) explain_driver(failure);
   if (e == cudaErrorMemoryAllocation) return Result::out_of_memory;
   if (e == cudaErrorNoDevice || e == cudaErrorInsufficientDriver || e == cudaErrorInvalidDevice || e == cudaErrorInitializationError)
     return Result::no_device;
   return sticky(e) ? Result::lost : Result::failed;
 }
 
-// The host's current device is put back.
-class OnDevice {
+// In the stream's context.
+class OnDevice : InContext {
  public:
-  explicit OnDevice(int ordinal) {
-    cudaGetDevice(&before_);
-    if (before_ != ordinal) cudaSetDevice(ordinal);
-    now_ = ordinal;
-  }
-  ~OnDevice() {
-    if (before_ != now_) cudaSetDevice(before_);
-  }
-
- private:
-  int before_ = 0, now_;
+  explicit OnDevice(const Context& c) : InContext(c.where) {}
 };
 
 Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
@@ -83,19 +95,26 @@ Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
   memcpy(out->luid, properties.luid, sizeof out->luid);
   out->capability = static_cast<uint32_t>(properties.major * 10 + properties.minor);
   out->n_processors = static_cast<uint32_t>(properties.multiProcessorCount);
-  const OnDevice on(static_cast<int>(ordinal));
-  size_t bytes_free = 0, total = 0;
-  if (const cudaError_t e = cudaMemGetInfo(&bytes_free, &total)) return result_of(e, failure);
-  out->bytes_free = bytes_free;
-  out->bytes_total = total;
+  out->bytes_total = properties.totalGlobalMem;
+  out->bytes_free = free_memory(out->uuid);
   return Result::ok;
+}
+
+Result bytes_free(Stream* stream, uint64_t* out, Failure* failure) {
+  const OnDevice on(context(stream));
+  size_t free = 0, total = 0;
+  const cudaError_t e = cudaMemGetInfo(&free, &total);
+  *out = free;
+  return result_of(e, failure);
 }
 
 void close(Stream* stream) {
   Context& c = context(stream);
-  const OnDevice on(c.ordinal);
+  const OnDevice on(c);
+  if (c.recorded) c.handle = c.recorded;  // what was being recorded is given up with the recorder
   if (c.handle) cudaStreamSynchronize(c.handle);
   if (c.done) cudaEventDestroy(c.done);
+  if (c.recorder) cudaStreamDestroy(c.recorder);
   if (c.own && c.handle) cudaStreamDestroy(c.handle);
   delete &c;
 }
@@ -110,27 +129,40 @@ cudaError_t make_stream(Context& c, void* host_stream, int32_t priority) {
     if (e != cudaSuccess) return e;
     c.own = true;
   }
+  if (const cudaError_t e = cudaStreamCreateWithFlags(&c.recorder, cudaStreamNonBlocking)) return e;
   return cudaEventCreateWithFlags(&c.done, cudaEventDisableTiming | cudaEventBlockingSync);
 }
 
-Result open(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out, Failure* failure) {
+Result open(uint32_t ordinal, void* host_stream, const Stream* beside, int32_t priority, Stream** out, Failure* failure) {
   Processor processor;
   if (const Result r = describe(ordinal, &processor, failure); r != Result::ok) return r;
-  if (processor.capability < 75) {
+  const auto refuse = [&](const char* why) {
     failure->code = 0;
+    snprintf(failure->text, sizeof failure->text, "%s", why);
+    return Result::failed;
+  };
+  if (processor.capability < 75) {
+    refuse("");
     snprintf(failure->text, sizeof failure->text, "%s has compute capability %u.%u; 7.5 is the least", processor.name, processor.capability / 10,
              processor.capability % 10);
     return Result::failed;
   }
   Context* c = new (std::nothrow) Context;
   if (!c) return result_of(cudaErrorMemoryAllocation, failure);
-  c->ordinal = static_cast<int>(ordinal);
   c->n_processors = processor.n_processors;
   c->capability = processor.capability;
-  if (int bytes = 0; cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, c->ordinal) == cudaSuccess && bytes > 0) c->cache_bytes = static_cast<uint32_t>(bytes);
-  const OnDevice on(c->ordinal);
-  cudaDeviceGetAttribute(&c->shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->ordinal);
-  if (const cudaError_t e = make_stream(*c, host_stream, priority)) {
+  const CUcontext of_beside = beside ? static_cast<const Context*>(beside)->where : nullptr;
+  if (const char* why = find_context(static_cast<int>(ordinal), static_cast<CUstream>(host_stream), of_beside, &c->where)) {
+    delete c;
+    return refuse(why);
+  }
+  cudaError_t e;
+  {
+    const OnDevice on(*c);
+    e = cudaDeviceGetAttribute(&c->shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, static_cast<int>(ordinal));
+    if (e == cudaSuccess) e = make_stream(*c, host_stream, priority);
+  }
+  if (e != cudaSuccess) {
     close(c);
     return result_of(e, failure);
   }
@@ -141,38 +173,38 @@ Result open(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out,
 uint32_t n_processors(const Stream* stream) { return stream->n_processors; }
 
 Result allocate(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   return result_of(cudaMalloc(out, bytes), failure);
 }
 void release(Stream* stream, uint8_t* data) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   cudaFree(data);
 }
 Result allocate_host(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   return result_of(cudaMallocHost(out, bytes), failure);
 }
 void release_host(Stream* stream, uint8_t* data) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   cudaFreeHost(data);
 }
 
 void copy_in(Stream* stream, void* to, const void* host, uint64_t bytes) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   stream->note(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream->handle));
 }
 void copy_out(Stream* stream, void* host, const void* from, uint64_t bytes) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   stream->note(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream->handle));
 }
 void clear(Stream* stream, void* data, uint64_t bytes) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   stream->note(cudaMemsetAsync(data, 0, bytes, stream->handle));
 }
 
 Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
   Context& c = context(stream);
-  const OnDevice on(c.ordinal);
+  const OnDevice on(c);
   const auto begin = std::chrono::steady_clock::now();
   cudaError_t e = c.error;
   if (e == cudaSuccess && wait_us == UINT32_MAX) {
@@ -194,20 +226,29 @@ Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
   return result;
 }
 
-void record_begin(Stream* stream) { stream->note(cudaStreamBeginCapture(stream->handle, cudaStreamCaptureModeThreadLocal)); }
+Result record_begin(Stream* stream, Failure* failure) {
+  Context& c = context(stream);
+  const OnDevice on(c);
+  if (const cudaError_t e = cudaStreamBeginCapture(c.recorder, cudaStreamCaptureModeThreadLocal)) return result_of(e, failure);
+  c.recorded = c.handle;
+  c.handle = c.recorder;
+  return Result::ok;
+}
 
 Result record_end(Stream* stream, Graph** out, Failure* failure) {
   Context& c = context(stream);
-  const OnDevice on(c.ordinal);
+  const OnDevice on(c);
+  c.handle = c.recorded;
+  c.recorded = nullptr;
   cudaGraph_t graph = nullptr;
-  cudaError_t e = cudaStreamEndCapture(c.handle, &graph);
+  cudaError_t e = cudaStreamEndCapture(c.recorder, &graph);
   cudaGraphExec_t exec = nullptr;
   if (e == cudaSuccess) e = cudaGraphInstantiate(&exec, graph, 0);
   if (graph) cudaGraphDestroy(graph);
   if (e == cudaSuccess) e = cudaGraphUpload(exec, c.handle);
   if (e == cudaSuccess) e = c.error;
   c.error = cudaSuccess;
-  Graph* recorded = e == cudaSuccess ? new (std::nothrow) Graph{exec} : nullptr;
+  Graph* recorded = e == cudaSuccess ? new (std::nothrow) Graph{exec, c.where} : nullptr;
   if (!recorded) {
     if (exec) cudaGraphExecDestroy(exec);
     return result_of(e == cudaSuccess ? cudaErrorMemoryAllocation : e, failure);
@@ -217,10 +258,11 @@ Result record_end(Stream* stream, Graph** out, Failure* failure) {
 }
 
 void replay(Stream* stream, Graph* graph) {
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   stream->note(cudaGraphLaunch(graph->exec, stream->handle));
 }
 void release_graph(Graph* graph) {
+  const InContext in(graph->context);
   cudaGraphExecDestroy(graph->exec);
   delete graph;
 }
@@ -228,7 +270,7 @@ void release_graph(Graph* graph) {
 double copy_bandwidth(Stream* stream) {
   constexpr size_t bytes = 256u << 20;  // past any L2 cache
   constexpr int copies = 8;
-  const OnDevice on(context(stream).ordinal);
+  const OnDevice on(context(stream));
   uint8_t* memory = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
   float ms = 0;
@@ -250,7 +292,7 @@ double copy_bandwidth(Stream* stream) {
 uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
   Context& c = context(&stream);
   if (!c.library_sought && wants_library(shape, stream)) {
-    const OnDevice on(c.ordinal);
+    const OnDevice on(c);
     lt::Library library;
     c.library_sought = true;
     if (find_cublaslt(&library) && c.library.open(library, c.capability)) c.gemm = &c.library;
@@ -262,7 +304,7 @@ uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gem
 // The operations' launches happen on the stream's device.
 template <class Args, void (*op)(const Args&, Stream&)>
 void on_device(const Args& args, Stream& stream) {
-  const OnDevice on(static_cast<Context&>(stream).ordinal);
+  const OnDevice on(static_cast<Context&>(stream));
   op(args, stream);
 }
 
@@ -272,7 +314,7 @@ void on_device(const Args& args, Stream& stream) {
 extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
   using namespace gptq::cuda;
   static const Backend table = {
-      backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
+      backend_version, describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
       record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
 #define X(op, Args) on_device<Args, op>,
       GPTQ_CUDA_OPS(X)

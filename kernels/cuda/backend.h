@@ -16,7 +16,7 @@ struct Failure {
 
 struct Processor {        // a GPU
   char name[104];
-  uint64_t bytes_total, bytes_free;
+  uint64_t bytes_total, bytes_free;  // free: 0 where it cannot be known without a context
   uint32_t capability;    // 90 for 9.0
   uint32_t n_processors;  // multiprocessors
   uint8_t uuid[16], luid[8];
@@ -27,10 +27,14 @@ struct Graph;             // a recorded run of operations
 // Every function may be called from any thread, one at a time for a stream. Those without a result leave what goes wrong to finish().
 struct Backend {
   uint32_t version;
-  Result (*describe)(uint32_t ordinal, Processor* out, Failure* failure);  // no_device: there are fewer, or no driver
-  // host_stream: a CUstream of the host's, or NULL for a stream of its own. priority: -1 low, 0 normal, 1 high.
-  Result (*open)(uint32_t ordinal, void* host_stream, int32_t priority, Stream** out, Failure* failure);
+  // Makes no context. no_device: there are fewer, or no driver.
+  Result (*describe)(uint32_t ordinal, Processor* out, Failure* failure);
+  // host_stream: a CUstream of the host's, or NULL for a stream of its own. beside: a stream whose memory this one uses as well, or NULL; it must be
+  // of the same context. Without either it is the thread's current context, where that is of this GPU, otherwise the primary one.
+  // priority: -1 low, 0 normal, 1 high.
+  Result (*open)(uint32_t ordinal, void* host_stream, const Stream* beside, int32_t priority, Stream** out, Failure* failure);
   void (*close)(Stream* stream);
+  Result (*bytes_free)(Stream* stream, uint64_t* out, Failure* failure);
   uint32_t (*n_processors)(const Stream* stream);
   Result (*allocate)(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure);
   void (*release)(Stream* stream, uint8_t* data);
@@ -42,8 +46,8 @@ struct Backend {
   void (*clear)(Stream* stream, void* data, uint64_t bytes);
   // Waits at most so long for all that was put into the stream: ok, busy, or what went wrong. UINT32_MAX: until it is done.
   Result (*finish)(Stream* stream, uint32_t wait_us, Failure* failure);
-  // Operations between the two are recorded, not done.
-  void (*record_begin)(Stream* stream);
+  // Operations between the two are recorded, not done. Where it cannot begin there is nothing to end.
+  Result (*record_begin)(Stream* stream, Failure* failure);
   Result (*record_end)(Stream* stream, Graph** out, Failure* failure);
   void (*replay)(Stream* stream, Graph* graph);
   void (*release_graph)(Graph* graph);

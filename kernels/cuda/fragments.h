@@ -20,7 +20,7 @@ struct Q4 {
   static constexpr bool quantized = true;
   static constexpr float lower_rows = 16;  // how many times too large rows g + 8 come out
   static constexpr uint32_t decode_tiles = 2;  // tiles of a piece
-  static constexpr uint32_t rows_depth = 3;                      // pieces ahead with 9 rows and more
+  static constexpr uint32_t rows_depth = 3;                      // pieces ahead with 17 rows and more
   static constexpr bool small = true;                            // few registers: twice as many warps then
   static constexpr uint32_t widest = 64;                         // tile of columns that registers allow
   struct Raw {

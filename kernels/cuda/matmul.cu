@@ -75,11 +75,12 @@ void run_library(Job job, const Product* products, Cutter memory, Stream& stream
 }
 
 void run(Job job, Cutter memory, Stream& stream) {
-  job.parts = job.rows <= decode_rows_max ? decode_parts(job, stream.capability) : 0;
+  job.parts = decode_parts(job, stream.capability);
   const bool few = job.parts > 0;
   bool by_rows = false;
   if (few) {
-    job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
+    job.columns = decode_columns(job.rows, job.exact);
+    if (!job.columns) job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
     job.columns = few_columns_of(job.rows, job.exact);
     job.parts = rows_parts(job, stream);
@@ -88,6 +89,8 @@ void run(Job job, Cutter memory, Stream& stream) {
       job.columns = columns_of(job.rows, job.exact);
       job.parts = tile_parts(job, stream.n_processors);
     }
+  }
+  if (job.columns) {
     job.packed = memory.take<uint8_t>(uint64_t{job.tiles} * job.columns * packed_bytes);
     job.sums = memory.take<float>(uint64_t{job.tiles} * sums_per_tile(job) * job.columns);
     job.factors = memory.take<float>(job.rows);
@@ -117,8 +120,11 @@ uint64_t own_bytes(const Shape& shape, const Stream& stream) {
   uint64_t most = 0;
   for (uint32_t rows = 1; rows <= decode_rows_max && rows <= shape.rows; ++rows) {
     Cutter memory{nullptr};
-    const uint64_t parts = decode_parts_max(rows, tiles, shape.exact, stream.capability);
+    const uint64_t parts = decode_parts_max(rows, tiles, shape.exact, stream.capability), columns = decode_columns(rows, shape.exact);
     memory.take<float>(parts * rows);
+    memory.take<uint8_t>(tiles * columns * packed_bytes);
+    memory.take<float>(tiles * tile_steps * columns);
+    memory.take<float>(rows);
     if (parts > 1) memory.take<float>(parts * rows * outputs);
     most = memory.used > most ? memory.used : most;
   }

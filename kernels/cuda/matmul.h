@@ -9,7 +9,7 @@ namespace gptq::cuda {
 // Columns go by tiles of 64 and, where a group is no multiple of 64, by steps of 16: what one mma takes.
 constexpr uint32_t tile_columns = 64, step_columns = 16, tile_steps = 4;
 constexpr uint32_t block_rows = 16;
-constexpr uint32_t decode_rows_max = 8;
+constexpr uint32_t decode_rows_max = 16;
 constexpr uint32_t sector_bytes = 32;  // what memory is read by
 
 // Memory cut off the workspace.
@@ -49,7 +49,7 @@ struct Job {
   uint32_t parts;
   float* partials;          // [parts][rows][16 * n_blocks]
   float* squares;           // [parts][rows]: sums of x^2; NULL: factors and norm are in the partials
-  // More rows than decode_rows_max are packed before: columns are tokens, with exact 8 of the high halves, then the same 8 of the low ones.
+  // Activations that are packed before: columns are tokens, with exact 8 of the high halves, then the same 8 of the low ones.
   uint8_t* packed;          // [tiles][columns][128]
   float* sums;              // [tiles][1 or 4][columns]: of a tile's or a step's columns
   float* factors;           // [rows]: what results are to be multiplied with; where plain mostly 1
@@ -60,10 +60,10 @@ struct Job {
 constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind) && job.group_steps % tile_steps != 0; }
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
-// Up to decode_rows_max rows; job.parts is decode_parts(). More: activations are packed; job.parts is rows_parts() or, where that is 0,
-// tile_parts().
-uint32_t decode_parts(const Job& job, uint32_t capability);  // 0: not by decode()
+// job.parts is decode_parts(), else rows_parts(), else tile_parts(). Activations are packed before, but where decode_columns() is 0.
+uint32_t decode_parts(const Job& job, uint32_t capability);          // 0: too many rows, or more than shared memory holds
 uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability);
+uint32_t decode_columns(uint32_t rows, bool exact);                  // of packed activations
 void decode(Job job, Stream& stream);
 uint32_t rows_parts(const Job& job, const Stream& stream);  // 0: too many rows or sums
 uint64_t rows_partials_bytes(uint32_t n_processors);        // at most

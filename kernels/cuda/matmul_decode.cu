@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with up to 8 rows of activations: bound by the weights' way from memory. A thread block a multiprocessor takes a run of the
-// 16-row blocks and packs the activations for itself; its warps share out the run's weights, (block, pair of tiles) by (block, pair of
-// tiles), as one stream each, so that a warp stores most blocks alone and nobody waits for another but at the end. Weights go to registers
-// some pieces ahead, and further ahead to the L2 cache: the first of them while the kernel before still makes the activations, so that
-// memory is never idle.
+// Products with up to 16 rows of activations: bound by the weights' way from memory. A thread block a multiprocessor takes a run of the
+// 16-row blocks; its warps share out the run's weights, (block, pair of tiles) by (block, pair of tiles), as one stream each, so that a
+// warp stores most blocks alone and nobody waits for another but at the end. Weights come through a ring of shared memory, the first of
+// them while the kernel before still makes the activations.
 //
-// That every thread block packs for itself costs L2 traffic of 4 bytes a column and row (8 with norm or up): for Llama-3-8B's 4096 x 4096
-// at one row 2 of 8.7 MB, and a kernel that packs once would cost a launch in every product instead.
+// Up to 4 rows a thread block packs for itself: that costs L2 traffic of 4 bytes a column and row (8 with norm or up), for Llama-3-8B's
+// 4096 x 4096 at one row 2 of 8.7 MB, where a kernel that packs once would cost a launch in every product. More rows are packed before.
 #include <algorithm>
 
 #include "kernels/cuda/feed.h"
@@ -21,26 +20,29 @@ constexpr uint32_t warps = 16, threads = warps * warp_size;
 constexpr uint32_t pack_pairs = 4;         // of tiles that a warp packs in registers
 constexpr uint32_t stages_least = 2, stages_enough = 4, stages_most = 5;  // of weights on their way
 
-// How activations become columns of an operand. Pairs: up to 4 rows, their high halves, then their low ones. Singles: up to 8 rows'
-// high halves. Both: up to 8 rows, high halves as one operand, low ones as another.
-enum class Columns { pairs, singles, both };
-constexpr uint32_t halves_of(Columns c) { return c == Columns::singles ? 1 : 2; }
-constexpr uint32_t operands_of(Columns c) { return c == Columns::both ? 2 : 1; }
-constexpr uint32_t rows_of(Columns c) { return c == Columns::pairs ? 4 : 8; }
+// How activations become columns of operands. Pairs: up to 4 rows, their high halves, then their low ones. Both: up to 8 rows, high halves
+// as one operand, low ones as another. Eight, sixteen: so many rows' high halves, which were packed before.
+enum class Columns { pairs, both, eight, sixteen };
+constexpr bool packed_before(Columns c) { return c == Columns::eight || c == Columns::sixteen; }
+constexpr uint32_t operands_of(Columns c) { return c == Columns::both || c == Columns::sixteen ? 2 : 1; }
+constexpr uint32_t operand_bytes(Columns c) { return c == Columns::sixteen ? 8 * packed_bytes : packed_bytes; }  // from one's to the next's
+constexpr uint32_t rows_max(Columns c) { return c == Columns::pairs ? 4 : c == Columns::sixteen ? 16 : 8; }
 
-// Shared memory: activations [tile][row][halves][128 bytes], the sums of each scale's columns [pair of tiles][scale][operand][8 columns],
+// Shared memory: activations [tile][row][high, low][128 bytes], or those packed before [tile][8 or 16 rows][128 bytes], the sums of each scale's columns [pair of tiles][scale][operand][8 columns],
 // what the warps leave of blocks that they share [warp][2][16][rows], and for every row what results are multiplied with, and the warps'
 // largest values and sums of squares. Then weights on their way.
 struct Layout {
-  uint32_t rows, halves, pair_sums;
-  constexpr uint32_t tile_bytes() const { return rows * halves * packed_bytes; }
+  uint32_t rows, columns, pair_sums;
+  constexpr uint32_t tile_bytes() const { return columns * packed_bytes; }
   constexpr uint32_t left_floats() const { return block_rows * rows; }
   constexpr uint32_t fixed_bytes() const { return (warps * 2 * left_floats() + (rows + 3) / 4 * 4 + 2 * warps) * 4; }
   constexpr uint32_t pair_bytes() const { return 2 * tile_bytes() + pair_sums * 4; }
   constexpr uint32_t bytes(uint32_t pairs) const { return pairs * pair_bytes() + fixed_bytes(); }
   constexpr uint32_t pairs_max(uint32_t bytes_max) const { return bytes_max > fixed_bytes() ? (bytes_max - fixed_bytes()) / pair_bytes() : 0; }
 };
-constexpr Layout layout_of(Columns c, uint32_t rows, uint32_t n_scales) { return {rows, halves_of(c), n_scales * operands_of(c) * 8}; }
+constexpr Layout layout_of(Columns c, uint32_t rows, uint32_t n_scales) {
+  return {rows, packed_before(c) ? rows_max(c) : 2 * rows, n_scales * operands_of(c) * 8};
+}
 
 struct Shared {
   Layout layout;
@@ -93,11 +95,10 @@ GPTQ_DEVICE void load_inputs(const Job& job, uint32_t token, uint32_t first_colu
 }
 
 // Four columns of a token, from the first of them on, to their place.
-template <Columns columns>
 GPTQ_DEVICE void store_four(uint8_t* to, const Four& v, float times) {
   const Split even = split_pair(v.v[0] * times, v.v[2] * times), odd = split_pair(v.v[1] * times, v.v[3] * times);
   *reinterpret_cast<Vec2*>(to) = {{even.high, odd.high}};
-  if (columns != Columns::singles) *reinterpret_cast<Vec2*>(to + packed_bytes) = {{even.low, odd.low}};
+  *reinterpret_cast<Vec2*>(to + packed_bytes) = {{even.low, odd.low}};
 }
 
 GPTQ_DEVICE float largest_of(const Four& v, float largest) {
@@ -113,7 +114,7 @@ struct Packing {
   GPTQ_MEMBER Packing(const Shared& s, uint32_t of_token, Range range, uint32_t part_first)
       : token(of_token), pairs(range.last - range.first), first_column((part_first + range.first) * 2 * tile_columns + lane_index() * 4) {
     const uint32_t lane = lane_index(), word = packed_word(lane % 4 * 8 + lane / 4 % 4 * 2, token);
-    to = s.packed + (2 * range.first + lane / 16) * s.layout.tile_bytes() + token * s.layout.halves * packed_bytes + word * 4;
+    to = s.packed + (2 * range.first + lane / 16) * s.layout.tile_bytes() + token * 2 * packed_bytes + word * 4;
   }
   GPTQ_MEMBER void read(const Job& job, uint32_t first, Four (&v)[pack_pairs], float& squares) const {
     load_inputs(job, token, first_column + first * 2 * tile_columns, pairs - first, v, squares);
@@ -127,14 +128,13 @@ struct Packing {
     }
     return v;
   }
-  template <Columns columns>
   GPTQ_MEMBER void store(const Shared& s, uint32_t pair, const Four& v, float times) const {
-    store_four<columns>(to + 2 * pair * s.layout.tile_bytes(), v, times);
+    store_four(to + 2 * pair * s.layout.tile_bytes(), v, times);
   }
 };
 
 // All rows' columns of a part of K. Rows share out the warps; what does not fit a warp's registers is read twice.
-template <Columns columns, bool quantized>
+template <bool quantized>
 GPTQ_DEVICE void pack(const Job& job, const Shared& s, Range part, uint32_t warp) {
   const uint32_t of_row = job.rows == 1 ? warps : warps / job.rows, token = job.rows == 1 ? 0 : warp / of_row, first_warp = token * of_row;
   const bool works = token < job.rows;
@@ -173,20 +173,37 @@ GPTQ_DEVICE void pack(const Job& job, const Shared& s, Range part, uint32_t warp
     if (job.fours) {
       for (;;) {
         GPTQ_UNROLL for (uint32_t p = 0; p < pack_pairs; ++p)
-          if (first + p < mine.pairs) mine.store<columns>(s, first + p, v[p], times);
+          if (first + p < mine.pairs) mine.store(s, first + p, v[p], times);
         if (!first) break;
         first -= pack_pairs;
         mine.read(job, first, v, unused);
       }
     } else {
-      for (uint32_t p = 0; p < mine.pairs; ++p) mine.store<columns>(s, p, mine.read_each(job, p, unused), times);
+      for (uint32_t p = 0; p < mine.pairs; ++p) mine.store(s, p, mine.read_each(job, p, unused), times);
     }
   }
   sync_block();
 }
 
+// Likewise what was packed before. What lies in the columns of no row nobody looks at.
+template <Columns columns>
+GPTQ_DEVICE void copy_packed(const Job& job, const Shared& s, Range part) {
+  constexpr uint32_t copies = rows_max(columns) * packed_bytes / sizeof(Vec4);  // of a tile
+  const uint32_t first_tile = 2 * part.first, n = 2 * (part.last - part.first) * copies;
+  const uint8_t* const from = job.packed + uint64_t{first_tile} * copies * sizeof(Vec4);
+  for (uint32_t i = thread_index(); i < n; i += threads) {
+    Vec4* to = reinterpret_cast<Vec4*>(s.packed) + i;
+    if (first_tile + i / copies < job.tiles) copy_async(to, from + i * sizeof(Vec4));
+    else *to = {};
+  }
+  copy_commit();
+  if (thread_index() < job.rows) s.factors[thread_index()] = job.factors[thread_index()];
+  copy_wait<0>();
+  sync_block();
+}
+
 // Where a lane finds its activations in a tile: of columns 0..31; those of 32..63 are second_words further. Columns of no row repeat the
-// last row's; nobody looks at what they give.
+// last row's, or what lies there; nobody looks at what they give.
 template <Columns columns>
 struct LanePlace {
   uint32_t words;
@@ -194,9 +211,9 @@ struct LanePlace {
   uint32_t tokens[2];  // of results 0 and 2, 1 and 3
 
   GPTQ_MEMBER explicit LanePlace(uint32_t rows) {
-    constexpr uint32_t in_operand = rows_of(columns);
-    const uint32_t g = lane_index() / 4, t = lane_index() % 4, wanted = g % in_operand, token = wanted < rows ? wanted : rows - 1;
-    words = (token * halves_of(columns) + (columns == Columns::pairs ? g / 4 : 0)) * packed_bytes + (2 * t + token % 2) * 16;
+    constexpr uint32_t in_operand = columns == Columns::pairs ? 4 : 8;
+    const uint32_t g = lane_index() / 4, t = lane_index() % 4, wanted = g % in_operand, token = packed_before(columns) || wanted < rows ? wanted : rows - 1;
+    words = (packed_before(columns) ? token : token * 2 + (columns == Columns::pairs ? g / 4 : 0)) * packed_bytes + (2 * t + token % 2) * 16;
     second_words = token % 2 ? -16 : 16;
     GPTQ_UNROLL for (uint32_t i = 0; i < 2; ++i) tokens[i] = (2 * t + i) % in_operand;
   }
@@ -217,7 +234,7 @@ GPTQ_DEVICE void sum_columns(const Shared& s, uint32_t n_pairs, const LanePlace<
           float sum[4] = {};
           GPTQ_UNROLL for (uint32_t step = scale * steps; step < (scale + 1) * steps; ++step) {
             const uint32_t c = step % tile_steps;
-            const uint8_t* words = x + step / tile_steps * s.layout.tile_bytes() + (c >= 2 ? place.second_words : 0) + o * packed_bytes + c % 2 * 8;
+            const uint8_t* words = x + step / tile_steps * s.layout.tile_bytes() + (c >= 2 ? place.second_words : 0) + o * operand_bytes(columns) + c % 2 * 8;
             mma(sum, ones, reinterpret_cast<const Vec2*>(words)->v);
           }
           if (lane_index() >= 4) continue;
@@ -258,7 +275,7 @@ struct Product16 {  // a block's 16 rows times the warp's pieces of it
       GPTQ_UNROLL for (uint32_t half = 0; half < 2; ++half) {
         Vec4 x[operands];
         GPTQ_UNROLL for (uint32_t o = 0; o < operands; ++o)
-          x[o] = *reinterpret_cast<const Vec4*>(packed + tile * tile_bytes + (half ? second_words : 0) + o * packed_bytes);
+          x[o] = *reinterpret_cast<const Vec4*>(packed + tile * tile_bytes + (half ? second_words : 0) + o * operand_bytes(columns));
         GPTQ_UNROLL for (uint32_t c = 2 * half; c < 2 * half + 2; ++c) {
           const uint32_t step = tile * tile_steps + c;
           uint32_t a[4];
@@ -289,13 +306,14 @@ struct Product16 {  // a block's 16 rows times the warp's pieces of it
   // Calls f(row of the block, token, value) for the lane's results.
   template <class F>
   GPTQ_MEMBER void each(uint32_t rows, const LanePlace<columns>& lane, F f) const {
-    GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-      float value = sum[0][i];
-      if (columns == Columns::both) value = fused(sum[operands - 1][i], low_unit, value);
-      if (columns == Columns::pairs) value = fused(shuffle_xor(sum[0][i], 2), low_unit, value);
-      const uint32_t token = lane.tokens[i % 2];
-      if (token < rows && (columns != Columns::pairs || lane_index() % 4 < 2)) f(lane_index() / 4 + i / 2 * 8, token, value);
-    }
+    GPTQ_UNROLL for (uint32_t o = 0; o < (columns == Columns::sixteen ? 2 : 1); ++o)
+      GPTQ_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+        float value = sum[o][i];
+        if (columns == Columns::both) value = fused(sum[operands - 1][i], low_unit, value);
+        if (columns == Columns::pairs) value = fused(shuffle_xor(value, 2), low_unit, value);
+        const uint32_t token = o * 8 + lane.tokens[i % 2];
+        if (token < rows && (columns != Columns::pairs || lane_index() % 4 < 2)) f(lane_index() / 4 + i / 2 * 8, token, value);
+      }
   }
 };
 
@@ -329,7 +347,7 @@ GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
 }
 
 // Two of them fit a multiprocessor, so that the next product's begins while this one's ends, unless they take too many registers.
-constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) { return n_scales == 1 && columns != Columns::both ? 2 : 1; }
+constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) { return n_scales == 1 && columns == Columns::pairs ? 2 : 1; }
 
 template <class Form, uint32_t n_scales, Columns columns, bool plain>
 GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(Job job) {
@@ -347,10 +365,11 @@ GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(
   Feed feed(job, {blocks.first + first_block, first_piece, total, n_pieces, 2 * part.first, 2 * part.last > job.tiles ? Feed::tiles / 2 : Feed::tiles},
             s.stages + warp * job.stages * Feed::stage_bytes);
   feed.begin(job);
-  if (job.input.norm) fetch_norm(job, part);
+  if (!packed_before(columns) && job.input.norm) fetch_norm(job, part);
 
   wait_for_previous();
-  pack<columns, Form::quantized>(job, s, part, warp);
+  if constexpr (packed_before(columns)) copy_packed<columns>(job, s, part);
+  else pack<Form::quantized>(job, s, part, warp);
   const LanePlace<columns> lane(job.rows);
   if constexpr (n_scales > 0) sum_columns<columns, n_scales>(s, part_pairs, lane, warp);
 
@@ -397,7 +416,9 @@ uint32_t decode_scales(const Job& job) {
   return !kernels::is_quantized(job.kind) ? 0 : job.group_steps % (2 * tile_steps) == 0 ? 1 : job.group_steps % tile_steps == 0 ? 2 : 2 * tile_steps;
 }
 
-Columns columns_for(uint32_t rows, bool exact) { return rows <= rows_of(Columns::pairs) ? Columns::pairs : exact ? Columns::both : Columns::singles; }
+Columns columns_for(uint32_t rows, bool exact) {
+  return rows <= rows_max(Columns::pairs) ? Columns::pairs : exact ? Columns::both : rows <= rows_max(Columns::eight) ? Columns::eight : Columns::sixteen;
+}
 
 // Shared memory of a multiprocessor that a thread block can have.
 constexpr uint32_t shared_max(uint32_t capability) {
@@ -445,8 +466,9 @@ template <class Form, uint32_t n_scales>
 void launch_columns(const Job& job, Stream& stream) {
   switch (columns_for(job.rows, job.exact)) {
     case Columns::pairs: return launch_plain<Form, n_scales, Columns::pairs>(job, stream);
-    case Columns::singles: return launch_plain<Form, n_scales, Columns::singles>(job, stream);
     case Columns::both: return launch<Form, n_scales, Columns::both, false>(job, stream);
+    case Columns::eight: return launch_plain<Form, n_scales, Columns::eight>(job, stream);
+    case Columns::sixteen: return launch_plain<Form, n_scales, Columns::sixteen>(job, stream);
   }
 }
 
@@ -463,12 +485,17 @@ bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(Vec
 
 }  // namespace
 
+uint32_t decode_columns(uint32_t rows, bool exact) {
+  const Columns columns = columns_for(rows, exact);
+  return packed_before(columns) ? rows_max(columns) : 0;
+}
 uint32_t decode_parts(const Job& job, uint32_t capability) {
+  if (job.rows > (job.exact ? rows_max(Columns::both) : rows_max(Columns::sixteen))) return 0;
   const Layout layout = layout_of(columns_for(job.rows, job.exact), job.rows, decode_scales(job));
   return parts_of(job.tiles, layout, ring_bytes(job.kind, decode_scales(job), stages_least), shared_max(capability));
 }
 uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability) {
-  uint32_t most = 1;
+  uint32_t most = 0;
   for (const kernels::Kind kind : {kernels::Kind::q4, kernels::Kind::q3, kernels::Kind::q8})
     for (const uint32_t n_scales : {0u, 1u, 2u, 2 * tile_steps})
       most = std::max(most, parts_of(tiles, layout_of(columns_for(rows, exact), rows, n_scales), ring_bytes(kind, n_scales, stages_least), shared_max(capability)));

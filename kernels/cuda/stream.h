@@ -25,7 +25,6 @@ class Stream {
  public:
   uint32_t n_processors = 1;       // multiprocessors; the first member: tests set it through any backend
   uint32_t capability = 75;
-  uint32_t cache_bytes = 4 << 20;  // of the L2 cache
   bool overlaps = true;            // kernels begin while those before them end, where a GPU can
   Gemm* gemm = nullptr;            // gemm.h; NULL where it cannot be used
 #if defined(__CUDACC__)

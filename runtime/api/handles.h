@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What stands behind the opaque handles, and their reference counts.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <mutex>
@@ -51,9 +52,10 @@ struct gptq_runtime {
 struct gptq_gpu_request {
   const gptq::cuda::Backend* table = nullptr;
   uint32_t ordinal = 0, layers = 0;
-  uint64_t bytes_max = 0;  // what may be used
   uint64_t limit = 0;      // what the host set; 0 = nothing
   uint64_t memory = 0;     // the GPU's, or the limit
+  // What may be used of it.
+  uint64_t bytes_max(const gptq::device::Gpu& gpu) const { return limit ? std::min(limit, gpu.bytes_free()) : gpu.bytes_free(); }
 };
 
 struct gptq_model {
@@ -61,7 +63,8 @@ struct gptq_model {
       : runtime(rt), gpu_request(request) {
     if (request.table) {
       device_account.limit = request.limit;
-      options.placer = &placer.emplace(gpu.emplace(*request.table, request.ordinal, device_account), request.layers, request.bytes_max, &rt.memory);
+      gpu.emplace(*request.table, request.ordinal, device_account);
+      options.placer = &placer.emplace(*gpu, request.layers, request.bytes_max(*gpu), &rt.memory);
     }
     std::pmr::memory_resource* memory = rt.memory.part(GPTQ_TAG_MODEL);
     model.emplace(source, options, rt.pool, memory);
@@ -120,7 +123,7 @@ struct gptq_constraint {
 
 struct gptq_engine {
   gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape, void* host_stream) : model(m) {
-    if (m.on_gpu()) gpu.emplace(*m.gpu_request.table, m.gpu_request.ordinal, m.device_account, host_stream);
+    if (m.on_gpu()) gpu.emplace(*m.gpu_request.table, m.gpu_request.ordinal, m.device_account, host_stream, &*m.gpu);
     engine.emplace(*m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, gpu ? &*gpu : nullptr, m.runtime.memory.part(GPTQ_TAG_ENGINE));
   }
 

@@ -30,9 +30,8 @@ gptq_gpu_request request_of(gptq_runtime& rt, const gptq_model_params& p) {
   request.ordinal = static_cast<uint32_t>(p.device_ordinal);
   request.layers = p.device_layers;
   request.limit = p.device_bytes_max;
-  const cuda::Processor gpu = device::describe_gpu(*request.table, request.ordinal);
-  request.bytes_max = p.device_bytes_max ? std::min(p.device_bytes_max, gpu.bytes_free) : gpu.bytes_free;
-  request.memory = p.device_bytes_max ? std::min(p.device_bytes_max, gpu.bytes_total) : gpu.bytes_total;
+  const uint64_t memory = device::describe_gpu(*request.table, request.ordinal).bytes_total;
+  request.memory = p.device_bytes_max ? std::min(p.device_bytes_max, memory) : memory;
   return request;
 }
 
@@ -66,8 +65,8 @@ uint64_t tokenizer_bytes(const format::Reader& reader, uint32_t n_vocab, base::H
 uint64_t largest(const std::pmr::vector<uint64_t>& bytes) { return *std::max_element(bytes.begin(), bytes.end()); }
 
 void estimate_engine(const format::Reader& reader, const model::ModelSpec& spec, const gptq_engine_params& params,
-                     const gptq_gpu_request& gpu, uint32_t first_device_layer, base::HostMemory& memory, gptq_memory_estimate& estimate) {
-  const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer, gpu.memory);
+                     const device::Gpu* gpu, uint64_t gpu_memory, uint32_t first_device_layer, base::HostMemory& memory, gptq_memory_estimate& estimate) {
+  const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer, gpu_memory);
   engine::WeightShape weights;
   for (const model::Slot& slot : model::weight_slots(spec, &memory))
     if (const auto* tensor = slot.is_vector ? nullptr : reader.find(slot.name))
@@ -76,9 +75,7 @@ void estimate_engine(const format::Reader& reader, const model::ModelSpec& spec,
   estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, weights);
   if (first_device_layer == spec.n_layers) return;
   estimate.device_kv = base::mul(engine::gpu_layout(shape, spec).page_bytes(), shape.n_pages);
-  device::Account account;
-  const device::Gpu opened(*gpu.table, gpu.ordinal, account);
-  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, weights, opened);
+  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, weights, *gpu);
 }
 
 }  // namespace
@@ -115,7 +112,11 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
     const gptq_gpu_request gpu = request_of(*rt, read_params(params));
     const model::WeightBytes weights = gpu.table ? model::weight_bytes(reader, spec, &memory) : model::WeightBytes(&memory);
-    const uint32_t first = gpu.table ? first_device_layer(spec, weights, gpu.layers, gpu.bytes_max) : spec.n_layers;
+    device::Account account;
+    std::optional<device::Gpu> device;
+    if (gpu.table) device.emplace(*gpu.table, gpu.ordinal, account);
+    const uint64_t bytes_max = device ? gpu.bytes_max(*device) : 0;
+    const uint32_t first = device ? first_device_layer(spec, weights, gpu.layers, bytes_max) : spec.n_layers;
     gptq_memory_estimate estimate{};
     estimate.device_layers = spec.n_layers - first;
     estimate.device_weights = model::device_bytes(spec, weights, first);
@@ -124,11 +125,11 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     estimate.host_load_peak = base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
     // What goes to the device is on the host for a moment, a layer or the head at a time.
     if (gpu.table) estimate.host_load_peak = base::add(estimate.host_load_peak, std::max(weights.embed + weights.head, largest(weights.layers)));
-    if (engine) estimate_engine(reader, spec, read_struct(engine, "gptq_engine_params"), gpu, first, memory, estimate);
+    if (engine) estimate_engine(reader, spec, read_struct(engine, "gptq_engine_params"), device ? &*device : nullptr, gpu.memory, first, memory, estimate);
     const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
     const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));
     const uint64_t on_device = base::add(estimate.device_weights, base::add(estimate.device_kv, estimate.device_scratch));
-    estimate.fits = (!rt->memory.limit() || wanted <= rt->memory.limit()) && (!gpu.table || on_device <= gpu.bytes_max);
+    estimate.fits = (!rt->memory.limit() || wanted <= rt->memory.limit()) && (!gpu.table || on_device <= bytes_max);
     write_struct(out, estimate);
     return GPTQ_OK;
   });

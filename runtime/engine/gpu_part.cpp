@@ -9,6 +9,7 @@ namespace gptq::engine {
 namespace {
 
 constexpr uint32_t recorded_exactly = 8;  // rows up to which every number is recorded; behind them the multiples
+constexpr uint32_t whole_rows_max = 16;
 
 uint32_t round_up(uint32_t rows) { return (rows + recorded_exactly - 1) / recorded_exactly * recorded_exactly; }
 
@@ -28,6 +29,7 @@ device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& s
   for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
   limits.alibi_slopes = spec.alibi_slopes;
   limits.prepares = spec.beyond_llama;
+  if (shape.first_device_layer > 0) limits.uploaded = uint64_t{shape.batch_tokens} * spec.n_embd;
   return limits;
 }
 
@@ -64,7 +66,9 @@ void GpuPart::record(Forward& forward, const model::Model& model, const EngineSh
       device_.record(key_of_layers(rows, first), rows, false, [&] { layers(rows, first, std::min(n_layers, first + gpu_layers_at_once)); });
     if (rows > recorded_exactly) continue;
     device_.record(key_of_logits(rows), rows, false, [&] { forward.logits(0, rows, model); });
-    if (shape.first_device_layer > 0 || rows > shape.max_logits()) continue;
+  }
+  if (shape.first_device_layer > 0) return;
+  for (uint32_t rows = 1; rows <= std::min({whole_rows_max, shape.max_sessions, shape.max_logits()}); ++rows)
     for (const bool to_token : {false, true})
       device_.record(key_of_batch(rows, to_token), rows, true, [&] {
         forward.embed(rows, model);
@@ -72,7 +76,6 @@ void GpuPart::record(Forward& forward, const model::Model& model, const EngineSh
         forward.logits(0, rows, model);
         if (to_token) device_.best_tokens(workspace_.logits, rows, model.spec.n_vocab);
       });
-  }
 }
 
 }  // namespace gptq::engine

@@ -18,7 +18,7 @@ class GpuPart {
   device::CudaDevice& device() { return device_; }
   std::byte* kv() const { return kv_memory_.data(); }
   const Workspace& workspace() const { return workspace_; }
-  // Records decoding: for 1 up to 8 sessions in quanta and as a whole, and the layers for multiples of 8 up to 64.
+  // Records decoding: in quanta for 1 up to 8 sessions and multiples of 8 up to 64, as a whole for up to 16.
   void record(Forward& forward, const model::Model& model, const EngineShape& shape);
   static uint32_t key_of_layers(uint32_t n_rows, uint32_t first_layer) { return n_rows << 16 | first_layer; }
   static uint32_t key_of_logits(uint32_t n_rows) { return n_rows << 16 | 0xFFFF; }

@@ -294,17 +294,18 @@ TEST_F(Cuda, TokensAreTheSameWholeAndInQuanta) {
   const Model model(runtime, text_model(), on_gpu());
   for (const uint32_t top_k : {1u, 5u, 1000u}) {
     SCOPED_TRACE(top_k);
+    const uint32_t n_sessions = top_k == 1 ? 12 : 3, n_tokens = 5;  // 12: more than are replayed in quanta
     const auto tokens = [&](uint32_t budget_us) {
-      Engine engine(model, engine_of(0, 3));
+      Engine engine(model, engine_of(0, n_sessions));
       std::vector<Session> sessions;
-      for (uint32_t i = 0; i < 3; ++i) {
+      for (uint32_t i = 0; i < n_sessions; ++i) {
         sessions.emplace_back(engine);
         sessions.back().append(some_tokens(1 + i, i + 1));
         auto sampling = make<gptq_sampling>();
         sampling.temperature = top_k > 1 ? 1 : 0;
         sampling.top_k = static_cast<int32_t>(top_k);
         sampling.seed = i + 1;
-        auto params = generation(8);
+        auto params = generation(n_tokens);
         params.sampling = &sampling;
         sessions.back().start(params);
       }
@@ -314,8 +315,13 @@ TEST_F(Cuda, TokensAreTheSameWholeAndInQuanta) {
         for (const int32_t token : session.read_tokens()) all.push_back(token);
       return all;
     };
+    const uint32_t before = state().replays;
     const Tokens whole = tokens(GPTQ_BUDGET_UNLIMITED);
-    EXPECT_EQ(whole.size(), 24u);
+    EXPECT_EQ(whole.size(), n_sessions * n_tokens);
+    if (emulated) {
+      EXPECT_GE(state().replays - before, n_tokens - 1);
+      EXPECT_LE(state().replays - before, n_tokens);  // the first may be no prompt's but a single token's as well
+    }
     EXPECT_EQ(tokens(1000000), whole);
   }
 }
@@ -390,6 +396,54 @@ TEST_F(Cuda, LostDeviceEndsSessionsAndLeavesTheCpu) {
   const Engine cpu(on_cpu, engine_of(0));
   Session other(cpu);
   EXPECT_EQ(greedy(cpu, other, some_tokens(5), 3).size(), 3u);
+}
+
+// A host's stream is worked in, but only one of the model's context: memory of another is not there.
+TEST_F(Cuda, HostStreamsAreOfTheModelsContext) {
+  if (!emulated) GTEST_SKIP() << "the host's streams are the emulator's";
+  EmulatedHostStream own{7}, other{8};
+  gptq_ext_cuda_stream extension{};
+  extension.ext.type = GPTQ_EXT_CUDA_STREAM;
+  extension.ext.struct_size = sizeof extension;
+  auto params = engine_of(GPTQ_ENGINE_EXACT);
+  params.next = &extension.ext;
+  set_fault({.context = 7});
+  const Model model(runtime, text_model(), on_gpu());
+  set_fault({});
+  const Engine plain(model, engine_of(GPTQ_ENGINE_EXACT));
+  EXPECT_EQ(state().host_stream, nullptr);
+  Session a(plain);
+  const Tokens expected = greedy(plain, a, some_tokens(5), 6);
+  extension.stream = &own;
+  {
+    const Engine engine(model, params);
+    EXPECT_EQ(state().host_stream, &own);
+    Session b(engine);
+    EXPECT_EQ(greedy(engine, b, some_tokens(5), 6), expected);
+  }
+  extension.stream = &other;
+  auto error = make<gptq_error>();
+  gptq_engine* refused = nullptr;
+  EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, &error), GPTQ_E_BACKEND);
+  EXPECT_NE(std::string_view(error.message).find("context"), std::string_view::npos) << error.message;
+}
+
+TEST_F(Cuda, RecordingThatCannotBeginLaunchesNothing) {
+  if (!emulated) GTEST_SKIP() << "a real GPU records on demand";
+  const Model model(runtime, text_model(), on_gpu());
+  const EmulatedState before = state();
+  set_fault({.no_recording = true});
+  auto error = make<gptq_error>();
+  gptq_engine* refused = nullptr;
+  const auto params = engine_of(0);
+  EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, &error), GPTQ_E_BACKEND);
+  EXPECT_NE(std::string_view(error.message).find("capturing"), std::string_view::npos) << error.message;
+  EXPECT_EQ(state().launches, before.launches);
+  EXPECT_EQ(state().streams, before.streams);
+  EXPECT_EQ(state().bytes, before.bytes);
+  set_fault({});
+  const Engine engine(model, params);
+  EXPECT_EQ(state().launches, before.launches) << "what is recorded is not done";
 }
 
 TEST_F(Cuda, BudgetsHold) {

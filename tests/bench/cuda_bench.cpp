@@ -101,9 +101,9 @@ class Bench {
     };
     multiply(0);  // cuBLASLt loads its kernels when they are first used
     gpu_.finish(UINT32_MAX);
-    table_.record_begin(&gpu_.stream());
-    for (uint32_t i = 0; i < copies; ++i) multiply(i);
     cuda::Failure failure{};
+    device::check_gpu(table_.record_begin(&gpu_.stream(), &failure), failure, "a CUDA graph cannot be begun");
+    for (uint32_t i = 0; i < copies; ++i) multiply(i);
     device::check_gpu(table_.record_end(&gpu_.stream(), &graph, &failure), failure, "a CUDA graph cannot be made");
     const std::unique_ptr<cuda::Graph, void (*)(cuda::Graph*)> held(graph, table_.release_graph);
     return timed(graph) / copies;

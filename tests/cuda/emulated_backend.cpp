@@ -26,11 +26,15 @@ struct Gpu {
   std::map<uint8_t*, uint64_t> blocks;
   uint64_t used = 0;
   EmulatedFault fault{};
-  uint32_t streams = 0, replays = 0;
+  uint32_t streams = 0, replays = 0, launches = 0;
+  void* host_stream = nullptr;
 } gpu;
+
+constexpr uintptr_t primary = 1;  // the context that there is if nothing else says so
 
 struct Emulated : Stream {
   Graph* recording = nullptr;
+  uintptr_t context = primary;
   uint32_t polls_left = 0;   // looks until work is done
   Gemm library;
 };
@@ -52,12 +56,17 @@ Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
   return Result::ok;
 }
 
-Result open(uint32_t ordinal, void*, int32_t, Stream** out, Failure* failure) {
+Result open(uint32_t ordinal, void* host_stream, const Stream* beside, int32_t, Stream** out, Failure* failure) {
   Processor processor;
   if (const Result r = describe(ordinal, &processor, failure); r != Result::ok) return r;
+  const uintptr_t wanted = beside ? static_cast<const Emulated*>(beside)->context : gpu.fault.context ? gpu.fault.context : primary;
+  const uintptr_t context = host_stream ? static_cast<const EmulatedHostStream*>(host_stream)->context : wanted;
+  if (beside && context != wanted) return fail(Result::failed, "the host's stream is of another context than the model", failure);
   auto* stream = new Emulated;
+  stream->context = context;
   stream->n_processors = processor.n_processors;
   stream->capability = processor.capability;
+  gpu.host_stream = host_stream;
   ++gpu.streams;
   *out = stream;
   return Result::ok;
@@ -65,6 +74,10 @@ Result open(uint32_t ordinal, void*, int32_t, Stream** out, Failure* failure) {
 void close(Stream* stream) {
   --gpu.streams;
   delete static_cast<Emulated*>(stream);
+}
+Result bytes_free(Stream*, uint64_t* out, Failure*) {
+  *out = bytes_total - gpu.used;
+  return Result::ok;
 }
 uint32_t n_processors(const Stream* stream) { return stream->n_processors; }
 
@@ -108,10 +121,12 @@ Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
   return s.library.take_status() ? fail(Result::failed, "cuBLASLt failed", failure) : Result::ok;
 }
 
-void record_begin(Stream* stream) {
+Result record_begin(Stream* stream, Failure* failure) {
+  if (gpu.fault.no_recording) return fail(Result::failed, "operation not permitted when stream is capturing", failure);
   auto* graph = new Graph;
   static_cast<Emulated*>(stream)->recording = graph;
   stream->record = [graph](std::function<void()> work) { graph->work.push_back(std::move(work)); };
+  return Result::ok;
 }
 Result record_end(Stream* stream, Graph** out, Failure*) {
   stream->record = nullptr;
@@ -129,6 +144,12 @@ uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
   if (!gpu.fault.no_library && wants_library(shape, stream) && s.library.open(fake_library(), s.capability)) s.gemm = &s.library;
   return matmul_workspace(shape, stream);
 }
+// What is done at once is counted.
+template <class Args, void (*op)(const Args&, Stream&)>
+void counted(const Args& args, Stream& stream) {
+  gpu.launches += !stream.record;
+  op(args, stream);
+}
 uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gemm->version() : 0; }
 
 }  // namespace
@@ -137,9 +158,9 @@ uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gem
 extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
   using namespace gptq::cuda;
   static const Backend table = {
-      backend_version, describe, open, close, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
+      backend_version, describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
       record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
-#define X(op, Args) op,
+#define X(op, Args) counted<Args, op>,
       GPTQ_CUDA_OPS(X)
 #undef X
   };
@@ -151,5 +172,6 @@ extern "C" __attribute__((visibility("default"))) void gptq_emulated_fault(const
   gptq::cuda::fake_cublaslt.status = fault->library_status;
 }
 extern "C" __attribute__((visibility("default"))) void gptq_emulated_state(EmulatedState* state) {
-  *state = {gptq::cuda::gpu.used, gptq::cuda::gpu.streams, gptq::cuda::gpu.replays, gptq::cuda::fake_cublaslt.products};
+  *state = {gptq::cuda::gpu.used, gptq::cuda::gpu.streams, gptq::cuda::gpu.replays, gptq::cuda::fake_cublaslt.products,
+            gptq::cuda::gpu.launches, gptq::cuda::gpu.host_stream};
 }

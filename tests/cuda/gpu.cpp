@@ -55,7 +55,7 @@ void GpuTest::SetUp() {
   gpu.table = function();
   gpu.real = !dlsym(object, "gptq_emulated_state");
   Failure failure{};
-  const Result result = gpu.table->open(0, nullptr, 0, &gpu.stream, &failure);
+  const Result result = gpu.table->open(0, nullptr, nullptr, 0, &gpu.stream, &failure);
   if (result == Result::no_device) GTEST_SKIP() << failure.text;
   ASSERT_EQ(result, Result::ok) << failure.text;
 }

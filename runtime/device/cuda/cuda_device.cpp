@@ -69,7 +69,8 @@ CudaLayout::CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& ar
       prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
 CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
-    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)) {}
+    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)),
+      uploaded(arena.take<float>(limits.uploaded)) {}
 
 uint64_t CudaDevice::device_bytes(const Gpu& gpu, const CudaLimits& limits) { return measure<CudaLayout>(gpu, limits); }
 
@@ -142,19 +143,19 @@ void CudaDevice::pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& 
 }
 
 void CudaDevice::begin(const Batch& batch) {
-  write(batch);
+  const bool one_row_each = batch.sequences.size() == batch.n_rows();
+  write(batch, one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows());
   send();
 }
 
 void CudaDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, bytes_); }
 
-void CudaDevice::write(const Batch& batch) {
+void CudaDevice::write(const Batch& batch, uint32_t n_rows) {
   if (written_) finish(UINT32_MAX);
-  const bool one_row_each = batch.sequences.size() == batch.n_rows();
-  BatchSize size{one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows(), 0, static_cast<uint32_t>(batch.sequences.size())};
-  if (one_row_each) {
-    size.sequences = size.rows;
-    size.tiles = size.rows * tiles_of(1, group_of(limits_.shape));
+  BatchSize size{n_rows, 0, static_cast<uint32_t>(batch.sequences.size())};
+  if (batch.sequences.size() == batch.n_rows()) {  // one row each
+    size.sequences = n_rows;
+    size.tiles = n_rows * tiles_of(1, group_of(limits_.shape));
   } else {
     for (const Sequence& s : batch.sequences) size.tiles += tiles_of(s.n_rows, group_of(limits_.shape));
   }
@@ -173,7 +174,10 @@ void CudaDevice::write(const Batch& batch) {
 }
 
 void CudaDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({table, view_, x}, stream_); }
-void CudaDevice::upload(const float* host, uint64_t count, float* x) { table_.copy_in(&stream_, x, host, count * sizeof(float)); }
+void CudaDevice::upload(const float* host, uint64_t count, float* x) {
+  std::copy_n(host, count, host_.uploaded);
+  table_.copy_in(&stream_, x, host_.uploaded, count * sizeof(float));
+}
 
 void CudaDevice::prepare(const Input& input, uint32_t rows) {
   wanted_ = input;
@@ -350,21 +354,21 @@ bool CudaDevice::replay(uint32_t key) {
 }
 
 void CudaDevice::replay(const Batch& batch, uint32_t key) {
-  write(batch);
+  write(batch, batch.n_rows());
   table_.replay(&stream_, graphs_.at(key));
 }
 
 void CudaDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {
   lay_out({n_rows, n_rows * tiles_of(1, group_of(limits_.shape)), n_rows});
   view_.n_positions = limits_.shape.positions;
-  table_.record_begin(&stream_);
-  if (whole) send();
-  work();
   cuda::Graph* graph = nullptr;
   cuda::Failure failure{};
+  check_gpu(table_.record_begin(&stream_, &failure), failure, "a CUDA graph cannot be begun");
+  if (whole) send();
+  work();
   check_gpu(table_.record_end(&stream_, &graph, &failure), failure, "a CUDA graph cannot be made");
   graphs_.emplace(key, graph);
-  recorded_[n_rows] = true;
+  if (!whole) recorded_[n_rows] = true;
 }
 
 }  // namespace gptq::device

@@ -21,6 +21,7 @@ struct CudaLimits {
   uint32_t n_ropes = 0, rope_pairs[kernels::most_ropes] = {};
   std::span<const float> alibi_slopes = {};
   bool prepares = false;  // some inputs are made for products by kernels of their own
+  uint64_t uploaded = 0;  // numbers that upload() is given at most
 };
 
 struct BatchSize {
@@ -63,6 +64,7 @@ struct CudaHostLayout {
   std::byte* batch;
   CudaResults results;
   float* logits;     // [max_logits][n_vocab]
+  float* uploaded;   // from here a copy does not wait for what is in the stream
 };
 
 class CudaDevice final : public Device {
@@ -106,7 +108,7 @@ class CudaDevice final : public Device {
  private:
   void lay_out(const BatchSize& size);
   void write_rows(const Batch& batch, const CudaBatch& to);
-  void write(const Batch& batch);
+  void write(const Batch& batch, uint32_t n_rows);
   void send();
   void pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to);
   void make_input(uint32_t k);

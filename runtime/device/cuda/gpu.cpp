@@ -44,9 +44,16 @@ cuda::Processor describe_gpu(const cuda::Backend& table, uint32_t ordinal) {
   return gpu;
 }
 
-Gpu::Gpu(const cuda::Backend& table, uint32_t ordinal, Account& account, void* host_stream) : table_(table), account_(account) {
+Gpu::Gpu(const cuda::Backend& table, uint32_t ordinal, Account& account, void* host_stream, const Gpu* beside) : table_(table), account_(account) {
   cuda::Failure failure{};
-  check_gpu(table.open(ordinal, host_stream, 0, &stream_, &failure), failure, "the CUDA device cannot be opened");
+  check_gpu(table.open(ordinal, host_stream, beside ? beside->stream_ : nullptr, 0, &stream_, &failure), failure, "the CUDA device cannot be opened");
+}
+
+uint64_t Gpu::bytes_free() const {
+  uint64_t bytes = 0;
+  cuda::Failure failure{};
+  check_gpu(table_.bytes_free(stream_, &bytes, &failure), failure, "the CUDA device's free memory is not known");
+  return bytes;
 }
 
 bool Gpu::finish(uint32_t wait_us) const {

@@ -35,14 +35,15 @@ struct Account {
 // One stream on one GPU. What goes wrong becomes a Failure: NOT_FOUND, OUT_OF_DEVICE_MEMORY, BUDGET_EXCEEDED, DEVICE_LOST, BACKEND.
 class Gpu {
  public:
-  // host_stream: a CUstream of the host's, or NULL.
-  Gpu(const cuda::Backend& table, uint32_t ordinal, Account& account, void* host_stream = nullptr);
+  // host_stream: a CUstream of the host's, or NULL. beside: whose memory it works with as well, or NULL.
+  Gpu(const cuda::Backend& table, uint32_t ordinal, Account& account, void* host_stream = nullptr, const Gpu* beside = nullptr);
   ~Gpu() { table_.close(stream_); }
   Gpu(const Gpu&) = delete;
 
   const cuda::Backend& table() const { return table_; }
   cuda::Stream& stream() const { return *stream_; }
   Account& account() const { return account_; }
+  uint64_t bytes_free() const;
   // Whether all that was put into the stream is done, after at most so long.
   bool finish(uint32_t wait_us) const;
 

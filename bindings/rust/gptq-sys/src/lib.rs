@@ -235,12 +235,13 @@ impl Default for gptq_ext {
     }
 }
 
+/// In gptq_engine_params: a CUstream to work in. It must be of the context that was current when the model was loaded;
+/// where that was none, or one of another GPU, of the GPU's primary context. Every call works in that context, and
+/// leaves the host's current one as it was.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_ext_cuda_stream {
-    /// gptq_engine_params: a CUstream to work in, not the default one
     pub ext: gptq_ext,
-    /// gptq_engine_params: a CUstream to work in, not the default one
     pub stream: *mut c_void,
 }
 impl Default for gptq_ext_cuda_stream {
@@ -299,7 +300,9 @@ pub struct gptq_device_info {
     pub ordinal: i32,
     /// CUDA: 90 for compute capability 9.0; 75 is the least
     pub capability: u32,
+    /// free: 0 where it cannot be known without a context on the GPU; listing makes none
     pub bytes_total: u64,
+    /// free: 0 where it cannot be known without a context on the GPU; listing makes none
     pub bytes_free: u64,
     pub luid: [u8; 8],
     pub uuid: [u8; 16],
