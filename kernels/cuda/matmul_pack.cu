@@ -217,17 +217,25 @@ GPTQ_KERNEL_FITS(threads, 2) void plain_kernel(Job job) {
   }
 }
 
-// Bias, and rows that took a power of two: after cuBLASLt.
+constexpr uint32_t mended_at_once = 8;
+
+// Bias, and rows that took a power of two: after cuBLASLt. Mostly there is nothing to do.
 GPTQ_KERNEL(threads) void mend_kernel(Job job) {
   let_next_begin();
   wait_for_previous();
-  const uint32_t token = block_x();
-  const float factor = job.factors[token];
-  for (uint32_t t = 0; t < job.n_targets; ++t) {
-    const Target& target = job.targets[t];
-    if (factor == 1.0f && !target.bias) continue;
-    float* const y = target.y + uint64_t{token} * target.n;
-    for (uint32_t i = thread_index(); i < target.n; i += threads) y[i] = fused(y[i], factor, target.bias ? target.bias[i] : 0.0f);
+  const uint32_t first = block_x() * mended_at_once, lane = lane_index();
+  const float own = lane < mended_at_once && first + lane < job.rows ? job.factors[first + lane] : 1.0f;
+  bool any = ballot(own != 1.0f) != 0;
+  for (uint32_t t = 0; t < job.n_targets; ++t) any = any || job.targets[t].bias;
+  if (!any) return;
+  for (uint32_t token = first; token < first + mended_at_once && token < job.rows; ++token) {
+    const float factor = job.factors[token];
+    for (uint32_t t = 0; t < job.n_targets; ++t) {
+      const Target& target = job.targets[t];
+      if (factor == 1.0f && !target.bias) continue;
+      float* const y = target.y + uint64_t{token} * target.n;
+      for (uint32_t i = thread_index(); i < target.n; i += threads) y[i] = fused(y[i], factor, target.bias ? target.bias[i] : 0.0f);
+    }
   }
 }
 
@@ -248,6 +256,6 @@ void pack(const Job& job, Stream& stream) {
   job.input.norm ? launch<Source::norm>(job, stream) : job.input.up ? launch<Source::silu>(job, stream) : launch<Source::plain>(job, stream);
 }
 
-void mend(const Job& job, Stream& stream) { stream.launch(mend_kernel, {job.rows, 1, 1, threads, 0}, job); }
+void mend(const Job& job, Stream& stream) { stream.launch(mend_kernel, {(job.rows + mended_at_once - 1) / mended_at_once, 1, 1, threads, 0}, job); }
 
 }  // namespace gptq::cuda
