@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over pages of keys and values. Few tiles: positions are split over blocks and the 4 warps of a block, and of the blocks that share a
-// tile the last to be done adds up what all found. Many tiles: a warp takes a tile and all its positions, the warps of a block read the same ones.
+// Attention over pages of keys and values. Few tiles: positions are split over blocks and the 4 warps of a block, and of the blocks that
+// share a tile the last to be done adds up what all found. Many tiles: a warp takes a tile and all its positions, the warps of a block
+// read the same ones.
 #include <algorithm>
 
 #include "kernels/cuda/attention_tile.h"
@@ -11,7 +12,8 @@ namespace gptq::cuda {
 namespace {
 
 constexpr uint32_t warps = 4, threads = warps * warp_size;
-constexpr uint32_t unit_blocks = warps, units_least = 2, splits_max = 64;  // a split is of whole units, and of so many at least where it can be
+// A split is of whole units, and of so many at least where it can be.
+constexpr uint32_t unit_blocks = warps, units_least = 2, splits_max = 64;
 // Blocks of one long sequence alone, a multiprocessor: as many as run at once. And what the workspace has room for, with all pairs.
 constexpr uint32_t blocks_at_once = 2, blocks_each = 16;
 
@@ -32,8 +34,8 @@ constexpr uint32_t padded(uint32_t head_dim) { return head_dim <= 64 ? 64 : head
 // What a split leaves: sums [pairs][dims], then maximum and total [pairs].
 constexpr uint32_t partial_floats(uint32_t dims, uint32_t pairs) { return pairs * dims + (pairs * 2 + 3) / 4 * 4; }
 
-// Shared memory: the query's fragments, and before them the heads as they come, with k and v, and the row's angles; or what the warps found of
-// `part` dimensions, rows of which begin in different banks, and maximum and total.
+// Shared memory: the query's fragments, and before them the heads as they come, with k and v, and the row's angles; or what the warps
+// found of `part` dimensions, rows of which begin in different banks, and maximum and total.
 constexpr uint32_t part_of(uint32_t dims) { return dims < 128 ? dims : 128; }
 constexpr uint32_t found_floats(uint32_t dims) { return part_of(dims) + 8; }
 uint32_t shared_bytes(const Launch& l, uint32_t dims) {
@@ -146,8 +148,8 @@ GPTQ_DEVICE void mix_warps(const Launch& l, const Block& block, const Sums<dims>
     sync_block();
     GPTQ_ROLLED for (uint32_t i = thread_index(); i < block.pairs * quads; i += threads) {
       const uint32_t pair = i / quads, d = i % quads * 4;
-      use(pair, first + d, mix<warps>(warps, [&](uint32_t w) { return *reinterpret_cast<const Four*>(found + (w * l.pairs_max + pair) * row + d); },
-                                      [&](uint32_t w) { return lasts[w * l.pairs_max + pair]; }));
+      const auto at = [&](uint32_t w) { return *reinterpret_cast<const Four*>(found + (w * l.pairs_max + pair) * row + d); };
+      use(pair, first + d, mix<warps>(warps, at, [&](uint32_t w) { return lasts[w * l.pairs_max + pair]; }));
     }
   }
 }
@@ -213,7 +215,8 @@ GPTQ_KERNEL_FITS(threads, dims == 96 || (dims == 128 && !bends) ? 3 : 1) void sp
   if (thread_index() == 0) block = {0, splits, pairs.count};
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
-  walk<Form, false, bends, false>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, l.appends, [&] {
+  const Cache cache = cache_of<Form>(a, pairs, block_y());
+  walk<Form, false, bends, false>(s, a, cache, pairs, query, {begin + warp_index(), end, warps}, l.appends, [&] {
     const float* queries[2] = {query_at(a, pairs.head[0]), query_at(a, pairs.head[1])};
     if (l.appends) {
       float* heads = reinterpret_cast<float*>(shared_memory() + query_bytes(dims));
@@ -248,14 +251,15 @@ GPTQ_KERNEL_FITS(threads, dims == 96 || (dims == 128 && !bends) ? 3 : 1) void sp
   }
 }
 
-// Block (4 tiles, KV head), the last tiles first: they have the most positions. Its warps go over all blocks of positions that any of them sees, and
-// wait for each other at each.
+// Block (4 tiles, KV head), the last tiles first: they have the most positions. Its warps go over all blocks of positions that any of
+// them sees, and wait for each other at each.
 template <class Form, uint32_t dims, bool bends>
 GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   let_next_begin();
   const uint32_t index = (grid_x() - 1 - block_x()) * warps + warp_index();
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
-  auto* ends = reinterpret_cast<uint32_t*>(shared_memory() + warps * query_bytes(dims));  // [warps] first blocks, [warps] those behind the last
+  // First blocks of the warps, then those behind their last ones.
+  auto* ends = reinterpret_cast<uint32_t*>(shared_memory() + warps * query_bytes(dims));
   const Tile tile = index < a.batch.n_tiles ? a.batch.tiles[index] : Tile{0, 0, 0};
   const bool none = is_empty(a, tile);
   const Pairs pairs = none ? Pairs{} : pairs_of<bends>(a, tile, block_y());
@@ -270,7 +274,8 @@ GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   wait_for_previous();
   Sums<dims> s;
   for (; begin < pairs.first_block; ++begin) sync_block();
-  walk<Form, dims <= 128, bends, true>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, false, [&] {
+  const Cache cache = cache_of<Form>(a, pairs, block_y());
+  walk<Form, dims <= 128, bends, true>(s, a, cache, pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, false, [&] {
     const float* queries[2] = {query_at(a, pairs.head[0]), query_at(a, pairs.head[1])};
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, queries, i);
     sync_warp();
@@ -296,7 +301,8 @@ uint64_t partials_bytes(uint32_t head_dim, uint32_t n_processors) {
 Launch with_splits(const AttentionArgs& a, const AppendKvArgs* append, uint32_t n_processors) {
   const uint32_t tiles = a.batch.n_tiles * a.kv.n_kv_heads, dims = padded(a.kv.head_dim), group = a.n_heads / a.kv.n_kv_heads;
   Launch l{.a = a, .append = append ? *append : AppendKvArgs{}, .appends = append != nullptr, .splits = 0,
-           .pairs_max = append ? std::min(group, tile_pairs) : tile_pairs, .shared_bytes = 0};
+           .pairs_max = append ? std::min(group, tile_pairs) : tile_pairs,
+           .shared_bytes = 0};
   const uint64_t room = partials_bytes(a.kv.head_dim, n_processors) / (partial_floats(dims, l.pairs_max) * sizeof(float)) / tiles;
   l.splits = std::clamp(blocks_at_once * n_processors / a.kv.n_kv_heads, 1u, splits_max);
   l.splits = static_cast<uint32_t>(std::clamp<uint64_t>(room, 1, l.splits));
@@ -318,7 +324,8 @@ void run_bent(const AttentionArgs& a, const AppendKvArgs* append, Stream& stream
   const uint32_t heads = a.kv.n_kv_heads, tiles = a.batch.n_tiles;
   if (takes_whole(a, stream.n_processors)) {
     if (append) append_kv(*append, stream);
-    return stream.launch(whole_kernel<Form, dims, bends>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims) + 2 * warps * 4}, a, 50);
+    const LaunchShape shape{(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims) + 2 * warps * 4};
+    return stream.launch(whole_kernel<Form, dims, bends>, shape, a, 50);
   }
   const Launch l = with_splits(a, append, stream.n_processors);
   stream.launch(split_kernel<Form, dims, bends>, {grid_splits(l), heads, tiles, threads, l.shared_bytes}, l);

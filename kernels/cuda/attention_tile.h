@@ -324,10 +324,10 @@ struct Blocks {  // begin, begin + stride, ... before end
   uint32_t begin, end, stride;
 };
 
-// What a block needs next is on its way while one is worked on: keys from when the last ones were multiplied, values from when the last ones
-// were. Where that takes too many registers, they come in parts when they are needed. put_queries(), which every warp must do, fills `memory`
-// while the first keys and values come; where it `appends`, the tile's last position is there only afterwards.
-// together: all warps of the block come to every block of positions at once, so that they find each other's loads in the L1 cache.
+// What a block needs next is on its way while one is worked on: keys from when the last ones were multiplied, values from when the last
+// ones were. Where that takes too many registers, they come in parts when they are needed. put_queries(), which every warp must do, fills
+// `memory` while the first keys and values come; where it `appends`, the tile's last position is there only afterwards. together: all
+// warps of the block come to every block of positions at once, so that they find each other's loads in the L1 cache.
 template <class Form, bool held, bool bends, bool together, uint32_t dims, class PutQueries>
 GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks,
                       bool appends, PutQueries put_queries) {

@@ -86,7 +86,8 @@ GPTQ_KERNEL(threads) void best_token_kernel(BestTokenArgs a) {
 
 void best_token(const BestTokenArgs& args, Stream& stream) {
   constexpr uint32_t bytes = threads / warp_size * static_cast<uint32_t>(sizeof(Best)) + 4;
-  stream.launch(best_token_kernel, {args.rows, sampling_parts(args.rows, args.n, least_each, stream.n_processors), 1, threads, bytes}, args);
+  const uint32_t parts = sampling_parts(args.rows, args.n, least_each, stream.n_processors);
+  stream.launch(best_token_kernel, {args.rows, parts, 1, threads, bytes}, args);
 }
 
 }  // namespace gptq::cuda

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The best of a row's logits, in their order: blocks share the row, each keeps what beats the worst of the best so far in a list, and sorts the
-// list whenever it is half full; the last to be done does the same with what all found. No two keys are equal, so that the result does not depend
-// on how the work is shared.
+// The best of a row's logits, in their order: blocks share the row, each keeps what beats the worst of the best so far in a list, and
+// sorts the list whenever it is half full; the last to be done does the same with what all found. No two keys are equal, so that the
+// result does not depend on how the work is shared.
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/stream.h"
@@ -105,18 +105,19 @@ GPTQ_KERNEL(threads) void candidates_kernel(CandidatesArgs a) {
   list.sort();
   bad = any_of_block(bad, list.counts);
   if (grid_y() > 1) {
-    uint64_t* const found = reinterpret_cast<uint64_t*>(a.workspace.data) + uint64_t{block_x()} * grid_y() * (a.count + 1);  // and whether it is bad
-    uint64_t* const own = found + block_y() * (a.count + 1);
+    const uint32_t each_found = a.count + 1;  // and whether it is bad
+    uint64_t* const found = reinterpret_cast<uint64_t*>(a.workspace.data) + uint64_t{block_x()} * grid_y() * each_found;
+    uint64_t* const own = found + block_y() * each_found;
     for (uint32_t i = thread_index(); i < a.count; i += threads) own[i] = keys[i];
     if (thread_index() == 0) own[a.count] = bad;
     if (!last_of(grid_y(), a.workspace.counters + block_x(), list.counts + 2 * warps)) return;
     list = {keys, list.counts, 0, 0, 0};
-    const uint32_t n = grid_y() * (a.count + 1);
+    const uint32_t n = grid_y() * each_found;
     for (uint32_t first = 0; first < n; first += threads) {
       const uint32_t i = first + thread_index();
       Vec2 word{};
       if (i < n) word = load_fresh(reinterpret_cast<const Vec2*>(found + i));
-      const bool flag = i < n && i % (a.count + 1) == a.count;
+      const bool flag = i < n && i % each_found == a.count;
       bad |= flag && word.v[0];
       list.add(flag ? 0 : word.v[0] | uint64_t{word.v[1]} << 32);
       if (list.filled > threads) list.keep(a.count);

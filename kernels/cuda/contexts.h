@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// In which of the driver's contexts the backend works: that of the host's stream, else the thread's own where it is of the GPU, else the GPU's
-// primary one. It is pushed for every call and popped again, so that no other GPU ever gets a context, and the host's current one stays.
+// In which of the driver's contexts the backend works: that of the host's stream, else the thread's own where it is of the GPU, else the
+// GPU's primary one. It is pushed for every call and popped again, so that no other GPU ever gets a context, and the host's current one
+// stays.
 #pragma once
 #include <cuda.h>
 #include <dlfcn.h>
@@ -64,7 +65,8 @@ inline const char* find_context(int ordinal, CUstream host_stream, CUcontext bes
   if (host_stream) {
     if (d.StreamGetCtx(host_stream, out) != CUDA_SUCCESS) return "the host's stream is none";
     if (!is_of(*out, device)) return "the host's stream is of another GPU";
-    if (beside && beside != *out) return "the host's stream is of another context than the model, which takes the one that is current when it is loaded";
+    if (beside && beside != *out)
+      return "the host's stream is of another context than the model, which takes the one that is current when it is loaded";
     return nullptr;
   }
   if ((*out = beside)) return nullptr;

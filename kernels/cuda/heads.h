@@ -106,7 +106,8 @@ enum class Part { query, key, value };
 
 // x, in shared memory, becomes what attention uses; cos and sin are of its row.
 template <bool unrolled = false>
-GPTQ_DEVICE void turn_head(float* x, const AppendKvArgs& a, Part part, uint32_t head, uint32_t position, const float* cos, const float* sin) {
+GPTQ_DEVICE void turn_head(float* x, const AppendKvArgs& a, Part part, uint32_t head, uint32_t position, const float* cos,
+                           const float* sin) {
   const bool query = part == Part::query, value = part == Part::value;
   const uint32_t n = a.kv.head_dim, of_head = a.each_head ? head * n : 0;
   const float *weight = query ? a.q_norm : a.k_norm, *bias = query ? a.q_bias : a.k_bias;

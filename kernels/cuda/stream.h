@@ -35,7 +35,8 @@ class Stream {
   template <class Args>
   void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, int shared_percent = cudaSharedmemCarveoutMaxShared) {
     if (is_new(reinterpret_cast<const void*>(kernel))) {
-      // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike, but for those that live by the L1 cache.
+      // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike, but for those that live by the
+      // L1 cache.
       note(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, shared_percent));
       if (shared_most > 48 << 10) note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_most));
     }
