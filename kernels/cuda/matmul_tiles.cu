@@ -165,7 +165,8 @@ void launch(const Job& job, Stream& stream) {
 
 template <class Form>
 void launch_scaled(const Job& job, Stream& stream) {
-  if (by_steps(job)) return launch<Form, tile_steps, 32, 2>(job, stream);
+  constexpr uint32_t ahead = Form::small ? 2 : 1;  // two would spill on sm_120
+  if (by_steps(job)) return launch<Form, tile_steps, 32, ahead>(job, stream);
   if constexpr (Form::widest == columns_max)
     if (tile_width(job.columns) == columns_max) return launch<Form, 1, columns_max, 2>(job, stream);
   launch<Form, 1, 32, 3>(job, stream);
