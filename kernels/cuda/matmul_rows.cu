@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with 9 to 64 rows of activations, packed before, which weights' way from memory still bounds. A thread block a multiprocessor
+// Products with up to 128 rows of activations, packed before, which weights' way from memory still bounds. A thread block a multiprocessor
 // takes a run of the 16-row blocks; its warps share out K and, where half of them are enough for that, take two blocks at a time. The
 // activations of all of K lie in shared memory, each warp's brought by itself, so that no barrier stands before the first product. Columns
 // (tokens; with exact their high and low halves) go by 16 or by 32, as thread blocks of their own. Weights are asked for before the
@@ -12,9 +12,9 @@
 namespace gptq::cuda {
 namespace {
 
-constexpr uint32_t columns_max = 64, width_max = 32;
+constexpr uint32_t columns_max = 128, width_max = 32;
 constexpr uint32_t token_stride = block_rows + 4;  // of results: so that all banks are met
-constexpr uint64_t partials_max = 128 << 10;       // bytes a multiprocessor
+constexpr uint64_t partials_max = 192 << 10;       // bytes a multiprocessor
 constexpr uint32_t ahead_max = 160 << 10;          // bytes a thread block asks the L2 cache for
 
 // As many as registers allow. n_scales: of two tiles.
