@@ -19,14 +19,15 @@ GPTQ_KERNEL_FITS(threads, 8) void append_kv_kernel(AppendKvArgs a) {
   const uint64_t first = part == Part::query ? (uint64_t{row} * a.n_heads + head) * n : (uint64_t{row} * n_kv + head) * n;
   const float* from = (part == Part::query ? a.q : part == Part::key ? a.k : a.v) + first;
   float* x = reinterpret_cast<float*>(shared_memory()) + warp_index() * n;
-  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = from[d];
-  const uint64_t angles = uint64_t{row} * (a.rope_dim / 2);
   const Row own = a.batch.rows[row];
-  turn_head(x, a, part, head, own.position, a.batch.cos + angles, a.batch.sin + angles);
+#pragma unroll 4
+  for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] = from[d];
+  const uint32_t page = part == Part::query ? 0 : page_of(a, own);
+  const uint64_t angles = uint64_t{row} * (a.rope_dim / 2);
+  turn_head<true>(x, a, part, head, own.position, a.batch.cos + angles, a.batch.sin + angles);
   for (uint32_t d = lane_index(); part != Part::value && d < n; d += warp_size) (part == Part::query ? a.q : a.k)[first + d] = x[d];
   if (part == Part::query) return;
   const bool value = part == Part::value;
-  const uint32_t page = page_of(a, own);
   a.kv.int8 ? store_cached<true>(a, page, own.position, head, value, x) : store_cached<false>(a, page, own.position, head, value, x);
 }
 

@@ -213,7 +213,7 @@ GPTQ_KERNEL_FITS(threads, dims == 96 || (dims == 128 && !bends) ? 3 : 1) void sp
   if (thread_index() == 0) block = {0, splits, pairs.count};
   auto* query = reinterpret_cast<Vec4*>(shared_memory());
   Sums<dims> s;
-  walk<Form, false, bends>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, l.appends, [&] {
+  walk<Form, false, bends, false>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {begin + warp_index(), end, warps}, l.appends, [&] {
     const float* queries[2] = {query_at(a, pairs.head[0]), query_at(a, pairs.head[1])};
     if (l.appends) {
       float* heads = reinterpret_cast<float*>(shared_memory() + query_bytes(dims));
@@ -248,23 +248,35 @@ GPTQ_KERNEL_FITS(threads, dims == 96 || (dims == 128 && !bends) ? 3 : 1) void sp
   }
 }
 
-// Block (4 tiles, KV head), the last tiles first: they have the most positions.
+// Block (4 tiles, KV head), the last tiles first: they have the most positions. Its warps go over all blocks of positions that any of them sees, and
+// wait for each other at each.
 template <class Form, uint32_t dims, bool bends>
 GPTQ_KERNEL(threads) void whole_kernel(AttentionArgs a) {
   let_next_begin();
   const uint32_t index = (grid_x() - 1 - block_x()) * warps + warp_index();
-  if (index >= a.batch.n_tiles) return;
-  const Tile tile = a.batch.tiles[index];
-  if (is_empty(a, tile)) return;
-  const Pairs pairs = pairs_of<bends>(a, tile, block_y());
-  wait_for_previous();
   Vec4* query = reinterpret_cast<Vec4*>(shared_memory()) + warp_index() * (query_bytes(dims) / 16);
+  auto* ends = reinterpret_cast<uint32_t*>(shared_memory() + warps * query_bytes(dims));  // [warps] first blocks, [warps] those behind the last
+  const Tile tile = index < a.batch.n_tiles ? a.batch.tiles[index] : Tile{0, 0, 0};
+  const bool none = is_empty(a, tile);
+  const Pairs pairs = none ? Pairs{} : pairs_of<bends>(a, tile, block_y());
+  if (lane_index() == 0) {
+    ends[warp_index()] = none ? ~0u : pairs.first_block;
+    ends[warps + warp_index()] = none ? 0 : pairs.last_block + 1;
+  }
+  sync_block();
+  uint32_t begin = ends[0], end = 0;
+  for (uint32_t w = 1; w < warps; ++w) begin = smaller(begin, ends[w]);
+  if (none) return;
+  wait_for_previous();
   Sums<dims> s;
-  walk<Form, dims <= 128, bends>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, false, [&] {
+  for (; begin < pairs.first_block; ++begin) sync_block();
+  walk<Form, dims <= 128, bends, true>(s, a, cache_of<Form>(a, pairs, block_y()), pairs, query, {pairs.first_block, pairs.last_block + 1, 1}, false, [&] {
     const float* queries[2] = {query_at(a, pairs.head[0]), query_at(a, pairs.head[1])};
     for (uint32_t i = 0; i < dims / 16; ++i) put_query(query, a, queries, i);
     sync_warp();
   });
+  for (uint32_t w = 0; w < warps; ++w) end = larger(end, ends[warps + w]);
+  for (uint32_t block = ends[warps + warp_index()]; block < end; ++block) sync_block();
   reduce(s);
   write_out<bends>(a, pairs, s);
 }
@@ -306,7 +318,7 @@ void run_bent(const AttentionArgs& a, const AppendKvArgs* append, Stream& stream
   const uint32_t heads = a.kv.n_kv_heads, tiles = a.batch.n_tiles;
   if (takes_whole(a, stream.n_processors)) {
     if (append) append_kv(*append, stream);
-    return stream.launch(whole_kernel<Form, dims, bends>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims)}, a);
+    return stream.launch(whole_kernel<Form, dims, bends>, {(tiles + warps - 1) / warps, heads, 1, threads, warps * query_bytes(dims) + 2 * warps * 4}, a, 50);
   }
   const Launch l = with_splits(a, append, stream.n_processors);
   stream.launch(split_kernel<Form, dims, bends>, {grid_splits(l), heads, tiles, threads, l.shared_bytes}, l);

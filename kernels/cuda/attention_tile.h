@@ -327,7 +327,8 @@ struct Blocks {  // begin, begin + stride, ... before end
 // What a block needs next is on its way while one is worked on: keys from when the last ones were multiplied, values from when the last ones
 // were. Where that takes too many registers, they come in parts when they are needed. put_queries(), which every warp must do, fills `memory`
 // while the first keys and values come; where it `appends`, the tile's last position is there only afterwards.
-template <class Form, bool held, bool bends, uint32_t dims, class PutQueries>
+// together: all warps of the block come to every block of positions at once, so that they find each other's loads in the L1 cache.
+template <class Form, bool held, bool bends, bool together, uint32_t dims, class PutQueries>
 GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, const Pairs& pairs, const Vec4* memory, const Blocks& blocks,
                       bool appends, PutQueries put_queries) {
   constexpr bool ahead = dims <= 128;
@@ -349,6 +350,7 @@ GPTQ_DEVICE void walk(Sums<dims>& s, const AttentionArgs& a, const Cache& c, con
   clear(s);
   const auto query = query_of<dims, held>(memory);
   for (uint32_t block = blocks.begin; block < blocks.end; block += blocks.stride) {
+    if (together) sync_block();
     const uint32_t next = block + blocks.stride;
     const bool more = ahead && next < blocks.end;
     if (!ahead) page = c.pages[block / c.page_blocks];

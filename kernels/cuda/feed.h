@@ -131,9 +131,10 @@ class RingFeed {
       groups_ += group_bytes_;
     }
   }
-  // All but the last n.
+  // All but the last n, or fewer.
   GPTQ_MEMBER static void wait(uint32_t n) {
-    if (n > 2) copy_wait<3>();
+    if (n >= 6) copy_wait<6>();
+    else if (n >= 3) copy_wait<3>();
     else if (n == 2) copy_wait<2>();
     else if (n == 1) copy_wait<1>();
     else copy_wait<0>();

@@ -34,11 +34,20 @@ GPTQ_DEVICE void scale_query(float* x, uint32_t n, const AppendKvArgs& a, uint32
   GPTQ_ROLLED for (uint32_t d = lane_index(); d < n; d += warp_size) x[d] *= factor;
 }
 
+GPTQ_DEVICE void rotate_pair(float* x, const float* cos, const float* sin, uint32_t half, uint32_t j) {
+  const float low = x[j], high = x[j + half], c = cos[j], s = sin[j];
+  x[j] = low * c - high * s;
+  x[j + half] = fused(high, c, low * s);
+}
+
+// Unrolled: several angles are on their way at once, where they come from far.
+template <bool unrolled>
 GPTQ_DEVICE void rotate(float* x, const float* cos, const float* sin, uint32_t half) {
-  GPTQ_ROLLED for (uint32_t j = lane_index(); j < half; j += warp_size) {
-    const float low = x[j], high = x[j + half];
-    x[j] = low * cos[j] - high * sin[j];
-    x[j + half] = fused(high, cos[j], low * sin[j]);
+  if constexpr (unrolled) {
+#pragma unroll 4
+    for (uint32_t j = lane_index(); j < half; j += warp_size) rotate_pair(x, cos, sin, half, j);
+  } else {
+    GPTQ_ROLLED for (uint32_t j = lane_index(); j < half; j += warp_size) rotate_pair(x, cos, sin, half, j);
   }
 }
 
@@ -96,6 +105,7 @@ GPTQ_DEVICE void store_cached(const AppendKvArgs& a, uint32_t page, uint32_t pos
 enum class Part { query, key, value };
 
 // x, in shared memory, becomes what attention uses; cos and sin are of its row.
+template <bool unrolled = false>
 GPTQ_DEVICE void turn_head(float* x, const AppendKvArgs& a, Part part, uint32_t head, uint32_t position, const float* cos, const float* sin) {
   const bool query = part == Part::query, value = part == Part::value;
   const uint32_t n = a.kv.head_dim, of_head = a.each_head ? head * n : 0;
@@ -108,7 +118,7 @@ GPTQ_DEVICE void turn_head(float* x, const AppendKvArgs& a, Part part, uint32_t 
     if (turned) break;
     if (a.clip > 0) clip(x, n, a.clip);
     sync_warp();
-    if (!value) rotate(x, cos, sin, a.rope_dim / 2);
+    if (!value) rotate<unrolled>(x, cos, sin, a.rope_dim / 2);
     sync_warp();
   }
   if (query && a.query_factor != 0) scale_query(x, n, a, position);

@@ -75,7 +75,7 @@ void run_library(Job job, const Product* products, Cutter memory, Stream& stream
 }
 
 void run(Job job, Cutter memory, Stream& stream) {
-  job.parts = decode_parts(job, stream.capability);
+  job.parts = decode_parts(job, stream);
   const bool few = job.parts > 0;
   bool by_rows = false;
   if (few) {

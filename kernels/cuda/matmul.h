@@ -61,9 +61,9 @@ constexpr bool by_steps(const Job& job) { return kernels::is_quantized(job.kind)
 constexpr uint32_t sums_per_tile(const Job& job) { return !kernels::is_quantized(job.kind) ? 0 : by_steps(job) ? tile_steps : 1; }
 
 // job.parts is decode_parts(), else rows_parts(), else tile_parts(). Activations are packed before, but where decode_columns() is 0.
-uint32_t decode_parts(const Job& job, uint32_t capability);          // 0: too many rows, or more than shared memory holds
+uint32_t decode_parts(const Job& job, const Stream& stream);  // 0: too many rows, or more than shared memory holds
 uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability);
-uint32_t decode_columns(uint32_t rows, bool exact);                  // of packed activations
+uint32_t decode_columns(uint32_t rows, bool exact);           // of packed activations
 void decode(Job job, Stream& stream);
 uint32_t rows_parts(const Job& job, const Stream& stream);  // 0: too many rows or sums
 uint64_t rows_partials_bytes(uint32_t n_processors);        // at most

@@ -17,8 +17,8 @@ namespace gptq::cuda {
 namespace {
 
 constexpr uint32_t warps = 16, threads = warps * warp_size;
-constexpr uint32_t pack_pairs = 4;         // of tiles that a warp packs in registers
-constexpr uint32_t stages_least = 2, stages_enough = 4, stages_most = 5;  // of weights on their way
+constexpr uint32_t pack_pairs = 7;         // of tiles that a warp packs in registers
+constexpr uint32_t stages_least = 2, stages_most = 8;  // of weights on their way
 
 // How activations become columns of operands. Pairs: up to 4 rows, their high halves, then their low ones. Both: up to 8 rows, high halves
 // as one operand, low ones as another. Eight, sixteen: so many rows' high halves, which were packed before.
@@ -324,18 +324,25 @@ GPTQ_DEVICE void store_result(const Job& job, const Target& target, uint32_t blo
 }
 
 // Adds up what warps left of the block that the warp began and others finished. ends: where each warp's pieces end.
-template <class Ends>
+template <Columns columns, class Ends>
 GPTQ_DEVICE void join(const Job& job, const Shared& s, uint32_t warp, uint32_t block, uint32_t block_end, Ends ends) {
-  const Target& target = job.targets[target_of(job, block)];
+  constexpr uint32_t each = (rows_max(columns) * block_rows + warp_size - 1) / warp_size;
   const uint32_t n = s.layout.left_floats();
-  for (uint32_t i = lane_index(); i < n; i += warp_size) {
-    float sum = s.left[(warp * 2 + 1) * n + i];
-    GPTQ_UNROLL for (uint32_t w = 1; w < warps; ++w) {
-      const uint32_t begin = ends(w - 1);
-      if (w > warp && begin < block_end && ends(w) > begin) sum += s.left[w * 2 * n + i];
-    }
-    const uint32_t token = i % job.rows;
-    store_result(job, target, block, i / job.rows, token, sum * s.factors[token]);
+  float sums[each] = {};
+  const auto add = [&](uint32_t slot) {
+    GPTQ_UNROLL for (uint32_t j = 0; j < each; ++j)
+      if (const uint32_t i = j * warp_size + lane_index(); i < n) sums[j] += s.left[slot * n + i];
+  };
+  add(warp * 2 + 1);
+  for (uint32_t w = warp + 1, end = ends(warp); end < block_end; ++w) {
+    const uint32_t begin = end;
+    end = ends(w);
+    if (end > begin) add(w * 2);
+  }
+  const Target& target = job.targets[target_of(job, block)];
+  GPTQ_UNROLL for (uint32_t j = 0; j < each; ++j) {
+    const uint32_t i = j * warp_size + lane_index(), token = i % job.rows;
+    if (i < n) store_result(job, target, block, i / job.rows, token, sums[j] * s.factors[token]);
   }
 }
 
@@ -346,11 +353,8 @@ GPTQ_DEVICE void fetch_norm(const Job& job, Range part) {
   for (uint32_t at = 2 * part.first * tile_columns + thread_index() * floats; at < last && at < job.k; at += threads * floats) prefetch_l2(job.input.norm + at);
 }
 
-// Two of them fit a multiprocessor, so that the next product's begins while this one's ends, unless they take too many registers.
-constexpr uint32_t blocks_at_once(uint32_t n_scales, Columns columns) { return n_scales == 1 && columns == Columns::pairs ? 2 : 1; }
-
 template <class Form, uint32_t n_scales, Columns columns, bool plain>
-GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(Job job) {
+GPTQ_KERNEL_FITS(threads, 1) void decode_kernel(Job job) {
   using Product = Product16<Form, n_scales, columns, plain>;
   using Feed = typename Product::Feed;
   let_next_begin();
@@ -408,7 +412,7 @@ GPTQ_KERNEL_FITS(threads, blocks_at_once(n_scales, columns)) void decode_kernel(
   const bool begun = left < n_pieces && total;  // a block that others finish
   if (begun) leave(whole ? 1 : 0);
   sync_block();
-  if (begun && whole) join(job, s, warp, block, (block + 1 - blocks.first) * n_pieces, [&](uint32_t w) { return share(all, w, warps).last; });
+  if (begun && whole) join<columns>(job, s, warp, block, (block + 1 - blocks.first) * n_pieces, [&](uint32_t w) { return share(all, w, warps).last; });
 }
 
 // Scales of two tiles.
@@ -436,12 +440,10 @@ uint32_t parts_of(uint32_t tiles, const Layout& layout, uint32_t ring, uint32_t 
   return most ? (pairs + most - 1) / most : 0;
 }
 
-// As many stages as leave room for the next product's thread blocks.
+// As many stages as there is room for.
 uint32_t stages_of(const Job& job, uint32_t bytes, uint32_t capability) {
-  constexpr uint32_t reserved = 1 << 10;  // of every thread block, by CUDA
-  const uint32_t each = ring_bytes(job.kind, decode_scales(job), 1), half = shared_max(capability) / 2 - reserved;
-  const uint32_t room = bytes + stages_enough * each <= half ? half : shared_max(capability);
-  return each ? std::clamp((room - bytes) / each, stages_least, stages_most) : 0;
+  const uint32_t each = ring_bytes(job.kind, decode_scales(job), 1);
+  return each ? std::clamp((shared_max(capability) - bytes) / each, stages_least, stages_most) : 0;
 }
 
 bool is_plain(const Job& job, uint32_t n_scales) { return !job.scales_f32 && job.symmetric_zero && job.group_steps * n_scales == 2 * tile_steps; }
@@ -451,8 +453,10 @@ void launch(Job job, Stream& stream) {
   const uint32_t pairs = ((job.tiles + 1) / 2 + job.parts - 1) / job.parts, wanted = stream.n_processors / job.parts;
   const uint32_t bytes = layout_of(columns, job.rows, n_scales).bytes(pairs);
   job.stages = stages_of(job, bytes, stream.capability);
+  // Two on one multiprocessor would leave another without any, so memory is asked for that leaves no room for a second.
+  const uint32_t alone = shared_max(stream.capability) / 2 + 1, wanted_bytes = bytes + ring_bytes(job.kind, n_scales, job.stages);
   stream.launch(decode_kernel<Form, n_scales, columns, plain>,
-                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, bytes + ring_bytes(job.kind, n_scales, job.stages)}, job);
+                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, std::max(alone, wanted_bytes)}, job);
 }
 
 template <class Form, uint32_t n_scales, Columns columns>
@@ -489,10 +493,12 @@ uint32_t decode_columns(uint32_t rows, bool exact) {
   const Columns columns = columns_for(rows, exact);
   return packed_before(columns) ? rows_max(columns) : 0;
 }
-uint32_t decode_parts(const Job& job, uint32_t capability) {
-  if (job.rows > (job.exact ? rows_max(Columns::both) : rows_max(Columns::sixteen))) return 0;
+uint32_t decode_parts(const Job& job, const Stream& stream) {
+  // 16 rows' activations are brought to every multiprocessor: for a few weights that is too much.
+  const bool many = uint64_t{job.n_blocks} * job.tiles >= uint64_t{300} * stream.n_processors;
+  if (job.rows > (job.exact || !many ? rows_max(Columns::both) : rows_max(Columns::sixteen))) return 0;
   const Layout layout = layout_of(columns_for(job.rows, job.exact), job.rows, decode_scales(job));
-  return parts_of(job.tiles, layout, ring_bytes(job.kind, decode_scales(job), stages_least), shared_max(capability));
+  return parts_of(job.tiles, layout, ring_bytes(job.kind, decode_scales(job), stages_least), shared_max(stream.capability));
 }
 uint32_t decode_parts_max(uint32_t rows, uint32_t tiles, bool exact, uint32_t capability) {
   uint32_t most = 0;

@@ -33,10 +33,10 @@ class Stream {
   int shared_most = 0;              // bytes of dynamic shared memory that a block can have
   // kernel(args) over the shape's threads.
   template <class Args>
-  void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args) {
+  void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, int shared_percent = cudaSharedmemCarveoutMaxShared) {
     if (is_new(reinterpret_cast<const void*>(kernel))) {
-      // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike.
-      note(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+      // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike, but for those that live by the L1 cache.
+      note(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, shared_percent));
       if (shared_most > 48 << 10) note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_most));
     }
     cudaLaunchAttribute attribute{};
@@ -71,7 +71,7 @@ class Stream {
   void* handle = nullptr;
   std::function<void(std::function<void()>)> record;  // set: launches are kept for later instead of run
   template <class Args>
-  void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args) {
+  void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, int = 0) {
     auto work = [=] { emulator::run({shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes, [=] { kernel(args); }); };
     record ? record(work) : work();
   }
