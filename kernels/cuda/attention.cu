@@ -327,8 +327,9 @@ void run_bent(const AttentionArgs& a, const AppendKvArgs* append, Stream& stream
 // Capped scores, slopes, sinks and chunks have kernels of their own: they take registers that the others need.
 template <class Form, uint32_t dims>
 void run(const AttentionArgs& a, const AppendKvArgs* append, Stream& stream) {
-  const bool bends = a.softcap != 0 || a.alibi_slopes || a.sinks || a.chunk;
-  bends ? run_bent<Form, dims, true>(a, append, stream) : run_bent<Form, dims, false>(a, append, stream);
+  [[maybe_unused]] const bool bends = a.softcap != 0 || a.alibi_slopes || a.sinks || a.chunk;
+  if constexpr (dims > 128) return run_bent<Form, dims, true>(a, append, stream);  // these have no registers to gain
+  else bends ? run_bent<Form, dims, true>(a, append, stream) : run_bent<Form, dims, false>(a, append, stream);
 }
 
 template <class Form>
