@@ -33,7 +33,7 @@ uint32_t columns_of(uint32_t rows, bool exact) {
   const uint32_t columns = exact ? (rows + 7) / 8 * 16 : rows, width = tile_width(columns);
   return (columns + width - 1) / width * width;
 }
-uint32_t few_columns_of(uint32_t rows, bool exact) { return !exact && rows <= 16 ? 16 : columns_of(rows, exact); }
+uint32_t few_columns_of(uint32_t rows, bool exact) { return !exact && rows <= 16 ? 16 : ((exact ? (rows + 7) / 8 * 16 : rows) + 31) / 32 * 32; }
 
 // Whether two products can share a launch.
 bool alike(const Matrix& a, const Matrix& b) {

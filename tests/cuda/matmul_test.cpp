@@ -157,7 +157,7 @@ class CudaMatmul : public GpuTest {
   uint32_t cases = 0;
 };
 
-constexpr uint32_t row_counts[] = {1, 2, 4, 5, 8, 9, 16, 17, 33, 64, 70};
+constexpr uint32_t row_counts[] = {1, 2, 4, 5, 8, 9, 16, 17, 33, 130, 70};
 
 // Every kind meets every group with several numbers of rows, and every number of rows with several groups.
 void CudaMatmul::every_shape(Kind kind) {
