@@ -322,7 +322,7 @@ TEST_F(Cuda, TokensAreTheSameWholeAndInQuanta) {
       EXPECT_GE(state().replays - before, n_tokens - 1);
       EXPECT_LE(state().replays - before, n_tokens);  // the first may be no prompt's but a single token's as well
     }
-    EXPECT_EQ(tokens(1000000), whole);
+    EXPECT_EQ(tokens(1000000000), whole);  // a budget that sanitizers do not use up either: a batch that is cut has other bits
   }
 }
 
