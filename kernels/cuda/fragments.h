@@ -169,6 +169,12 @@ struct Scale {
   float scale[2], zero[2];  // of rows g and g + 8
 };
 
+// As they lie; a zero only where there are any.
+GPTQ_DEVICE void take_scale(const Job& job, const uint8_t* scales, const uint8_t* zeros, uint32_t& scale, uint32_t& zero) {
+  scale = job.scales_f32 ? *reinterpret_cast<const uint32_t*>(scales) : *reinterpret_cast<const uint16_t*>(scales);
+  if (!job.symmetric_zero) zero = *zeros;
+}
+
 // A lane's weights of a range of columns of one block, piece by piece. A piece: 1 or 2 tiles with n_scales scales for as many columns each
 // (0: none). Even lanes hold those of row g, odd ones of row g + 8 until they are used: registers limit how far ahead weights are read.
 template <class Form, uint32_t tiles, uint32_t n_scales>
@@ -217,8 +223,7 @@ struct Reader {
       scale = zero = 0;
       return;
     }
-    scale = job.scales_f32 ? *reinterpret_cast<const uint32_t*>(scales) : *reinterpret_cast<const uint16_t*>(scales);
-    if (!job.symmetric_zero) zero = *zeros;
+    take_scale(job, scales, zeros, scale, zero);
     steps_left -= steps_of_scale;
     if (steps_left) return;
     steps_left = job.group_steps;

@@ -2,6 +2,8 @@
 // The operation matmul: which products go together, the workspace, and the kernels before and after those that multiply.
 #include "kernels/cuda/matmul.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/pack.h"
 #include "kernels/cuda/stream.h"
 
@@ -28,12 +30,14 @@ GPTQ_KERNEL(threads) void finish_kernel(Job job) {
   }
 }
 
-// Columns of `rows` packed rows, to whole thread blocks of any kernel, or of the one that takes 16.
+uint32_t round_up(uint32_t columns, uint32_t width) { return (columns + width - 1) / width * width; }
+// Columns of `rows` packed rows, to whole thread blocks of any kernel, or of the one that takes 16 or 32.
+uint32_t used_columns(uint32_t rows, bool exact) { return exact ? round_up(rows, 8) * 2 : rows; }
 uint32_t columns_of(uint32_t rows, bool exact) {
-  const uint32_t columns = exact ? (rows + 7) / 8 * 16 : rows, width = tile_width(columns);
-  return (columns + width - 1) / width * width;
+  const uint32_t columns = used_columns(rows, exact);
+  return round_up(columns, tile_width(columns));
 }
-uint32_t few_columns_of(uint32_t rows, bool exact) { return !exact && rows <= 16 ? 16 : ((exact ? (rows + 7) / 8 * 16 : rows) + 31) / 32 * 32; }
+uint32_t few_columns_of(uint32_t rows, bool exact) { return !exact && rows <= 16 ? 16 : round_up(used_columns(rows, exact), 32); }
 
 // Whether two products can share a launch.
 bool alike(const Matrix& a, const Matrix& b) {
@@ -82,6 +86,7 @@ void run(Job job, Cutter memory, Stream& stream) {
     job.columns = decode_columns(job.rows, job.exact);
     if (!job.columns) job.squares = memory.take<float>(uint64_t{job.parts} * job.rows);
   } else {
+    job.exact |= !decode_columns(job.rows, job.exact);  // decode's few rows have both halves, whichever kernel takes them
     job.columns = few_columns_of(job.rows, job.exact);
     job.parts = rows_parts(job, stream);
     by_rows = job.parts > 0;
@@ -129,7 +134,7 @@ uint64_t own_bytes(const Shape& shape, const Stream& stream) {
     most = memory.used > most ? memory.used : most;
   }
   Cutter memory{nullptr};
-  const uint64_t columns = columns_of(shape.rows, shape.exact);
+  const uint64_t columns = std::max(columns_of(shape.rows, shape.exact), few_columns_of(1, true));
   memory.take<uint8_t>(tiles * columns * packed_bytes);
   memory.take<float>(tiles * tile_steps * columns);
   memory.take<float>(shape.rows);

@@ -195,11 +195,6 @@ Columns columns_for(uint32_t rows, bool exact) {
   return rows <= rows_max(Columns::pairs) ? Columns::pairs : exact ? Columns::both : rows <= rows_max(Columns::eight) ? Columns::eight : Columns::sixteen;
 }
 
-// Shared memory of a multiprocessor that a thread block can have.
-constexpr uint32_t shared_max(uint32_t capability) {
-  return (capability >= 90 ? 227 : capability == 80 || capability == 87 ? 163 : capability >= 86 ? 99 : 64) << 10;
-}
-
 // Weights on their way, of all warps.
 uint32_t ring_bytes(kernels::Kind kind, uint32_t n_scales, uint32_t stages) {
   return n_scales ? warps * stages * stage_bytes(tile_bytes_max(kind), n_scales) : 0;
@@ -227,7 +222,7 @@ void launch(Job job, Stream& stream) {
   // Two on one multiprocessor would leave another without any, so memory is asked for that leaves no room for a second.
   const uint32_t alone = shared_max(stream.capability) / 2 + 1, wanted_bytes = bytes + ring_bytes(job.kind, n_scales, job.stages);
   stream.launch(decode_kernel<Form, n_scales, columns, plain>,
-                {wanted < 1 ? 1 : wanted < job.n_blocks ? wanted : job.n_blocks, job.parts, 1, threads, std::max(alone, wanted_bytes)}, job);
+                {std::clamp(wanted, 1u, job.n_blocks), job.parts, 1, threads, std::max(alone, wanted_bytes)}, job);
 }
 
 template <class Form, uint32_t n_scales, Columns columns>

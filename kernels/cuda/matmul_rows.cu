@@ -25,11 +25,6 @@ constexpr uint32_t warps_of(uint32_t n_scales, uint32_t width) {
   return width == 16 && n_scales == 1 ? 16 : 8;
 }
 
-constexpr uint32_t shared_max(uint32_t capability) {  // bytes of a thread block
-  const bool large = capability >= 90 && capability < 110, medium = capability == 80 || capability == 87;
-  return large ? 227 << 10 : medium ? 163 << 10 : capability > 80 ? 99 << 10 : 64 << 10;
-}
-
 struct RowsJob {
   Job job;
   uint32_t splits;  // of a thread block's K among its warps: all, or half of them
@@ -149,8 +144,7 @@ struct Blocks {
       scale = zero = 0;
       return;
     }
-    scale = job.scales_f32 ? *reinterpret_cast<const uint32_t*>(scales) : *reinterpret_cast<const uint16_t*>(scales);
-    if (!job.symmetric_zero) zero = *zeros;
+    take_scale(job, scales, zeros, scale, zero);
     if constexpr (n_scales != 1) {  // where it is 1 every piece is a group
       steps_left -= steps_of_scale;
       if (steps_left) return;

@@ -17,10 +17,8 @@ GPTQ_DEVICE int scale_exponent(float largest) {
   return exponent > 100 ? 100 : exponent < -100 ? -100 : exponent;
 }
 
-// The lane's two columns of a tile are this one and the next but one: word `lane` of the packed tile.
-GPTQ_DEVICE uint32_t lane_column(uint32_t lane) { return lane / 2 % 4 * 16 + lane / 8 * 4 + lane % 2; }
 // Tokens that lie side by side swap halves of 16 bytes, so that a warp's 16-byte loads meet all banks.
-GPTQ_DEVICE uint32_t packed_word(uint32_t lane, uint32_t token) { return lane ^ token % 2 * 4; }
+GPTQ_DEVICE uint32_t packed_word(uint32_t word, uint32_t token) { return word ^ token % 2 * 4; }
 
 // What the weights of a column are multiplied with, but for the norm's 1 / rms, which factors out; adds x^2.
 GPTQ_DEVICE float input_value(const Job& job, uint32_t token, uint32_t column, float& squares) {
@@ -47,17 +45,5 @@ GPTQ_DEVICE Split split_pair(float a, float b) {
   s.low_sum = half_low(s.low) + half_high(s.low);
   return s;
 }
-
-// The sum over 1, 2 or 4 steps of 16 columns: of lanes that differ in bits 0, 3, 4, then 1, then 2.
-GPTQ_DEVICE float columns_sum(float v, uint32_t steps) {
-  v += shuffle_xor(v, 1);
-  v += shuffle_xor(v, 8);
-  v += shuffle_xor(v, 16);
-  if (steps > 1) v += shuffle_xor(v, 2);
-  if (steps > 2) v += shuffle_xor(v, 4);
-  return v;
-}
-// Whether the lane writes such a sum: the one of step lane / 2 of the tile and those after it.
-GPTQ_DEVICE bool has_sum(uint32_t lane, uint32_t steps) { return lane < 8 && lane % (2 * steps) == 0; }
 
 }  // namespace gptq::cuda

@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 #else
 #include <functional>
+#include <stdexcept>
 
 #include "kernels/cuda/emulator.h"
 #endif
@@ -20,6 +21,12 @@ struct LaunchShape {
   uint32_t threads;        // of a block
   uint32_t shared_bytes;   // dynamic shared memory
 };
+
+// Bytes of shared memory that a thread block can have.
+constexpr uint32_t shared_max(uint32_t capability) {
+  const bool large = capability >= 90 && capability < 110, medium = capability == 80 || capability == 87;
+  return large ? 227 << 10 : medium ? 163 << 10 : capability > 80 ? 99 << 10 : 64 << 10;
+}
 
 class Stream {
  public:
@@ -73,6 +80,7 @@ class Stream {
   std::function<void(std::function<void()>)> record;  // set: launches are kept for later instead of run
   template <class Args>
   void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, int = 0) {
+    if (shape.shared_bytes > shared_max(capability)) throw std::logic_error("a launch asks for more shared memory than there is");
     auto work = [=] { emulator::run({shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes, [=] { kernel(args); }); };
     record ? record(work) : work();
   }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "gpu.h"
+#include "kernels/cuda/stream.h"
 #include "tests/sanitized.h"
 #include "tests/seed.h"
 
@@ -338,6 +339,19 @@ TEST_F(CudaLibrary, LeavesToOthersWhatItCannotDo) {
 }
 
 // As Llama-3-8B's: too much for the emulator.
+// The emulator looks at what a launch asks for, and the kernels ask for what such a GPU has.
+TEST_F(CudaMatmul, EveryGenerationHasTheSharedMemory) {
+  if (gpu.real) GTEST_SKIP() << "a real GPU is of one generation";
+  const uint32_t own = gpu.stream->capability;
+  for (const uint32_t capability : {75u, 80u, 86u, 89u, 90u, 100u, 120u})
+    for (const Kind kind : {Kind::q3, Kind::q4, Kind::q8, Kind::f16})
+      for (const uint32_t rows : {1u, 4u, 8u, 16u, 24u}) {
+        gpu.stream->capability = capability;
+        Trial(gpu, {.shapes = {{kind, 40, 8192, 128}}, .rows = rows, .checked_rows = 4}, rows).check();
+      }
+  gpu.stream->capability = own;
+}
+
 TEST_F(CudaMatmul, RealShapes) {
   if (!gpu.real) GTEST_SKIP() << "for a real GPU";
   std::mt19937 random(test::seed(5));
