@@ -2,6 +2,7 @@
 // C API: models.
 #include <algorithm>
 
+#include "api/embedding.h"
 #include "api/guard.h"
 #include "api/handles.h"
 #include "api/opened_source.h"
@@ -166,6 +167,8 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.host_bytes = m->model->weight_bytes + m->model->tokenizer.size();
     info.kv_bytes_per_token = engine::KvLayout(spec, 0, spec.n_layers, kv_sample, kernels::KvKind::f16).page_bytes() / kv_sample;
     info.fingerprint = m->model->fingerprint;
+    info.pooling = own_pooling(*m->model);
+    info.pooling_flags = own_pooling_flags(*m->model);
     info.device_bytes = m->weights_on_gpu();
     info.device_layers = spec.n_layers - m->model->first_device_layer;
     info.device_kind = m->on_gpu() ? GPTQ_DEVICE_CUDA : GPTQ_DEVICE_CPU;

@@ -74,6 +74,7 @@ class Engine {
   struct Member {  // of the batch in progress
     Session* session;
     uint32_t n_rows, first_logit, n_logits;  // n_rows: without guesses; then its part of logit_rows
+    uint32_t first_pooled, n_pooled;         // its part of the rows whose hidden states are wanted
     uint32_t n_guesses, trust;               // tokens behind the sequence's own that are computed with it
     uint32_t n_right = 0;                    // guesses that were sampled, from the first
     bool settled = false;                    // the token behind those is known
@@ -98,7 +99,9 @@ class Engine {
     device::Sequence* sequences;  // [max_sessions]
     device::Adapted* adapted;     // [max_sessions]
     int32_t* tokens;              // [batch_tokens]
-    uint32_t* logit_rows;         // [batch_tokens]
+    uint32_t* logit_rows;         // [batch_tokens]: behind them those whose hidden states are wanted
+    uint32_t* pooled_rows;        // [batch_tokens]: these, until the batch is formed
+    float* pooled;                // [max_sessions][n_embd]: of a member, what the session's own will be
     Candidate* candidates;        // [n_vocab]
     uint32_t* mask;               // [n_vocab / 32 up], of a constraint
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
@@ -106,6 +109,7 @@ class Engine {
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
     float* session_logprobs;      // [max_sessions][ctx_tokens]
     Candidate* session_best;      // [max_sessions][ctx_tokens][best_logprobs]
+    float* session_pooled;        // [max_sessions][n_embd]
   };
   // What a quantum (a layer, or a slice of logits) cost lately, by the power of two of its rows. Microseconds; 0 = not known.
   struct Costs {
@@ -134,10 +138,13 @@ class Engine {
   void begin_stage(Stage& stage);
   void run_layers(Stage& stage);
   void run_logits(Stage& stage);
+  void run_hidden(Stage& stage);
+  uint32_t hidden_at_once() const;
   void await_logits(Stage& stage, uint32_t count);
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
   void take_logits();
+  void take_hidden();
   void end_all(gptq_status status);
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
@@ -174,8 +181,8 @@ class Engine {
   std::pmr::vector<Session> sessions_;
 
   // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
-  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_adapted_ = 0;
-  uint32_t next_layer_ = 0, next_logit_ = 0;
+  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_pooled_rows_ = 0, n_adapted_ = 0;
+  uint32_t next_layer_ = 0, next_logit_ = 0, next_pooled_ = 0;
   double batch_us_ = 0;
   // A device's work that the batch cannot go on without, and where its results will be.
   struct Awaited {
@@ -185,6 +192,8 @@ class Engine {
     const int32_t* tokens = nullptr;  // instead of logits
     const Candidate* candidates = nullptr;  // or these: [n_logits][n_candidates]
     uint32_t n_candidates = 0;
+    uint32_t n_hidden = 0;
+    const float* hidden = nullptr;    // [n_hidden][n_embd]
   } awaited_;
   double queued_us_ = 0;       // what a device was given in this step, by what it should take
   uint32_t queued_ = 0;        // quanta of it

@@ -25,7 +25,7 @@ device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& s
   for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
   device::CudaLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
-          std::max(shape.max_sessions, recorded_rows(shape)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab};
+          std::max(shape.max_sessions, recorded_rows(shape)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), std::max(spec.n_vocab, spec.n_embd)};
   for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
   limits.alibi_slopes = spec.alibi_slopes;
   limits.prepares = spec.beyond_llama;

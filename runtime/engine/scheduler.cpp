@@ -2,6 +2,7 @@
 // One step: batches of rows from all running sessions, cut into quanta (a layer, a slice of logits) that fit the budget.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -54,7 +55,7 @@ uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
 }
 
 device::Batch Engine::batch() const {
-  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
+  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_ + n_pooled_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
 }
 
 gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& info) {
@@ -107,7 +108,7 @@ uint32_t Engine::rows_wanted(const Session& session) const {
 
 // First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
 bool Engine::form_batch(uint32_t budget_us) {
-  n_members_ = n_rows_ = n_logit_rows_ = n_adapted_ = next_layer_ = next_logit_ = 0;
+  n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
   batch_us_ = 0;
   const uint32_t most = budget_us == GPTQ_BUDGET_UNLIMITED ? shape_.batch_tokens : layer_costs_.rows_within(budget_us, shape_.batch_tokens);
   const uint32_t n = static_cast<uint32_t>(sessions_.size());
@@ -134,6 +135,7 @@ bool Engine::form_batch(uint32_t budget_us) {
     Session& session = sessions_[(turn_ + i) % n];
     if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
   }
+  std::copy_n(scratch_.pooled_rows, n_pooled_rows_, scratch_.logit_rows + n_logit_rows_);
   turn_ = (turn_ + 1) % n;
   return n_members_ > 0;
 }
@@ -142,7 +144,7 @@ bool Engine::form_batch(uint32_t budget_us) {
 // logits come from that.
 void Engine::share_prefix(Session& session) {
   const uint32_t page = shape_.page_tokens;
-  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input()) return;
+  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input() || session.pools_all()) return;
   const uint32_t most = (session.n_tokens - 1) / page * page;
   for (const Session& other : sessions_) {
     if (!other.in_use || &other == &session || !other.adapted_by(session.adapter, session.adapter_scale)) continue;
@@ -202,10 +204,13 @@ bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_
   if (!reserve_pages(session, session.n_computed + n_rows + n_guesses)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
   const uint32_t n_logits = session.wants_logits() || session.scores_input() ? n_rows : samples + n_guesses;
+  const uint32_t n_pooled = session.pools_all() ? n_rows : session.pools() && last;
   scratch_.members[n_members_] = {.session = &session,
                                   .n_rows = n_rows,
                                   .first_logit = n_logit_rows_,
                                   .n_logits = n_logits,
+                                  .first_pooled = n_pooled_rows_,
+                                  .n_pooled = n_pooled,
                                   .n_guesses = n_guesses,
                                   .trust = trust,
                                   .sampler = {session.random, session.mu},
@@ -221,10 +226,15 @@ bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_
                                     .next_state = session.states[session.state ^ 1]};
   session.n_before = Session::no_state;  // the batch writes over it
   if (session.adapter) adapt_rows(session, n_rows);
+  if (n_pooled) {
+    float* const sum = scratch_.pooled + size_t{n_members_} * model_.spec.n_embd;
+    session.n_pooled ? std::copy_n(session.pooled, model_.spec.n_embd, sum) : std::fill_n(sum, model_.spec.n_embd, 0.0f);
+  }
   ++n_members_;
   std::copy_n(session.tokens + session.n_computed, n_rows, scratch_.tokens + n_rows_);
   n_rows_ += n_rows;
   for (uint32_t row = n_rows_ - n_logits; row < n_rows_; ++row) scratch_.logit_rows[n_logit_rows_++] = row;
+  for (uint32_t row = n_rows_ - n_pooled; row < n_rows_; ++row) scratch_.pooled_rows[n_pooled_rows_++] = row;
   return true;
 }
 
@@ -239,7 +249,8 @@ void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
 }
 
 double Engine::next_quantum() const {
-  if (next_layer_ < model_.spec.n_layers || n_logit_rows_ == 0) return layer_costs_.estimate(n_rows_);
+  if (next_layer_ < model_.spec.n_layers) return layer_costs_.estimate(n_rows_);
+  if (next_logit_ == n_logit_rows_) return 0;  // hidden states are as good as there
   return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
 }
 
@@ -251,11 +262,13 @@ void Engine::run_quantum() {
   Stage& stage = layers && next_layer_ < stages_.front().end_layer ? stages_.front() : stages_.back();
   if (layers) run_layers(stage);
   else if (next_logit_ < n_logit_rows_) run_logits(stage);
-  awaited_.any = next_layer_ == model_.spec.n_layers && (awaited_.n_logits || n_logit_rows_ == 0);
+  else run_hidden(stage);
+  awaited_.any = next_layer_ == model_.spec.n_layers && (awaited_.n_logits || awaited_.n_hidden || n_logit_rows_ + n_pooled_rows_ == 0);
   const double us = us_since(begin);
   batch_us_ += us;
   if (stage.device.finish(0) && queued_ == 0) {
-    layers ? layer_costs_.note(n_rows_, us) : logit_costs_.note(std::max(1u, awaited_.n_logits), us);
+    if (layers) layer_costs_.note(n_rows_, us);
+    else if (awaited_.n_logits) logit_costs_.note(awaited_.n_logits, us);
   } else {
     queued_us_ += expected;
     ++queued_;
@@ -343,10 +356,12 @@ bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
   }
   queued_ = 0;
   take_logits();
+  take_hidden();
   next_logit_ += awaited_.n_logits;
+  next_pooled_ += awaited_.n_hidden;
   awaited_ = {};
   batch_us_ += us_since(begin);
-  if (n_members_ && next_logit_ == n_logit_rows_) commit(info);
+  if (n_members_ && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_) commit(info);
   return true;
 }
 
@@ -476,6 +491,10 @@ void Engine::commit(gptq_step_info& info) {
     Session& session = *member.session;
     if (session.wants_logits() && session.n_logits == 0) session.logits_position = session.n_computed;
     if (session.wants_logits()) session.n_logits += member.n_logits;
+    if (member.n_pooled) {
+      std::copy_n(scratch_.pooled + size_t{m} * model_.spec.n_embd, model_.spec.n_embd, session.pooled);
+      session.n_pooled += member.n_pooled;
+    }
     session.n_before = session.n_computed;
     session.state ^= 1;
     session.n_computed += member.n_rows;
@@ -486,7 +505,8 @@ void Engine::commit(gptq_step_info& info) {
     session.n_guessed += member.n_guesses;
     session.n_right += member.n_right;
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
-      end(session, GPTQ_STOP_PREFILLED);
+      const bool finite = std::all_of(session.pooled, session.pooled + (session.n_pooled ? model_.spec.n_embd : 0), [](float v) { return std::isfinite(v); });
+      finite ? end(session, GPTQ_STOP_PREFILLED) : end(session, GPTQ_STOP_ERROR, GPTQ_E_NUMERIC);
       continue;
     }
     const auto give = [&](const Member::Sampler& sampler, int32_t token) {

@@ -68,7 +68,7 @@ CudaLayout::CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& ar
       prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
 CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
-    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)),
+    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.logits_width)),
       uploaded(arena.take<float>(limits.uploaded)) {}
 
 uint64_t CudaDevice::device_bytes(const Gpu& gpu, const CudaLimits& limits) { return measure<CudaLayout>(gpu, limits); }
