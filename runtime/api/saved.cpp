@@ -57,7 +57,8 @@ void describe(const gptq_engine& e, Saved& saved) {
   saved.kernels = format::hash_bytes(std::as_bytes(std::span(e.model.runtime.kernel_text, std::strlen(e.model.runtime.kernel_text))));
   saved.activations = static_cast<uint32_t>(shape.activations);
   saved.kv_kind = static_cast<uint32_t>(shape.kv_kind);
-  saved.first_device_layer = shape.first_device_layer;
+  const model::Placement host = host_part(shape.placements);
+  saved.on_host = host.first_layer << 16 | host.end_layer;
   saved.ctx_tokens = shape.ctx_tokens;
 }
 

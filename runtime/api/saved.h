@@ -17,7 +17,7 @@ struct Saved {
   uint64_t size;     // of the whole save
   // What it was made with. The model must be the same; the rest changes numbers alone.
   uint64_t model, kernels;
-  uint32_t activations, kv_kind, first_device_layer, ctx_tokens;
+  uint32_t activations, kv_kind, on_host, ctx_tokens;  // on_host: which layers, first << 16 | end
   uint32_t n_tokens, running, flags, max_tokens;
   uint32_t first_generated, n_generated, tokens_read, stop_index;
   int32_t stop_reason, status, end_unseen, top_k;

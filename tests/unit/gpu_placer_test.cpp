@@ -15,7 +15,10 @@ std::string refusal(const model::ModelSpec& spec, gptq_status* status) {
   bytes.layers.assign(spec.n_layers, 1000);
   *status = GPTQ_OK;
   try {
-    EXPECT_EQ(first_device_layer(spec, bytes, 1000, 1 << 30), 0u);
+    const Share share{0, 1000, 1 << 30};
+    const auto placements = split(spec, bytes, {&share, 1}, std::pmr::get_default_resource());
+    EXPECT_EQ(placements.size(), 1u);
+    EXPECT_EQ(placements[0].n_layers(), spec.n_layers);
   } catch (const base::Failure& failure) {
     *status = failure.detail.status;
     return failure.detail.message;
@@ -47,7 +50,10 @@ TEST(GpuPlacer, HeadsThatTheKernelsCannotDoAreRefusedByName) {
 TEST(GpuPlacer, OnTheCpuAnyHeadsAre) {
   model::WeightBytes bytes(std::pmr::get_default_resource());
   bytes.layers.assign(2, 1000);
-  EXPECT_EQ(first_device_layer(spec_of(320), bytes, UINT32_MAX, 1 << 30), 2u);
+  const Share share{0, no_layers, 1 << 30};
+  const auto placements = split(spec_of(320), bytes, {&share, 1}, std::pmr::get_default_resource());
+  EXPECT_TRUE(all_on_host(placements));
+  EXPECT_EQ(placements[0].n_layers(), 2u);
 }
 
 }  // namespace

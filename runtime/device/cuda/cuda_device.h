@@ -76,23 +76,31 @@ class CudaDevice final : public Device {
 
   void begin(const Batch& batch) override;
   void embed(const kernels::Matrix& table, float* x) override;
-  void upload(const float* host, uint64_t count, float* x) override;
   void prepare(const Input& input, uint32_t rows) override;
   void matmul(std::span<const Product> products, bool accumulate) override;
   void append_kv(const KvCache& kv, const Heads& heads) override;
   void attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) override;
   void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
-  const float* download(const float* y, uint64_t count) override;
-  const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n) override;
-  const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) override;
   void norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) override;
   void scale(float* x, uint64_t count, float factor) override;
   void add(float* y, const float* x, uint64_t count, float factor) override;
   void gate(float* x, const float* gate, uint64_t count) override;
   void softcap(float* x, uint64_t count, float cap) override;
   void add_positions(const kernels::Matrix& table, uint32_t offset, float* x) override;
-  bool finish(uint32_t wait_us) override;
-  bool replay(uint32_t key) override;
+
+  // x = what lies on the host
+  void upload(const float* host, uint64_t count, float* x);
+  // Where the host finds y, once the work so far is done.
+  const float* download(const float* y, uint64_t count);
+  // Where it then finds each row's largest logit's token, -1 where one is not finite.
+  const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n);
+  // The same of each row's `count` best, higher logits first, then lower tokens; the first token is -1 where a logit is not finite. NULL: they are
+  // too many.
+  const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count);
+  // Waits for the work so far, at most so long (UINT32_MAX: to its end); whether all is done.
+  bool finish(uint32_t wait_us);
+  // Does again what was recorded with this key, for a batch of the same number of rows, one a sequence; false: nothing was.
+  bool replay(uint32_t key);
 
   // How many rows a batch of n_rows rows, each of another sequence, is given: as many as the next larger recorded one has. What is added
   // are copies of a row, which write what that one writes.

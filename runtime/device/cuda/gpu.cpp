@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <string>
 
 #include "base/failure.h"
@@ -45,6 +46,7 @@ cuda::Processor describe_gpu(const cuda::Backend& table, uint32_t ordinal) {
 }
 
 Gpu::Gpu(const cuda::Backend& table, uint32_t ordinal, Account& account, void* host_stream, const Gpu* beside) : table_(table), account_(account) {
+  std::snprintf(name_, sizeof name_, "cuda:%u", ordinal);
   cuda::Failure failure{};
   check_gpu(table.open(ordinal, host_stream, beside ? beside->stream_ : nullptr, 0, &stream_, &failure), failure, "the CUDA device cannot be opened");
 }

@@ -43,6 +43,7 @@ class Gpu {
   const cuda::Backend& table() const { return table_; }
   cuda::Stream& stream() const { return *stream_; }
   Account& account() const { return account_; }
+  const char* name() const { return name_; }  // "cuda:0"
   uint64_t bytes_free() const;
   // Whether all that was put into the stream is done, after at most so long.
   bool finish(uint32_t wait_us) const;
@@ -51,6 +52,7 @@ class Gpu {
   const cuda::Backend& table_;
   Account& account_;
   cuda::Stream* stream_ = nullptr;
+  char name_[24];
 };
 
 [[noreturn]] void fail_gpu(Result result, const cuda::Failure& failure, std::string_view what);

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/gpu_stage.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+
+namespace gptq::engine {
+namespace {
+
+constexpr uint32_t recorded_exactly = 8;  // rows up to which every number is recorded; behind them the multiples
+constexpr uint32_t whole_rows_max = 16;
+constexpr uint32_t layers_at_once = 4;  // a quantum of a step with a budget, and a graph
+
+uint32_t round_up(uint32_t rows) { return (rows + recorded_exactly - 1) / recorded_exactly * recorded_exactly; }
+
+// The largest number of rows that is recorded. Rows that are added have to be embedded on the GPU as well.
+uint32_t recorded_rows(const EngineShape& shape, const model::Placement& layers) {
+  const uint32_t most = layers.first_layer ? recorded_exactly : std::min(device::recorded_rows_max, shape.batch_tokens / recorded_exactly * recorded_exactly);
+  return shape.max_sessions <= recorded_exactly ? shape.max_sessions : std::min(round_up(shape.max_sessions), most);
+}
+
+device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const model::Placement& stage) {
+  const uint32_t gate = spec.attention_gate ? spec.n_heads * spec.head_dim : 0;
+  uint32_t widest = std::max({(spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim + gate, spec.n_vocab, spec.n_embd, spec.n_embed});
+  for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
+  device::CudaLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
+           shape.activations == device::Activations::f32, weights.dense},
+          std::max(shape.max_sessions, recorded_rows(shape, stage)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab};
+  for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
+  limits.alibi_slopes = spec.alibi_slopes;
+  limits.prepares = spec.beyond_llama;
+  if (stage.first_layer > 0) limits.uploaded = uint64_t{shape.batch_tokens} * spec.n_embd;
+  return limits;
+}
+
+uint64_t workspace_bytes(const EngineShape& shape, const model::ModelSpec& spec) {
+  base::Arena measure;
+  Workspace(spec, shape.batch_tokens, shape.max_logits(), measure);
+  return measure.used();
+}
+
+}  // namespace
+
+uint64_t GpuStage::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const model::Placement& layers,
+                                 const device::Gpu& gpu) {
+  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(gpu, limits_of(shape, spec, weights, layers)));
+}
+
+GpuStage::GpuStage(const EngineShape& shape, const model::Model& model, const model::Placement& layers, const device::Gpu& gpu, const Routing& routing,
+                   const Stage* before, std::pmr::memory_resource* memory)
+    : Stage(layers),
+      model_(model),
+      before_(before),
+      memory_(gpu, workspace_bytes(shape, model.spec)),
+      kv_memory_(gpu, base::mul(gpu_layout(shape, model.spec, layers).page_bytes(), shape.n_pages)),
+      workspace_([&] {
+        base::Arena arena(memory_.data());
+        return Workspace(model.spec, shape.batch_tokens, shape.max_logits(), arena);
+      }()),
+      device_(gpu, limits_of(shape, model.spec, weight_shape(model), layers), memory),
+      forward_(model.spec, device_, gpu_layout(shape, model.spec, layers), kv_memory_.data(), workspace_, routing) {
+  gpu.table().clear(&gpu.stream(), kv_memory_.data(), kv_memory_.bytes());
+  record(shape);
+}
+
+uint32_t GpuStage::end_of_quantum(uint32_t first) const { return std::min(layers().end_layer, first + layers_at_once); }
+uint32_t GpuStage::n_quanta() const { return (layers().n_layers() + layers_at_once - 1) / layers_at_once; }
+
+void GpuStage::compute_layers(uint32_t rows, uint32_t first, uint32_t end) {
+  for (uint32_t i = first; i < end; ++i) forward_.layer(rows, model_.layers[i], i);
+}
+
+void GpuStage::record(const EngineShape& shape) {
+  const model::Placement& stage = layers();
+  for (uint32_t rows = 1; rows <= recorded_rows(shape, stage); rows += rows < recorded_exactly ? 1 : recorded_exactly) {
+    for (uint32_t first = stage.first_layer; first < stage.end_layer; first = end_of_quantum(first))
+      device_.record(key_of_layers(rows, first), rows, false, [&] { compute_layers(rows, first, end_of_quantum(first)); });
+    if (rows <= recorded_exactly) device_.record(key_of_logits(rows), rows, false, [&] { forward_.logits(0, rows, model_); });
+  }
+  if (before_) return;
+  for (uint32_t rows = 1; rows <= std::min({whole_rows_max, shape.max_sessions, shape.max_logits()}); ++rows)
+    for (const bool to_token : {false, true})
+      device_.record(key_of_batch(rows, to_token), rows, true, [&] {
+        forward_.embed(rows, model_);
+        compute_layers(rows, stage.first_layer, stage.end_layer);
+        forward_.logits(0, rows, model_);
+        if (to_token) device_.best_tokens(workspace_.logits, rows, model_.spec.n_vocab);
+      });
+}
+
+void GpuStage::begin(const device::Batch& batch) {
+  n_rows_ = batch.n_rows();
+  one_row_each_ = n_rows_ == batch.sequences.size();
+  padded_ = device_.padded_rows(n_rows_);
+  device_.begin(batch);
+  take_input();
+}
+
+void GpuStage::take_input() {
+  if (before_) device_.upload(before_->left_on_host(), uint64_t{n_rows_} * model_.spec.n_embd, workspace_.x);
+  else forward_.embed(n_rows_, model_);
+}
+
+uint32_t GpuStage::compute(uint32_t from) {
+  const uint32_t end = end_of_quantum(from);
+  if (!one_row_each_ || !device_.replay(key_of_layers(padded_, from))) compute_layers(n_rows_, from, end);
+  return end;
+}
+
+bool GpuStage::leave() { return true; }
+
+Logits GpuStage::logits(uint32_t first, uint32_t count, uint32_t n_candidates) {
+  const bool all_rows = one_row_each_ && count == n_rows_;
+  if (!all_rows || !device_.replay(key_of_logits(count))) forward_.logits(first, count, model_);
+  return await(count, n_candidates, n_candidates == 1 ? device_.best_tokens(workspace_.logits, count, model_.spec.n_vocab) : nullptr);
+}
+
+// A batch with a row of logits for each of its rows, each of another sequence.
+bool GpuStage::runs_whole(const device::Batch& batch, uint32_t n_candidates) const {
+  const uint32_t rows = batch.n_rows();
+  return rows == batch.sequences.size() && rows == batch.logit_rows.size() && device_.has(key_of_batch(rows, n_candidates == 1));
+}
+
+Logits GpuStage::run(const device::Batch& batch, uint32_t n_candidates) {
+  device_.replay(batch, key_of_batch(batch.n_rows(), n_candidates == 1));
+  return await(batch.n_rows(), n_candidates, n_candidates == 1 ? device_.best() : nullptr);
+}
+
+// What of so many rows of logits the host gets.
+Logits GpuStage::await(uint32_t count, uint32_t n_candidates, const int32_t* best) {
+  const uint32_t n_vocab = model_.spec.n_vocab;
+  Logits logits{.n = count, .n_candidates = n_candidates, .tokens = best};
+  if (!best && n_candidates > 1) logits.candidates = device_.candidates(workspace_.logits, count, n_vocab, n_candidates);
+  if (!best && !logits.candidates) logits.all = device_.download(workspace_.logits, uint64_t{count} * n_vocab);
+  return logits;
+}
+
+}  // namespace gptq::engine

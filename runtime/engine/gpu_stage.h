@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layers on a GPU: their KV cache, their activations, and the recorded runs of decoding.
+#pragma once
+#include "device/cuda/cuda_device.h"
+#include "engine/forward.h"
+#include "engine/shape.h"
+#include "engine/stage.h"
+#include "model/model.h"
+
+namespace gptq::engine {
+
+class GpuStage final : public Stage {
+ public:
+  // What it takes on the device besides the KV cache.
+  static uint64_t scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const model::Placement& layers,
+                                const device::Gpu& gpu);
+  // before: the stage before, or NULL.
+  GpuStage(const EngineShape& shape, const model::Model& model, const model::Placement& layers, const device::Gpu& gpu, const Routing& routing,
+           const Stage* before, std::pmr::memory_resource* memory);
+
+  void begin(const device::Batch& batch) override;
+  uint32_t compute(uint32_t from) override;
+  uint32_t n_quanta() const override;
+  bool leave() override;
+  Logits logits(uint32_t first, uint32_t count, uint32_t n_candidates) override;
+  bool runs_whole(const device::Batch& batch, uint32_t n_candidates) const override;
+  Logits run(const device::Batch& batch, uint32_t n_candidates) override;
+  bool finish(uint32_t wait_us) override { return device_.finish(wait_us); }
+  const float* left_on_host() const override { return nullptr; }
+  const GpuStage* gpu() const override { return this; }
+
+ private:
+  // Records decoding: in quanta for 1 up to 8 sessions and multiples of 8 up to 64, as a whole for up to 16.
+  void record(const EngineShape& shape);
+  uint32_t end_of_quantum(uint32_t first) const;
+  void compute_layers(uint32_t rows, uint32_t first, uint32_t end);
+  void take_input();
+  Logits await(uint32_t count, uint32_t n_candidates, const int32_t* best);
+  static uint32_t key_of_layers(uint32_t n_rows, uint32_t first_layer) { return n_rows << 16 | first_layer; }
+  static uint32_t key_of_logits(uint32_t n_rows) { return n_rows << 16 | 0xFFFF; }
+  // A batch from its tokens to its logits, or to the best token, where all layers are here.
+  static uint32_t key_of_batch(uint32_t n_rows, bool to_token) { return n_rows << 16 | (to_token ? 0xFFFE : 0xFFFD); }
+
+  const model::Model& model_;
+  const Stage* const before_;
+  device::GpuMemory memory_, kv_memory_;
+  const Workspace workspace_;
+  device::CudaDevice device_;
+  Forward forward_;
+  uint32_t n_rows_ = 0;        // of the batch
+  uint32_t padded_ = 0;        // with those that are added so that it is a recorded size
+  bool one_row_each_ = false;  // every sequence has one
+};
+
+}  // namespace gptq::engine
