@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend's table over the CUDA runtime, which is linked in and finds the driver at run time.
-#include "kernels/cuda/backend.h"
+#include "kernels/gpu/backend.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,15 +11,15 @@
 #include "kernels/cuda/contexts.h"
 #include "kernels/cuda/free_memory.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.h"
 
-namespace gptq::cuda {
-
-struct Graph {
+struct gptq::gpu::Graph {
   cudaGraphExec_t exec;
   CUcontext context;
 };
 
+namespace gptq::cuda {
 namespace {
 
 struct Context : Stream {
@@ -311,13 +311,13 @@ void on_device(const Args& args, Stream& stream) {
 }  // namespace
 }  // namespace gptq::cuda
 
-extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
+extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq_gpu_backend() {
   using namespace gptq::cuda;
   static const Backend table = {
-      backend_version, describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
+      backend_version, 2, "cuda", describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
       record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
 #define X(op, Args) on_device<Args, op>,
-      GPTQ_CUDA_OPS(X)
+      GPTQ_GPU_OPS(X)
 #undef X
   };
   return &table;

@@ -11,7 +11,7 @@ namespace gptq::api {
 namespace {
 
 constexpr uint32_t kv_tokens = 4096;
-constexpr uint64_t room_bytes = 256u << 20;  // what products need and what CUDA itself takes
+constexpr uint64_t room_bytes = 256u << 20;  // what products need and what the API itself takes
 
 // What the GPU cannot do, by name.
 struct Lack {
@@ -31,8 +31,8 @@ constexpr Lack lacks[] = {
 void check_gpu_can(const model::ModelSpec& spec) {
   for (const Lack& lack : lacks)
     if (lack.in(spec)) base::fail(GPTQ_E_UNSUPPORTED, "on a GPU a model with ", lack.name, " is not supported: load it on the CPU");
-  if (spec.head_dim % 2 || spec.head_dim > cuda::head_dim_max)
-    base::fail(GPTQ_E_UNSUPPORTED, "on a GPU heads of ", spec.head_dim, " are not supported, only even ones up to ", cuda::head_dim_max, ": load the model on the CPU");
+  if (spec.head_dim % 2 || spec.head_dim > gpu::head_dim_max)
+    base::fail(GPTQ_E_UNSUPPORTED, "on a GPU heads of ", spec.head_dim, " are not supported, only even ones up to ", gpu::head_dim_max, ": load the model on the CPU");
 }
 
 bool on_host(const Share& share) { return share.memory == model::host_memory; }
@@ -46,7 +46,7 @@ class Deal {
   Deal(const model::ModelSpec& spec, const model::WeightBytes& bytes, std::span<const Share> shares)
       : spec_(spec), bytes_(bytes), shares_(shares),
         host_(static_cast<size_t>(std::find_if(shares.begin(), shares.end(), on_host) - shares.begin())),
-        kv_(base::mul(uint64_t{std::min(kv_tokens, spec.n_ctx_train)} * spec.n_kv_heads, 4 * cuda::kv_dims(spec.head_dim))) {}
+        kv_(base::mul(uint64_t{std::min(kv_tokens, spec.n_ctx_train)} * spec.n_kv_heads, 4 * gpu::kv_dims(spec.head_dim))) {}
 
   // With so many parts of every GPU's room; how many layers are left for the host.
   uint32_t left(uint32_t room, model::Placement* out = nullptr) const {

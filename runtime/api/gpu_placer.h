@@ -4,7 +4,7 @@
 #include <forward_list>
 #include <vector>
 
-#include "device/cuda/gpu.h"
+#include "device/gpu/gpu.h"
 #include "model/placer.h"
 
 namespace gptq::api {

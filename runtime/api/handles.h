@@ -32,11 +32,12 @@ struct gptq_runtime {
     if (desc.log && level <= desc.log_level) desc.log(desc.log_user, level, text.data(), text.size());
   }
 
-  // Fails with BACKEND.
-  const gptq::cuda::Backend& cuda_table() {
+  // Of this kind of device. Fails with BACKEND.
+  const gptq::gpu::Backend& backend(uint32_t kind) {
     const std::lock_guard lock(backend_guard);
-    if (!backend) gptq::base::fail(GPTQ_E_BACKEND, "no CUDA backend is loaded: call gptq_runtime_load_backend first");
-    return backend->table();
+    for (const gptq::device::Library& library : backends)
+      if (library.table().kind == kind) return library.table();
+    gptq::base::fail(GPTQ_E_BACKEND, "no backend for the device is loaded: call gptq_runtime_load_backend first");
   }
 
   std::atomic<uint32_t> references{1};
@@ -46,12 +47,12 @@ struct gptq_runtime {
   const gptq::kernels::Kernels kernels;
   char kernel_text[1024];
   std::mutex backend_guard;
-  std::optional<gptq::device::Library> backend;
+  std::pmr::list<gptq::device::Library> backends{&memory};  // one for a kind of device
 };
 
 // A device that the host wants layers of a model on.
 struct gptq_device_request {
-  const gptq::cuda::Backend* table = nullptr;  // NULL: the CPU
+  const gptq::gpu::Backend* table = nullptr;  // NULL: the CPU
   uint32_t ordinal = 0;
   uint32_t layers = 0;     // gptq::api::Share's
   uint64_t limit = 0;      // what the host set; 0 = nothing

@@ -27,7 +27,7 @@ std::pmr::vector<gptq_device_request> requests_of(gptq_runtime& rt, const gptq_m
   std::pmr::vector<gptq_device_request> requests(&rt.memory);
   if (p.device_kind != GPTQ_DEVICE_CUDA || p.device_layers == no_layers) return requests;
   gptq_device_request& request = requests.emplace_back();
-  request.table = &rt.cuda_table();
+  request.table = &rt.backend(GPTQ_DEVICE_CUDA);
   request.ordinal = static_cast<uint32_t>(p.device_ordinal);
   request.layers = p.device_layers;
   request.limit = p.device_bytes_max;

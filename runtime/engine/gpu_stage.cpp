@@ -20,11 +20,11 @@ uint32_t recorded_rows(const EngineShape& shape, const model::Placement& layers)
   return shape.max_sessions <= recorded_exactly ? shape.max_sessions : std::min(round_up(shape.max_sessions), most);
 }
 
-device::CudaLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const model::Placement& stage) {
+device::GpuLimits limits_of(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const model::Placement& stage) {
   const uint32_t gate = spec.attention_gate ? spec.n_heads * spec.head_dim : 0;
   uint32_t widest = std::max({(spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim + gate, spec.n_vocab, spec.n_embd, spec.n_embed});
   for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
-  device::CudaLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
+  device::GpuLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
           std::max(shape.max_sessions, recorded_rows(shape, stage)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), spec.n_vocab};
   for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
@@ -44,7 +44,7 @@ uint64_t workspace_bytes(const EngineShape& shape, const model::ModelSpec& spec)
 
 uint64_t GpuStage::scratch_bytes(const EngineShape& shape, const model::ModelSpec& spec, const WeightShape& weights, const model::Placement& layers,
                                  const device::Gpu& gpu) {
-  return base::add(workspace_bytes(shape, spec), device::CudaDevice::device_bytes(gpu, limits_of(shape, spec, weights, layers)));
+  return base::add(workspace_bytes(shape, spec), device::GpuDevice::device_bytes(gpu, limits_of(shape, spec, weights, layers)));
 }
 
 GpuStage::GpuStage(const EngineShape& shape, const model::Model& model, const model::Placement& layers, const device::Gpu& gpu, const Routing& routing,

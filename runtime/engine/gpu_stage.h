@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layers on a GPU: their KV cache, their activations, and the recorded runs of decoding.
 #pragma once
-#include "device/cuda/cuda_device.h"
+#include "device/gpu/gpu_device.h"
 #include "engine/forward.h"
 #include "engine/shape.h"
 #include "engine/stage.h"
@@ -45,7 +45,7 @@ class GpuStage final : public Stage {
   const Stage* const before_;
   device::GpuMemory memory_, kv_memory_;
   const Workspace workspace_;
-  device::CudaDevice device_;
+  device::GpuDevice device_;
   Forward forward_;
   uint32_t n_rows_ = 0;        // of the batch
   uint32_t padded_ = 0;        // with those that are added so that it is a recorded size

@@ -3,7 +3,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "kernels/cuda/ops.h"
+#include "kernels/gpu/ops.h"
 
 namespace gptq::engine {
 namespace {
@@ -43,7 +43,7 @@ KvLayout::KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t 
 
 KvLayout KvLayout::on_gpu(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind) {
   KvLayout layout(spec, first_layer, page_tokens, kind);
-  layout.key_bytes_ = cuda::kv_half_bytes({.page_tokens = page_tokens, .n_kv_heads = spec.n_kv_heads, .head_dim = spec.head_dim,
+  layout.key_bytes_ = gpu::kv_half_bytes({.page_tokens = page_tokens, .n_kv_heads = spec.n_kv_heads, .head_dim = spec.head_dim,
                                            .int8 = kind == kernels::KvKind::i8});
   layout.layer_bytes_ = 2 * layout.key_bytes_;
   layout.n_caches_ = layout.caches_before(end_layer);

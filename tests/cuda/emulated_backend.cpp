@@ -7,17 +7,17 @@
 #include <map>
 #include <vector>
 
-#include "kernels/cuda/backend.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/gpu/backend.h"
 #include "tests/cuda/emulated_backend.h"
 #include "tests/cuda/fake_cublaslt.h"
 
-namespace gptq::cuda {
-
-struct Graph {
+struct gptq::gpu::Graph {
   std::vector<std::function<void()>> work;
 };
 
+namespace gptq::cuda {
 namespace {
 
 constexpr uint64_t bytes_total = 1u << 30;
@@ -155,13 +155,13 @@ uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gem
 }  // namespace
 }  // namespace gptq::cuda
 
-extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
+extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq_gpu_backend() {
   using namespace gptq::cuda;
   static const Backend table = {
-      backend_version, describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
+      backend_version, 2, "cuda", describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
       record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
 #define X(op, Args) counted<Args, op>,
-      GPTQ_CUDA_OPS(X)
+      GPTQ_GPU_OPS(X)
 #undef X
   };
   return &table;

@@ -4,7 +4,7 @@
 
 #include "base/failure.h"
 #include "gtest/gtest.h"
-#include "kernels/cuda/ops.h"
+#include "kernels/gpu/ops.h"
 
 namespace gptq::api {
 namespace {
@@ -44,7 +44,7 @@ TEST(GpuPlacer, HeadsThatTheKernelsCannotDoAreRefusedByName) {
     EXPECT_NE(refusal(spec_of(head_dim), &status).find("heads of " + std::to_string(head_dim)), std::string::npos);
     EXPECT_EQ(status, GPTQ_E_UNSUPPORTED);
   }
-  static_assert(cuda::head_dim_max == 256, "what attention's kernels are made for");
+  static_assert(gpu::head_dim_max == 256, "what attention's kernels are made for");
 }
 
 TEST(GpuPlacer, OnTheCpuAnyHeadsAre) {

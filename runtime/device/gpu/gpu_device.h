@@ -8,15 +8,15 @@
 #include <unordered_map>
 
 #include "base/memory.h"
-#include "device/cuda/gpu.h"
+#include "device/gpu/gpu.h"
 #include "device/device.h"
 
 namespace gptq::device {
 
 constexpr uint32_t recorded_rows_max = 64;
 
-struct CudaLimits {
-  cuda::Shape shape;
+struct GpuLimits {
+  gpu::Shape shape;
   uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab;
   uint32_t n_ropes = 0, rope_pairs[kernels::most_ropes] = {};
   std::span<const float> alibi_slopes = {};
@@ -30,11 +30,11 @@ struct BatchSize {
 
 // The arrays that say what a batch is, one behind another for just its size, at the same places of two blocks: one the host writes, one the
 // kernels read. Batches of one size lie alike, so that recorded kernels find them.
-struct CudaBatch {
-  CudaBatch(const CudaLimits& limits, const BatchSize& size, base::Arena& arena);
+struct GpuBatch {
+  GpuBatch(const GpuLimits& limits, const BatchSize& size, base::Arena& arena);
   int32_t* tokens;       // [rows]
-  cuda::Row* rows;       // [rows]
-  cuda::Tile* tiles;     // [tiles]
+  gpu::Row* rows;       // [rows]
+  gpu::Tile* tiles;     // [tiles]
   uint32_t* logit_rows;  // [rows]
   struct Turns {
     float *cos, *sin;    // [rows][pairs]
@@ -44,35 +44,35 @@ struct CudaBatch {
 };
 
 // What the device makes for the host, and where the host gets it.
-struct CudaResults {
-  CudaResults(const CudaLimits& limits, base::Arena& arena);
+struct GpuResults {
+  GpuResults(const GpuLimits& limits, base::Arena& arena);
   int32_t* best;          // [max_logits]
   Candidate* candidates;  // [max_logits][candidates_max]
 };
 
 // Everything on the device, and what the host has beside it.
-struct CudaLayout {
-  CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena);
-  cuda::Workspace workspace;  // first: aligned as the whole is
+struct GpuLayout {
+  GpuLayout(const Gpu& gpu, const GpuLimits& limits, base::Arena& arena);
+  gpu::Workspace workspace;  // first: aligned as the whole is
   std::byte* batch;
-  CudaResults results;
+  GpuResults results;
   float* alibi_slopes;  // [n_heads] or NULL
   float* prepared;      // [rows][k]: what products read that is not x, its RMS norm or silu(x) * up
 };
-struct CudaHostLayout {
-  CudaHostLayout(const CudaLimits& limits, base::Arena& arena);
+struct GpuHostLayout {
+  GpuHostLayout(const GpuLimits& limits, base::Arena& arena);
   std::byte* batch;
-  CudaResults results;
+  GpuResults results;
   float* logits;     // [max_logits][n_vocab]
   float* uploaded;   // from here a copy does not wait for what is in the stream
 };
 
-class CudaDevice final : public Device {
+class GpuDevice final : public Device {
  public:
   // What it takes on the device besides what is given to its operations.
-  static uint64_t device_bytes(const Gpu& gpu, const CudaLimits& limits);
-  CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memory_resource* memory);
-  ~CudaDevice() override;
+  static uint64_t device_bytes(const Gpu& gpu, const GpuLimits& limits);
+  GpuDevice(const Gpu& gpu, const GpuLimits& limits, std::pmr::memory_resource* memory);
+  ~GpuDevice() override;
 
   void begin(const Batch& batch) override;
   void embed(const kernels::Matrix& table, float* x) override;
@@ -115,33 +115,33 @@ class CudaDevice final : public Device {
 
  private:
   void lay_out(const BatchSize& size);
-  void write_rows(const Batch& batch, const CudaBatch& to);
+  void write_rows(const Batch& batch, const GpuBatch& to);
   void write(const Batch& batch, uint32_t n_rows);
   void send();
-  void pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to);
+  void pad_rows(const Batch& batch, uint32_t n_rows, const GpuBatch& to);
   void make_input(uint32_t k);
   bool watch();
   void change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor);
 
   const Gpu& gpu_;
-  const cuda::Backend& table_;
-  cuda::Stream& stream_;
-  const CudaLimits limits_;
+  const gpu::Backend& table_;
+  gpu::Stream& stream_;
+  const GpuLimits limits_;
   GpuMemory memory_, host_memory_;
-  const CudaLayout own_;
-  const CudaHostLayout host_;
-  cuda::Batch view_{};          // of the batch in own_
+  const GpuLayout own_;
+  const GpuHostLayout host_;
+  gpu::Batch view_{};          // of the batch in own_
   const uint32_t* logit_rows_ = nullptr;
   uint64_t bytes_ = 0;          // of all that
-  CudaBatch::Turns turns_[kernels::most_ropes] = {};
+  GpuBatch::Turns turns_[kernels::most_ropes] = {};
   Input wanted_{};              // what prepare() was given
-  cuda::Input input_{};         // what products read
+  gpu::Input input_{};         // what products read
   bool made_ = false;           // the one is the other
-  cuda::AppendKvArgs append_{}; // what the attention that follows begins with
+  gpu::AppendKvArgs append_{}; // what the attention that follows begins with
   bool one_row_each_ = false;   // every sequence has one
   uint32_t rows_ = 0;
   bool written_ = false;        // the host's block may still be on its way
-  std::pmr::unordered_map<uint32_t, cuda::Graph*> graphs_;
+  std::pmr::unordered_map<uint32_t, gpu::Graph*> graphs_;
   std::bitset<recorded_rows_max + 1> recorded_;  // numbers of rows
 };
 
