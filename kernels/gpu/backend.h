@@ -45,7 +45,14 @@ struct Backend {
   // In the stream's order; host memory must stay until they are finished.
   void (*copy_in)(Stream* stream, void* to, const void* host, uint64_t bytes);
   void (*copy_out)(Stream* stream, void* host, const void* from, uint64_t bytes);
+  void (*copy)(Stream* stream, void* to, const void* from, uint64_t bytes);  // within the GPU's memory
   void (*clear)(Stream* stream, void* data, uint64_t bytes);
+  // Between streams, also of different GPUs. Whether copy_across works from the other's memory to the stream's.
+  bool (*reaches)(Stream* stream, const Stream* other);
+  // What is put into the stream from now on comes after all that is in the other.
+  void (*wait_for)(Stream* stream, Stream* other);
+  // In the stream's order alone; from: of the other's GPU.
+  void (*copy_across)(Stream* stream, void* to, Stream* other, const void* from, uint64_t bytes);
   // Waits at most so long for all that was put into the stream: ok, busy, or what went wrong. UINT32_MAX: until it is done.
   Result (*finish)(Stream* stream, uint32_t wait_us, Failure* failure);
   // Operations between the two are recorded, not done. Where it cannot begin there is nothing to end.

@@ -36,6 +36,8 @@ gptq_status GPTQ_CALL gptq_engine_create(gptq_model* m, const gptq_engine_params
     const gptq_engine_params p = read_struct_or_default(params, "gptq_engine_params");
     void* const host_stream = cuda_stream_of(p.next);
     const engine::EngineShape shape = engine::make_shape(p, m->model->spec, m->model->placements, m->gpus.least_memory());
+    const auto n_gpus = std::ranges::count_if(shape.placements, [](const model::Placement& p) { return !p.on_host(); });
+    require(!host_stream || n_gpus <= 1, "a host's stream is of one GPU, and the model's layers are on several", GPTQ_E_UNSUPPORTED);
     if (shape.ctx_tokens > m->model->spec.n_ctx_train && m->model->spec.ropes[0].dynamic_factor == 0)
       m->runtime.log(GPTQ_LOG_WARN, "ctx_tokens is above what the model was trained with: quality falls beyond that");
     *out = create<gptq_engine>(m->runtime.memory, *m, shape, host_stream);

@@ -42,7 +42,7 @@ bool is_fixed(const Share& share) { return share.layers != 0 && share.layers != 
 // Deals out layers, from both ends towards those that stay on the host.
 class Deal {
  public:
-  static constexpr uint32_t parts = 1024;
+  static constexpr uint32_t parts = 1 << 20;
   Deal(const model::ModelSpec& spec, const model::WeightBytes& bytes, std::span<const Share> shares)
       : spec_(spec), bytes_(bytes), shares_(shares),
         host_(static_cast<size_t>(std::find_if(shares.begin(), shares.end(), on_host) - shares.begin())),

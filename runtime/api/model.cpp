@@ -13,6 +13,7 @@ using namespace gptq::api;
 namespace {
 
 constexpr uint32_t kv_sample = 256;  // tokens
+constexpr size_t devices_max = 16;
 
 gptq_model_params read_params(const gptq_model_params* params) {
   const gptq_model_params p = read_struct_or_default(params, "gptq_model_params");
@@ -20,19 +21,48 @@ gptq_model_params read_params(const gptq_model_params* params) {
   require(!p.flags && !p.reserved, "unknown flags in gptq_model_params");
   require(p.device_kind == 0 || p.device_kind == GPTQ_DEVICE_CPU || p.device_kind == GPTQ_DEVICE_CUDA, "unknown device_kind");
   require(p.device_ordinal >= 0, "device_ordinal is negative");
+  require(!p.n_devices || p.devices, "devices is NULL");
+  require(p.n_devices <= devices_max, "n_devices is above 16");
+  require(!p.n_devices || (!p.device_kind && !p.device_ordinal && !p.device_layers && !p.device_bytes_max), "devices and device_kind exclude each other");
+  for (size_t i = 0; i < p.n_devices; ++i) require(p.devices[i], "a device is NULL");
   return p;
+}
+
+// By its UUID where there is one.
+gpu::Processor find_gpu(const gpu::Backend& table, const gptq_device_share& share, uint32_t& ordinal) {
+  if (std::none_of(std::begin(share.uuid), std::end(share.uuid), [](uint8_t byte) { return byte; })) return device::describe_gpu(table, ordinal);
+  for (ordinal = 0;; ++ordinal) {
+    gpu::Processor gpu;
+    gpu::Failure failure{};
+    const gpu::Result result = table.describe(ordinal, &gpu, &failure);
+    if (result == gpu::Result::no_device) base::fail(GPTQ_E_NOT_FOUND, "no GPU has the UUID that is asked for: ", ordinal, " were looked at");
+    if (result == gpu::Result::ok && std::equal(std::begin(share.uuid), std::end(share.uuid), gpu.uuid)) return gpu;
+  }
+}
+
+gptq_device_request gpu_request(gptq_runtime& rt, const gptq_device_share& share) {
+  gptq_device_request request{.table = &rt.backend(static_cast<uint32_t>(share.kind)), .ordinal = static_cast<uint32_t>(share.ordinal),
+                              .layers = share.layers, .limit = share.bytes_max};
+  const gpu::Processor gpu = find_gpu(*request.table, share, request.ordinal);
+  request.memory = share.bytes_max ? std::min(share.bytes_max, gpu.bytes_total) : gpu.bytes_total;
+  return request;
 }
 
 std::pmr::vector<gptq_device_request> requests_of(gptq_runtime& rt, const gptq_model_params& p) {
   std::pmr::vector<gptq_device_request> requests(&rt.memory);
-  if (p.device_kind != GPTQ_DEVICE_CUDA || p.device_layers == no_layers) return requests;
-  gptq_device_request& request = requests.emplace_back();
-  request.table = &rt.backend(GPTQ_DEVICE_CUDA);
-  request.ordinal = static_cast<uint32_t>(p.device_ordinal);
-  request.layers = p.device_layers;
-  request.limit = p.device_bytes_max;
-  const uint64_t memory = device::describe_gpu(*request.table, request.ordinal).bytes_total;
-  request.memory = p.device_bytes_max ? std::min(p.device_bytes_max, memory) : memory;
+  const auto add = [&](const gptq_device_share& share) {
+    require(share.kind == GPTQ_DEVICE_CPU || share.kind == GPTQ_DEVICE_CUDA, "unknown kind of device");
+    require(share.ordinal >= 0, "a device's ordinal is negative");
+    require(!share.flags && !share.reserved, "unknown flags in gptq_device_share");
+    if (share.kind == GPTQ_DEVICE_CPU) requests.push_back({.layers = share.layers});
+    else if (share.layers != no_layers) requests.push_back(gpu_request(rt, share));
+  };
+  if (!p.n_devices && p.device_kind == GPTQ_DEVICE_CUDA)
+    add({.kind = p.device_kind, .ordinal = p.device_ordinal, .bytes_max = p.device_bytes_max, .layers = p.device_layers});
+  for (size_t i = 0; i < p.n_devices; ++i) add(read_struct(p.devices[i], "gptq_device_share"));
+  for (size_t i = 0; i < requests.size(); ++i)
+    for (size_t other = 0; other < i; ++other)
+      require(requests[i].table != requests[other].table || requests[i].ordinal != requests[other].ordinal, "a device is named twice");
   return requests;
 }
 
@@ -47,7 +77,7 @@ gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_p
   const OpenedSource opened(source);
   *out = create<gptq_model>(rt->memory, *rt, *opened, options, requests_of(*rt, p));
   retain(rt);
-  if ((*out)->gpus.any() && !(*out)->on_gpu()) rt->log(GPTQ_LOG_WARN, "no layer fits the GPU's free memory: the model is on the CPU");
+  if ((*out)->gpus.any() && !(*out)->on_gpu()) rt->log(GPTQ_LOG_WARN, "no layer fits a GPU's free memory: the model is on the CPU");
   return GPTQ_OK;
 }
 
@@ -200,6 +230,28 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.device_kind = m->model->placements.back().on_host() ? GPTQ_DEVICE_CPU : GPTQ_DEVICE_CUDA;
     write_struct(out, info);
     return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_model_placement(const gptq_model* m, uint32_t index, gptq_placement* out) {
+  return guard_logged(m, [&] {
+    require(m && out, "m and out must not be NULL");
+    check_version(out, "gptq_placement");
+    if (index >= m->model->placements.size()) return gptq_status(GPTQ_E_NOT_FOUND);
+    const model::Placement& p = m->model->placements[index];
+    gptq_placement placement{};
+    placement.kind = GPTQ_DEVICE_CPU;
+    placement.first_layer = p.first_layer;
+    placement.n_layers = p.n_layers();
+    placement.bytes = m->model->weight_bytes;
+    if (!p.on_host()) {
+      const gptq_device_request& request = m->gpus[p.memory].request;
+      placement.kind = static_cast<int32_t>(request.table->kind);
+      placement.ordinal = static_cast<int32_t>(request.ordinal);
+      placement.bytes = m->placer->bytes(p.memory);
+    }
+    write_struct(out, placement);
+    return gptq_status(GPTQ_OK);
   });
 }
 

@@ -80,13 +80,14 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
   stages_.reserve(shape.placements.size());
   scratch_.absorbed.fill(model, kernels, pool);
   for (const model::Placement& layers : shape.placements) {
-    const Stage* const before = stages_.empty() ? nullptr : stages_.back();
+    Stage* const before = stages_.empty() ? nullptr : stages_.back();
     if (layers.on_host()) {
       const HostStage::Memory host{scratch_.workspace, scratch_.routing, scratch_.absorbed, scratch_.device, kv_memory_.data()};
       stages_.push_back(&host_.emplace(model, layers, host_layout(shape, model.spec), host, kernels, pool, before));
     } else {
-      stages_.push_back(&gpus_.emplace_front(shape, model, layers, *gpus[layers.memory], scratch_.routing, before, memory));
+      stages_.push_back(&gpus_.emplace_front(shape_, model, layers, *gpus[layers.memory], scratch_.routing, before, memory));
     }
+    if (before) before->go_on_with(*stages_.back());
   }
   widen_low_rank(shape.low_rank_width);
 }
@@ -126,8 +127,7 @@ Session* Engine::fork(const Session& from) {
   to->n_tokens = from.n_tokens;
   std::copy_n(from.logprobs, from.n_tokens, to->logprobs);
   std::copy_n(from.best, size_t{from.n_tokens} * shape_.best_logprobs, to->best);
-  // A page on a GPU is not copied: what is not in whole pages is computed again.
-  to->n_computed = on_gpu_ ? from.n_computed / shape_.page_tokens * shape_.page_tokens : from.n_computed;
+  to->n_computed = from.n_computed;
   share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
   if (state_bytes_ && from.n_computed) std::copy_n(from.states[from.state], state_bytes_, to->states[from.state]);
   if (state_bytes_ && from.n_before != Session::no_state && from.n_before)
@@ -222,9 +222,6 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
 void Engine::start(Session& session) {
   if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
   else if (session.scores_input() && session.n_computed > 0) rewind(session, session.n_computed - 1);  // what comes behind it wants its logits
-  if (const uint32_t page = session.n_computed / shape_.page_tokens;
-      on_gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
-    session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
   session.running = true;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;

@@ -117,7 +117,7 @@ class Engine {
   double next_quantum() const;
   void run_quantum();
   bool run_whole();
-  void begin_stage(const Stage& stage);
+  void begin_batch();
   size_t stage_at() const;
   void run_layers(size_t at);
   void note_costs();
@@ -167,6 +167,7 @@ class Engine {
   double batch_us_ = 0;
   bool awaits_ = false;        // devices have work that the batch cannot go on without
   Logits logits_;              // of it
+  bool given_up_ = false;      // a batch was, since the last began
   double queued_us_ = 0;       // what a device was given in this step, by what it should take
   uint32_t queued_ = 0;        // quanta of it, of layers and logits
   Clock::time_point queued_at_;

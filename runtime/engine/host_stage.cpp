@@ -2,6 +2,7 @@
 #include "engine/host_stage.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace gptq::engine {
 
@@ -11,7 +12,9 @@ HostStage::HostStage(const model::Model& model, const model::Placement& layers, 
       model_(model),
       before_(before),
       device_(kernels, pool, memory.scratch),
-      forward_(model.spec, device_, layout, memory.kv, memory.workspace, memory.routing, &memory.absorbed) {}
+      forward_(model.spec, device_, layout, memory.kv, memory.workspace, memory.routing, &memory.absorbed),
+      kv_(memory.kv),
+      page_bytes_(layout.page_bytes()) {}
 
 void HostStage::begin(const device::Batch& batch) {
   n_rows_ = batch.n_rows();
@@ -29,5 +32,7 @@ Logits HostStage::logits(uint32_t first, uint32_t count, uint32_t) {
   forward_.logits(first, count, model_);
   return {.n = count, .all = forward_.workspace().logits};
 }
+
+void HostStage::copy_page(uint32_t from, uint32_t to) { std::memcpy(kv_ + to * page_bytes_, kv_ + from * page_bytes_, page_bytes_); }
 
 }  // namespace gptq::engine

@@ -30,7 +30,10 @@ class HostStage final : public Stage {
   bool runs_whole(const device::Batch&, uint32_t) const override { return false; }
   Logits run(const device::Batch&, uint32_t) override { return {}; }
   bool finish(uint32_t) override { return true; }
+  void go_on_with(const Stage&) override {}
   const float* left_on_host() const override { return forward_.workspace().x; }
+
+  void copy_page(uint32_t from, uint32_t to) override;
 
   device::CpuDevice& device() { return device_; }
 
@@ -39,6 +42,8 @@ class HostStage final : public Stage {
   const Stage* const before_;
   device::CpuDevice device_;
   Forward forward_;
+  std::byte* const kv_;
+  const uint64_t page_bytes_;
   uint32_t n_rows_ = 0;  // of the batch
 };
 

@@ -144,8 +144,8 @@ bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
     const uint32_t before = session.pages[i];
     if (!pages.shared(before)) continue;
     session.pages[i] = pages.take();
-    if (i * size < session.n_computed)
-      std::memcpy(kv_memory_.data() + session.pages[i] * page_bytes_, kv_memory_.data() + before * page_bytes_, page_bytes_);
+    for (Stage* stage : stages_)
+      if (i * size < session.n_computed) stage->copy_page(before, session.pages[i]);
     pages.give_back(before);
   }
   while (session.n_pages < wanted) session.pages[session.n_pages++] = pages.take();
@@ -249,14 +249,17 @@ void Engine::run_quantum() {
   }
 }
 
-void Engine::begin_stage(const Stage& stage) {
-  if (stage.layers().first_layer == 0) scratch_.rotation.turn_to(batch().sequences);
+// Work of a batch that was given up may still be on its way from one stage to another.
+void Engine::begin_batch() {
+  if (std::exchange(given_up_, false) && stages_.size() > 1)
+    for (Stage* stage : stages_) stage->finish(UINT32_MAX);
+  scratch_.rotation.turn_to(batch().sequences);
 }
 
 void Engine::run_layers(size_t at) {
   Stage& stage = *stages_[at];
   if (next_layer_ == stage.layers().first_layer) {
-    begin_stage(stage);
+    if (at == 0) begin_batch();
     stage.begin(batch());
   }
   next_layer_ = stage.compute(next_layer_);
@@ -272,7 +275,7 @@ bool Engine::run_whole() {
   const Clock::time_point begin = Clock::now();
   const uint32_t wanted = candidates_wanted();
   if (!stage.runs_whole(batch(), wanted)) return false;
-  begin_stage(stage);
+  if (at == 0) begin_batch();
   logits_ = stage.run(batch(), wanted);
   next_layer_ = stage.layers().end_layer;
   awaits_ = last || !stage.leave();
@@ -520,6 +523,7 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
 // What goes wrong with a device ends everybody's generation; what they had before stays.
 void Engine::end_all(gptq_status status) {
   n_members_ = 0;
+  given_up_ = true;
   awaits_ = false;
   logits_ = {};
   for (Session& session : sessions_)
@@ -541,6 +545,7 @@ void Engine::leave_batch(const Session& session) {
   for (uint32_t m = 0; m < n_members_; ++m)
     if (scratch_.members[m].session == &session) {
       n_members_ = 0;
+      given_up_ = true;
       return;
     }
 }

@@ -42,9 +42,14 @@ class Stage {
   // Work may go on when a call returns. Waits for it, at most so long (UINT32_MAX: to its end); whether all is done.
   virtual bool finish(uint32_t wait_us) = 0;
 
-  // The last layer's output, after leave(), on the host; NULL: it is on a GPU.
+  // Called once: what comes behind it.
+  virtual void go_on_with(const Stage& next) = 0;
+  // The last layer's output, after leave(), on the host; NULL: it is on a GPU alone.
   virtual const float* left_on_host() const = 0;
+  virtual GpuStage* gpu() { return nullptr; }
   virtual const GpuStage* gpu() const { return nullptr; }
+  // Page `to` of the KV cache becomes a copy.
+  virtual void copy_page(uint32_t from, uint32_t to) = 0;
 
   Costs costs;          // of a quantum of layers
   uint32_t queued = 0;  // quanta given in this step that were not seen to be done

@@ -178,6 +178,12 @@ void GpuDevice::upload(const float* host, uint64_t count, float* x) {
   table_.copy_in(&stream_, x, host_.uploaded, count * sizeof(float));
 }
 
+void GpuDevice::take(GpuDevice& other, const float* from, const float* by, uint64_t count, float* x) {
+  table_.wait_for(&stream_, &other.stream_);
+  if (by) table_.copy_in(&stream_, x, by, count * sizeof(float));
+  else table_.copy_across(&stream_, x, &other.stream_, from, count * sizeof(float));
+}
+
 void GpuDevice::prepare(const Input& input, uint32_t rows) {
   wanted_ = input;
   made_ = false;
@@ -350,11 +356,6 @@ bool GpuDevice::replay(uint32_t key) {
   if (at == graphs_.end()) return false;
   table_.replay(&stream_, at->second);
   return true;
-}
-
-void GpuDevice::replay(const Batch& batch, uint32_t key) {
-  write(batch, batch.n_rows());
-  table_.replay(&stream_, graphs_.at(key));
 }
 
 void GpuDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {

@@ -97,6 +97,13 @@ class GpuDevice final : public Device {
   // The same of each row's `count` best, higher logits first, then lower tokens; the first token is -1 where a logit is not finite. NULL: they are
   // too many.
   const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count);
+  // The same, to memory of the host that is copied at full speed.
+  void download(const float* y, uint64_t count, float* to) { table_.copy_out(&stream_, to, y, count * sizeof(float)); }
+  // x = what the work of another GPU so far leaves there; by: NULL, or where that has it downloaded.
+  void take(GpuDevice& other, const float* from, const float* by, uint64_t count, float* x);
+  // Whether it can take from the other without the host; and whether by way of the host in the streams' order.
+  bool reaches(const GpuDevice& other) const { return follows(other) && table_.reaches(&stream_, &other.stream_); }
+  bool follows(const GpuDevice& other) const { return &table_ == &other.table_; }
   // Waits for the work so far, at most so long (UINT32_MAX: to its end); whether all is done.
   bool finish(uint32_t wait_us);
   // Does again what was recorded with this key, for a batch of the same number of rows, one a sequence; false: nothing was.
@@ -108,8 +115,8 @@ class GpuDevice final : public Device {
   // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence; whole: what begin() gives the device as well.
   void record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work);
   bool has(uint32_t key) const { return graphs_.contains(key); }
-  // begin() and replay() of what was recorded as a whole.
-  void replay(const Batch& batch, uint32_t key);
+  // begin() for the replay of what was recorded as a whole.
+  void begin_whole(const Batch& batch) { write(batch, batch.n_rows()); }
   // Where what best_tokens() found is, recorded or not.
   const int32_t* best() const { return host_.results.best; }
 
