@@ -424,19 +424,19 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
 /* A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and tokens, and the
  * generation in progress, which both go on with and with the same output until one is changed. Rows of logits not yet read and the user
  * pointer stay with s. The KV cache is shared: whoever first writes to a page the other also holds takes a copy, of one page at most; a
- * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind
- * the last whole page are computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its
+ * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Sharing needs no fork: a started session takes over the whole pages of any session of its
  * engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the length,
  * and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the engine.
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
  * token, 320, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
- * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
+ * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; of layers on GPUs too, whose number does
+ * not matter, but their kind. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
- * Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1. */
+ * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap, size_t *needed, gptq_error *err);
 /* Takes the next bytes of something that is written, some kilobytes at a time; another answer than 0 ends it with IO. Called during the
  * call only, in its thread; it must not call this engine. */

@@ -57,6 +57,7 @@ struct gptq_device_request {
   uint32_t layers = 0;     // gptq::api::Share's
   uint64_t limit = 0;      // what the host set; 0 = nothing
   uint64_t memory = 0;     // the GPU's, or the limit
+  uint64_t kind_hash = 0;  // the same for GPUs that compute the same
 };
 
 // A GPU that a model has for its weights; an engine has its own stream.

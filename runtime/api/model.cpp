@@ -6,6 +6,7 @@
 #include "api/handles.h"
 #include "api/opened_source.h"
 #include "base/checked.h"
+#include "format/hash.h"
 
 using namespace gptq;
 using namespace gptq::api;
@@ -44,6 +45,8 @@ gptq_device_request gpu_request(gptq_runtime& rt, const gptq_device_share& share
   gptq_device_request request{.table = &rt.backend(static_cast<uint32_t>(share.kind)), .ordinal = static_cast<uint32_t>(share.ordinal),
                               .layers = share.layers, .limit = share.bytes_max};
   const gpu::Processor gpu = find_gpu(*request.table, share, request.ordinal);
+  const uint32_t kind[] = {gpu.capability, gpu.n_processors};
+  request.kind_hash = format::hash_bytes(std::as_bytes(std::span(kind)));
   request.memory = share.bytes_max ? std::min(share.bytes_max, gpu.bytes_total) : gpu.bytes_total;
   return request;
 }

@@ -70,7 +70,6 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
         return Scratch(model.spec, shape, weight_shape(model), arena);
       }()),
       state_bytes_(host_layout(shape, model.spec).state_bytes()),
-      page_bytes_(host_layout(shape, model.spec).page_bytes()),
       speculates_(state_bytes_ == 0 && !depends_on_length(model.spec)),
       shares_prefixes_(state_bytes_ == 0 && all_on_host(shape.placements) && !depends_on_length(model.spec)),
       on_gpu_(!all_on_host(shape.placements)),
@@ -174,15 +173,23 @@ void Engine::share_pages(Session& session, const Session& from, uint32_t n_pages
   session.n_pages = std::max(session.n_pages, n_pages);
 }
 
-uint64_t Engine::kv_bytes(uint32_t n_tokens) const { return n_tokens * host_layout(shape_, model_.spec).row_bytes(); }
+uint64_t Engine::kv_bytes(uint32_t n_tokens) const {
+  uint64_t row = 0;
+  for (const model::Placement& p : shape_.placements)
+    row += p.on_host() ? host_layout(shape_, model_.spec).row_bytes() : gpu_layout(shape_, model_.spec, p).row_bytes();
+  return n_tokens * row;
+}
 
-void Engine::for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const {
-  const KvLayout layout = host_layout(shape_, model_.spec);
-  for (uint32_t first = 0; first < n_tokens; first += shape_.page_tokens) {
-    std::byte* const page = kv_memory_.data() + session.pages[first / shape_.page_tokens] * page_bytes_;
-    layout.for_each_piece(std::min(shape_.page_tokens, n_tokens - first),
-                          [&](uint64_t offset, uint64_t size) { use({page + offset, static_cast<size_t>(size)}); });
-  }
+void Engine::read_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& use) const {
+  const uint32_t size = shape_.page_tokens;
+  for (uint32_t first = 0; first < n_tokens; first += size)
+    for (Stage* stage : stages_) stage->read_kv(session.pages[first / size], std::min(size, n_tokens - first), use);
+}
+
+void Engine::write_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& fill) {
+  const uint32_t size = shape_.page_tokens;
+  for (uint32_t first = 0; first < n_tokens; first += size)
+    for (Stage* stage : stages_) stage->write_kv(session.pages[first / size], std::min(size, n_tokens - first), fill);
 }
 
 void Engine::destroy_session(Session& session) {

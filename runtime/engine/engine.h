@@ -48,10 +48,11 @@ class Engine {
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.
   bool constrain(Session& session) const;
-  // What n_tokens of a sequence left in the host's pages, in their order, and in the state of recurrent layers.
+  // What n_tokens of a sequence left in the pages, in their order, and in the state of recurrent layers.
   uint64_t kv_bytes(uint32_t n_tokens) const;
   uint64_t state_bytes() const { return state_bytes_; }
-  void for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const;
+  void read_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& use) const;
+  void write_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& fill);
   // Pages for so many tokens of a new session; false where they are not free.
   bool take_pages(Session& session, uint32_t n_tokens) { return reserve_pages(session, n_tokens); }
   // Puts tokens, which must have room, behind the session's own.
@@ -152,7 +153,6 @@ class Engine {
   uint32_t low_rank_width_ = 0;
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
-  const uint64_t page_bytes_;   // on the host
   const bool speculates_;       // what is computed can be given up
   const bool shares_prefixes_;  // what a page holds follows from the tokens up to its end
   const bool on_gpu_;           // some layers are

@@ -2,6 +2,7 @@
 #include "engine/gpu_stage.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/checked.h"
 
@@ -60,15 +61,16 @@ GpuStage::GpuStage(const EngineShape& shape, const model::Model& model, const mo
       model_(model),
       shape_(shape),
       before_(before),
-      page_bytes_(gpu_layout(shape, model.spec, layers).page_bytes()),
+      layout_(gpu_layout(shape, model.spec, layers)),
       memory_(gpu, workspace_bytes(shape, model.spec, layers)),
-      kv_memory_(gpu, base::mul(page_bytes_, shape.n_pages)),
+      kv_memory_(gpu, base::mul(layout_.page_bytes(), shape.n_pages)),
+      page_(gpu, layout_.page_bytes(), device::GpuMemory::host),
       workspace_([&] {
         base::Arena arena(memory_.data());
         return Workspace(model.spec, shape.batch_tokens, n_logits(shape, model.spec, layers), arena);
       }()),
       device_(gpu, limits_of(shape, model.spec, weight_shape(model), layers), memory),
-      forward_(model.spec, device_, gpu_layout(shape, model.spec, layers), kv_memory_.data(), workspace_, routing) {
+      forward_(model.spec, device_, layout_, kv_memory_.data(), workspace_, routing) {
   gpu.table().clear(&gpu.stream(), kv_memory_.data(), kv_memory_.bytes());
   record();
 }
@@ -134,8 +136,19 @@ bool GpuStage::leave() {
   return next_follows_;
 }
 
-void GpuStage::copy_page(uint32_t from, uint32_t to) {
-  gpu_.table().copy(&gpu_.stream(), kv_memory_.data() + to * page_bytes_, kv_memory_.data() + from * page_bytes_, page_bytes_);
+void GpuStage::copy_page(uint32_t from, uint32_t to) { gpu_.table().copy(&gpu_.stream(), page_at(to), page_at(from), layout_.page_bytes()); }
+
+void GpuStage::read_kv(uint32_t page, uint32_t n_tokens, const Pieces& use) {
+  gpu_.table().copy_out(&gpu_.stream(), page_.data(), page_at(page), layout_.page_bytes());
+  finish(UINT32_MAX);
+  layout_.for_each_piece(n_tokens, [&](uint64_t offset, uint64_t size) { use({page_.data() + offset, static_cast<size_t>(size)}); });
+}
+
+void GpuStage::write_kv(uint32_t page, uint32_t n_tokens, const Pieces& fill) {
+  std::memset(page_.data(), 0, page_.bytes());
+  layout_.for_each_piece(n_tokens, [&](uint64_t offset, uint64_t size) { fill({page_.data() + offset, static_cast<size_t>(size)}); });
+  gpu_.table().copy_in(&gpu_.stream(), page_at(page), page_.data(), layout_.page_bytes());
+  finish(UINT32_MAX);
 }
 
 Logits GpuStage::logits(uint32_t first, uint32_t count, uint32_t n_candidates) {

@@ -31,6 +31,8 @@ class GpuStage final : public Stage {
   GpuStage* gpu() override { return this; }
   const GpuStage* gpu() const override { return this; }
   void copy_page(uint32_t from, uint32_t to) override;
+  void read_kv(uint32_t page, uint32_t n_tokens, const Pieces& use) override;
+  void write_kv(uint32_t page, uint32_t n_tokens, const Pieces& fill) override;
 
  private:
   // Records decoding: in quanta for 1 up to 8 sessions and multiples of 8 up to 64, as a whole for up to 16.
@@ -38,6 +40,7 @@ class GpuStage final : public Stage {
   uint32_t end_of_quantum(uint32_t first) const;
   void compute_layers(uint32_t rows, uint32_t first, uint32_t end);
   void take_input();
+  std::byte* page_at(uint32_t page) const { return kv_memory_.data() + page * layout_.page_bytes(); }
   Logits await(uint32_t count, uint32_t n_candidates, const int32_t* best);
   static uint32_t key_of_layers(uint32_t n_rows, uint32_t first_layer) { return n_rows << 16 | first_layer; }
   static uint32_t key_of_logits(uint32_t n_rows) { return n_rows << 16 | 0xFFFF; }
@@ -51,8 +54,9 @@ class GpuStage final : public Stage {
   const model::Model& model_;
   const EngineShape& shape_;
   Stage* const before_;
-  const uint64_t page_bytes_;
+  const KvLayout layout_;
   device::GpuMemory memory_, kv_memory_;
+  device::GpuMemory page_;     // on the host
   device::GpuMemory left_;     // on the host, where the next stage takes from there: [batch_tokens][n_embd]
   bool next_follows_ = true;   // the next stage needs not wait for the host
   const Workspace workspace_;

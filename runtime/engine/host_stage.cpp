@@ -14,7 +14,7 @@ HostStage::HostStage(const model::Model& model, const model::Placement& layers, 
       device_(kernels, pool, memory.scratch),
       forward_(model.spec, device_, layout, memory.kv, memory.workspace, memory.routing, &memory.absorbed),
       kv_(memory.kv),
-      page_bytes_(layout.page_bytes()) {}
+      layout_(layout) {}
 
 void HostStage::begin(const device::Batch& batch) {
   n_rows_ = batch.n_rows();
@@ -33,6 +33,14 @@ Logits HostStage::logits(uint32_t first, uint32_t count, uint32_t) {
   return {.n = count, .all = forward_.workspace().logits};
 }
 
-void HostStage::copy_page(uint32_t from, uint32_t to) { std::memcpy(kv_ + to * page_bytes_, kv_ + from * page_bytes_, page_bytes_); }
+void HostStage::copy_page(uint32_t from, uint32_t to) {
+  const uint64_t bytes = layout_.page_bytes();
+  std::memcpy(kv_ + to * bytes, kv_ + from * bytes, bytes);
+}
+
+void HostStage::read_kv(uint32_t page, uint32_t n_tokens, const Pieces& use) {
+  std::byte* const at = kv_ + page * layout_.page_bytes();
+  layout_.for_each_piece(n_tokens, [&](uint64_t offset, uint64_t size) { use({at + offset, static_cast<size_t>(size)}); });
+}
 
 }  // namespace gptq::engine

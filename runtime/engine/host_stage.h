@@ -34,6 +34,8 @@ class HostStage final : public Stage {
   const float* left_on_host() const override { return forward_.workspace().x; }
 
   void copy_page(uint32_t from, uint32_t to) override;
+  void read_kv(uint32_t page, uint32_t n_tokens, const Pieces& use) override;
+  void write_kv(uint32_t page, uint32_t n_tokens, const Pieces& fill) override { read_kv(page, n_tokens, fill); }
 
   device::CpuDevice& device() { return device_; }
 
@@ -43,7 +45,7 @@ class HostStage final : public Stage {
   device::CpuDevice device_;
   Forward forward_;
   std::byte* const kv_;
-  const uint64_t page_bytes_;
+  const KvLayout layout_;
   uint32_t n_rows_ = 0;  // of the batch
 };
 

@@ -50,6 +50,10 @@ class Stage {
   virtual const GpuStage* gpu() const { return nullptr; }
   // Page `to` of the KV cache becomes a copy.
   virtual void copy_page(uint32_t from, uint32_t to) = 0;
+  // What the first tokens of a page left in it, piece by piece: to be read, or to be written.
+  using Pieces = std::function<void(std::span<std::byte>)>;
+  virtual void read_kv(uint32_t page, uint32_t n_tokens, const Pieces& use) = 0;
+  virtual void write_kv(uint32_t page, uint32_t n_tokens, const Pieces& fill) = 0;
 
   Costs costs;          // of a quantum of layers
   uint32_t queued = 0;  // quanta given in this step that were not seen to be done

@@ -1116,15 +1116,16 @@ extern "C" {
     /// tokens, and the generation in progress, which both go on with and with the same output until one is changed. Rows
     /// of logits not yet read and the user pointer stay with s. The KV cache is shared: whoever first writes to a page the
     /// other also holds takes a copy, of one page at most; a recurrent state is copied at once. Needs no memory;
-    /// gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind the last whole page are
-    /// computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its engine
-    /// that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the
-    /// length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the
-    /// engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1.
+    /// gptq_engine_memory counts a shared page once. Sharing needs no fork: a started session takes over the whole pages
+    /// of any session of its engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers,
+    /// with rope that depends on the length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any
+    /// order. Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already.
+    /// Since 0.1.
     pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
     /// size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
-    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1.
+    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST.
+    /// Since 0.1.
     pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2.
     pub fn gptq_session_save_to(s: *const gptq_session, kind: i32, write: gptq_write_fn, user: *mut c_void, err: *mut gptq_error) -> gptq_status;
