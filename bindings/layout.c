@@ -80,6 +80,10 @@ int main(void) {
   printf("GPTQ_GEN_LOGITS %lld\n", (long long)GPTQ_GEN_LOGITS);
   printf("GPTQ_GEN_LOGPROBS %lld\n", (long long)GPTQ_GEN_LOGPROBS);
   printf("GPTQ_GEN_SPECULATE %lld\n", (long long)GPTQ_GEN_SPECULATE);
+  printf("GPTQ_POOL_NONE %lld\n", (long long)GPTQ_POOL_NONE);
+  printf("GPTQ_POOL_LAST %lld\n", (long long)GPTQ_POOL_LAST);
+  printf("GPTQ_POOL_MEAN %lld\n", (long long)GPTQ_POOL_MEAN);
+  printf("GPTQ_EMBED_NORMALIZE %lld\n", (long long)GPTQ_EMBED_NORMALIZE);
   printf("GPTQ_SESSION_IDLE %lld\n", (long long)GPTQ_SESSION_IDLE);
   printf("GPTQ_SESSION_RUNNING %lld\n", (long long)GPTQ_SESSION_RUNNING);
   printf("GPTQ_STOP_NONE %lld\n", (long long)GPTQ_STOP_NONE);
@@ -207,6 +211,8 @@ int main(void) {
   printf("gptq_model_info.device_bytes %lld\n", (long long)offsetof(gptq_model_info, device_bytes));
   printf("gptq_model_info.device_layers %lld\n", (long long)offsetof(gptq_model_info, device_layers));
   printf("gptq_model_info.device_kind %lld\n", (long long)offsetof(gptq_model_info, device_kind));
+  printf("gptq_model_info.pooling %lld\n", (long long)offsetof(gptq_model_info, pooling));
+  printf("gptq_model_info.pooling_flags %lld\n", (long long)offsetof(gptq_model_info, pooling_flags));
   printf("gptq_placement %lld\n", (long long)sizeof(gptq_placement));
   printf("gptq_placement.struct_size %lld\n", (long long)offsetof(gptq_placement, struct_size));
   printf("gptq_placement.flags %lld\n", (long long)offsetof(gptq_placement, flags));
@@ -321,7 +327,7 @@ int main(void) {
   printf("gptq_generate_params.stop %lld\n", (long long)offsetof(gptq_generate_params, stop));
   printf("gptq_generate_params.n_stop %lld\n", (long long)offsetof(gptq_generate_params, n_stop));
   printf("gptq_generate_params.max_tokens %lld\n", (long long)offsetof(gptq_generate_params, max_tokens));
-  printf("gptq_generate_params.reserved %lld\n", (long long)offsetof(gptq_generate_params, reserved));
+  printf("gptq_generate_params.pooling %lld\n", (long long)offsetof(gptq_generate_params, pooling));
   printf("gptq_generate_params.constraint %lld\n", (long long)offsetof(gptq_generate_params, constraint));
   printf("gptq_session_info %lld\n", (long long)sizeof(gptq_session_info));
   printf("gptq_session_info.struct_size %lld\n", (long long)offsetof(gptq_session_info, struct_size));

@@ -81,6 +81,10 @@ public static class Constants {
   public const int GPTQ_GEN_LOGITS = 16;
   public const int GPTQ_GEN_LOGPROBS = 64;
   public const int GPTQ_GEN_SPECULATE = 32;
+  public const int GPTQ_POOL_NONE = 0;
+  public const int GPTQ_POOL_LAST = 1;
+  public const int GPTQ_POOL_MEAN = 2;
+  public const int GPTQ_EMBED_NORMALIZE = 1;
   public const int GPTQ_SESSION_IDLE = 0;
   public const int GPTQ_SESSION_RUNNING = 1;
   public const int GPTQ_STOP_NONE = 0;
@@ -259,6 +263,8 @@ public unsafe struct gptq_model_info {
   public ulong device_bytes;
   public uint device_layers;
   public int device_kind;
+  public int pooling;
+  public uint pooling_flags;
   public static gptq_model_info New() { return new gptq_model_info { struct_size = (uint)sizeof(gptq_model_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -404,7 +410,7 @@ public unsafe struct gptq_generate_params {
   public gptq_string* stop;
   public UIntPtr n_stop;
   public uint max_tokens;
-  public uint reserved;
+  public int pooling;
   public IntPtr constraint;
   public static gptq_generate_params New() { return new gptq_generate_params { struct_size = (uint)sizeof(gptq_generate_params) }; }
 }
@@ -612,6 +618,10 @@ public static unsafe class Api {
   public static extern int gptq_session_logprobs(IntPtr s, uint first, uint n, float* chosen, gptq_token_logprob* best);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_score(IntPtr s, gptq_string* texts, UIntPtr n, double* logprobs, uint* n_tokens, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_embedding(IntPtr s, uint flags, float* @out, UIntPtr cap, UIntPtr* needed);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_embed(IntPtr e, gptq_string* texts, UIntPtr n, int pooling, uint flags, float* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

@@ -214,6 +214,7 @@ typedef struct gptq_model_info {
   uint64_t n_params; uint64_t host_bytes; uint64_t kv_bytes_per_token;       /* kv: with GPTQ_KV_F16 */
   uint64_t fingerprint;                                                      /* hash of the manifest: same for the same file */
   uint64_t device_bytes; uint32_t device_layers; int32_t device_kind;        /* weights and layers on GPUs; where the head is computed */
+  int32_t pooling; uint32_t pooling_flags;                                   /* GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not */
 } gptq_model_info;
 
 /* Layers of a model that are side by side on one device. */
@@ -366,12 +367,15 @@ enum {
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
                                                 recurrent layers, rope that depends on the length, or with LOGITS */
 };
+/* How the hidden states behind the model's last norm become one vector: that of the last token, or the mean over all tokens. */
+enum { GPTQ_POOL_NONE = 0, GPTQ_POOL_LAST = 1, GPTQ_POOL_MEAN = 2 };
+enum { GPTQ_EMBED_NORMALIZE = 1 };           /* scaled to length 1 */
 typedef struct gptq_generate_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   const gptq_sampling *sampling;             /* NULL = greedy */
   const gptq_string *stop; size_t n_stop;    /* at most 16 strings of 256 bytes */
   uint32_t max_tokens;                       /* 0 = until end token or context end */
-  uint32_t reserved;
+  int32_t  pooling;                          /* GPTQ_POOL_*, with PREFILL_ONLY: an embedding of the sequence, for gptq_session_embedding */
   gptq_constraint *constraint;               /* of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive */
 } gptq_generate_params;
 
@@ -453,6 +457,17 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_logprobs(const gptq_session *s, uint
  * least, takes as many as there are, and steps the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC.
  * Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_score(gptq_session *s, const gptq_string *texts, size_t n, double *logprobs, uint32_t *n_tokens, gptq_error *err);
+
+/* The vector of n_embd floats that a start with `pooling` made of the sequence, as soon as it ended with GPTQ_STOP_PREFILLED and until the
+ * session is started again or tokens are taken away. It follows from the tokens and the adapter alone, whatever else the steps computed.
+ * With GPTQ_POOL_MEAN all tokens are computed again at the start. flags: GPTQ_EMBED_*. *needed is n_embd, also when cap suffices.
+ * Errors: INVALID_ARGUMENT, INVALID_STATE (there is none), BUFFER_TOO_SMALL. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_embedding(const gptq_session *s, uint32_t flags, float *out, size_t cap, size_t *needed);
+/* Embeddings of n texts, [n][n_embd]. A text becomes tokens as with GPTQ_TEXT_ADD_BOS; special tokens in it are plain text. pooling 0: pooling
+ * and flags are those of gptq_model_info, and where the model's files do not say, the last token's, normalized. Needs one free session
+ * slot at least, takes as many as there are, and steps the engine, sessions that generate too. After an error some of out may be written.
+ * Errors: INVALID_ARGUMENT (also a text without tokens), INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_embed(gptq_engine *e, const gptq_string *texts, size_t n, int32_t pooling, uint32_t flags, float *out, gptq_error *err);
 
 /* A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the next steps, within their
  * budgets, and what follows is the same, in any process and with any number of threads. GPTQ_REPLAYED instead of OK says that numbers may

@@ -194,6 +194,9 @@ class Inside {
   bool in_;
 };
 
+// One batch, of everybody's, as a call of its own: what is destroyed between two of them gives its place back at once.
+void step_batch(gptq_engine& e);
+
 // guard for calls that work with an engine, or with one of its sessions. handle may be NULL.
 template <class Handle, class F>
 gptq_status guard_inside(Handle* handle, gptq_error* err, F&& f) {

@@ -2,6 +2,7 @@
 // C API: models.
 #include <algorithm>
 
+#include "api/embedding.h"
 #include "api/guard.h"
 #include "api/handles.h"
 #include "api/opened_source.h"
@@ -226,6 +227,8 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.host_bytes = m->model->weight_bytes + m->model->tokenizer.size();
     info.kv_bytes_per_token = engine::KvLayout(spec, 0, spec.n_layers, kv_sample, kernels::KvKind::f16).page_bytes() / kv_sample;
     info.fingerprint = m->model->fingerprint;
+    info.pooling = own_pooling(*m->model);
+    info.pooling_flags = own_pooling_flags(*m->model);
     for (const model::Placement& p : m->model->placements) {
       info.device_bytes += p.on_host() ? 0 : m->placer->bytes(p.memory);
       info.device_layers += p.on_host() ? 0 : p.n_layers();

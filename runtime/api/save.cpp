@@ -139,6 +139,7 @@ Saved to_save(const gptq_session* s, int32_t kind) {
   if (kind != GPTQ_SAVE_REPLAY && kind != GPTQ_SAVE_FULL) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kind of save ", kind);
   const engine::Session& session = session_of(s);
   require(!session.running || !session.wants_logits(), "a session that is generating with GPTQ_GEN_LOGITS cannot be saved", GPTQ_E_INVALID_STATE);
+  require(!session.pools(), "a session that computes an embedding cannot be saved", GPTQ_E_INVALID_STATE);
   Saved saved = saved_of(session, kind);
   saved.size = bytes_of(session, saved);
   return saved;

@@ -6,6 +6,7 @@
 
 #include "api/adapter.h"
 #include "api/constraint.h"
+#include "api/embedding.h"
 #include "api/guard.h"
 #include "api/text.h"
 
@@ -115,7 +116,9 @@ void start(engine::Session& s, const gptq_generate_params* params) {
   require_idle(s);
   const gptq_generate_params p = read_struct_or_default(params, "gptq_generate_params");
   refuse_extensions(p.next);
-  if ((p.flags & ~known) || p.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
+  if (p.flags & ~known) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
+  const engine::Pooling pooling = pooling_of(p.pooling);
+  require(pooling == engine::Pooling::none || (p.flags & GPTQ_GEN_PREFILL_ONLY && !(p.flags & GPTQ_GEN_LOGITS)), "pooling goes with PREFILL_ONLY, not with LOGITS");
   require(s.n_tokens > 0, "nothing to generate from: append text or tokens first", GPTQ_E_INVALID_STATE);
   require(p.stop || !p.n_stop, "stop is NULL");
   require(!p.constraint || &p.constraint->model == &engine_of(s).model, "the constraint is of another model");
@@ -130,6 +133,7 @@ void start(engine::Session& s, const gptq_generate_params* params) {
   constrain(s, p.constraint);
   s.text = text;
   s.flags = p.flags;
+  s.pooling = pooling;
   s.max_tokens = p.max_tokens;
   s.engine->start(s);
 }

@@ -42,13 +42,16 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       adapted(arena.take<device::Adapted>(shape.max_sessions)),
       tokens(arena.take<int32_t>(shape.batch_tokens)),
       logit_rows(arena.take<uint32_t>(shape.batch_tokens)),
+      pooled_rows(arena.take<uint32_t>(shape.batch_tokens)),
+      pooled(arena.take<float>(base::mul(shape.max_sessions, spec.n_embd))),
       candidates(arena.take<Candidate>(spec.n_vocab)),
       mask(arena.take<uint32_t>((spec.n_vocab + 31) / 32)),
       session_tokens(arena.take<int32_t>(uint64_t(shape.max_sessions) * shape.ctx_tokens)),
       session_pages(arena.take<uint32_t>(uint64_t(shape.max_sessions) * shape.pages_per_session())),
       session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))),
       session_logprobs(arena.take<float>(base::mul(shape.max_sessions, shape.ctx_tokens))),
-      session_best(arena.take<Candidate>(base::mul(shape.max_sessions, shape.ctx_tokens, shape.best_logprobs))) {}
+      session_best(arena.take<Candidate>(base::mul(shape.max_sessions, shape.ctx_tokens, shape.best_logprobs))),
+      session_pooled(arena.take<float>(base::mul(shape.max_sessions, spec.n_embd))) {}
 
 uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights) {
   base::Arena measure;
@@ -107,6 +110,7 @@ Session* Engine::create_session() {
     session.logits = scratch_.session_logits + i * shape_.logits_rows * model_.spec.n_vocab;
     session.logprobs = scratch_.session_logprobs + i * shape_.ctx_tokens;
     session.best = scratch_.session_best + i * shape_.ctx_tokens * shape_.best_logprobs;
+    session.pooled = scratch_.session_pooled + i * model_.spec.n_embd;
     return &session;
   }
   return nullptr;
@@ -127,6 +131,9 @@ Session* Engine::fork(const Session& from) {
   std::copy_n(from.logprobs, from.n_tokens, to->logprobs);
   std::copy_n(from.best, size_t{from.n_tokens} * shape_.best_logprobs, to->best);
   to->n_computed = from.n_computed;
+  to->pooling = from.pooling;
+  to->n_pooled = from.n_pooled;
+  std::copy_n(from.pooled, model_.spec.n_embd, to->pooled);
   share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
   if (state_bytes_ && from.n_computed) std::copy_n(from.states[from.state], state_bytes_, to->states[from.state]);
   if (state_bytes_ && from.n_before != Session::no_state && from.n_before)
@@ -224,9 +231,12 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
   if (state_bytes_ && session.n_before == n_computed) session.state ^= 1;
   session.n_computed = state_bytes_ && session.n_before != n_computed ? 0 : n_computed;
   session.n_before = Session::no_state;
+  session.n_pooled = 0;
 }
 
 void Engine::start(Session& session) {
+  session.n_pooled = 0;
+  if (session.pooling == Pooling::mean) rewind(session, 0);
   if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
   else if (session.scores_input() && session.n_computed > 0) rewind(session, session.n_computed - 1);  // what comes behind it wants its logits
   session.running = true;

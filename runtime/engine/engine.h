@@ -69,6 +69,7 @@ class Engine {
   struct Member {  // of the batch in progress
     Session* session;
     uint32_t n_rows, first_logit, n_logits;  // n_rows: without guesses; then its part of logit_rows
+    uint32_t first_pooled, n_pooled;         // its part of the rows whose hidden states are wanted
     uint32_t n_guesses, trust;               // tokens behind the sequence's own that are computed with it
     uint32_t n_right = 0;                    // guesses that were sampled, from the first
     bool settled = false;                    // the token behind those is known
@@ -93,7 +94,9 @@ class Engine {
     device::Sequence* sequences;  // [max_sessions]
     device::Adapted* adapted;     // [max_sessions]
     int32_t* tokens;              // [batch_tokens]
-    uint32_t* logit_rows;         // [batch_tokens]
+    uint32_t* logit_rows;         // [batch_tokens]: behind them those whose hidden states are wanted
+    uint32_t* pooled_rows;        // [batch_tokens]: these, until the batch is formed
+    float* pooled;                // [max_sessions][n_embd]: of a member, what the session's own will be
     Candidate* candidates;        // [n_vocab]
     uint32_t* mask;               // [n_vocab / 32 up], of a constraint
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
@@ -101,6 +104,7 @@ class Engine {
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
     float* session_logprobs;      // [max_sessions][ctx_tokens]
     Candidate* session_best;      // [max_sessions][ctx_tokens][best_logprobs]
+    float* session_pooled;        // [max_sessions][n_embd]
   };
   // scheduler.cpp: what is computed next
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
@@ -123,9 +127,11 @@ class Engine {
   void run_layers(size_t at);
   void note_costs();
   bool finish_stages(uint32_t wait_us);
+  uint32_t hidden_at_once() const;
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
   void take_logits();
+  void take_hidden();
   void end_all(gptq_status status);
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
@@ -162,8 +168,8 @@ class Engine {
   std::pmr::vector<Session> sessions_;
 
   // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
-  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_adapted_ = 0;
-  uint32_t next_layer_ = 0, next_logit_ = 0;
+  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_pooled_rows_ = 0, n_adapted_ = 0;
+  uint32_t next_layer_ = 0, next_logit_ = 0, next_pooled_ = 0;
   double batch_us_ = 0;
   bool awaits_ = false;        // devices have work that the batch cannot go on without
   Logits logits_;              // of it

@@ -29,7 +29,7 @@ device::GpuLimits limits_of(const EngineShape& shape, const model::ModelSpec& sp
   for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
   device::GpuLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
-          std::max(shape.max_sessions, recorded_rows(shape, stage)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), stage.end_layer == spec.n_layers ? spec.n_vocab : 0};
+          std::max(shape.max_sessions, recorded_rows(shape, stage)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), stage.end_layer == spec.n_layers ? std::max(spec.n_vocab, spec.n_embd) : 0};
   for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
   limits.alibi_slopes = spec.alibi_slopes;
   limits.prepares = spec.beyond_llama;
@@ -157,10 +157,15 @@ Logits GpuStage::logits(uint32_t first, uint32_t count, uint32_t n_candidates) {
   return await(count, n_candidates, n_candidates == 1 ? device_.best_tokens(workspace_.logits, count, model_.spec.n_vocab) : nullptr);
 }
 
-// A batch with a row of logits for each of its rows, each of another sequence.
+Logits GpuStage::hidden(uint32_t first, uint32_t count) {
+  forward_.hidden(first, count, model_);
+  return {.n_hidden = count, .hidden = device_.download(workspace_.h, uint64_t{count} * model_.spec.n_embd)};
+}
+
+// A batch of one row a sequence; on the last stage all have logits.
 bool GpuStage::runs_whole(const device::Batch& batch, uint32_t n_candidates) const {
   const uint32_t rows = batch.n_rows();
-  return rows == batch.sequences.size() && rows == batch.logit_rows.size() && device_.has(key_of_batch(rows, is_last() && n_candidates == 1));
+  return rows == batch.sequences.size() && device_.has(key_of_batch(rows, is_last() && n_candidates == 1));
 }
 
 Logits GpuStage::run(const device::Batch& batch, uint32_t n_candidates) {

@@ -23,6 +23,7 @@ class GpuStage final : public Stage {
   uint32_t n_quanta() const override;
   bool leave() override;
   Logits logits(uint32_t first, uint32_t count, uint32_t n_candidates) override;
+  Logits hidden(uint32_t first, uint32_t count) override;
   bool runs_whole(const device::Batch& batch, uint32_t n_candidates) const override;
   Logits run(const device::Batch& batch, uint32_t n_candidates) override;
   bool finish(uint32_t wait_us) override { return device_.finish(wait_us); }

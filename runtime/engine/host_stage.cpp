@@ -33,6 +33,11 @@ Logits HostStage::logits(uint32_t first, uint32_t count, uint32_t) {
   return {.n = count, .all = forward_.workspace().logits};
 }
 
+Logits HostStage::hidden(uint32_t first, uint32_t count) {
+  forward_.hidden(first, count, model_);
+  return {.n_hidden = count, .hidden = forward_.workspace().h};
+}
+
 void HostStage::copy_page(uint32_t from, uint32_t to) {
   const uint64_t bytes = layout_.page_bytes();
   std::memcpy(kv_ + to * bytes, kv_ + from * bytes, bytes);

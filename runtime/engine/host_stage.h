@@ -27,6 +27,7 @@ class HostStage final : public Stage {
   uint32_t n_quanta() const override { return layers().n_layers(); }
   bool leave() override { return true; }
   Logits logits(uint32_t first, uint32_t count, uint32_t) override;
+  Logits hidden(uint32_t first, uint32_t count) override;
   bool runs_whole(const device::Batch&, uint32_t) const override { return false; }
   Logits run(const device::Batch&, uint32_t) override { return {}; }
   bool finish(uint32_t) override { return true; }

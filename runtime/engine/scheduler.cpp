@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One step: batches of rows from all running sessions, cut into quanta (a layer, a slice of logits) that fit the budget.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -27,7 +28,7 @@ void put_together(std::span<Session*> sessions, F alike) {
 }  // namespace
 
 device::Batch Engine::batch() const {
-  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
+  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_ + n_pooled_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
 }
 
 gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& info) {
@@ -81,7 +82,7 @@ uint32_t Engine::rows_wanted(const Session& session) const {
 
 // First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
 bool Engine::form_batch(uint32_t budget_us) {
-  n_members_ = n_rows_ = n_logit_rows_ = n_adapted_ = next_layer_ = next_logit_ = 0;
+  n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
   batch_us_ = 0;
   uint32_t most = shape_.batch_tokens;
   for (const Stage* stage : stages_)
@@ -110,6 +111,7 @@ bool Engine::form_batch(uint32_t budget_us) {
     Session& session = sessions_[(turn_ + i) % n];
     if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
   }
+  std::copy_n(scratch_.pooled_rows, n_pooled_rows_, scratch_.logit_rows + n_logit_rows_);
   turn_ = (turn_ + 1) % n;
   return n_members_ > 0;
 }
@@ -118,7 +120,7 @@ bool Engine::form_batch(uint32_t budget_us) {
 // logits come from that.
 void Engine::share_prefix(Session& session) {
   const uint32_t page = shape_.page_tokens;
-  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input()) return;
+  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input() || session.pools_all()) return;
   const uint32_t most = (session.n_tokens - 1) / page * page;
   for (const Session& other : sessions_) {
     if (!other.in_use || &other == &session || !other.adapted_by(session.adapter, session.adapter_scale)) continue;
@@ -180,10 +182,13 @@ bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_
   if (!reserve_pages(session, session.n_computed + n_rows + n_guesses)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
   const uint32_t n_logits = session.wants_logits() || session.scores_input() ? n_rows : samples + n_guesses;
+  const uint32_t n_pooled = session.pools_all() ? n_rows : session.pools() && last;
   scratch_.members[n_members_] = {.session = &session,
                                   .n_rows = n_rows,
                                   .first_logit = n_logit_rows_,
                                   .n_logits = n_logits,
+                                  .first_pooled = n_pooled_rows_,
+                                  .n_pooled = n_pooled,
                                   .n_guesses = n_guesses,
                                   .trust = trust,
                                   .sampler = {session.random, session.mu},
@@ -199,10 +204,15 @@ bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_
                                     .next_state = session.states[session.state ^ 1]};
   session.n_before = Session::no_state;  // the batch writes over it
   if (session.adapter) adapt_rows(session, n_rows);
+  if (n_pooled) {
+    float* const sum = scratch_.pooled + size_t{n_members_} * model_.spec.n_embd;
+    session.n_pooled ? std::copy_n(session.pooled, model_.spec.n_embd, sum) : std::fill_n(sum, model_.spec.n_embd, 0.0f);
+  }
   ++n_members_;
   std::copy_n(session.tokens + session.n_computed, n_rows, scratch_.tokens + n_rows_);
   n_rows_ += n_rows;
   for (uint32_t row = n_rows_ - n_logits; row < n_rows_; ++row) scratch_.logit_rows[n_logit_rows_++] = row;
+  for (uint32_t row = n_rows_ - n_pooled; row < n_rows_; ++row) scratch_.pooled_rows[n_pooled_rows_++] = row;
   return true;
 }
 
@@ -224,7 +234,8 @@ size_t Engine::stage_at() const {
 }
 
 double Engine::next_quantum() const {
-  if (next_layer_ < model_.spec.n_layers || n_logit_rows_ == 0) return stages_[stage_at()]->costs.estimate(n_rows_);
+  if (next_layer_ < model_.spec.n_layers) return stages_[stage_at()]->costs.estimate(n_rows_);
+  if (next_logit_ == n_logit_rows_) return 0;  // hidden states are as good as there
   return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
 }
 
@@ -237,11 +248,13 @@ void Engine::run_quantum() {
   Stage& stage = *stages_[at];
   if (layers) run_layers(at);
   else if (next_logit_ < n_logit_rows_) logits_ = stage.logits(next_logit_, std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), candidates_wanted());
-  awaits_ |= next_layer_ == model_.spec.n_layers && (logits_.n || n_logit_rows_ == 0);
+  else logits_ = stage.hidden(n_logit_rows_ + next_pooled_, hidden_at_once());
+  awaits_ |= next_layer_ == model_.spec.n_layers && (logits_.n || logits_.n_hidden || n_logit_rows_ + n_pooled_rows_ == 0);
   const double us = us_since(begin);
   batch_us_ += us;
   if (stage.finish(0) && queued_ == 0) {
-    (layers ? stage.costs : logit_costs_).note(layers ? n_rows_ : std::max(1u, logits_.n), us);
+    if (layers) stage.costs.note(n_rows_, us);
+    else if (logits_.n) logit_costs_.note(logits_.n, us);
   } else {
     queued_us_ += expected;
     ++queued_;
@@ -271,7 +284,7 @@ bool Engine::run_whole() {
   const size_t at = stage_at();
   Stage& stage = *stages_[at];
   const bool last = at + 1 == stages_.size();
-  if (next_layer_ != stage.layers().first_layer) return false;
+  if (next_layer_ != stage.layers().first_layer || (last && n_logit_rows_ != n_rows_)) return false;
   const Clock::time_point begin = Clock::now();
   const uint32_t wanted = candidates_wanted();
   if (!stage.runs_whole(batch(), wanted)) return false;
@@ -317,11 +330,14 @@ bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
   }
   note_costs();
   take_logits();
+  take_hidden();
   next_logit_ += logits_.n;
+  next_pooled_ += logits_.n_hidden;
   logits_ = {};
   awaits_ = false;
   batch_us_ += us_since(begin);
-  if (n_members_ && next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_) commit(info);
+  const bool all = next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_;
+  if (n_members_ && all) commit(info);
   return true;
 }
 
@@ -460,6 +476,10 @@ void Engine::commit(gptq_step_info& info) {
     Session& session = *member.session;
     if (session.wants_logits() && session.n_logits == 0) session.logits_position = session.n_computed;
     if (session.wants_logits()) session.n_logits += member.n_logits;
+    if (member.n_pooled) {
+      std::copy_n(scratch_.pooled + size_t{m} * model_.spec.n_embd, model_.spec.n_embd, session.pooled);
+      session.n_pooled += member.n_pooled;
+    }
     session.n_before = session.n_computed;
     session.state ^= 1;
     session.n_computed += member.n_rows;
@@ -470,7 +490,8 @@ void Engine::commit(gptq_step_info& info) {
     session.n_guessed += member.n_guesses;
     session.n_right += member.n_right;
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
-      end(session, GPTQ_STOP_PREFILLED);
+      const bool finite = std::all_of(session.pooled, session.pooled + (session.n_pooled ? model_.spec.n_embd : 0), [](float v) { return std::isfinite(v); });
+      finite ? end(session, GPTQ_STOP_PREFILLED) : end(session, GPTQ_STOP_ERROR, GPTQ_E_NUMERIC);
       continue;
     }
     const auto give = [&](const Member::Sampler& sampler, int32_t token) {

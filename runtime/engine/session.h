@@ -18,6 +18,9 @@ namespace gptq::engine {
 class Engine;
 using Clock = std::chrono::steady_clock;
 
+// How a sequence's last hidden states become one vector.
+enum class Pooling : uint8_t { none, last, mean };
+
 struct Session {
   Engine* engine = nullptr;
   void* owner = nullptr;        // the API's handle of the engine
@@ -74,6 +77,9 @@ struct Session {
   uint32_t logits_position = 0;
   float* logprobs = nullptr;     // [ctx_tokens] of the tokens, NaN where they were not asked for
   Candidate* best = nullptr;     // [ctx_tokens][best_logprobs]: log-probabilities instead of logits
+  Pooling pooling = Pooling::none;
+  float* pooled = nullptr;       // [n_embd]: the sum of n_pooled tokens' hidden states
+  uint32_t n_pooled = 0;
   bool offered = false;          // next_readable returned it since the last step
 
   // Whether it computes the same with this adapter.
@@ -86,6 +92,10 @@ struct Session {
   bool wants_logits() const { return flags & GPTQ_GEN_LOGITS; }
   // Log-probabilities of what is generated, or of the input.
   bool wants_logprobs() const { return flags & GPTQ_GEN_LOGPROBS; }
+  bool pools() const { return running && pooling != Pooling::none; }
+  // Every token's hidden state counts, so that none can be left out of what is computed.
+  bool pools_all() const { return running && pooling == Pooling::mean; }
+  bool embedded() const { return !running && stop_reason == GPTQ_STOP_PREFILLED && n_pooled; }
   bool scores_input() const { return wants_logprobs() && flags & GPTQ_GEN_PREFILL_ONLY; }
   bool readable() const { return end_unseen || n_logits || tokens_read < n_generated || text.unread(); }
 };

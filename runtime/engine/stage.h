@@ -11,13 +11,15 @@ namespace gptq::engine {
 
 class GpuStage;
 
-// Where the host finds rows of logits, or what it wants of them, once the stage is finished.
+// Where the host finds rows of logits, or what it wants of them, or of hidden states, once the stage is finished.
 struct Logits {
   uint32_t n = 0;                                 // rows
   uint32_t n_candidates = 0;                      // of a row
   const float* all = nullptr;                     // [n][n_vocab], or instead:
   const int32_t* tokens = nullptr;                // [n]: the best, -1 where one is not finite
   const device::Candidate* candidates = nullptr;  // [n][n_candidates]: higher logits first, then lower tokens; the first token is -1 where one is not finite
+  uint32_t n_hidden = 0;
+  const float* hidden = nullptr;                  // [n_hidden][n_embd]: behind the last norm
 };
 
 class Stage {
@@ -36,6 +38,8 @@ class Stage {
   virtual bool leave() = 0;
   // Of the batch's logit_rows first .. first + count - 1. n_candidates: how many of the best are enough; 0: all are wanted.
   virtual Logits logits(uint32_t first, uint32_t count, uint32_t n_candidates) = 0;
+  // The same rows' hidden states, as many as the place for logits holds.
+  virtual Logits hidden(uint32_t first, uint32_t count) = 0;
   // Whether all of that, from begin() on, and on the last stage all logits, can be done at once; and that done.
   virtual bool runs_whole(const device::Batch& batch, uint32_t n_candidates) const = 0;
   virtual Logits run(const device::Batch& batch, uint32_t n_candidates) = 0;

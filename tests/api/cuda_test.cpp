@@ -93,6 +93,19 @@ TEST_F(Cuda, LogitsAreThoseOfTheCpu) {
   }
 }
 
+TEST_F(Cuda, EmbeddingsAreThoseOfTheCpu) {
+  for (const int32_t pooling : {GPTQ_POOL_LAST, GPTQ_POOL_MEAN})
+    for (const uint32_t layers : {1000u, 2u}) {
+      const auto vector = [&](const gptq_model_params& params) {
+        const Model model(runtime, text_model(), params);
+        const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 2));
+        return engine.embed({"the knight", "rather a long text beside it, of some more letters"}, pooling);
+      };
+      const auto is = vector(on_gpu(layers)), should = vector(make<gptq_model_params>());
+      for (size_t i = 0; i < is.size(); ++i) EXPECT_LT(worst(is[i], should[i]), 1e-3) << pooling << " " << layers;
+    }
+}
+
 TEST_F(Cuda, ManyRowsGoThroughTheLibrary) {
   const Tokens ids = some_tokens(140);
   const auto cpu = logits_of(runtime, dense_model(), make<gptq_model_params>(), GPTQ_ENGINE_EXACT, ids, 140);

@@ -86,6 +86,10 @@ static unsafe class LayoutFacts {
     add("GPTQ_GEN_LOGITS", Constants.GPTQ_GEN_LOGITS);
     add("GPTQ_GEN_LOGPROBS", Constants.GPTQ_GEN_LOGPROBS);
     add("GPTQ_GEN_SPECULATE", Constants.GPTQ_GEN_SPECULATE);
+    add("GPTQ_POOL_NONE", Constants.GPTQ_POOL_NONE);
+    add("GPTQ_POOL_LAST", Constants.GPTQ_POOL_LAST);
+    add("GPTQ_POOL_MEAN", Constants.GPTQ_POOL_MEAN);
+    add("GPTQ_EMBED_NORMALIZE", Constants.GPTQ_EMBED_NORMALIZE);
     add("GPTQ_SESSION_IDLE", Constants.GPTQ_SESSION_IDLE);
     add("GPTQ_SESSION_RUNNING", Constants.GPTQ_SESSION_RUNNING);
     add("GPTQ_STOP_NONE", Constants.GPTQ_STOP_NONE);
@@ -213,6 +217,8 @@ static unsafe class LayoutFacts {
     add("gptq_model_info.device_bytes", At(typeof(gptq_model_info), "device_bytes"));
     add("gptq_model_info.device_layers", At(typeof(gptq_model_info), "device_layers"));
     add("gptq_model_info.device_kind", At(typeof(gptq_model_info), "device_kind"));
+    add("gptq_model_info.pooling", At(typeof(gptq_model_info), "pooling"));
+    add("gptq_model_info.pooling_flags", At(typeof(gptq_model_info), "pooling_flags"));
     add("gptq_placement", sizeof(gptq_placement));
     add("gptq_placement.struct_size", At(typeof(gptq_placement), "struct_size"));
     add("gptq_placement.flags", At(typeof(gptq_placement), "flags"));
@@ -327,7 +333,7 @@ static unsafe class LayoutFacts {
     add("gptq_generate_params.stop", At(typeof(gptq_generate_params), "stop"));
     add("gptq_generate_params.n_stop", At(typeof(gptq_generate_params), "n_stop"));
     add("gptq_generate_params.max_tokens", At(typeof(gptq_generate_params), "max_tokens"));
-    add("gptq_generate_params.reserved", At(typeof(gptq_generate_params), "reserved"));
+    add("gptq_generate_params.pooling", At(typeof(gptq_generate_params), "pooling"));
     add("gptq_generate_params.constraint", At(typeof(gptq_generate_params), "constraint"));
     add("gptq_session_info", sizeof(gptq_session_info));
     add("gptq_session_info.struct_size", At(typeof(gptq_session_info), "struct_size"));

@@ -83,6 +83,10 @@ GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
 GPTQ_GEN_LOGPROBS = 64
 GPTQ_GEN_SPECULATE = 32
+GPTQ_POOL_NONE = 0
+GPTQ_POOL_LAST = 1
+GPTQ_POOL_MEAN = 2
+GPTQ_EMBED_NORMALIZE = 1
 GPTQ_SESSION_IDLE = 0
 GPTQ_SESSION_RUNNING = 1
 GPTQ_STOP_NONE = 0
@@ -270,6 +274,8 @@ gptq_model_info._fields_ = [
   ("device_bytes", c_uint64),
   ("device_layers", c_uint32),
   ("device_kind", c_int32),
+  ("pooling", c_int32),
+  ("pooling_flags", c_uint32),
 ]
 
 gptq_placement._fields_ = [
@@ -406,7 +412,7 @@ gptq_generate_params._fields_ = [
   ("stop", POINTER(gptq_string)),
   ("n_stop", c_size_t),
   ("max_tokens", c_uint32),
-  ("reserved", c_uint32),
+  ("pooling", c_int32),
   ("constraint", c_void_p),
 ]
 
@@ -556,6 +562,8 @@ FUNCTIONS = {
   "gptq_session_save_to": (gptq_status, [c_void_p, c_int32, gptq_write_fn, c_void_p, POINTER(gptq_error)]),
   "gptq_session_logprobs": (gptq_status, [c_void_p, c_uint32, c_uint32, POINTER(c_float), POINTER(gptq_token_logprob)]),
   "gptq_score": (gptq_status, [c_void_p, POINTER(gptq_string), c_size_t, POINTER(c_double), POINTER(c_uint32), POINTER(gptq_error)]),
+  "gptq_session_embedding": (gptq_status, [c_void_p, c_uint32, POINTER(c_float), c_size_t, POINTER(c_size_t)]),
+  "gptq_embed": (gptq_status, [c_void_p, POINTER(gptq_string), c_size_t, c_int32, c_uint32, POINTER(c_float), POINTER(gptq_error)]),
   "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_restore_from": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),

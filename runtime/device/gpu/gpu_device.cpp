@@ -68,7 +68,7 @@ GpuLayout::GpuLayout(const Gpu& gpu, const GpuLimits& limits, base::Arena& arena
       prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
 GpuHostLayout::GpuHostLayout(const GpuLimits& limits, base::Arena& arena)
-    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)),
+    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.logits_width)),
       uploaded(arena.take<float>(limits.uploaded)) {}
 
 uint64_t GpuDevice::device_bytes(const Gpu& gpu, const GpuLimits& limits) { return measure<GpuLayout>(gpu, limits); }

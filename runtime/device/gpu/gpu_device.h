@@ -17,7 +17,7 @@ constexpr uint32_t recorded_rows_max = 64;
 
 struct GpuLimits {
   gpu::Shape shape;
-  uint32_t max_sessions, page_tokens, pages_per_session, max_logits, n_vocab;
+  uint32_t max_sessions, page_tokens, pages_per_session, max_logits, logits_width;  // logits_width: or that of hidden states
   uint32_t n_ropes = 0, rope_pairs[kernels::most_ropes] = {};
   std::span<const float> alibi_slopes = {};
   bool prepares = false;  // some inputs are made for products by kernels of their own
@@ -63,7 +63,7 @@ struct GpuHostLayout {
   GpuHostLayout(const GpuLimits& limits, base::Arena& arena);
   std::byte* batch;
   GpuResults results;
-  float* logits;     // [max_logits][n_vocab]
+  float* logits;     // [max_logits][logits_width]
   float* uploaded;   // from here a copy does not wait for what is in the stream
 };
 

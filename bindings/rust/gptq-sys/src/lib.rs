@@ -140,6 +140,11 @@ pub const GPTQ_GEN_LOGPROBS: i32 = 64;
 /// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
 /// layers, rope that depends on the length, or with LOGITS
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
+pub const GPTQ_POOL_NONE: i32 = 0;
+pub const GPTQ_POOL_LAST: i32 = 1;
+pub const GPTQ_POOL_MEAN: i32 = 2;
+/// scaled to length 1
+pub const GPTQ_EMBED_NORMALIZE: i32 = 1;
 pub const GPTQ_SESSION_IDLE: i32 = 0;
 pub const GPTQ_SESSION_RUNNING: i32 = 1;
 pub const GPTQ_STOP_NONE: i32 = 0;
@@ -463,6 +468,10 @@ pub struct gptq_model_info {
     pub device_layers: u32,
     /// weights and layers on GPUs; where the head is computed
     pub device_kind: i32,
+    /// GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not
+    pub pooling: i32,
+    /// GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not
+    pub pooling_flags: u32,
 }
 impl Default for gptq_model_info {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -771,7 +780,8 @@ pub struct gptq_generate_params {
     pub n_stop: usize,
     /// 0 = until end token or context end
     pub max_tokens: u32,
-    pub reserved: u32,
+    /// GPTQ_POOL_*, with PREFILL_ONLY: an embedding of the sequence, for gptq_session_embedding
+    pub pooling: i32,
     /// of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive
     pub constraint: *mut gptq_constraint,
 }
@@ -1135,6 +1145,18 @@ extern "C" {
     /// computed. Needs one free session slot at least, takes as many as there are, and steps the engine. Errors:
     /// INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2.
     pub fn gptq_score(s: *mut gptq_session, texts: *const gptq_string, n: usize, logprobs: *mut f64, n_tokens: *mut u32, err: *mut gptq_error) -> gptq_status;
+    /// The vector of n_embd floats that a start with `pooling` made of the sequence, as soon as it ended with
+    /// GPTQ_STOP_PREFILLED and until the session is started again or tokens are taken away. It follows from the tokens and
+    /// the adapter alone, whatever else the steps computed. With GPTQ_POOL_MEAN all tokens are computed again at the
+    /// start. flags: GPTQ_EMBED_*. *needed is n_embd, also when cap suffices. Errors: INVALID_ARGUMENT, INVALID_STATE
+    /// (there is none), BUFFER_TOO_SMALL. Since 0.2.
+    pub fn gptq_session_embedding(s: *const gptq_session, flags: u32, out: *mut f32, cap: usize, needed: *mut usize) -> gptq_status;
+    /// Embeddings of n texts, \[n]\[n_embd]. A text becomes tokens as with GPTQ_TEXT_ADD_BOS; special tokens in it are
+    /// plain text. pooling 0: pooling and flags are those of gptq_model_info, and where the model's files do not say, the
+    /// last token's, normalized. Needs one free session slot at least, takes as many as there are, and steps the engine,
+    /// sessions that generate too. After an error some of out may be written. Errors: INVALID_ARGUMENT (also a text
+    /// without tokens), INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2.
+    pub fn gptq_embed(e: *mut gptq_engine, texts: *const gptq_string, n: usize, pooling: i32, flags: u32, out: *mut f32, err: *mut gptq_error) -> gptq_status;
     /// A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the
     /// next steps, within their budgets, and what follows is the same, in any process and with any number of threads.
     /// GPTQ_REPLAYED instead of OK says that numbers may differ: other kernels, activations, KV type, context or devices
