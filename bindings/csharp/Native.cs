@@ -215,6 +215,18 @@ public unsafe struct gptq_source {
   public static gptq_source New() { return new gptq_source { struct_size = (uint)sizeof(gptq_source) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_device_share {
+  public uint struct_size;
+  public uint flags;
+  public int kind;
+  public int ordinal;
+  public fixed byte uuid[16];
+  public ulong bytes_max;
+  public uint layers;
+  public uint reserved;
+  public static gptq_device_share New() { return new gptq_device_share { struct_size = (uint)sizeof(gptq_device_share) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_model_params {
   public uint struct_size;
   public uint flags;
@@ -226,6 +238,8 @@ public unsafe struct gptq_model_params {
   public uint device_layers;
   public uint reserved;
   public ulong device_bytes_max;
+  public gptq_device_share** devices;
+  public UIntPtr n_devices;
   public static gptq_model_params New() { return new gptq_model_params { struct_size = (uint)sizeof(gptq_model_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -254,6 +268,17 @@ public unsafe struct gptq_model_info {
   public int pooling;
   public uint pooling_flags;
   public static gptq_model_info New() { return new gptq_model_info { struct_size = (uint)sizeof(gptq_model_info) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_placement {
+  public uint struct_size;
+  public uint flags;
+  public int kind;
+  public int ordinal;
+  public uint first_layer;
+  public uint n_layers;
+  public ulong bytes;
+  public static gptq_placement New() { return new gptq_placement { struct_size = (uint)sizeof(gptq_placement) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_memory_estimate {
@@ -533,6 +558,8 @@ public static unsafe class Api {
   public static extern void gptq_model_release(IntPtr m);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_model_info_get(IntPtr m, gptq_model_info* @out);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_model_placement(IntPtr m, uint index, gptq_placement* @out);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_model_meta(IntPtr m, byte* key, UIntPtr key_size, byte* buf, UIntPtr cap, UIntPtr* needed);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

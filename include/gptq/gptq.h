@@ -184,12 +184,25 @@ typedef struct gptq_source {                    /* exactly one of path, data, io
 
 enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_PHASE_QUANTIZE = 4 };
 
+/* A device that gets layers of a model. */
+typedef struct gptq_device_share {
+  uint32_t struct_size; uint32_t flags;
+  int32_t  kind; int32_t ordinal;                             /* GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros */
+  uint8_t  uuid[16];                                          /* gptq_device_info's */
+  uint64_t bytes_max;                                         /* of a GPU: hold no more there, engines included; 0 = what is free */
+  uint32_t layers; uint32_t reserved;                         /* 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none */
+} gptq_device_share;
+
 typedef struct gptq_model_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   gptq_progress_fn progress; void *progress_user;
   int32_t  device_kind; int32_t device_ordinal;               /* GPTQ_DEVICE_*; 0 = CPU */
   uint32_t device_layers; uint32_t reserved;                  /* the last so many, and the head, go to the GPU: 0 = all that fit, 0xFFFFFFFF = none */
   uint64_t device_bytes_max;                                  /* hold no more there, engines included; 0 = what is free */
+  /* Instead of the four above: devices in the order in which they get layers, the first with the embedding, the last with the head; each once, at
+   * most 16. Where all layers fit, every GPU gives the same part of its free memory (after what engines need); where not, the CPU has the others,
+   * in its place in the list, else first. */
+  const gptq_device_share *const *devices; size_t n_devices;  /* array of pointers: the element may grow */
 } gptq_model_params;
 
 typedef struct gptq_model_info {
@@ -200,15 +213,23 @@ typedef struct gptq_model_info {
   gptq_token bos; gptq_token eos; gptq_token pad;                            /* -1 = none; further end tokens also stop */
   uint64_t n_params; uint64_t host_bytes; uint64_t kv_bytes_per_token;       /* kv: with GPTQ_KV_F16 */
   uint64_t fingerprint;                                                      /* hash of the manifest: same for the same file */
-  uint64_t device_bytes; uint32_t device_layers; int32_t device_kind;        /* weights and layers on the GPU; where the head is computed */
+  uint64_t device_bytes; uint32_t device_layers; int32_t device_kind;        /* weights and layers on GPUs; where the head is computed */
   int32_t pooling; uint32_t pooling_flags;                                   /* GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not */
 } gptq_model_info;
 
+/* Layers of a model that are side by side on one device. */
+typedef struct gptq_placement {
+  uint32_t struct_size; uint32_t flags;
+  int32_t  kind; int32_t ordinal;                                            /* GPTQ_DEVICE_*; of the CPU: 0 */
+  uint32_t first_layer; uint32_t n_layers;
+  uint64_t bytes;                                                            /* of weights */
+} gptq_placement;
+
 typedef struct gptq_engine_params gptq_engine_params;
 typedef struct gptq_memory_estimate {
-  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already, and within the GPU's budget */
+  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already, and within every GPU's budget */
   uint64_t host_weights; uint64_t host_kv; uint64_t host_scratch; uint64_t host_load_peak;
-  uint64_t device_weights; uint64_t device_kv; uint64_t device_scratch;
+  uint64_t device_weights; uint64_t device_kv; uint64_t device_scratch;      /* on all GPUs together */
   uint32_t device_layers; uint32_t reserved;
 } gptq_memory_estimate;
 
@@ -223,6 +244,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime *rt, const gptq_
 GPTQ_API gptq_model *GPTQ_CALL gptq_model_retain(gptq_model *m);
 GPTQ_API void        GPTQ_CALL gptq_model_release(gptq_model *m);
 GPTQ_API gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model *m, gptq_model_info *out);
+/* The index-th of the devices that have layers, in the order of the layers. Errors: NOT_FOUND past the last. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_placement(const gptq_model *m, uint32_t index, gptq_placement *out);
 /* Text from the file's metadata: "name", "license", "source", "quantization", "chat_template", ... NUL-terminated; *needed counts
  * the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL. */
 GPTQ_API gptq_status GPTQ_CALL gptq_model_meta(const gptq_model *m, const char *key, size_t key_size, char *buf, size_t cap, size_t *needed);
@@ -296,7 +319,7 @@ typedef struct gptq_memory_info {
   uint32_t struct_size; uint32_t page_tokens;
   uint64_t kv_pages_total; uint64_t kv_pages_used;
   uint64_t host_bytes; uint64_t host_peak;    /* held by the runtime and all that was made with it */
-  uint64_t device_bytes; uint64_t device_peak;  /* held on the GPU by the model and its engines */
+  uint64_t device_bytes; uint64_t device_peak;  /* held on GPUs by the model and its engines; the sum of every GPU's peak */
 } gptq_memory_info;
 
 /* Reserves everything that generating will need: KV arena, workspace, session slots. params may be NULL.
@@ -412,19 +435,19 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
 /* A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and tokens, and the
  * generation in progress, which both go on with and with the same output until one is changed. Rows of logits not yet read and the user
  * pointer stay with s. The KV cache is shared: whoever first writes to a page the other also holds takes a copy, of one page at most; a
- * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind
- * the last whole page are computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its
+ * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Sharing needs no fork: a started session takes over the whole pages of any session of its
  * engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the length,
  * and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the engine.
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
  * token, 320, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
- * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
+ * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; of layers on GPUs too, whose number does
+ * not matter, but their kind. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
- * Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1. */
+ * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap, size_t *needed, gptq_error *err);
 /* Takes the next bytes of something that is written, some kilobytes at a time; another answer than 0 ends it with IO. Called during the
  * call only, in its thread; it must not call this engine. */

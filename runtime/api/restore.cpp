@@ -118,7 +118,7 @@ void read_rest(const Saved& saved, Rest rest, engine::Session& s, bool fits) {
   if (fits) {
     engine::Engine& engine = *s.engine;
     if (!engine.take_pages(s, saved.n_computed)) base::fail(GPTQ_E_KV_FULL, "no pages are free for the save's ", saved.n_computed, " computed tokens");
-    engine.for_each_kv(s, saved.n_computed, [&](std::span<std::byte> piece) { rest.read(piece); });
+    engine.write_kv(s, saved.n_computed, [&](std::span<std::byte> piece) { rest.read(piece); });
     rest.read({s.states[s.state], static_cast<size_t>(saved.state_bytes)});
     s.n_computed = saved.n_computed;
   } else {

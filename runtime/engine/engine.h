@@ -2,14 +2,16 @@
 // Sessions, their KV arena, and the scheduler that computes them together. After construction nothing here allocates.
 #pragma once
 #include <functional>
+#include <forward_list>
 #include <memory_resource>
+#include <optional>
 #include <span>
 
 #include "base/memory.h"
 #include "base/threads.h"
-#include "device/cpu/cpu_device.h"
 #include "engine/forward.h"
-#include "engine/gpu_part.h"
+#include "engine/gpu_stage.h"
+#include "engine/host_stage.h"
 #include "engine/kv_pages.h"
 #include "engine/session.h"
 #include "engine/shape.h"
@@ -18,19 +20,11 @@
 
 namespace gptq::engine {
 
-// Layers that are on one device.
-struct Stage {
-  device::Device& device;
-  Forward forward;
-  uint32_t first_layer, end_layer;
-  uint32_t layers_at_once;  // a quantum
-};
-
 class Engine {
  public:
-  // tokenizer may be NULL; gpu is there where the model has layers on one.
+  // tokenizer may be NULL; gpus: by the number that a placement names it with.
   Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
-         base::Pool& pool, const device::Gpu* gpu, std::pmr::memory_resource* memory);
+         base::Pool& pool, std::span<const device::Gpu* const> gpus, std::pmr::memory_resource* memory);
   // What it takes on the host besides the KV arena.
   static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights);
 
@@ -54,10 +48,11 @@ class Engine {
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.
   bool constrain(Session& session) const;
-  // What n_tokens of a sequence left in the host's pages, in their order, and in the state of recurrent layers.
+  // What n_tokens of a sequence left in the pages, in their order, and in the state of recurrent layers.
   uint64_t kv_bytes(uint32_t n_tokens) const;
   uint64_t state_bytes() const { return state_bytes_; }
-  void for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const;
+  void read_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& use) const;
+  void write_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& fill);
   // Pages for so many tokens of a new session; false where they are not free.
   bool take_pages(Session& session, uint32_t n_tokens) { return reserve_pages(session, n_tokens); }
   // Puts tokens, which must have room, behind the session's own.
@@ -111,14 +106,6 @@ class Engine {
     Candidate* session_best;      // [max_sessions][ctx_tokens][best_logprobs]
     float* session_pooled;        // [max_sessions][n_embd]
   };
-  // What a quantum (a layer, or a slice of logits) cost lately, by the power of two of its rows. Microseconds; 0 = not known.
-  struct Costs {
-    double us[32] = {};
-    void note(uint32_t rows, double us);
-    double estimate(uint32_t rows) const;
-    uint32_t rows_within(double budget_us, uint32_t most) const;
-  };
-
   // scheduler.cpp: what is computed next
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
@@ -135,13 +122,13 @@ class Engine {
   void rewind(Session& session, uint32_t n_computed);
   double next_quantum() const;
   void run_quantum();
-  bool replay_batch();
-  void begin_stage(Stage& stage);
-  void run_layers(Stage& stage);
-  void run_logits(Stage& stage);
-  void run_hidden(Stage& stage);
+  bool run_whole();
+  void begin_batch();
+  size_t stage_at() const;
+  void run_layers(size_t at);
+  void note_costs();
+  bool finish_stages(uint32_t wait_us);
   uint32_t hidden_at_once() const;
-  void await_logits(Stage& stage, uint32_t count);
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
   void take_logits();
@@ -173,33 +160,25 @@ class Engine {
   uint32_t low_rank_width_ = 0;
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
-  const uint64_t page_bytes_;   // on the host
   const bool speculates_;       // what is computed can be given up
   const bool shares_prefixes_;  // what a page holds follows from the tokens up to its end
-  device::CpuDevice cpu_;
-  std::optional<GpuPart> gpu_;
-  std::pmr::vector<Stage> stages_;  // in the order of their layers
+  const bool on_gpu_;           // some layers are
+  std::optional<HostStage> host_;
+  std::pmr::forward_list<GpuStage> gpus_;
+  std::pmr::vector<Stage*> stages_;  // in the order of their layers
   std::pmr::vector<Session> sessions_;
 
   // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
   uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_pooled_rows_ = 0, n_adapted_ = 0;
   uint32_t next_layer_ = 0, next_logit_ = 0, next_pooled_ = 0;
   double batch_us_ = 0;
-  // A device's work that the batch cannot go on without, and where its results will be.
-  struct Awaited {
-    bool any = false;
-    uint32_t n_logits = 0;
-    const float* logits = nullptr;
-    const int32_t* tokens = nullptr;  // instead of logits
-    const Candidate* candidates = nullptr;  // or these: [n_logits][n_candidates]
-    uint32_t n_candidates = 0;
-    uint32_t n_hidden = 0;
-    const float* hidden = nullptr;    // [n_hidden][n_embd]
-  } awaited_;
+  bool awaits_ = false;        // devices have work that the batch cannot go on without
+  Logits logits_;              // of it
+  bool given_up_ = false;      // a batch was, since the last began
   double queued_us_ = 0;       // what a device was given in this step, by what it should take
-  uint32_t queued_ = 0;        // quanta of it
+  uint32_t queued_ = 0;        // quanta of it, of layers and logits
   Clock::time_point queued_at_;
-  Costs layer_costs_, logit_costs_;
+  Costs logit_costs_;
   uint32_t turn_ = 0;  // the session that is asked first for the next batch
 };
 

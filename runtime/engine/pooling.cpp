@@ -12,20 +12,14 @@ uint32_t Engine::hidden_at_once() const {
   return static_cast<uint32_t>(std::clamp<uint64_t>(room, 1, n_pooled_rows_ - next_pooled_));
 }
 
-void Engine::run_hidden(Stage& stage) {
-  awaited_.n_hidden = hidden_at_once();
-  stage.forward.hidden(n_logit_rows_ + next_pooled_, awaited_.n_hidden, model_);
-  awaited_.hidden = stage.device.download(stage.forward.workspace().h, uint64_t{awaited_.n_hidden} * model_.spec.n_embd);
-}
-
 // Adds the hidden states that were waited for up, in the order of their tokens.
 void Engine::take_hidden() {
-  const uint32_t n_embd = model_.spec.n_embd, first = next_pooled_, end = first + awaited_.n_hidden;
+  const uint32_t n_embd = model_.spec.n_embd, first = next_pooled_, end = first + logits_.n_hidden;
   for (uint32_t m = 0; m < n_members_; ++m) {
     const Member& member = scratch_.members[m];
     float* const sum = scratch_.pooled + size_t{m} * n_embd;
     for (uint32_t i = std::max(first, member.first_pooled); i < std::min(end, member.first_pooled + member.n_pooled); ++i) {
-      const float* const row = awaited_.hidden + size_t{i - first} * n_embd;
+      const float* const row = logits_.hidden + size_t{i - first} * n_embd;
       for (uint32_t j = 0; j < n_embd; ++j) sum[j] += row[j];
     }
   }

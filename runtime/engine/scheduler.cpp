@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // One step: batches of rows from all running sessions, cut into quanta (a layer, a slice of logits) that fit the budget.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/failure.h"
 #include "engine/engine.h"
 
 namespace gptq::engine {
 namespace {
-
-constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
 
 double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
 
@@ -27,32 +25,7 @@ void put_together(std::span<Session*> sessions, F alike) {
   }
 }
 
-uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows | 1)) - 1; }
-
 }  // namespace
-
-void Engine::Costs::note(uint32_t rows, double cost) {
-  double& us_of = us[bucket(rows)];
-  us_of = us_of == 0 ? cost : 0.75 * us_of + 0.25 * cost;
-}
-
-// From the nearest size that is known, as if cost grew with the rows.
-double Engine::Costs::estimate(uint32_t rows) const {
-  const uint32_t at = bucket(rows);
-  if (us[at] > 0) return us[at];
-  for (uint32_t below = at; below-- > 0;)
-    if (us[below] > 0) return us[below] * (1u << (at - below));
-  for (uint32_t above = at + 1; above < 32; ++above)
-    if (us[above] > 0) return us[above];
-  return 0;
-}
-
-uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
-  if (estimate(1) == 0) return std::min(most, rows_at_first);
-  uint32_t rows = 1;
-  while (rows * 2 <= most && estimate(rows * 2) <= budget_us) rows *= 2;
-  return rows * 2 > most && estimate(most) <= budget_us ? most : rows;
-}
 
 device::Batch Engine::batch() const {
   return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_ + n_pooled_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
@@ -77,10 +50,11 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
   const bool unlimited = budget_us == GPTQ_BUDGET_UNLIMITED;
   queued_us_ = 0;
   queued_ = 0;
+  for (Stage* stage : stages_) stage->queued = 0;
   for (;;) {
     end_cancelled();
     const double used = us_since(begin), left = unlimited ? 1e18 : budget_us - std::max(used, queued_us_);
-    if (awaited_.any) {
+    if (awaits_) {
       if (!settle(unlimited ? UINT32_MAX : static_cast<uint32_t>(std::max(0.0, budget_us - used)), info)) return;
       if (one_batch && !n_members_) return;
       continue;
@@ -88,7 +62,7 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
     if (n_members_ && scratch_.members[0].session->in_background() && foreground_waits()) n_members_ = 0;  // its sessions do their part again
     if (!n_members_ && !form_batch(budget_us)) return;
     if (info.quanta > 0 && next_quantum() > left) return;
-    if (!unlimited || !replay_batch()) run_quantum();
+    if (!unlimited || !run_whole()) run_quantum();
     ++info.quanta;
   }
 }
@@ -115,7 +89,9 @@ bool Engine::foreground_waits() const {
 bool Engine::form_batch(uint32_t budget_us) {
   n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
   batch_us_ = 0;
-  const uint32_t most = budget_us == GPTQ_BUDGET_UNLIMITED ? shape_.batch_tokens : layer_costs_.rows_within(budget_us, shape_.batch_tokens);
+  uint32_t most = shape_.batch_tokens;
+  for (const Stage* stage : stages_)
+    if (budget_us != GPTQ_BUDGET_UNLIMITED) most = stage->costs.rows_within(budget_us, most);
   const uint32_t n = static_cast<uint32_t>(sessions_.size());
   const bool foreground = foreground_waits();
   const auto rows_of = [&](const Session& session) { return foreground && session.in_background() ? 0 : rows_wanted(session); };
@@ -177,8 +153,8 @@ bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
     const uint32_t before = session.pages[i];
     if (!pages.shared(before)) continue;
     session.pages[i] = pages.take();
-    if (i * size < session.n_computed)
-      std::memcpy(kv_memory_.data() + session.pages[i] * page_bytes_, kv_memory_.data() + before * page_bytes_, page_bytes_);
+    for (Stage* stage : stages_)
+      if (i * size < session.n_computed) stage->copy_page(before, session.pages[i]);
     pages.give_back(before);
   }
   while (session.n_pages < wanted) session.pages[session.n_pages++] = pages.take();
@@ -202,9 +178,11 @@ uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t&
 // Of so many rows that all have logits; where that was never seen, from the cost of `known` rows: a row more takes about a third.
 double Engine::batch_cost(uint32_t rows, uint32_t known) const {
   const auto cost = [&](const Costs& costs) {
-    return costs.us[bucket(rows)] > 0 ? costs.us[bucket(rows)] : costs.estimate(known) * (1 + 0.35 * (rows - known));
+    return costs.seen(rows) > 0 ? costs.seen(rows) : costs.estimate(known) * (1 + 0.35 * (rows - known));
   };
-  return model_.spec.n_layers * cost(layer_costs_) + cost(logit_costs_) + 1;
+  double layers = 0;
+  for (const Stage* stage : stages_) layers += stage->n_quanta() * cost(stage->costs);
+  return layers + cost(logit_costs_) + 1;
 }
 
 bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_t trust) {
@@ -255,8 +233,15 @@ void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
     scratch_.adapted[n_adapted_++] = {n_rows_, n_rows, changes, session.adapter_scale};
 }
 
+// The stage of the batch's next quantum.
+size_t Engine::stage_at() const {
+  size_t at = 0;
+  while (at + 1 < stages_.size() && next_layer_ >= stages_[at]->layers().end_layer) ++at;
+  return at;
+}
+
 double Engine::next_quantum() const {
-  if (next_layer_ < model_.spec.n_layers) return layer_costs_.estimate(n_rows_);
+  if (next_layer_ < model_.spec.n_layers) return stages_[stage_at()]->costs.estimate(n_rows_);
   if (next_logit_ == n_logit_rows_) return 0;  // hidden states are as good as there
   return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
 }
@@ -266,76 +251,59 @@ void Engine::run_quantum() {
   if (queued_ == 0) queued_at_ = begin;
   const double expected = next_quantum();
   const bool layers = next_layer_ < model_.spec.n_layers;
-  Stage& stage = layers && next_layer_ < stages_.front().end_layer ? stages_.front() : stages_.back();
-  if (layers) run_layers(stage);
-  else if (next_logit_ < n_logit_rows_) run_logits(stage);
-  else run_hidden(stage);
-  awaited_.any = next_layer_ == model_.spec.n_layers && (awaited_.n_logits || awaited_.n_hidden || n_logit_rows_ + n_pooled_rows_ == 0);
+  const size_t at = stage_at();
+  Stage& stage = *stages_[at];
+  if (layers) run_layers(at);
+  else if (next_logit_ < n_logit_rows_) logits_ = stage.logits(next_logit_, std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), candidates_wanted());
+  else logits_ = stage.hidden(n_logit_rows_ + next_pooled_, hidden_at_once());
+  awaits_ |= next_layer_ == model_.spec.n_layers && (logits_.n || logits_.n_hidden || n_logit_rows_ + n_pooled_rows_ == 0);
   const double us = us_since(begin);
   batch_us_ += us;
-  if (stage.device.finish(0) && queued_ == 0) {
-    if (layers) layer_costs_.note(n_rows_, us);
-    else if (awaited_.n_logits) logit_costs_.note(awaited_.n_logits, us);
+  if (stage.finish(0) && queued_ == 0) {
+    if (layers) stage.costs.note(n_rows_, us);
+    else if (logits_.n) logit_costs_.note(logits_.n, us);
   } else {
     queued_us_ += expected;
     ++queued_;
+    stage.queued += layers;
   }
 }
 
-// A whole batch at once, where that was recorded.
-bool Engine::replay_batch() {
-  if (!gpu_ || next_layer_ > 0 || n_rows_ != n_members_ || n_logit_rows_ != n_rows_) return false;
-  const uint32_t wanted = candidates_wanted(), key = GpuPart::key_of_batch(n_rows_, wanted == 1);
-  if (!gpu_->device().has(key)) return false;
-  Stage& stage = stages_.back();
-  const Clock::time_point begin = Clock::now();
+// Work of a batch that was given up may still be on its way from one stage to another.
+void Engine::begin_batch() {
+  if (std::exchange(given_up_, false) && stages_.size() > 1)
+    for (Stage* stage : stages_) stage->finish(UINT32_MAX);
   scratch_.rotation.turn_to(batch().sequences);
-  gpu_->device().replay(batch(), key);
-  next_layer_ = model_.spec.n_layers;
-  awaited_.any = true;
-  awaited_.n_candidates = wanted;
-  if (wanted == 1) awaited_.tokens = gpu_->device().best();
-  await_logits(stage, n_rows_);
+}
+
+void Engine::run_layers(size_t at) {
+  Stage& stage = *stages_[at];
+  if (next_layer_ == stage.layers().first_layer) {
+    if (at == 0) begin_batch();
+    stage.begin(batch());
+  }
+  next_layer_ = stage.compute(next_layer_);
+  if (next_layer_ == stage.layers().end_layer && at + 1 < stages_.size()) awaits_ = !stage.leave();
+}
+
+// All of a stage at once, where it can that.
+bool Engine::run_whole() {
+  const size_t at = stage_at();
+  Stage& stage = *stages_[at];
+  const bool last = at + 1 == stages_.size();
+  if (next_layer_ != stage.layers().first_layer || (last && n_logit_rows_ != n_rows_)) return false;
+  const Clock::time_point begin = Clock::now();
+  const uint32_t wanted = candidates_wanted();
+  if (!stage.runs_whole(batch(), wanted)) return false;
+  if (at == 0) begin_batch();
+  logits_ = stage.run(batch(), wanted);
+  next_layer_ = stage.layers().end_layer;
+  awaits_ = last || !stage.leave();
   batch_us_ += us_since(begin);
-  queued_at_ = begin;
-  queued_ = (model_.spec.n_layers + stage.layers_at_once - 1) / stage.layers_at_once + 1;
+  if (queued_ == 0) queued_at_ = begin;
+  stage.queued += stage.n_quanta();
+  queued_ += stage.n_quanta() + last;
   return true;
-}
-
-void Engine::begin_stage(Stage& stage) {
-  if (stage.first_layer == 0) scratch_.rotation.turn_to(batch().sequences);
-  stage.device.begin(batch());
-  if (stage.first_layer == 0) stage.forward.embed(n_rows_, model_);
-  else stage.device.upload(scratch_.workspace.x, uint64_t{n_rows_} * model_.spec.n_embd, stage.forward.workspace().x);
-}
-
-void Engine::run_layers(Stage& stage) {
-  if (next_layer_ == stage.first_layer) begin_stage(stage);
-  const uint32_t end = std::min(stage.end_layer, next_layer_ + stage.layers_at_once);
-  const bool one_row_each = n_rows_ == n_members_;
-  const uint32_t rows = gpu_ ? gpu_->device().padded_rows(n_rows_) : n_rows_;
-  if (!one_row_each || !stage.device.replay(GpuPart::key_of_layers(rows, next_layer_)))
-    for (uint32_t i = next_layer_; i < end; ++i) stage.forward.layer(n_rows_, model_.layers[i], i);
-  next_layer_ = end;
-}
-
-void Engine::run_logits(Stage& stage) {
-  const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), n_vocab = model_.spec.n_vocab;
-  const bool one_row_each = n_rows_ == n_members_ && count == n_rows_;
-  if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_);
-  awaited_.n_candidates = candidates_wanted();
-  if (awaited_.n_candidates == 1) awaited_.tokens = stage.device.best_tokens(stage.forward.workspace().logits, count, n_vocab);
-  await_logits(stage, count);
-}
-
-// What of so many rows of logits the host gets, unless it is their best tokens.
-void Engine::await_logits(Stage& stage, uint32_t count) {
-  const float* logits = stage.forward.workspace().logits;
-  const uint32_t n_vocab = model_.spec.n_vocab;
-  awaited_.n_logits = count;
-  if (awaited_.tokens) return;
-  if (awaited_.n_candidates > 1) awaited_.candidates = stage.device.candidates(logits, count, n_vocab, awaited_.n_candidates);
-  if (!awaited_.candidates) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
 }
 
 // How many of the best logits are all that anybody in the batch needs; 0 = somebody needs every one.
@@ -349,33 +317,50 @@ uint32_t Engine::candidates_wanted() const {
   return most;
 }
 
+// Whether all that the batch has given to stages is done, after at most so long.
+bool Engine::finish_stages(uint32_t wait_us) {
+  const Clock::time_point begin = Clock::now();
+  for (Stage* stage : stages_) {
+    if (next_layer_ <= stage->layers().first_layer) break;
+    const auto used = static_cast<uint32_t>(us_since(begin));
+    if (!stage->finish(wait_us == UINT32_MAX ? wait_us : wait_us - std::min(wait_us, used))) return false;
+  }
+  return true;
+}
+
 // Whether what the batch waits for is done, after at most so long; then goes on with it.
 bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
   const Clock::time_point begin = Clock::now();
-  if (!stages_.back().device.finish(wait_us)) {
+  if (!finish_stages(wait_us)) {
     batch_us_ += us_since(begin);
     return false;
   }
-  // Quanta of a device are told apart by their number alone.
-  if (queued_ && n_members_) {
-    layer_costs_.note(n_rows_, us_since(queued_at_) / queued_);
-    if (awaited_.n_logits) logit_costs_.note(awaited_.n_logits, us_since(queued_at_) / queued_);
-  }
-  queued_ = 0;
+  note_costs();
   take_logits();
   take_hidden();
-  next_logit_ += awaited_.n_logits;
-  next_pooled_ += awaited_.n_hidden;
-  awaited_ = {};
+  next_logit_ += logits_.n;
+  next_pooled_ += logits_.n_hidden;
+  logits_ = {};
+  awaits_ = false;
   batch_us_ += us_since(begin);
-  if (n_members_ && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_) commit(info);
+  const bool all = next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_;
+  if (n_members_ && all) commit(info);
   return true;
+}
+
+// Quanta of devices are told apart by their number alone.
+void Engine::note_costs() {
+  const double us = queued_ ? us_since(queued_at_) / queued_ : 0;
+  for (Stage* stage : stages_)
+    if (std::exchange(stage->queued, 0) && n_members_) stage->costs.note(n_rows_, us);
+  if (queued_ && n_members_ && logits_.n) logit_costs_.note(logits_.n, us);
+  queued_ = 0;
 }
 
 // Gives the rows of logits that were waited for to the sessions they belong to.
 void Engine::take_logits() {
-  const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = awaited_.n_logits;
-  const float* logits = awaited_.logits;
+  const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = logits_.n;
+  const float* logits = logits_.all;
   for (uint32_t m = 0; m < n_members_; ++m) {
     Member& member = scratch_.members[m];
     const Session& session = *member.session;
@@ -399,10 +384,10 @@ void Engine::take_sampled(Member& member, size_t row) {
   const uint32_t n_vocab = model_.spec.n_vocab, n_tokens = session.n_tokens + member.n_right;
   Member::Sampler& sampler = member.sampler;
   int32_t token;
-  if (awaited_.tokens) {
-    token = awaited_.tokens[row];
-  } else if (awaited_.candidates) {
-    token = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling, sampler.random,
+  if (logits_.tokens) {
+    token = logits_.tokens[row];
+  } else if (logits_.candidates) {
+    token = sample_best({logits_.candidates + row * logits_.n_candidates, logits_.n_candidates}, n_vocab, session.sampling, sampler.random,
                         scratch_.candidates);
   } else {
     const auto* const constraint = session.constraint;
@@ -410,7 +395,7 @@ void Engine::take_sampled(Member& member, size_t row) {
     if (constraint && !find_mask(member))
       token = no_room;
     else
-      token = sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
+      token = sample({logits_.all + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
                    &sampler.mu, unbroken(session, n_tokens));
   }
   if (session.wants_logprobs() && token >= 0 && n_tokens < shape_.ctx_tokens) note_logprob(session, n_tokens, token, row);
@@ -426,7 +411,7 @@ void Engine::take_sampled(Member& member, size_t row) {
 // Of softmax of the logits as they are. What a batch notes that is given up is noted again by the next.
 void Engine::note_logprob(const Session& session, uint32_t position, int32_t token, size_t row) {
   const uint32_t n_vocab = model_.spec.n_vocab;
-  const std::span<const float> logits(awaited_.logits + row * n_vocab, n_vocab);
+  const std::span<const float> logits(logits_.all + row * n_vocab, n_vocab);
   const double sum = log_sum_exp(logits);
   session.logprobs[position] = static_cast<float>(logits[static_cast<size_t>(token)] - sum);
   const std::span<Candidate> best(session.best + size_t{position} * shape_.best_logprobs, shape_.best_logprobs);
@@ -566,7 +551,9 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
 // What goes wrong with a device ends everybody's generation; what they had before stays.
 void Engine::end_all(gptq_status status) {
   n_members_ = 0;
-  awaited_ = {};
+  given_up_ = true;
+  awaits_ = false;
+  logits_ = {};
   for (Session& session : sessions_)
     if (session.running) end(session, GPTQ_STOP_ERROR, status);
 }
@@ -586,6 +573,7 @@ void Engine::leave_batch(const Session& session) {
   for (uint32_t m = 0; m < n_members_; ++m)
     if (scratch_.members[m].session == &session) {
       n_members_ = 0;
+      given_up_ = true;
       return;
     }
 }

@@ -122,8 +122,10 @@ class gptq_runtime_desc(Structure): pass
 class gptq_device_info(Structure): pass
 class gptq_io(Structure): pass
 class gptq_source(Structure): pass
+class gptq_device_share(Structure): pass
 class gptq_model_params(Structure): pass
 class gptq_model_info(Structure): pass
+class gptq_placement(Structure): pass
 class gptq_memory_estimate(Structure): pass
 class gptq_message(Structure): pass
 class gptq_chat(Structure): pass
@@ -226,6 +228,17 @@ gptq_source._fields_ = [
   ("size", c_uint64),
 ]
 
+gptq_device_share._fields_ = [
+  ("struct_size", c_uint32),
+  ("flags", c_uint32),
+  ("kind", c_int32),
+  ("ordinal", c_int32),
+  ("uuid", c_uint8 * 16),
+  ("bytes_max", c_uint64),
+  ("layers", c_uint32),
+  ("reserved", c_uint32),
+]
+
 gptq_model_params._fields_ = [
   ("struct_size", c_uint32),
   ("flags", c_uint32),
@@ -237,6 +250,8 @@ gptq_model_params._fields_ = [
   ("device_layers", c_uint32),
   ("reserved", c_uint32),
   ("device_bytes_max", c_uint64),
+  ("devices", POINTER(POINTER(gptq_device_share))),
+  ("n_devices", c_size_t),
 ]
 
 gptq_model_info._fields_ = [
@@ -263,6 +278,16 @@ gptq_model_info._fields_ = [
   ("device_kind", c_int32),
   ("pooling", c_int32),
   ("pooling_flags", c_uint32),
+]
+
+gptq_placement._fields_ = [
+  ("struct_size", c_uint32),
+  ("flags", c_uint32),
+  ("kind", c_int32),
+  ("ordinal", c_int32),
+  ("first_layer", c_uint32),
+  ("n_layers", c_uint32),
+  ("bytes", c_uint64),
 ]
 
 gptq_memory_estimate._fields_ = [
@@ -510,6 +535,7 @@ FUNCTIONS = {
   "gptq_model_retain": (c_void_p, [c_void_p]),
   "gptq_model_release": (None, [c_void_p]),
   "gptq_model_info_get": (gptq_status, [c_void_p, POINTER(gptq_model_info)]),
+  "gptq_model_placement": (gptq_status, [c_void_p, c_uint32, POINTER(gptq_placement)]),
   "gptq_model_meta": (gptq_status, [c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, POINTER(c_size_t)]),
   "gptq_tokenize": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),
   "gptq_detokenize": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, c_uint32, c_void_p, c_size_t, POINTER(c_size_t)]),

@@ -372,6 +372,34 @@ impl Default for gptq_source {
     }
 }
 
+/// A device that gets layers of a model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_device_share {
+    pub struct_size: u32,
+    pub flags: u32,
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros
+    pub kind: i32,
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros
+    pub ordinal: i32,
+    /// gptq_device_info's
+    pub uuid: [u8; 16],
+    /// of a GPU: hold no more there, engines included; 0 = what is free
+    pub bytes_max: u64,
+    /// 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none
+    pub layers: u32,
+    /// 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none
+    pub reserved: u32,
+}
+impl Default for gptq_device_share {
+    /// All fields zero, which is the C API's default. `struct_size` is set.
+    fn default() -> Self {
+        let mut value: Self = unsafe { core::mem::zeroed() };
+        value.struct_size = core::mem::size_of::<Self>() as u32;
+        value
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_model_params {
@@ -390,6 +418,10 @@ pub struct gptq_model_params {
     pub reserved: u32,
     /// hold no more there, engines included; 0 = what is free
     pub device_bytes_max: u64,
+    /// array of pointers: the element may grow
+    pub devices: *const *const gptq_device_share,
+    /// array of pointers: the element may grow
+    pub n_devices: usize,
 }
 impl Default for gptq_model_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -433,11 +465,11 @@ pub struct gptq_model_info {
     pub kv_bytes_per_token: u64,
     /// hash of the manifest: same for the same file
     pub fingerprint: u64,
-    /// weights and layers on the GPU; where the head is computed
+    /// weights and layers on GPUs; where the head is computed
     pub device_bytes: u64,
-    /// weights and layers on the GPU; where the head is computed
+    /// weights and layers on GPUs; where the head is computed
     pub device_layers: u32,
-    /// weights and layers on the GPU; where the head is computed
+    /// weights and layers on GPUs; where the head is computed
     pub device_kind: i32,
     /// GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not
     pub pooling: i32,
@@ -453,19 +485,46 @@ impl Default for gptq_model_info {
     }
 }
 
+/// Layers of a model that are side by side on one device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_placement {
+    pub struct_size: u32,
+    pub flags: u32,
+    /// GPTQ_DEVICE_*; of the CPU: 0
+    pub kind: i32,
+    /// GPTQ_DEVICE_*; of the CPU: 0
+    pub ordinal: i32,
+    pub first_layer: u32,
+    pub n_layers: u32,
+    /// of weights
+    pub bytes: u64,
+}
+impl Default for gptq_placement {
+    /// All fields zero, which is the C API's default. `struct_size` is set.
+    fn default() -> Self {
+        let mut value: Self = unsafe { core::mem::zeroed() };
+        value.struct_size = core::mem::size_of::<Self>() as u32;
+        value
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_memory_estimate {
-    /// fits: within host_bytes_max beside what is held already, and within the GPU's budget
+    /// fits: within host_bytes_max beside what is held already, and within every GPU's budget
     pub struct_size: u32,
-    /// fits: within host_bytes_max beside what is held already, and within the GPU's budget
+    /// fits: within host_bytes_max beside what is held already, and within every GPU's budget
     pub fits: u32,
     pub host_weights: u64,
     pub host_kv: u64,
     pub host_scratch: u64,
     pub host_load_peak: u64,
+    /// on all GPUs together
     pub device_weights: u64,
+    /// on all GPUs together
     pub device_kv: u64,
+    /// on all GPUs together
     pub device_scratch: u64,
     pub device_layers: u32,
     pub reserved: u32,
@@ -609,9 +668,9 @@ pub struct gptq_memory_info {
     pub host_bytes: u64,
     /// held by the runtime and all that was made with it
     pub host_peak: u64,
-    /// held on the GPU by the model and its engines
+    /// held on GPUs by the model and its engines; the sum of every GPU's peak
     pub device_bytes: u64,
-    /// held on the GPU by the model and its engines
+    /// held on GPUs by the model and its engines; the sum of every GPU's peak
     pub device_peak: u64,
 }
 impl Default for gptq_memory_info {
@@ -1006,6 +1065,8 @@ extern "C" {
     pub fn gptq_model_retain(m: *mut gptq_model) -> *mut gptq_model;
     pub fn gptq_model_release(m: *mut gptq_model);
     pub fn gptq_model_info_get(m: *const gptq_model, out: *mut gptq_model_info) -> gptq_status;
+    /// The index-th of the devices that have layers, in the order of the layers. Errors: NOT_FOUND past the last.
+    pub fn gptq_model_placement(m: *const gptq_model, index: u32, out: *mut gptq_placement) -> gptq_status;
     /// Text from the file's metadata: "name", "license", "source", "quantization", "chat_template", ... NUL-terminated;
     /// *needed counts the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL.
     pub fn gptq_model_meta(m: *const gptq_model, key: *const c_char, key_size: usize, buf: *mut c_char, cap: usize, needed: *mut usize) -> gptq_status;
@@ -1079,15 +1140,16 @@ extern "C" {
     /// tokens, and the generation in progress, which both go on with and with the same output until one is changed. Rows
     /// of logits not yet read and the user pointer stay with s. The KV cache is shared: whoever first writes to a page the
     /// other also holds takes a copy, of one page at most; a recurrent state is copied at once. Needs no memory;
-    /// gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind the last whole page are
-    /// computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its engine
-    /// that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the
-    /// length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the
-    /// engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1.
+    /// gptq_engine_memory counts a shared page once. Sharing needs no fork: a started session takes over the whole pages
+    /// of any session of its engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers,
+    /// with rope that depends on the length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any
+    /// order. Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already.
+    /// Since 0.1.
     pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
     /// size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
-    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1.
+    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST.
+    /// Since 0.1.
     pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2.
     pub fn gptq_session_save_to(s: *const gptq_session, kind: i32, write: gptq_write_fn, user: *mut c_void, err: *mut gptq_error) -> gptq_status;
