@@ -96,7 +96,8 @@ typedef struct gptq_error {
 typedef struct gptq_ext { uint32_t type; uint32_t struct_size; const struct gptq_ext *next; } gptq_ext;
 enum { GPTQ_EXT_CUDA_STREAM = 1 };
 /* In gptq_engine_params: a CUstream to work in. It must be of the context that was current when the model was loaded; where that was none, or one of
- * another GPU, of the GPU's primary context. Every call works in that context, and leaves the host's current one as it was. */
+ * another GPU, of the GPU's primary context. Every call works in that context, and leaves the host's current one as it was. With layers on several
+ * GPUs: UNSUPPORTED. */
 typedef struct gptq_ext_cuda_stream { gptq_ext ext; void *stream; } gptq_ext_cuda_stream;
 
 enum { GPTQ_MEM_HOST = 0 };

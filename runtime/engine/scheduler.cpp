@@ -59,9 +59,10 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
       if (one_batch && !n_members_) return;
       continue;
     }
-    if (!n_members_ && !form_batch(budget_us)) return;
+    if (!n_members_ && !form_batch(budget_us)) return make_sure();
     if (info.quanta > 0 && next_quantum() > left) return;
     if (!unlimited || !run_whole()) run_quantum();
+    if (unlimited && leads_on()) commit_ahead(info);
     ++info.quanta;
   }
 }
@@ -262,17 +263,10 @@ void Engine::run_quantum() {
   }
 }
 
-// Work of a batch that was given up may still be on its way from one stage to another.
-void Engine::begin_batch() {
-  if (std::exchange(given_up_, false) && stages_.size() > 1)
-    for (Stage* stage : stages_) stage->finish(UINT32_MAX);
-  scratch_.rotation.turn_to(batch().sequences);
-}
-
 void Engine::run_layers(size_t at) {
   Stage& stage = *stages_[at];
   if (next_layer_ == stage.layers().first_layer) {
-    if (at == 0) begin_batch();
+    if (at == 0) scratch_.rotation.turn_to(batch().sequences);
     stage.begin(batch());
   }
   next_layer_ = stage.compute(next_layer_);
@@ -288,7 +282,7 @@ bool Engine::run_whole() {
   const Clock::time_point begin = Clock::now();
   const uint32_t wanted = candidates_wanted();
   if (!stage.runs_whole(batch(), wanted)) return false;
-  if (at == 0) begin_batch();
+  if (at == 0) scratch_.rotation.turn_to(batch().sequences);
   logits_ = stage.run(batch(), wanted);
   next_layer_ = stage.layers().end_layer;
   awaits_ = last || !stage.leave();
@@ -321,6 +315,30 @@ bool Engine::finish_stages(uint32_t wait_us) {
   return true;
 }
 
+// Whether all of the batch was given to GPUs, and nothing of it is waited for: a part of prefill.
+bool Engine::leads_on() const {
+  return stages_.size() > 1 && !host_ && n_members_ && next_layer_ == model_.spec.n_layers && n_logit_rows_ + n_pooled_rows_ == 0;
+}
+
+// It counts before it is done, so that the next one follows it from GPU to GPU. If it fails it is as if it had not been.
+void Engine::commit_ahead(gptq_step_info& info) {
+  for (uint32_t m = 0; m < n_members_; ++m) {
+    Session& session = *scratch_.members[m].session;
+    session.n_sure = std::min(session.n_sure, session.n_computed);
+  }
+  ahead_ = true;
+  awaits_ = false;
+  commit(info);
+}
+
+// What counted ahead is done.
+void Engine::make_sure() {
+  if (!ahead_) return;
+  for (Stage* stage : stages_) stage->finish(UINT32_MAX);
+  for (Session& session : sessions_) session.n_sure = UINT32_MAX;
+  ahead_ = false;
+}
+
 // Whether what the batch waits for is done, after at most so long; then goes on with it.
 bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
   const Clock::time_point begin = Clock::now();
@@ -329,6 +347,7 @@ bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
     return false;
   }
   note_costs();
+  make_sure();
   take_logits();
   take_hidden();
   next_logit_ += logits_.n;
@@ -344,9 +363,10 @@ bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
 // Quanta of devices are told apart by their number alone.
 void Engine::note_costs() {
   const double us = queued_ ? us_since(queued_at_) / queued_ : 0;
+  const bool known = n_members_ && !ahead_;  // what overlaps tells nothing
   for (Stage* stage : stages_)
-    if (std::exchange(stage->queued, 0) && n_members_) stage->costs.note(n_rows_, us);
-  if (queued_ && n_members_ && logits_.n) logit_costs_.note(logits_.n, us);
+    if (std::exchange(stage->queued, 0) && known) stage->costs.note(n_rows_, us);
+  if (queued_ && known && logits_.n) logit_costs_.note(logits_.n, us);
   queued_ = 0;
 }
 
@@ -544,11 +564,15 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
 // What goes wrong with a device ends everybody's generation; what they had before stays.
 void Engine::end_all(gptq_status status) {
   n_members_ = 0;
-  given_up_ = true;
   awaits_ = false;
   logits_ = {};
-  for (Session& session : sessions_)
-    if (session.running) end(session, GPTQ_STOP_ERROR, status);
+  ahead_ = false;
+  for (Session& session : sessions_) {
+    const bool taken_back = session.n_sure < session.n_computed;
+    if (taken_back) rewind(session, session.n_sure);
+    session.n_sure = UINT32_MAX;
+    if (session.running || (taken_back && session.stop_reason == GPTQ_STOP_PREFILLED)) end(session, GPTQ_STOP_ERROR, status);
+  }
 }
 
 void Engine::end_cancelled() {
@@ -566,8 +590,7 @@ void Engine::leave_batch(const Session& session) {
   for (uint32_t m = 0; m < n_members_; ++m)
     if (scratch_.members[m].session == &session) {
       n_members_ = 0;
-      given_up_ = true;
-      return;
+          return;
     }
 }
 

@@ -162,6 +162,80 @@ TEST_F(CudaSeveral, TokensAreThoseOfOneGpu) {
   }
 }
 
+// Streams that work as late as they may show what does not wait for each other.
+TEST_F(CudaSeveral, WorkThatIsDoneLateIsTheSame) {
+  const Tokens ids = some_tokens(40), one = together(on_gpu(), 3, 4, 5);
+  const auto logits = logits_of(runtime, text_model(), on_gpu(), 0, ids);
+  for (const bool no_peers : {false, true}) {
+    set_fault({.gpus = 3, .no_peers = no_peers, .late = true});
+    EXPECT_EQ(together(on_gpu(), 3, 4, 5), one);
+    EXPECT_EQ(together(three, 3, 4, 5), one);
+    EXPECT_EQ(together(three, 3, 4, 5, 1000000000), one);
+    EXPECT_EQ(logits_of(runtime, text_model(), two, 0, ids), logits);
+    EXPECT_EQ(together(Devices{{0, 1}, {cpu, 1}, {1, 1}}, 2, 3).size(), 6u);
+  }
+}
+
+// While one GPU computes a part of a prompt the one before it has the next part.
+TEST_F(CudaSeveral, PartsOfAPrefillFollowEachOther) {
+  const auto tokens = [&](const gptq_model_params& where, bool prefill_first) {
+    const Model model(runtime, text_model(), where);
+    auto params = engine_of(0, 2);
+    params.batch_tokens = 16;
+    const Engine engine(model, params);
+    Session a(engine), b(engine);
+    for (const bool prefill : {true, false}) {
+      if (prefill && !prefill_first) continue;
+      for (Session* session : {&a, &b}) {
+        session->append(some_tokens(session == &a ? 100 : 75, prefill ? 1 : 2));
+        session->start(generation(prefill ? 0 : 4, prefill ? GPTQ_GEN_PREFILL_ONLY : GPTQ_GEN_IGNORE_EOS));
+      }
+      finish(engine);
+    }
+    Tokens all = a.read_tokens(), more = b.read_tokens();
+    all.insert(all.end(), more.begin(), more.end());
+    EXPECT_EQ(all.size(), 8u);
+    return all;
+  };
+  for (const bool prefill_first : {false, true}) {
+    set_fault({.gpus = 3, .late = true});
+    uint32_t before = state().overlaps;
+    const Tokens one = tokens(on_gpu(), prefill_first);
+    EXPECT_EQ(state().overlaps, before);
+    for (const Devices* devices : {&two, &three})
+      for (const bool no_peers : {false, true}) {
+        set_fault({.gpus = 3, .no_peers = no_peers, .late = true});
+        before = state().overlaps;
+        EXPECT_EQ(tokens(*devices, prefill_first), one);
+        EXPECT_GT(state().overlaps, before + 20);
+      }
+  }
+}
+
+// What was counted before it was done does not count when it fails.
+TEST_F(CudaSeveral, APartThatFailsIsComputedAgain) {
+  const Tokens prompt = some_tokens(240);
+  const auto params = [] {
+    auto params = engine_of(0, 2);
+    params.batch_tokens = 80;
+    return params;
+  }();
+  const Model on_one(runtime, dense_model(), on_gpu()), model(runtime, dense_model(), three);
+  const Engine plain(on_one, params), engine(model, params);
+  Session alone(plain), session(engine), prefilled(engine);
+  const Tokens expected = greedy(plain, alone, prompt, 4);
+  for (const uint32_t flags : {uint32_t{GPTQ_GEN_IGNORE_EOS}, uint32_t{GPTQ_GEN_PREFILL_ONLY}}) {
+    session.truncate(0);
+    session.append(prompt);
+    session.start(generation(4, flags));
+    set_fault({.library_status = 13, .gpus = 3});
+    EXPECT_EQ(gptq_engine_step(engine.get(), GPTQ_BUDGET_UNLIMITED, nullptr), GPTQ_E_BACKEND);
+    EXPECT_EQ(session.info().status, GPTQ_E_BACKEND);
+    set_fault({.gpus = 3});
+    EXPECT_EQ(continue_with(engine, session, 4), expected);
+  }
+}
+
 // Decoding is one graph a token on each.
 TEST_F(CudaSeveral, TokensAreReplayedWhole) {
   const Model model(runtime, text_model(), three);

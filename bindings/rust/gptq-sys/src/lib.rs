@@ -242,7 +242,7 @@ impl Default for gptq_ext {
 
 /// In gptq_engine_params: a CUstream to work in. It must be of the context that was current when the model was loaded;
 /// where that was none, or one of another GPU, of the GPU's primary context. Every call works in that context, and
-/// leaves the host's current one as it was.
+/// leaves the host's current one as it was. With layers on several GPUs: UNSUPPORTED.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_ext_cuda_stream {
