@@ -96,17 +96,15 @@ void work_until(Emulated& s, uint64_t number) {
     next.work();
   }
 }
-bool is_late(const Emulated& s) { return fault.late || !s.queue.empty(); }
+bool is_late(const Emulated& s) { return fault.late >> s.ordinal & 1 || !s.queue.empty(); }
 
 // Does it, or keeps it.
 void put(Stream* stream, const std::function<void()>& work) {
   Emulated& s = emulated(stream);
   if (stream->record) return stream->record(work);
   ++s.given;
-  if (is_late(s)) {
-    for (const Emulated* other : streams) counts.overlaps += other->ordinal > s.ordinal && !other->queue.empty();
-    return s.queue.push_back({work, nullptr, 0});
-  }
+  for (const Emulated* other : streams) counts.overlaps += other->ordinal > s.ordinal && !other->queue.empty();
+  if (is_late(s)) return s.queue.push_back({work, nullptr, 0});
   reach(s.ordinal, s.ordinal);
   work();
 }
