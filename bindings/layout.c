@@ -66,6 +66,7 @@ int main(void) {
   printf("GPTQ_TOKEN_ADDED %lld\n", (long long)GPTQ_TOKEN_ADDED);
   printf("GPTQ_TOKEN_END %lld\n", (long long)GPTQ_TOKEN_END);
   printf("GPTQ_CHAT_ADD_GENERATION_PROMPT %lld\n", (long long)GPTQ_CHAT_ADD_GENERATION_PROMPT);
+  printf("GPTQ_CHAT_DROP_OLDEST %lld\n", (long long)GPTQ_CHAT_DROP_OLDEST);
   printf("GPTQ_KV_F16 %lld\n", (long long)GPTQ_KV_F16);
   printf("GPTQ_KV_F32 %lld\n", (long long)GPTQ_KV_F32);
   printf("GPTQ_KV_I8 %lld\n", (long long)GPTQ_KV_I8);
@@ -79,6 +80,7 @@ int main(void) {
   printf("GPTQ_GEN_CONTINUE_TEXT %lld\n", (long long)GPTQ_GEN_CONTINUE_TEXT);
   printf("GPTQ_GEN_LOGITS %lld\n", (long long)GPTQ_GEN_LOGITS);
   printf("GPTQ_GEN_LOGPROBS %lld\n", (long long)GPTQ_GEN_LOGPROBS);
+  printf("GPTQ_GEN_BACKGROUND %lld\n", (long long)GPTQ_GEN_BACKGROUND);
   printf("GPTQ_GEN_SPECULATE %lld\n", (long long)GPTQ_GEN_SPECULATE);
   printf("GPTQ_POOL_NONE %lld\n", (long long)GPTQ_POOL_NONE);
   printf("GPTQ_POOL_LAST %lld\n", (long long)GPTQ_POOL_LAST);
@@ -253,6 +255,8 @@ int main(void) {
   printf("gptq_chat.template_override_size %lld\n", (long long)offsetof(gptq_chat, template_override_size));
   printf("gptq_chat.kwargs_json %lld\n", (long long)offsetof(gptq_chat, kwargs_json));
   printf("gptq_chat.kwargs_json_size %lld\n", (long long)offsetof(gptq_chat, kwargs_json_size));
+  printf("gptq_chat.reserve_tokens %lld\n", (long long)offsetof(gptq_chat, reserve_tokens));
+  printf("gptq_chat.keep_tokens %lld\n", (long long)offsetof(gptq_chat, keep_tokens));
   printf("gptq_engine_params %lld\n", (long long)sizeof(gptq_engine_params));
   printf("gptq_engine_params.struct_size %lld\n", (long long)offsetof(gptq_engine_params, struct_size));
   printf("gptq_engine_params.flags %lld\n", (long long)offsetof(gptq_engine_params, flags));
@@ -347,6 +351,8 @@ int main(void) {
   printf("gptq_session_info.first_token_us %lld\n", (long long)offsetof(gptq_session_info, first_token_us));
   printf("gptq_session_info.n_guessed %lld\n", (long long)offsetof(gptq_session_info, n_guessed));
   printf("gptq_session_info.n_guessed_right %lld\n", (long long)offsetof(gptq_session_info, n_guessed_right));
+  printf("gptq_session_info.n_dropped %lld\n", (long long)offsetof(gptq_session_info, n_dropped));
+  printf("gptq_session_info.reserved %lld\n", (long long)offsetof(gptq_session_info, reserved));
   printf("gptq_token_logprob %lld\n", (long long)sizeof(gptq_token_logprob));
   printf("gptq_token_logprob.token %lld\n", (long long)offsetof(gptq_token_logprob, token));
   printf("gptq_token_logprob.logprob %lld\n", (long long)offsetof(gptq_token_logprob, logprob));

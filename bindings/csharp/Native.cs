@@ -67,6 +67,7 @@ public static class Constants {
   public const int GPTQ_TOKEN_ADDED = 4;
   public const int GPTQ_TOKEN_END = 8;
   public const int GPTQ_CHAT_ADD_GENERATION_PROMPT = 1;
+  public const int GPTQ_CHAT_DROP_OLDEST = 2;
   public const int GPTQ_KV_F16 = 0;
   public const int GPTQ_KV_F32 = 1;
   public const int GPTQ_KV_I8 = 2;
@@ -80,6 +81,7 @@ public static class Constants {
   public const int GPTQ_GEN_CONTINUE_TEXT = 8;
   public const int GPTQ_GEN_LOGITS = 16;
   public const int GPTQ_GEN_LOGPROBS = 64;
+  public const int GPTQ_GEN_BACKGROUND = 128;
   public const int GPTQ_GEN_SPECULATE = 32;
   public const int GPTQ_POOL_NONE = 0;
   public const int GPTQ_POOL_LAST = 1;
@@ -317,6 +319,8 @@ public unsafe struct gptq_chat {
   public UIntPtr template_override_size;
   public byte* kwargs_json;
   public UIntPtr kwargs_json_size;
+  public uint reserve_tokens;
+  public uint keep_tokens;
   public static gptq_chat New() { return new gptq_chat { struct_size = (uint)sizeof(gptq_chat) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -433,6 +437,8 @@ public unsafe struct gptq_session_info {
   public ulong first_token_us;
   public uint n_guessed;
   public uint n_guessed_right;
+  public uint n_dropped;
+  public uint reserved;
   public static gptq_session_info New() { return new gptq_session_info { struct_size = (uint)sizeof(gptq_session_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]

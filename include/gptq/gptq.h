@@ -266,13 +266,17 @@ typedef struct gptq_message {
   const char *extra_json; size_t extra_json_size;           /* an object merged into the message: tool calls, names, ... */
 } gptq_message;
 
-enum { GPTQ_CHAT_ADD_GENERATION_PROMPT = 1 };
+/* DROP_OLDEST: where the conversation and room for a reply do not fit into ctx_tokens, gptq_session_set_chat leaves its oldest turns out, whole
+ * ones, never the system messages it begins with nor the last turn. Where it stood last time it stays as long as that fits. */
+enum { GPTQ_CHAT_ADD_GENERATION_PROMPT = 1, GPTQ_CHAT_DROP_OLDEST = 2 };
 typedef struct gptq_chat {
   uint32_t struct_size; uint32_t flags;
   const gptq_message *const *messages; size_t n_messages;   /* array of pointers: the element may grow */
   const char *tools_json; size_t tools_json_size;           /* a JSON array, or NULL */
   const char *template_override; size_t template_override_size;
   const char *kwargs_json; size_t kwargs_json_size;         /* an object of further template variables, or NULL */
+  uint32_t reserve_tokens; uint32_t keep_tokens;            /* DROP_OLDEST: room for the reply, 0 = a quarter of ctx_tokens; and, when something must
+                                                             * go, at most so many tokens stay, so that it need not soon again: 0 = half of the rest */
 } gptq_chat;
 
 /* Token ids of text. *needed is the count, also when cap suffices. Errors: TEXT, BUFFER_TOO_SMALL. */
@@ -365,6 +369,7 @@ enum {
   GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
   GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
   GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
+  GPTQ_GEN_BACKGROUND = 128,                 /* computed only in what the engine's other sessions leave of a step: to have a long input ready */
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
                                                 recurrent layers, rope that depends on the length, or with LOGITS */
 };
@@ -390,6 +395,7 @@ typedef struct gptq_session_info {
   uint32_t tokens_unread; uint32_t logits_unread;
   uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
   uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled */
+  uint32_t n_dropped; uint32_t reserved;                                      /* messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST) */
 } gptq_session_info;
 
 /* Errors: INVALID_STATE when max_sessions exist already. */
@@ -410,7 +416,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_append_text(gptq_session *s, const c
 GPTQ_API gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session *s, const gptq_token *tokens, size_t n, gptq_error *err);
 /* Makes the sequence that of a conversation: the model's chat template over the messages. Tokens the sequence already begins with are
  * kept with their KV cache, the rest is replaced: give the whole conversation each turn. Special tokens count in the template only, in
- * messages they are plain text. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
+ * messages they are plain text. What a shortened conversation (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their
+ * budgets, and is what a fresh session computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
 /* Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end token. Unread
  * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT. */

@@ -54,7 +54,7 @@ bool within(float value, float most, float least = 0) { return value >= least &&
 
 // A hash can be made by anybody: the session must be one that this library could have saved.
 void check(const Saved& s) {
-  constexpr uint32_t flags = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
+  constexpr uint32_t flags = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS | GPTQ_GEN_BACKGROUND |
                              GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS;
   const uint64_t end = uint64_t{s.first_generated} + s.n_generated;
   bool good = s.running <= 1 && !(s.flags & ~flags) && end <= s.n_tokens && s.tokens_read <= s.n_generated;

@@ -143,6 +143,7 @@ Session* Engine::fork(const Session& from) {
   to->state = from.state;
   to->n_before = from.n_before;
   to->running = from.running;
+  to->n_dropped = from.n_dropped;
   to->flags = from.flags;
   to->sampling = from.sampling;
   std::copy(from.sampling.bias.begin(), from.sampling.bias.end(), to->bias);

@@ -110,6 +110,7 @@ class Engine {
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
   uint32_t rows_wanted(const Session& session) const;
+  bool foreground_waits() const;
   bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
   uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
   double batch_cost(uint32_t rows, uint32_t known) const;

@@ -59,6 +59,7 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
       if (one_batch && !n_members_) return;
       continue;
     }
+    if (n_members_ && scratch_.members[0].session->in_background() && foreground_waits()) n_members_ = 0;  // its sessions do their part again
     if (!n_members_ && !form_batch(budget_us)) return make_sure();
     if (info.quanta > 0 && next_quantum() > left) return;
     if (!unlimited || !run_whole()) run_quantum();
@@ -81,6 +82,10 @@ uint32_t Engine::rows_wanted(const Session& session) const {
   return session.wants_logits() ? std::min(session.n_pending(), shape_.logits_rows - session.n_logits) : session.n_pending();
 }
 
+bool Engine::foreground_waits() const {
+  return std::any_of(sessions_.begin(), sessions_.end(), [&](const Session& s) { return !s.in_background() && rows_wanted(s) > 0; });
+}
+
 // First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
 bool Engine::form_batch(uint32_t budget_us) {
   n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
@@ -89,11 +94,13 @@ bool Engine::form_batch(uint32_t budget_us) {
   for (const Stage* stage : stages_)
     if (budget_us != GPTQ_BUDGET_UNLIMITED) most = stage->costs.rows_within(budget_us, most);
   const uint32_t n = static_cast<uint32_t>(sessions_.size());
+  const bool foreground = foreground_waits();
+  const auto rows_of = [&](const Session& session) { return foreground && session.in_background() ? 0 : rows_wanted(session); };
   uint32_t n_singles = 0;
   for (uint32_t i = 0; i < n && n_singles < most; ++i) {
     Session& session = sessions_[(turn_ + i) % n];
     share_prefix(session);
-    if (rows_wanted(session) == 1) scratch_.singles[n_singles++] = &session;
+    if (rows_of(session) == 1) scratch_.singles[n_singles++] = &session;
   }
   // Those that begin on the same page side by side: attention reads what they share once. Then those with the same adapter, which is read
   // once too; who shares a page shares it.
@@ -110,7 +117,7 @@ bool Engine::form_batch(uint32_t budget_us) {
   }
   for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
     Session& session = sessions_[(turn_ + i) % n];
-    if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
+    if (const uint32_t wanted = rows_of(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
   }
   std::copy_n(scratch_.pooled_rows, n_pooled_rows_, scratch_.logit_rows + n_logit_rows_);
   turn_ = (turn_ + 1) % n;

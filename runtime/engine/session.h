@@ -28,6 +28,7 @@ struct Session {
   std::atomic<uint32_t> references{1};
   Session* next_dead = nullptr;  // of those that wait to be destroyed
   bool generating = false;      // inside gptq_generate
+  uint32_t n_dropped = 0;       // messages that the conversation was shortened by
   void* user = nullptr;
   gptq_user_free_fn user_free = nullptr;
 
@@ -90,6 +91,7 @@ struct Session {
   }
   uint32_t n_pending() const { return n_tokens - n_computed; }
   std::span<const int32_t> generated() const { return {tokens + first_generated, n_generated}; }
+  bool in_background() const { return flags & GPTQ_GEN_BACKGROUND; }
   bool wants_logits() const { return flags & GPTQ_GEN_LOGITS; }
   // Log-probabilities of what is generated, or of the input.
   bool wants_logprobs() const { return flags & GPTQ_GEN_LOGPROBS; }

@@ -72,6 +72,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_TOKEN_ADDED", Constants.GPTQ_TOKEN_ADDED);
     add("GPTQ_TOKEN_END", Constants.GPTQ_TOKEN_END);
     add("GPTQ_CHAT_ADD_GENERATION_PROMPT", Constants.GPTQ_CHAT_ADD_GENERATION_PROMPT);
+    add("GPTQ_CHAT_DROP_OLDEST", Constants.GPTQ_CHAT_DROP_OLDEST);
     add("GPTQ_KV_F16", Constants.GPTQ_KV_F16);
     add("GPTQ_KV_F32", Constants.GPTQ_KV_F32);
     add("GPTQ_KV_I8", Constants.GPTQ_KV_I8);
@@ -85,6 +86,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_GEN_CONTINUE_TEXT", Constants.GPTQ_GEN_CONTINUE_TEXT);
     add("GPTQ_GEN_LOGITS", Constants.GPTQ_GEN_LOGITS);
     add("GPTQ_GEN_LOGPROBS", Constants.GPTQ_GEN_LOGPROBS);
+    add("GPTQ_GEN_BACKGROUND", Constants.GPTQ_GEN_BACKGROUND);
     add("GPTQ_GEN_SPECULATE", Constants.GPTQ_GEN_SPECULATE);
     add("GPTQ_POOL_NONE", Constants.GPTQ_POOL_NONE);
     add("GPTQ_POOL_LAST", Constants.GPTQ_POOL_LAST);
@@ -259,6 +261,8 @@ static unsafe class LayoutFacts {
     add("gptq_chat.template_override_size", At(typeof(gptq_chat), "template_override_size"));
     add("gptq_chat.kwargs_json", At(typeof(gptq_chat), "kwargs_json"));
     add("gptq_chat.kwargs_json_size", At(typeof(gptq_chat), "kwargs_json_size"));
+    add("gptq_chat.reserve_tokens", At(typeof(gptq_chat), "reserve_tokens"));
+    add("gptq_chat.keep_tokens", At(typeof(gptq_chat), "keep_tokens"));
     add("gptq_engine_params", sizeof(gptq_engine_params));
     add("gptq_engine_params.struct_size", At(typeof(gptq_engine_params), "struct_size"));
     add("gptq_engine_params.flags", At(typeof(gptq_engine_params), "flags"));
@@ -353,6 +357,8 @@ static unsafe class LayoutFacts {
     add("gptq_session_info.first_token_us", At(typeof(gptq_session_info), "first_token_us"));
     add("gptq_session_info.n_guessed", At(typeof(gptq_session_info), "n_guessed"));
     add("gptq_session_info.n_guessed_right", At(typeof(gptq_session_info), "n_guessed_right"));
+    add("gptq_session_info.n_dropped", At(typeof(gptq_session_info), "n_dropped"));
+    add("gptq_session_info.reserved", At(typeof(gptq_session_info), "reserved"));
     add("gptq_token_logprob", sizeof(gptq_token_logprob));
     add("gptq_token_logprob.token", At(typeof(gptq_token_logprob), "token"));
     add("gptq_token_logprob.logprob", At(typeof(gptq_token_logprob), "logprob"));

@@ -69,6 +69,7 @@ GPTQ_TOKEN_BYTE = 2
 GPTQ_TOKEN_ADDED = 4
 GPTQ_TOKEN_END = 8
 GPTQ_CHAT_ADD_GENERATION_PROMPT = 1
+GPTQ_CHAT_DROP_OLDEST = 2
 GPTQ_KV_F16 = 0
 GPTQ_KV_F32 = 1
 GPTQ_KV_I8 = 2
@@ -82,6 +83,7 @@ GPTQ_GEN_KEEP_STOP = 4
 GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
 GPTQ_GEN_LOGPROBS = 64
+GPTQ_GEN_BACKGROUND = 128
 GPTQ_GEN_SPECULATE = 32
 GPTQ_POOL_NONE = 0
 GPTQ_POOL_LAST = 1
@@ -324,6 +326,8 @@ gptq_chat._fields_ = [
   ("template_override_size", c_size_t),
   ("kwargs_json", c_void_p),
   ("kwargs_json_size", c_size_t),
+  ("reserve_tokens", c_uint32),
+  ("keep_tokens", c_uint32),
 ]
 
 gptq_engine_params._fields_ = [
@@ -434,6 +438,8 @@ gptq_session_info._fields_ = [
   ("first_token_us", c_uint64),
   ("n_guessed", c_uint32),
   ("n_guessed_right", c_uint32),
+  ("n_dropped", c_uint32),
+  ("reserved", c_uint32),
 ]
 
 gptq_token_logprob._fields_ = [

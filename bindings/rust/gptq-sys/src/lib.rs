@@ -114,6 +114,7 @@ pub const GPTQ_TOKEN_BYTE: i32 = 2;
 pub const GPTQ_TOKEN_ADDED: i32 = 4;
 pub const GPTQ_TOKEN_END: i32 = 8;
 pub const GPTQ_CHAT_ADD_GENERATION_PROMPT: i32 = 1;
+pub const GPTQ_CHAT_DROP_OLDEST: i32 = 2;
 /// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_F16: i32 = 0;
 /// I8: int8 with a float32 scale a row and head
@@ -137,6 +138,8 @@ pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
 pub const GPTQ_GEN_LOGITS: i32 = 16;
 /// keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input
 pub const GPTQ_GEN_LOGPROBS: i32 = 64;
+/// computed only in what the engine's other sessions leave of a step: to have a long input ready
+pub const GPTQ_GEN_BACKGROUND: i32 = 128;
 /// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
 /// layers, rope that depends on the length, or with LOGITS
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
@@ -577,6 +580,12 @@ pub struct gptq_chat {
     pub kwargs_json: *const c_char,
     /// an object of further template variables, or NULL
     pub kwargs_json_size: usize,
+    /// DROP_OLDEST: room for the reply, 0 = a quarter of ctx_tokens; and, when something must go, at most so many tokens
+    /// stay, so that it need not soon again: 0 = half of the rest
+    pub reserve_tokens: u32,
+    /// DROP_OLDEST: room for the reply, 0 = a quarter of ctx_tokens; and, when something must go, at most so many tokens
+    /// stay, so that it need not soon again: 0 = half of the rest
+    pub keep_tokens: u32,
 }
 impl Default for gptq_chat {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -827,6 +836,10 @@ pub struct gptq_session_info {
     pub n_guessed: u32,
     /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
     pub n_guessed_right: u32,
+    /// messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST)
+    pub n_dropped: u32,
+    /// messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST)
+    pub reserved: u32,
 }
 impl Default for gptq_session_info {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -1102,8 +1115,9 @@ extern "C" {
     pub fn gptq_session_append_tokens(s: *mut gptq_session, tokens: *const gptq_token, n: usize, err: *mut gptq_error) -> gptq_status;
     /// Makes the sequence that of a conversation: the model's chat template over the messages. Tokens the sequence already
     /// begins with are kept with their KV cache, the rest is replaced: give the whole conversation each turn. Special
-    /// tokens count in the template only, in messages they are plain text. n_tokens (may be NULL): tokens of the whole.
-    /// Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE.
+    /// tokens count in the template only, in messages they are plain text. What a shortened conversation
+    /// (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their budgets, and is what a fresh session
+    /// computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE.
     pub fn gptq_session_set_chat(s: *mut gptq_session, chat: *const gptq_chat, n_tokens: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end
     /// token. Unread output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from),
