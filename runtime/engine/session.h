@@ -17,6 +17,7 @@ namespace gptq::engine {
 
 class Engine;
 using Clock = std::chrono::steady_clock;
+inline double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
 
 // How a sequence's last hidden states become one vector.
 enum class Pooling : uint8_t { none, last, mean };
