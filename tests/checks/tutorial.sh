@@ -12,7 +12,8 @@ python3 "$root/bindings/fixture.py" "$work/checkpoint"
 "$convert" "$work/checkpoint" "$work/model.gptq" >/dev/null
 sed -n '/^```c$/,/^```$/{/^```/d;s/, 2000))/, 1))/;p}' "$root/docs/tutorial.md" >"$work/game.c"
 cd "$work"
-compile() { "${cc[@]}" -std=c99 "$@" -Wno-missing-field-initializers -I "$root/include" -L "$build/runtime" -lgptq -Wl,-rpath,"$build/runtime"; }
+library=(-L "$build/runtime" -lgptq -Wl,-rpath,"$build/runtime")
+compile() { "${cc[@]}" -std=c99 "$@" -Wno-missing-field-initializers -I "$root/include" "${library[@]}"; }
 said() { sed '/ frames)$/,$d' "$1"; }
 
 compile game.c -Wall -Wextra -Werror -o game
@@ -25,4 +26,5 @@ cmp <(said talk) <(said unsaved.talk | tr -d '|') || fail 'saved and loaded, the
 tail -n 1 talk | python3 -c '
 import json, sys
 answer = json.load(sys.stdin)
-assert set(answer) == {"deed", "gold"} and answer["deed"] in ("let pass", "fight", "ask") and answer["gold"] in range(10), answer' || fail 'the answer is not what the expression allows'
+assert set(answer) == {"deed", "gold"}, answer
+assert answer["deed"] in ("let pass", "fight", "ask") and answer["gold"] in range(10), answer' || fail 'the answer is not what the expression allows'
