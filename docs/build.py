@@ -22,7 +22,8 @@ PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} - libgptq</title><style>
 body {{ margin: 0; font: 16px/1.55 system-ui, sans-serif; color: #1d2430; background: #fff; display: flex; flex-wrap: wrap }}
-nav {{ flex: 0 0 12rem; padding: 1.5rem; background: #f3f5f8 }}
+nav {{ flex: 0 0 12rem; position: sticky; top: 0; align-self: flex-start; box-sizing: border-box; min-height: 100vh;
+ padding: 1.5rem; background: #f3f5f8 }}
 nav a {{ display: block; padding: .15rem 0 }}
 nav a.here {{ font-weight: bold; color: inherit }}
 main {{ flex: 1 1 30rem; min-width: 0; max-width: 56rem; padding: 1rem 2rem 4rem }}
