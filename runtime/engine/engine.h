@@ -133,7 +133,7 @@ class Engine {
   uint32_t hidden_at_once() const;
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
-  bool take_logits(Clock::time_point begin, uint32_t within_us, bool must);
+  bool take_logits(Clock::time_point begin, uint32_t within_us, gptq_step_info& info);
   void take_row(uint32_t row);
   void await_nothing();
   void take_hidden();

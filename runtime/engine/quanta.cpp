@@ -128,7 +128,8 @@ bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
     make_sure();
     arrived_ = true;
   }
-  if (!arrived_ || !take_logits(begin, wait_us, info.quanta == 0)) {
+  const bool all_taken = arrived_ && take_logits(begin, wait_us, info);
+  if (!all_taken) {
     batch_us_ += us_since(begin);
     return false;
   }

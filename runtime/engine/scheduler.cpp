@@ -232,11 +232,12 @@ void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
 }
 
 // Gives the rows of logits that were waited for to the sessions they belong to, as many as the time allows; whether those are all. A row with a
-// constraint, or with top_p alone, takes as long as a layer. must: one of them in any case.
-bool Engine::take_logits(Clock::time_point begin, uint32_t within_us, bool must) {
-  for (; n_taken_ < logits_.n; ++n_taken_, must = false) {
+// constraint, or with top_p alone, takes as long as a layer: it is a quantum of its own in a step that did nothing before.
+bool Engine::take_logits(Clock::time_point begin, uint32_t within_us, gptq_step_info& info) {
+  for (; n_taken_ < logits_.n; ++n_taken_) {
     const double used = us_since(begin);
-    if (!must && used + row_us_ > within_us) return false;
+    if (info.quanta > 0 && used + row_us_ > within_us) return false;
+    info.quanta += info.quanta == 0;
     take_row(n_taken_);
     row_us_ = 0.75 * row_us_ + 0.25 * (us_since(begin) - used);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a step does: budgets, polling, who is readable, the flow of logits, NaN.
 #include <chrono>
+#include <utility>
 
 #include "tests/api/fixture.h"
 
@@ -41,6 +42,37 @@ TEST(Step, KeepsNearItsBudget) {
   EXPECT_GT(steps, 3u);
   EXPECT_LE(over, steps / 4 + 2) << "of " << steps;  // a busy machine stops us now and then
   EXPECT_EQ(generated + info.tokens_generated, 100u);
+}
+
+// What sessions sample is cut too: constraints make a row cost as much as a layer.
+TEST(Step, SamplesRowByRow) {
+  constexpr uint32_t n = 6;
+  const auto tokens = [](uint32_t budget_us, std::vector<uint32_t>* steps) {
+    Chain c(text_model(), engine_of(0, n));
+    const Constraint constraint(c.model, GPTQ_CONSTRAINT_REGEX, "[a-m ]{100}");
+    auto sampling = make<gptq_sampling>();
+    sampling.temperature = 1;
+    auto how = generation(8, 0);
+    how.constraint = constraint.get(), how.sampling = &sampling;
+    std::vector<Session> sessions;
+    for (uint32_t i = 0; i < n; ++i) {
+      sessions.emplace_back(i ? Session(c.engine) : std::move(c.session));
+      sessions[i].append(some_tokens(8, i + 1));
+      sessions[i].start(how);
+    }
+    auto info = make<gptq_step_info>();
+    for (uint32_t since = 1; c.engine.step(budget_us, &info) == GPTQ_MORE; ++since) {
+      EXPECT_GE(info.quanta, 1u);
+      if (info.tokens_generated) steps->push_back(std::exchange(since, 0));
+    }
+    std::vector<Tokens> all;
+    for (Session& s : sessions) all.push_back(s.read_tokens());
+    return all;
+  };
+  std::vector<uint32_t> one, many;
+  EXPECT_EQ(tokens(1, &many), tokens(GPTQ_BUDGET_UNLIMITED, &one));
+  ASSERT_GT(many.size(), 40u);
+  for (size_t i = many.size() - 20; i < many.size(); ++i) EXPECT_EQ(many[i], 3u + 1 + 1) << "layers, logits, a row";
 }
 
 TEST(Step, OffersEachReadableSessionOnce) {
