@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-FOLDERS = ["include", "runtime", "kernels", "converter", "bindings", "tests", "examples", ".ci"]
+FOLDERS = ["include", "runtime", "kernels", "converter", "bindings", "tests", "examples", "docs", ".ci"]
 MAX_LINES = 600
 NO_LICENCE_LINE = re.compile(r"py\.typed$|Cargo\.lock$|(\.md|\.json|\.txt|\.jinja|LICENSE|\.clang-format)$")
 MACHINE_PATH = re.compile(r"(?<![\w.$}/])/(work|home|root|opt|mnt|Users|data)/\w")
