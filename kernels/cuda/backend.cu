@@ -28,6 +28,7 @@ struct Context : Stream {
   bool library_sought = false;
   cudaEvent_t done = nullptr;
   cudaEvent_t reached = nullptr;     // what other streams wait for
+  cudaEvent_t marks[marks_max] = {};
   cudaStream_t recorder = nullptr;   // a stream of its own, so that nothing the host does meets a recording
   cudaStream_t recorded = nullptr;   // while it records: what `handle` is otherwise
   Gemm library;
@@ -116,6 +117,8 @@ void close(Stream* stream) {
   if (c.handle) cudaStreamSynchronize(c.handle);
   if (c.done) cudaEventDestroy(c.done);
   if (c.reached) cudaEventDestroy(c.reached);
+  for (const cudaEvent_t mark : c.marks)
+    if (mark) cudaEventDestroy(mark);
   if (c.recorder) cudaStreamDestroy(c.recorder);
   if (c.own && c.handle) cudaStreamDestroy(c.handle);
   delete &c;
@@ -133,6 +136,8 @@ cudaError_t make_stream(Context& c, void* host_stream, int32_t priority) {
   }
   if (const cudaError_t e = cudaStreamCreateWithFlags(&c.recorder, cudaStreamNonBlocking)) return e;
   if (const cudaError_t e = cudaEventCreateWithFlags(&c.reached, cudaEventDisableTiming)) return e;
+  for (cudaEvent_t& mark : c.marks)
+    if (const cudaError_t e = cudaEventCreateWithFlags(&mark, cudaEventDisableTiming | cudaEventBlockingSync)) return e;
   return cudaEventCreateWithFlags(&c.done, cudaEventDisableTiming | cudaEventBlockingSync);
 }
 
@@ -249,6 +254,17 @@ Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
   return result;
 }
 
+void mark(Stream* stream, uint32_t number) {
+  Context& c = context(stream);
+  const OnDevice on(c);
+  c.note(cudaEventRecord(c.marks[number], c.handle));
+}
+Result wait_for_mark(Stream* stream, uint32_t number, Failure* failure) {
+  Context& c = context(stream);
+  const OnDevice on(c);
+  return result_of(cudaEventSynchronize(c.marks[number]), failure);
+}
+
 Result record_begin(Stream* stream, Failure* failure) {
   Context& c = context(stream);
   const OnDevice on(c);
@@ -357,6 +373,8 @@ extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq
       .wait_for = wait_for,
       .copy_across = copy_across,
       .finish = finish,
+      .mark = mark,
+      .wait_for_mark = wait_for_mark,
       .record_begin = record_begin,
       .record_end = record_end,
       .replay = replay,

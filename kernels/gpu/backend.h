@@ -5,7 +5,7 @@
 
 namespace gptq::gpu {
 
-constexpr uint32_t backend_version = 5;  // of this file and ops.h
+constexpr uint32_t backend_version = 6;  // of this file and ops.h
 
 enum class Result : int32_t { ok, busy, no_device, out_of_memory, lost, failed };
 
@@ -21,6 +21,8 @@ struct Processor {        // a GPU
   uint32_t n_processors;  // multiprocessors
   uint8_t uuid[16], luid[8];
 };
+
+constexpr uint32_t marks_max = 4;
 
 struct Graph;             // a recorded run of operations
 
@@ -55,6 +57,9 @@ struct Backend {
   void (*copy_across)(Stream* stream, void* to, Stream* other, const void* from, uint64_t bytes);
   // Waits at most so long for all that was put into the stream: ok, busy, or what went wrong. UINT32_MAX: until it is done.
   Result (*finish)(Stream* stream, uint32_t wait_us, Failure* failure);
+  // Remembers what was put into the stream so far by a number below marks_max, and waits for that alone.
+  void (*mark)(Stream* stream, uint32_t number);
+  Result (*wait_for_mark)(Stream* stream, uint32_t number, Failure* failure);
   // Operations between the two are recorded, not done. Where it cannot begin there is nothing to end.
   Result (*record_begin)(Stream* stream, Failure* failure);
   Result (*record_end)(Stream* stream, Graph** out, Failure* failure);

@@ -172,7 +172,7 @@ Logits GpuStage::run(const device::Batch& batch, uint32_t n_candidates) {
   n_rows_ = padded_ = batch.n_rows();
   device_.begin_whole(batch);
   if (before_) take_input();
-  device_.replay(key_of_batch(n_rows_, is_last() && n_candidates == 1));
+  device_.replay_whole(key_of_batch(n_rows_, is_last() && n_candidates == 1));
   if (!is_last()) return {};
   return await(n_rows_, n_candidates, n_candidates == 1 ? device_.best() : nullptr);
 }

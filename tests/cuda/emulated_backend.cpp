@@ -50,7 +50,7 @@ struct Emulated : Stream {
   uint32_t polls_left = 0;   // looks until work is done
   Gemm library;
   // What it was given, by number: the last, the last that was waited for, and of other streams those that its work comes after.
-  uint64_t given = 0, finished = 0;
+  uint64_t given = 0, finished = 0, marks[marks_max] = {};
   std::map<const Stream*, uint64_t> after;
   const char* error = nullptr;
   // What it was given and has not done: work, or to wait until the other has done so much.
@@ -252,6 +252,14 @@ Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
   return s.library.take_status() ? fail(Result::failed, "cuBLASLt failed", failure) : Result::ok;
 }
 
+void mark(Stream* stream, uint32_t number) { emulated(stream).marks[number] = emulated(stream).given; }
+Result wait_for_mark(Stream* stream, uint32_t number, Failure* failure) {
+  Emulated& s = emulated(stream);
+  if (fault.lost || fault.lost_gpus >> s.ordinal & 1) return fail(Result::lost, "an illegal memory access was encountered", failure);
+  work_until(s, s.marks[number]);
+  return Result::ok;
+}
+
 Result record_begin(Stream* stream, Failure* failure) {
   if (fault.no_recording) return fail(Result::failed, "operation not permitted when stream is capturing", failure);
   auto* graph = new Graph;
@@ -312,6 +320,8 @@ extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq
       .wait_for = wait_for,
       .copy_across = copy_across,
       .finish = finish,
+      .mark = mark,
+      .wait_for_mark = wait_for_mark,
       .record_begin = record_begin,
       .record_end = record_end,
       .replay = replay,

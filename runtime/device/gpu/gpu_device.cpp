@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/failure.h"
 
@@ -68,8 +69,10 @@ GpuLayout::GpuLayout(const Gpu& gpu, const GpuLimits& limits, base::Arena& arena
       prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
 GpuHostLayout::GpuHostLayout(const GpuLimits& limits, base::Arena& arena)
-    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.logits_width)),
-      uploaded(arena.take<float>(limits.uploaded)) {}
+    : batches{}, results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.logits_width)),
+      uploaded(arena.take<float>(limits.uploaded)) {
+  for (std::byte*& batch : batches) batch = arena.take<std::byte>(batch_bytes(limits));
+}
 
 uint64_t GpuDevice::device_bytes(const Gpu& gpu, const GpuLimits& limits) { return measure<GpuLayout>(gpu, limits); }
 
@@ -143,14 +146,27 @@ void GpuDevice::pad_rows(const Batch& batch, uint32_t n_rows, const GpuBatch& to
 
 void GpuDevice::begin(const Batch& batch) {
   const bool one_row_each = batch.sequences.size() == batch.n_rows();
+  take_block((block_ + 1) % gpu::marks_max);
   write(batch, one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows());
   send();
+  table_.mark(&stream_, block_);
 }
 
-void GpuDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, bytes_); }
+void GpuDevice::replay_whole(uint32_t key) {
+  table_.replay(&stream_, graphs_.at(key));
+  table_.mark(&stream_, block_);
+}
+
+void GpuDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batches[block_], bytes_); }
+
+// A block of the host's, once what it had is on the device.
+void GpuDevice::take_block(uint32_t number) {
+  block_ = number;
+  gpu::Failure failure{};
+  if (std::exchange(sent_[number], true)) gpu_.check(table_.wait_for_mark(&stream_, number, &failure), failure, "failed");
+}
 
 void GpuDevice::write(const Batch& batch, uint32_t n_rows) {
-  if (written_) finish(UINT32_MAX);
   BatchSize size{n_rows, 0, static_cast<uint32_t>(batch.sequences.size())};
   if (batch.sequences.size() == batch.n_rows()) {  // one row each
     size.sequences = n_rows;
@@ -159,7 +175,7 @@ void GpuDevice::write(const Batch& batch, uint32_t n_rows) {
     for (const Sequence& s : batch.sequences) size.tiles += tiles_of(s.n_rows, group_of(limits_.shape));
   }
   lay_out(size);
-  const auto to = place<GpuBatch>(host_.batch, limits_, size);
+  const auto to = place<GpuBatch>(host_.batches[block_], limits_, size);
   write_rows(batch, to);
   std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
   std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), to.logit_rows);
@@ -174,6 +190,8 @@ void GpuDevice::write(const Batch& batch, uint32_t n_rows) {
 
 void GpuDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({table, view_, x}, stream_); }
 void GpuDevice::upload(const float* host, uint64_t count, float* x) {
+  if (uploading_) finish(UINT32_MAX);
+  uploading_ = true;
   std::copy_n(host, count, host_.uploaded);
   table_.copy_in(&stream_, x, host_.uploaded, count * sizeof(float));
 }
@@ -340,7 +358,8 @@ const Candidate* GpuDevice::candidates(const float* logits, uint32_t rows, uint3
 bool GpuDevice::finish(uint32_t wait_us) {
   const bool watched = wait_us == UINT32_MAX && written_ && watch();
   if (!watched && !gpu_.finish(wait_us)) return false;
-  written_ = false;
+  written_ = uploading_ = false;
+  std::fill(std::begin(sent_), std::end(sent_), false);
   return true;
 }
 

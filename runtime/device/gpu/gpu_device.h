@@ -61,7 +61,7 @@ struct GpuLayout {
 };
 struct GpuHostLayout {
   GpuHostLayout(const GpuLimits& limits, base::Arena& arena);
-  std::byte* batch;
+  std::byte* batches[gpu::marks_max];  // one after the other is written, so that the host need not wait for the last one's copy
   GpuResults results;
   float* logits;     // [max_logits][logits_width]
   float* uploaded;   // from here a copy does not wait for what is in the stream
@@ -115,14 +115,19 @@ class GpuDevice final : public Device {
   // Keeps what work() does for replay(key), for batches of n_rows rows, each of another sequence; whole: what begin() gives the device as well.
   void record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work);
   bool has(uint32_t key) const { return graphs_.contains(key); }
-  // begin() for the replay of what was recorded as a whole.
-  void begin_whole(const Batch& batch) { write(batch, batch.n_rows()); }
+  // begin() for what was recorded as a whole, and its replay.
+  void begin_whole(const Batch& batch) {
+    take_block(0);  // the one that is recorded
+    write(batch, batch.n_rows());
+  }
+  void replay_whole(uint32_t key);
   // Where what best_tokens() found is, recorded or not.
   const int32_t* best() const { return host_.results.best; }
 
  private:
   void lay_out(const BatchSize& size);
   void write_rows(const Batch& batch, const GpuBatch& to);
+  void take_block(uint32_t number);
   void write(const Batch& batch, uint32_t n_rows);
   void send();
   void pad_rows(const Batch& batch, uint32_t n_rows, const GpuBatch& to);
@@ -147,7 +152,10 @@ class GpuDevice final : public Device {
   gpu::AppendKvArgs append_{}; // what the attention that follows begins with
   bool one_row_each_ = false;   // every sequence has one
   uint32_t rows_ = 0;
-  bool written_ = false;        // the host's block may still be on its way
+  bool written_ = false;        // work may be on its way,
+  bool uploading_ = false;      // an upload too
+  bool sent_[gpu::marks_max] = {};  // of the host's blocks: so may they
+  uint32_t block_ = 0;          // the one for the batch
   std::pmr::unordered_map<uint32_t, gpu::Graph*> graphs_;
   std::bitset<recorded_rows_max + 1> recorded_;  // numbers of rows
 };
