@@ -19,7 +19,11 @@ TokenTrie trie_of(const Tokenizer& tokenizer, uint32_t n_vocab, std::span<const 
   }
   for (int32_t end : ends)
     if (end >= 0 && static_cast<uint32_t>(end) < n_vocab) pieces[static_cast<size_t>(end)] = {};
-  return TokenTrie(pieces, memory);
+  TokenTrie trie(pieces, memory);
+  for (uint32_t id = 0; id < n_vocab; ++id)
+    if (const auto token = static_cast<int32_t>(id); pieces[id].empty() && std::find(ends.begin(), ends.end(), token) == ends.end())
+      trie.others.push_back({id, tokenizer.token_bytes(token)});
+  return trie;
 }
 
 Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie, std::span<const int32_t> ends, size_t cache_bytes,
@@ -32,6 +36,7 @@ Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie
       slot_of_(memory),
       complete_(memory) {
   if (kind == Kind::json_schema) machine_ = &schema_.emplace(source, memory);
+  else if (kind == Kind::tags) machine_ = &tags_.emplace(source, memory);
   else
     machine_ = &grammar_.emplace(kind == Kind::choice  ? choices(source, memory)
                                  : kind == Kind::regex ? regex(source, memory)
@@ -119,6 +124,8 @@ void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits
     add(node.token);
     ++n;
   }
+  for (size_t i = 0; tags_ && i < trie_.others.size(); ++i)
+    if (const TokenTrie::Other& other = trie_.others[i]; tags_->takes_whole(state, other.bytes)) bits[other.token / 32] |= 1u << (other.token % 32);
   if (!machine_->accepting(state)) return;
   for (const int32_t end : ends_)
     if (end >= 0 && static_cast<size_t>(end) < trie_.tokens()) bits[static_cast<size_t>(end) / 32] |= 1u << (end % 32);

@@ -11,14 +11,15 @@
 
 #include "text/constraint/grammar.h"
 #include "text/constraint/schema_machine.h"
+#include "text/constraint/tags.h"
 #include "text/constraint/token_trie.h"
 #include "text/tokenizer.h"
 
 namespace gptq::text::constraint {
 
-enum class Kind : int32_t { choice = 1, regex = 2, json_schema = 3, grammar = 4 };
+enum class Kind : int32_t { choice = 1, regex = 2, json_schema = 3, grammar = 4, tags = 5 };
 
-// The tree of all tokens that are text: no special ones, none of ends.
+// The tree of all tokens that are text: no special ones, none of ends. The others beside it; their bytes stay the tokenizer's.
 TokenTrie trie_of(const Tokenizer& tokenizer, uint32_t n_vocab, std::span<const int32_t> ends, std::pmr::memory_resource* memory);
 
 // Any number of threads may use it. After construction nothing here allocates: states are found as they are reached, and when there is no
@@ -55,6 +56,7 @@ class Constraint {
   mutable std::mutex guard_;
   mutable std::optional<Grammar> grammar_;
   mutable std::optional<SchemaMachine> schema_;
+  mutable std::optional<TagMachine> tags_;
   Machine* machine_ = nullptr;
   mutable uint32_t epoch_ = 1;
   // Masks by state, the oldest making place.

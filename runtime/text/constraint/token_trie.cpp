@@ -32,7 +32,8 @@ bool TokenTrie::is_plain(std::string_view piece, uint32_t& characters) {
 }
 
 TokenTrie::TokenTrie(std::span<const std::string_view> pieces, std::pmr::memory_resource* memory)
-    : nodes_(memory),
+    : others(memory),
+      nodes_(memory),
       rest_(memory),
       same_(pieces.size(), kNone, memory),
       plain_((pieces.size() + 31) / 32, 0, memory),

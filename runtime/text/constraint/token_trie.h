@@ -31,6 +31,12 @@ class TokenTrie {
   const Nodes& nodes() const { return nodes_; }
   uint32_t same(uint32_t token) const { return same_[token]; }  // the next token of equal bytes, or kNone
   size_t tokens() const { return same_.size(); }
+  // Tokens that are no plain text: special ones, those without text, those longer than kLongest. Who makes the tree adds them.
+  struct Other {
+    uint32_t token;
+    std::string_view bytes;
+  };
+  std::pmr::vector<Other> others;
 
   // Whole characters, none that JSON's strings want escaped.
   static bool is_plain(std::string_view piece, uint32_t& characters);
