@@ -341,7 +341,8 @@ enum {
   GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
   GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
-                                                recurrent layers, rope that depends on the length, or with LOGITS */
+                                                recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU
+                                                what a constraint leaves little choice about is guessed so without being asked */
 };
 typedef struct gptq_generate_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
@@ -350,6 +351,10 @@ typedef struct gptq_generate_params {
   uint32_t max_tokens;                       /* 0 = until end token or context end */
   uint32_t reserved;
   gptq_constraint *constraint;               /* of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive */
+  /* GPTQ_CONSTRAINT_BANNED of the same model: phrases that the generated text never has, in large and small letters. Where one is complete
+   * the sequence goes back to before its first token, and another is sampled there. Text and tokens that may become a phrase cannot be read
+   * before that is settled. TEXT ends the generation where nothing else may follow (a constraint wants it). Not with LOGITS */
+  gptq_constraint *banned;
 } gptq_generate_params;
 
 enum { GPTQ_SESSION_IDLE = 0, GPTQ_SESSION_RUNNING = 1 };
@@ -361,7 +366,7 @@ typedef struct gptq_session_info {
   uint32_t stop_index; uint32_t bytes_unread;
   uint32_t tokens_unread; uint32_t logits_unread;
   uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
-  uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled */
+  uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead (GPTQ_GEN_SPECULATE, constraints); of them sampled */
 } gptq_session_info;
 
 /* Errors: INVALID_STATE when max_sessions exist already. */
@@ -408,7 +413,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 320, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
+ * token, 328, the stop strings, the biases, the constraint's source and that of banned phrases besides. The KV cache is computed again. FULL: the KV cache of the
  * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
@@ -451,9 +456,11 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
  * with regex, grammar or choice instead of json_schema; without end the text ends with what the tag holds. triggers (an array of texts;
  * those of begin where it is left out): once one has come, in whatever tokens, one of the begins that start with it must follow.
  * at_least_one: true: no end before a tag. stop_after_first: true: the end behind it. Special tokens count by their text, and as any other
- * token outside of what a tag holds; there none comes. Until the first trigger the tokens are those without a constraint. */
+ * token outside of what a tag holds; there none comes. In free text all tokens may come but those with a trigger and then something that
+ * may not follow it: what is sampled is what would be without a constraint.
+ * BANNED: phrases for banned in gptq_generate_params, no constraint: a JSON array of at most 1,000 strings of 256 bytes. */
 enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4,
-       GPTQ_CONSTRAINT_TAGS = 5 };
+       GPTQ_CONSTRAINT_TAGS = 5, GPTQ_CONSTRAINT_BANNED = 6 };
 /* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
  * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no
  * token can express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are

@@ -150,6 +150,9 @@ Session* Engine::fork(const Session& from) {
   to->n_right = from.n_right;
   to->constraint = from.constraint;
   to->constraint_state = from.constraint_state;
+  to->phrases = from.phrases;
+  std::copy_n(from.bans, from.n_bans, to->bans);
+  to->n_bans = from.n_bans;
   to->max_tokens = from.max_tokens;
   to->first_generated = from.first_generated;
   to->n_generated = from.n_generated;
@@ -220,19 +223,24 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
   session.n_before = Session::no_state;
 }
 
-void Engine::start(Session& session) {
-  if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
-  else if (session.scores_input() && session.n_computed > 0) rewind(session, session.n_computed - 1);  // what comes behind it wants its logits
+void Engine::compute_again_from(Session& session, uint32_t n_computed) {
+  rewind(session, n_computed);
   if (const uint32_t page = session.n_computed / shape_.page_tokens;
       gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
     session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
+}
+
+void Engine::start(Session& session) {
+  uint32_t from = session.n_computed;
+  if (from == session.n_tokens || (session.scores_input() && from > 0)) --from;  // logits come from computing a token: do the last one again
+  compute_again_from(session, from);
   session.running = true;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;
   session.status = GPTQ_OK;
   session.first_generated = session.n_tokens;
   session.n_generated = session.tokens_read = session.n_logits = session.stop_index = 0;
-  session.n_guessed = session.n_right = 0;
+  session.n_guessed = session.n_right = session.n_bans = 0;
   session.lookup = {};
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;

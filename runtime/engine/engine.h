@@ -100,7 +100,7 @@ class Engine {
     int32_t* tokens;              // [batch_tokens]
     uint32_t* logit_rows;         // [batch_tokens]
     Candidate* candidates;        // [n_vocab]
-    uint32_t* mask;               // [n_vocab / 32 up], of a constraint
+    uint32_t* mask;               // [n_vocab / 32 up], of a constraint and of bans
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
     uint32_t* session_pages;      // [max_sessions][pages_per_session]
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
@@ -121,6 +121,7 @@ class Engine {
   uint32_t rows_wanted(const Session& session) const;
   bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
   uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
+  uint32_t foresee(const Session& session, std::span<int32_t> out) const;
   double batch_cost(uint32_t rows, uint32_t known) const;
   void widen_low_rank(uint32_t width);
   void adapt_rows(const Session& session, uint32_t n_rows);
@@ -128,6 +129,7 @@ class Engine {
   void share_pages(Session& session, const Session& from, uint32_t n_pages);
   void share_prefix(Session& session);
   void rewind(Session& session, uint32_t n_computed);
+  void compute_again_from(Session& session, uint32_t n_computed);
   double next_quantum() const;
   void run_quantum();
   bool replay_batch();
@@ -145,6 +147,10 @@ class Engine {
   text::constraint::Constraint::State constrained(const Session& session, text::constraint::Constraint::State state, int32_t token, bool first) const;
   text::constraint::Constraint::State led(const Session& session, uint32_t n) const;
   bool find_mask(Member& member);
+  // bans.cpp
+  bool banned_at(const Session& session, uint32_t position) const;
+  void take_bans(const Member& member, std::span<uint32_t> mask) const;
+  void take_back(Session& session, uint32_t n);
   void take_sampled(Member& member, size_t row);
   void note_logprob(const Session& session, uint32_t position, int32_t token, size_t row);
   uint32_t unbroken(const Session& session, uint32_t n_tokens) const;

@@ -23,7 +23,7 @@ struct Verdict {
 class Judge {
  public:
   Judge(const Model& model, const Constraint& constraint)
-      : model_(model), tokenizer_(*model.get()->tokenizer), rules_(constraint.get()->rules), scratch_(rules_.mask_words()) {}
+      : model_(model), tokenizer_(*model.get()->tokenizer), rules_(*constraint.get()->rules), scratch_(rules_.mask_words()) {}
   std::vector<double> mask_us;
 
   Verdict judge(const std::string& text) {

@@ -79,6 +79,38 @@ Constraint::State Constraint::step(State state, std::string_view bytes) const {
   return settle() ? named(at) : lost;
 }
 
+void Constraint::Spaces::learn(std::string_view text) {
+  constexpr std::string_view white = " \n\t\r";
+  for (size_t i = 0; i < behind.size(); ++i)
+    for (size_t at = text.size(); (at = text.rfind(behind[i], at)) != std::string_view::npos; --at) {
+      const size_t end = text.find_first_not_of(white, at + 1);
+      if (end != std::string_view::npos) runs[i] = text.substr(at + 1, end - at - 1);
+      if (end != std::string_view::npos || at == 0) break;
+    }
+}
+
+size_t Constraint::foresee(State state, char last, const Spaces& spaces, std::span<char> out) const {
+  const std::lock_guard lock(guard_);
+  if (!knows(state)) return 0;
+  uint32_t at = static_cast<uint32_t>(state);
+  size_t n = 0;
+  const auto go = [&](char byte) {
+    const uint32_t to = n < out.size() ? machine_->next(at, static_cast<uint8_t>(byte)) : Machine::dead;
+    if (to == Machine::dead) return false;
+    at = to;
+    out[n++] = last = byte;
+    return true;
+  };
+  for (;;) {
+    const int byte = machine_->likely(at);
+    if (byte < 0) break;
+    if (const size_t which = Spaces::behind.find(last); which != std::string_view::npos && machine_->next(at, ' ') != Machine::dead)
+      for (const char space : spaces.runs[which]) go(space);
+    if (!go(static_cast<char>(byte))) break;
+  }
+  return settle() ? n : 0;
+}
+
 bool Constraint::accepts(State state) const {
   const std::lock_guard lock(guard_);
   return knows(state) && machine_->accepting(static_cast<uint32_t>(state));

@@ -40,6 +40,18 @@ class Constraint {
   // Nothing but the end can follow.
   bool complete(State state) const;
 
+  // White space as a text has it: what came behind each of these the last time.
+  struct Spaces {
+    static constexpr std::string_view behind = ":,{[";
+    std::string_view runs[4] = {" ", " ", "", ""};
+    // Of a text; as they are where it does not say.
+    void learn(std::string_view text);
+  };
+  // What most likely follows a text that ends with `last`, as far as little else can: returns how many bytes of out. A guess, and no promise
+  // that these alone may come.
+  size_t foresee(State state, char last, const Spaces& spaces, std::span<char> out) const;
+  const TokenTrie& tokens() const { return trie_; }
+
   size_t mask_words() const { return (trie_.tokens() + 31) / 32; }
   // Sets bit id of bits (mask_words()) where token id may come next; of end tokens where the text may end. False: the state is lost.
   // skips_space: the text loses a space it begins with; only at the start.

@@ -541,6 +541,7 @@ class Compiler {
     for (const auto& [name, number] : names_) {  // in order
       place[number] = static_cast<uint32_t>(schema_.names.size());
       schema_.names.push_back(name);
+      schema_.order.push_back(number);
     }
     for (SchemaNode& n : schema_.nodes) {
       for (auto* list : {&n.properties, &n.dependent_schemas}) {
@@ -573,7 +574,7 @@ class Compiler {
 }  // namespace
 
 Schema::Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std::pmr::memory_resource* memory)
-    : nodes(memory), names(memory), patterns({}, memory), roots(memory) {
+    : nodes(memory), names(memory), order(memory), patterns({}, memory), roots(memory) {
   Compiler compiler(*this, heap, memory);
   for (const SchemaDocument& document : documents) roots.push_back(compiler.add(*document.value, document.pointer));
   compiler.finish();

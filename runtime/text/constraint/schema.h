@@ -107,6 +107,7 @@ struct Schema {
   void find_types(std::pmr::memory_resource* memory);
   std::pmr::vector<SchemaNode> nodes;
   std::pmr::vector<std::pmr::string> names;  // sorted
+  std::pmr::vector<uint32_t> order;          // of the names, as they came
   Nfa patterns;
   std::pmr::vector<uint32_t> roots;  // of the documents
 };

@@ -26,8 +26,6 @@ uint8_t types_of(uint8_t byte) {
     default: return byte == '-' || is_digit(byte) ? type_integer | type_number : 0;
   }
 }
-constexpr std::string_view literals[] = {"null", "false", "true"};
-
 }  // namespace
 
 // Where items are to be unique, a state holds what its text is.

@@ -25,6 +25,7 @@ class SchemaMachine final : public Machine {
   uint32_t start_of(uint32_t document);
   bool accepting(uint32_t state) override;
   uint32_t plain_run(uint32_t state) override;
+  int likely(uint32_t state) override;
   void clear() override;
 
  private:
@@ -75,6 +76,7 @@ class SchemaMachine final : public Machine {
   void each_in_place(const SchemaNode& n, F&& f) const;
   uint32_t link_of_key(uint32_t name, View automata);
   uint32_t link_of_item();
+  int likely_in_key(View s) const;
   uint32_t finish_link();
   void apply(uint32_t node, bool must, uint32_t position, Use use);
 

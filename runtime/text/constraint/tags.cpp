@@ -65,6 +65,22 @@ uint32_t TagMachine::plain_run(uint32_t state) {
   return run;
 }
 
+int TagMachine::likely(uint32_t state) {
+  const View s = states_.at(state);
+  if (s.empty() || s[0] == free_text) return not_known;
+  if (s[0] == over) return nothing;
+  if (s[0] == begun) {
+    const LiteralTree::Node& next = set_.begins.nodes[set_.begins.nodes[s[1]].child];
+    return next.sibling == LiteralTree::none ? next.byte : not_known;
+  }
+  const TagSet::Tag& tag = set_.tags[s[1]];
+  if (s[2] == dead) return s.size() == 4 ? static_cast<uint8_t>(tag.end[s[3]]) : not_known;
+  if (s.size() > 3) return not_known;
+  const int inner = rules(tag).likely(s[2]);
+  full_ |= rules(tag).full();
+  return inner == nothing && !tag.end.empty() ? static_cast<uint8_t>(tag.end[0]) : inner;
+}
+
 // A node of the begins.
 uint32_t TagMachine::reach(uint32_t node, uint32_t done) {
   if (node == LiteralTree::none) return dead;

@@ -38,6 +38,7 @@ class TagMachine final : public Machine {
   uint32_t start() override;
   bool accepting(uint32_t state) override;
   uint32_t plain_run(uint32_t state) override;
+  int likely(uint32_t state) override;
   void clear() override;
   // Whether a token that is no plain text may come, by its text: never as a part of what a tag holds.
   bool takes_whole(uint32_t state, std::string_view bytes);

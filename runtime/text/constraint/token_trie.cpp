@@ -95,6 +95,18 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
   close(0);
 }
 
+uint32_t TokenTrie::longest(std::string_view text, size_t& bytes) const {
+  uint32_t best = kNone;
+  uint32_t at = 0, end = static_cast<uint32_t>(nodes_.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    while (at < end && nodes_[at].byte != static_cast<uint8_t>(text[i])) at = nodes_[at].after;
+    if (at == end) break;
+    if (nodes_[at].token != kNone) best = nodes_[at].token, bytes = i + 1;
+    end = nodes_[at++].after;
+  }
+  return best;
+}
+
 void TokenTrie::add_plain(uint32_t characters, std::span<uint32_t> bits) const {
   const size_t end = characters + 1 < length_begins_.size() ? length_begins_[characters + 1] : by_length_.size();
   if (end < by_length_.size() / 2) {

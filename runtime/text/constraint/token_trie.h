@@ -38,6 +38,9 @@ class TokenTrie {
   };
   std::pmr::vector<Other> others;
 
+  // The longest token that text begins with, and its bytes; kNone where there is none.
+  uint32_t longest(std::string_view text, size_t& bytes) const;
+
   // Whole characters, none that JSON's strings want escaped.
   static bool is_plain(std::string_view piece, uint32_t& characters);
   // Those that are not plain.
