@@ -1,29 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 // Guesses that a constraint gives.
+#include <algorithm>
+#include <array>
+
 #include "engine/engine.h"
 
 namespace gptq::engine {
 
-// What the constraint leaves little choice about, in the longest tokens that say it: mostly those that models have learned to say it in.
+// What the constraint leaves little choice about, in the tokens that the tokenizer makes of it: models have mostly learned to say it so.
 uint32_t Engine::foresee(const Session& session, std::span<int32_t> out) const {
-  constexpr size_t looked_at = 512;
-  char text[looked_at], next[64];
+  constexpr size_t looked_at = 512, token_bytes = 8, before = 24;
   if (out.empty()) return 0;
-  size_t begin = looked_at;
+  // The end of the text, and behind it what is foreseen.
+  char text[looked_at + (Lookup::most + 1) * token_bytes];
+  size_t begin = looked_at, joint = looked_at;  // joint: where a token begins, near the end
   for (uint32_t i = session.n_generated; i-- > 0;) {
     const std::string_view bytes = session.text.bytes_of(session.generated()[i], i == 0);
     if (bytes.size() > begin) break;
     begin -= bytes.size();
     bytes.copy(text + begin, bytes.size());
+    if (looked_at - begin <= before) joint = begin;
   }
   text::constraint::Constraint::Spaces spaces;
   spaces.learn({text + begin, looked_at - begin});
-  std::string_view rest(next, session.constraint->foresee(session.constraint_state, begin < looked_at ? text[looked_at - 1] : 0, spaces, next));
+  const std::span<char> next(text + looked_at, std::min(sizeof text - looked_at, (out.size() + 1) * token_bytes));
+  const size_t n_next = session.constraint->foresee(session.constraint_state, begin < looked_at ? text[looked_at - 1] : '\0', spaces, next);
+  if (!n_next) return 0;
+  alignas(16) std::array<std::byte, 12288> room;
+  std::pmr::monotonic_buffer_resource memory(room.data(), room.size(), std::pmr::null_memory_resource());
+  std::pmr::vector<int32_t> ids(&memory);
+  try {
+    ids.reserve(looked_at);
+    tokenizer_->encode({text + joint, looked_at + n_next - joint}, {}, ids);
+  } catch (const std::bad_alloc&) {
+    return 0;  // a tokenizer that needs more
+  }
+  // Those behind the text's end, if one begins there. Some tokenizers put a space in front.
+  size_t at = joint;
   uint32_t n = 0;
-  for (size_t bytes = 0; !rest.empty() && n < out.size(); rest.remove_prefix(bytes)) {
-    const uint32_t token = session.constraint->tokens().longest(rest, bytes);
-    if (token == text::constraint::TokenTrie::kNone) break;
-    out[n++] = static_cast<int32_t>(token);
+  for (size_t i = 0; i < ids.size() && n < out.size(); ++i) {
+    if (at >= looked_at) out[n++] = ids[i];
+    const std::string_view bytes = tokenizer_->token_bytes(ids[i]);
+    at += bytes.size() - (i == 0 && bytes.starts_with(' ') && text[joint] != ' ');
+    if (!n && at > looked_at) return 0;
   }
   return n;
 }

@@ -184,9 +184,11 @@ uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t&
   if (session.max_tokens) most = std::min(most, session.max_tokens - session.n_generated - 1);
   int32_t* const behind = session.tokens + session.n_tokens;
   const auto worth = [&](uint32_t of) { return session.lookup.worth(trust, of, [&](uint32_t more) { return batch_cost(rows + more, rows); }); };
-  if (const uint32_t n = session.constraint ? foresee(session, {behind, most}) : 0) {
+  if (session.constraint) {
+    const Lookup before = session.lookup;
     trust = Lookup::by_constraint;
-    return worth(n);
+    if (const uint32_t n = foresee(session, {behind, worth(most)})) return n;
+    session.lookup = before;
   }
   const Lookup::Place place = asked ? Lookup::find({session.tokens, session.n_tokens}) : Lookup::Place{};
   if (!place.at) return 0;

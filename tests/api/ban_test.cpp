@@ -67,27 +67,31 @@ class Banned : public testing::Test {
   Chain c{text_model(), engine_of(0, 6), with_threads(2)};
 };
 
-// The rule written out: after each token the text is searched as a whole.
+// The rule written out: after each token the text is searched as a whole. Of three letters alone, so that phrases come often and overlap.
 TEST_F(Banned, TheBestThatLeadsToNone) {
-  const auto greedy = warm(0, 0);
-  int taken_back = 0, within = 0, settled_first = 0;
-  for (uint32_t seed = 1; seed <= 8; ++seed) {
-    const Tokens prompt = some_tokens(12, seed);
-    // Pieces of what it would say, that overlap.
-    c.session.truncate(0);
-    c.session.append(prompt);
-    c.session.start(way(greedy, nullptr));
-    finish(c.engine);
-    const std::string free = c.session.read();
-    auto phrases = common_phrases();
-    for (size_t at = 0; at + 6 < free.size(); at += 2)
-      if (const std::string piece = free.substr(at, 3 + at % 4); piece.find_first_not_of(" abcdefghijklmnopqrstuvwxyz") == std::string::npos)
-        if (std::find(phrases.begin(), phrases.end(), piece) == phrases.end()) phrases.push_back(piece);
+  const Constraint letters(c.model, GPTQ_CONSTRAINT_REGEX, "[abc]+");
+  static constexpr gptq_logit_bias no_end[] = {{2, -1000}};
+  auto greedy = warm(0, 0);
+  greedy.bias = no_end, greedy.n_bias = 1;
+  const auto allowed = [&](gptq_token token, bool first) {
+    std::string text = piece(token);
+    if (first && text.starts_with(' ')) text.erase(0, 1);
+    return !text.empty() && text.find_first_not_of("abc") == std::string::npos;
+  };
+  int taken_back = 0, within = 0, settled_first = 0, ends = 0;
+  for (uint32_t seed = 1; seed <= 60; ++seed) {
+    const Tokens prompt = some_tokens(6, seed);
+    std::vector<std::string> phrases;
+    for (uint32_t i = 0, x = seed * 2654435761u; i < 2 + seed % 5; ++i) {
+      phrases.emplace_back();
+      for (uint32_t n = 2 + (x >> 28) % 4; n; --n, x = x * 1664525u + 1013904223u) phrases.back() += "abc"[(x >> 20) % 3];
+    }
     const Constraint banned(c.model, GPTQ_CONSTRAINT_BANNED, json_of(phrases));
     Tokens said;
     size_t settled = 0;  // so many tokens could have been read
     std::vector<std::pair<size_t, gptq_token>> bans;
-    while (said.size() < 40) {
+    gptq_token token = 0;
+    while (said.size() < 25) {
       Tokens all = prompt;
       all.insert(all.end(), said.begin(), said.end());
       Session judge(c.engine);
@@ -96,18 +100,22 @@ TEST_F(Banned, TheBestThatLeadsToNone) {
       const auto best = [&](bool only_clean) {
         gptq_token best = -1;
         for (gptq_token token = 0; token < 512; ++token) {
+          if (!allowed(token, said.empty())) continue;
           if (only_clean && (phrase_in(piece(token), phrases).size || std::count(bans.begin(), bans.end(), std::pair(said.size(), token)))) continue;
           if (best < 0 || last[token] > last[best]) best = token;
         }
         return best;
       };
       const bool again = std::any_of(bans.begin(), bans.end(), [&](const auto& ban) { return ban.first == said.size(); });
-      gptq_token token = best(again);
-      if (phrase_in(piece(token), phrases).size) token = best(true), ++within;
+      token = best(again);
+      if (token >= 0 && phrase_in(piece(token), phrases).size) token = best(true), ++within;
+      if (token < 0) break;
       said.push_back(token);
-      if (const Phrase found = phrase_in(text_of(said), phrases); found.size) {
+      const std::string text = text_of(said);
+      const auto bytes_of = [&](size_t n) { return text_of({said.begin(), said.begin() + static_cast<std::ptrdiff_t>(n)}).size(); };
+      if (const Phrase found = phrase_in(text, phrases); found.size) {
         size_t first = 0;  // its first token
-        while (text_of({said.begin(), said.begin() + static_cast<std::ptrdiff_t>(first) + 1}).size() <= found.end - found.size) ++first;
+        while (bytes_of(first + 1) <= found.end - found.size) ++first;
         settled_first += first < settled;
         first = std::max(first, settled);
         std::erase_if(bans, [&](const auto& ban) { return ban.first > first; });
@@ -115,25 +123,29 @@ TEST_F(Banned, TheBestThatLeadsToNone) {
         said.resize(first);
         ++taken_back;
       } else {
-        const std::string text = text_of(said);
         size_t open = 0;
         for (const std::string& phrase : phrases)
           for (size_t n = 1; n < phrase.size(); ++n)
             if (text.ends_with(phrase.substr(0, n))) open = std::max(open, n);
         size_t first = said.size();
-        while (text.size() - text_of({said.begin(), said.begin() + static_cast<std::ptrdiff_t>(first)}).size() < open) --first;
+        while (text.size() - bytes_of(first) < open) --first;
         settled = std::max(settled, first);
       }
     }
+    ends += token < 0;
     c.session.truncate(0);
     c.session.append(prompt);
-    c.session.start(way(greedy, &banned, GPTQ_GEN_IGNORE_EOS, 40));
+    auto how = way(greedy, &banned, 0, 25);
+    how.constraint = letters.get();
+    c.session.start(how);
     finish(c.engine);
     EXPECT_EQ(c.session.read_tokens(), said) << seed;
+    EXPECT_EQ(c.session.info().status, token < 0 ? GPTQ_E_TEXT : GPTQ_OK) << seed;
   }
-  EXPECT_GT(taken_back, 10);
-  EXPECT_GT(settled_first, 0);
+  EXPECT_GT(taken_back, 100);
   EXPECT_GT(within, 3);
+  EXPECT_GT(settled_first, 3);
+  EXPECT_GT(ends, 0);
 }
 
 // Read after every step; what was read is never taken back.

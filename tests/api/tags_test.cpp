@@ -10,7 +10,7 @@ namespace {
 // Both begins stand for letters that the model often says; what follows is rare enough to be its rules' doing.
 const char* const often = R"j({"tags": [{"begin": "a", "regex": "[0-9]{3}|none", "end": ";"},
   {"begin": "th", "json_schema": {"type": "array", "items": {"enum": [1, 22, "x"]}, "minItems": 1, "maxItems": 3}, "end": "<unk>"}]})j";
-const std::regex a_tag("^a([0-9]{3}|none);"), th_tag("^th\\[(\\s*(1|22|\"x\")\\s*,?)+\\](<unk>)?");
+const std::regex a_tag("^a([0-9]{3}|none);"), th_tag("^th\\[(\\s*([0-9.eE+-]+|\"[^\"]*\")\\s*,?)+\\](<unk>)?");
 
 gptq_sampling warm(float temperature, uint64_t seed) {
   auto sampling = make<gptq_sampling>();

@@ -128,7 +128,30 @@ bool Constraint::complete(State state) const {
   return !more;
 }
 
-void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
+// All but the few that go on wrongly behind a trigger.
+void Constraint::fill_free_text(uint32_t state, std::span<uint32_t> bits) const {
+  std::ranges::copy(trie_.all(), bits.begin());
+  const TokenTrie::Nodes& nodes = trie_.nodes();
+  uint32_t stack[TokenTrie::kLongest + 1];
+  stack[0] = state;
+  for (uint32_t n = 0; n < nodes.size();) {
+    const TokenTrie::Node& node = nodes[n];
+    const uint32_t from = stack[node.depth - 1u];
+    if (!(node.below & tags_->completing_classes()) && tags_->is_free(from)) {
+      n = node.after;
+      continue;
+    }
+    stack[node.depth] = machine_->next(from, node.byte);
+    if (stack[node.depth] != Machine::dead) {
+      ++n;
+      continue;
+    }
+    for (; n < node.after; ++n)
+      for (uint32_t token = nodes[n].token; token != TokenTrie::kNone; token = trie_.same(token)) bits[token / 32] &= ~(1u << (token % 32));
+  }
+}
+
+void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
   std::fill(bits.begin(), bits.end(), 0u);
   const uint32_t plain = skips_space ? 0 : machine_->plain_run(state);
   if (plain) trie_.add_plain(plain, bits);
@@ -156,6 +179,11 @@ void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits
     add(node.token);
     ++n;
   }
+}
+
+void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
+  if (tags_ && !skips_space && tags_->is_free(state)) fill_free_text(state, bits);
+  else fill_text(state, skips_space, bits);
   for (size_t i = 0; tags_ && i < trie_.others.size(); ++i)
     if (const TokenTrie::Other& other = trie_.others[i]; tags_->takes_whole(state, other.bytes)) bits[other.token / 32] |= 1u << (other.token % 32);
   if (!machine_->accepting(state)) return;

@@ -50,7 +50,6 @@ class Constraint {
   // What most likely follows a text that ends with `last`, as far as little else can: returns how many bytes of out. A guess, and no promise
   // that these alone may come.
   size_t foresee(State state, char last, const Spaces& spaces, std::span<char> out) const;
-  const TokenTrie& tokens() const { return trie_; }
 
   size_t mask_words() const { return (trie_.tokens() + 31) / 32; }
   // Sets bit id of bits (mask_words()) where token id may come next; of end tokens where the text may end. False: the state is lost.
@@ -62,6 +61,8 @@ class Constraint {
   bool knows(State state) const { return state >> 32 == epoch_; }
   bool settle() const;
   void fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const;
+  void fill_text(uint32_t state, bool skips_space, std::span<uint32_t> bits) const;
+  void fill_free_text(uint32_t state, std::span<uint32_t> bits) const;
 
   const TokenTrie& trie_;
   const std::pmr::vector<int32_t> ends_;

@@ -18,6 +18,8 @@ TagMachine::TagMachine(TagSet set, std::pmr::memory_resource* memory)
   if (set_.schema) schema_.emplace(std::move(*set_.schema), memory);
   if (set_.nfa) grammar_.emplace(std::move(*set_.nfa), GrammarSize{}, memory);
   key_.reserve(3 + end_max);
+  for (const LiteralTree::Node& node : set_.begins.nodes)
+    if (node.marked) completing_ |= TokenTrie::class_of(node.byte);
   clear();
   for (uint32_t i = 0; i < set_.tags.size(); ++i)
     if (start_of(set_.tags[i]) == dead && !full_) base::fail(GPTQ_E_INVALID_ARGUMENT, "tags: /tags/", i, ": no text is allowed in it");

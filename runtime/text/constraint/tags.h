@@ -40,6 +40,9 @@ class TagMachine final : public Machine {
   uint32_t plain_run(uint32_t state) override;
   int likely(uint32_t state) override;
   void clear() override;
+  bool is_free(uint32_t state) const { return states_.at(state).size() && states_.at(state)[0] == free_text; }
+  // Of the bytes that complete a trigger: what has none of them is free text where it begins in it.
+  uint16_t completing_classes() const { return completing_; }
   // Whether a token that is no plain text may come, by its text: never as a part of what a tag holds.
   bool takes_whole(uint32_t state, std::string_view bytes);
 
@@ -62,6 +65,7 @@ class TagMachine final : public Machine {
   std::optional<Grammar> grammar_;
   Interner states_;
   std::pmr::vector<uint32_t> key_;
+  uint16_t completing_ = 0;
 };
 
 }  // namespace gptq::text::constraint

@@ -36,13 +36,16 @@ TokenTrie::TokenTrie(std::span<const std::string_view> pieces, std::pmr::memory_
       nodes_(memory),
       rest_(memory),
       same_(pieces.size(), kNone, memory),
+      all_((pieces.size() + 31) / 32, 0, memory),
       plain_((pieces.size() + 31) / 32, 0, memory),
       by_length_(memory),
       length_begins_(memory) {
   std::pmr::vector<uint32_t> order(memory), others(memory), lengths(pieces.size(), 0, memory);
   for (uint32_t id = 0; id < pieces.size(); ++id) {
     if (pieces[id].size() > kLongest) base::fail(GPTQ_E_FORMAT, "token ", id, " is longer than ", kLongest, " bytes");
-    if (!pieces[id].empty()) order.push_back(id);
+    if (pieces[id].empty()) continue;
+    order.push_back(id);
+    all_[id / 32] |= 1u << (id % 32);
   }
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
     return pieces[a] != pieces[b] ? pieces[a] < pieces[b] : a < b;
@@ -93,18 +96,6 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
     last = piece;
   }
   close(0);
-}
-
-uint32_t TokenTrie::longest(std::string_view text, size_t& bytes) const {
-  uint32_t best = kNone;
-  uint32_t at = 0, end = static_cast<uint32_t>(nodes_.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    while (at < end && nodes_[at].byte != static_cast<uint8_t>(text[i])) at = nodes_[at].after;
-    if (at == end) break;
-    if (nodes_[at].token != kNone) best = nodes_[at].token, bytes = i + 1;
-    end = nodes_[at++].after;
-  }
-  return best;
 }
 
 void TokenTrie::add_plain(uint32_t characters, std::span<uint32_t> bits) const {

@@ -38,13 +38,12 @@ class TokenTrie {
   };
   std::pmr::vector<Other> others;
 
-  // The longest token that text begins with, and its bytes; kNone where there is none.
-  uint32_t longest(std::string_view text, size_t& bytes) const;
-
   // Whole characters, none that JSON's strings want escaped.
   static bool is_plain(std::string_view piece, uint32_t& characters);
   // Those that are not plain.
   const Nodes& rest() const { return rest_; }
+  // A mask of all that have bytes.
+  std::span<const uint32_t> all() const { return all_; }
   // Sets the bits of plain tokens of at most so many characters.
   void add_plain(uint32_t characters, std::span<uint32_t> bits) const;
 
@@ -53,7 +52,7 @@ class TokenTrie {
 
   Nodes nodes_, rest_;
   std::pmr::vector<uint32_t> same_;
-  std::pmr::vector<uint32_t> plain_;          // a mask
+  std::pmr::vector<uint32_t> all_, plain_;    // masks
   std::pmr::vector<uint32_t> by_length_;      // plain tokens, the shortest first
   std::pmr::vector<uint32_t> length_begins_;  // [characters], in by_length_
 };
