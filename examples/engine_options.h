@@ -7,6 +7,7 @@
 #include <iterator>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,13 +19,30 @@ class App;
 
 namespace gptq::tool {
 
+// Devices for a model, and the parameters that name them.
+struct Placed {
+  std::vector<gptq_device_share> shares;
+  gptq_model_params params = make<gptq_model_params>();
+  operator const gptq_model_params&() const { return params; }
+  void list() {
+    for (const gptq_device_share& share : shares) pointers_.push_back(&share);
+    params.devices = pointers_.data();
+    params.n_devices = pointers_.size();
+  }
+
+ private:
+  std::vector<const gptq_device_share*> pointers_;
+};
+
 struct EngineOptions {
   std::string model;
   uint32_t threads = 0, ctx = 0;
   bool exact = false, bf16 = false;
   int32_t kv = GPTQ_KV_F16;
-  std::string device = "auto", backend;  // cpu, cuda, auto; the backend's shared object
-  uint32_t device_layers = 0;
+  std::vector<std::string> devices = {"auto"};  // auto, or a list of cpu and cuda:N, in the order of the layers
+  std::vector<std::string> device_bytes;        // of its GPUs
+  std::vector<uint32_t> device_layers;          // of its devices
+  std::string backend;                          // the backend's shared object
   std::string lora;  // FILE or FILE:SCALE; "" = none
 
   void add_to(CLI::App& app, bool with_ctx = true);
@@ -39,21 +57,48 @@ struct EngineOptions {
     return desc;
   }
   // Where the model goes; auto: to the first GPU if there is one that can be used, and that knows this kind of model.
-  gptq_model_params placement(const Runtime& runtime, const std::string& path) const {
-    auto params = make<gptq_model_params>();
-    if (device == "cpu") return params;
+  Placed placement(const Runtime& runtime, const std::string& path) const {
+    Placed placed;
+    if (devices.size() == 1 && devices[0] == "cpu") return placed;
+    const bool automatic = devices.size() == 1 && devices[0] == "auto";
     auto error = make<gptq_error>();
     gptq_status status = gptq_runtime_load_backend(runtime.get(), backend.empty() ? nullptr : backend.c_str(), GPTQ_NTS, &error);
     if (status == GPTQ_E_INVALID_STATE) status = GPTQ_OK;  // for another model before
-    auto info = make<gptq_device_info>();
-    if (status == GPTQ_OK) status = gptq_runtime_device(runtime.get(), 0, &info, &error);
-    if (status != GPTQ_OK && device == "cuda") throw Error(status, error.message);
-    if (status != GPTQ_OK) return params;
-    std::fprintf(stderr, "device: %s, %.1f of %.1f GB free\n", info.name, static_cast<double>(info.bytes_free) / 1e9, static_cast<double>(info.bytes_total) / 1e9);
-    params.device_kind = GPTQ_DEVICE_CUDA;
-    params.device_layers = device_layers;
-    if (device == "auto" && is_refused(runtime, path, params)) return make<gptq_model_params>();
-    return params;
+    size_t n_gpus = 0;
+    for (const std::string& name : devices) {
+      auto share = make<gptq_device_share>();
+      share.kind = name == "cpu" ? GPTQ_DEVICE_CPU : GPTQ_DEVICE_CUDA;
+      if (placed.shares.size() < device_layers.size()) share.layers = device_layers[placed.shares.size()];
+      if (share.kind == GPTQ_DEVICE_CUDA) {
+        if (name.starts_with("cuda:")) share.ordinal = static_cast<int32_t>(number(name.substr(5), "a GPU's ordinal"));
+        if (n_gpus < device_bytes.size()) share.bytes_max = size(device_bytes[n_gpus]);
+        ++n_gpus;
+        auto info = make<gptq_device_info>();
+        if (status == GPTQ_OK) status = gptq_runtime_device(runtime.get(), static_cast<uint32_t>(share.ordinal), &info, &error);
+        if (status != GPTQ_OK && automatic) return {};
+        if (status != GPTQ_OK) throw Error(status, error.message);
+        std::fprintf(stderr, "device: %s, %.1f of %.1f GB free\n", info.name, static_cast<double>(info.bytes_free) / 1e9,
+                     static_cast<double>(info.bytes_total) / 1e9);
+      }
+      placed.shares.push_back(share);
+    }
+    if (device_bytes.size() > n_gpus) throw Error(GPTQ_E_INVALID_ARGUMENT, "--device-bytes has more sizes than --device has GPUs");
+    if (device_layers.size() > devices.size()) throw Error(GPTQ_E_INVALID_ARGUMENT, "--device-layers has more numbers than --device has devices");
+    placed.list();
+    if (automatic && is_refused(runtime, path, placed)) return {};
+    return placed;
+  }
+  // "20G"
+  static uint64_t size(const std::string& text) {
+    constexpr std::string_view units = "KMGT";
+    const size_t unit = text.empty() ? units.npos : units.find(text.back());
+    return number(unit == units.npos ? text : text.substr(0, text.size() - 1), "a size like 20G") << (unit == units.npos ? 0 : 10 * (unit + 1));
+  }
+  static uint64_t number(const std::string& text, const char* what) {
+    uint64_t value = 0;
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || stop != text.data() + text.size()) throw Error(GPTQ_E_INVALID_ARGUMENT, "'" + text + "' is not " + what);
+    return value;
   }
   static bool is_refused(const Runtime& runtime, const std::string& path, const gptq_model_params& params) {
     auto source = make<gptq_source>();

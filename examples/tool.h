@@ -20,8 +20,19 @@ inline void EngineOptions::add_precision_to(CLI::App& app) {
       ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
 }
 inline void EngineOptions::add_device_to(CLI::App& app) {
-  app.add_option("--device", device, "cpu, cuda, or auto (default): a GPU where there is one")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--device-layers", device_layers, "with a GPU: how many of the last layers go there (default: all that fit)");
+  const CLI::Validator known(
+      [](const std::string& name) {
+        const bool ok = name == "auto" || name == "cpu" || name == "cuda" || name.starts_with("cuda:");
+        return ok ? std::string() : "'" + name + "' is not auto, cpu, cuda or cuda:N";
+      },
+      "");
+  app.add_option("--device", devices, "cpu, cuda, auto (default: a GPU where there is one), or several, which get layers in this order: cuda:0,cuda:1,cpu")
+      ->delimiter(',')
+      ->check(known);
+  app.add_option("--device-bytes", device_bytes, "most memory of each GPU in the list: 20G,20G (default: what is free)")->delimiter(',');
+  app.add_option("--device-layers", device_layers,
+                 "how many layers each device in the list gets; 0 = as many as fit, the CPU: the others. Of one GPU they are the last ones (default: all that fit)")
+      ->delimiter(',');
   app.add_option("--backend", backend, "the CUDA backend (default: libgptq_cuda.so beside libgptq, or where the loader finds it)");
 }
 inline void EngineOptions::add_lora_to(CLI::App& app) {

@@ -252,7 +252,7 @@ class Adapter {
 
 class Engine {
  public:
-  explicit Engine(const Model& model, const gptq_engine_params& params = make<gptq_engine_params>()) {
+  explicit Engine(const Model& model, const gptq_engine_params& params = make<gptq_engine_params>()) : model_(model.get()) {
     gptq_engine* e = nullptr;
     call([&](gptq_error* err) { return gptq_engine_create(model.get(), &params, &e, err); });
     handle_.reset(e);
@@ -264,8 +264,21 @@ class Engine {
     check(status);
     return status;
   }
+  // A vector a text, in as many free sessions as there are. pooling 0: as the model's files say, else the last token's, normalized.
+  std::vector<std::vector<float>> embed(const std::vector<std::string>& texts, int32_t pooling = 0, uint32_t flags = 0) const {
+    std::vector<gptq_string> strings;
+    for (const std::string& text : texts) strings.push_back({text.data(), text.size()});
+    auto info = make<gptq_model_info>();
+    check(gptq_model_info_get(model_, &info));
+    std::vector<float> all(texts.size() * info.n_embd);
+    call([&](gptq_error* err) { return gptq_embed(get(), strings.data(), strings.size(), pooling, flags, all.data(), err); });
+    std::vector<std::vector<float>> vectors;
+    for (size_t i = 0; i < texts.size(); ++i) vectors.emplace_back(all.begin() + static_cast<ptrdiff_t>(i * info.n_embd), all.begin() + static_cast<ptrdiff_t>((i + 1) * info.n_embd));
+    return vectors;
+  }
 
  private:
+  const gptq_model* model_;  // the engine keeps it alive
   std::unique_ptr<gptq_engine, Releaser<gptq_engine, gptq_engine_destroy>> handle_;
 };
 
@@ -382,6 +395,14 @@ class Session {
     std::vector<double> sums(texts.size());
     call([&](gptq_error* err) { return gptq_score(get(), strings.data(), strings.size(), sums.data(), nullptr, err); });
     return sums;
+  }
+  // What a start with `pooling` made of the sequence.
+  std::vector<float> embedding(uint32_t flags = 0) const {
+    size_t n = 0;
+    gptq_session_embedding(get(), flags, nullptr, 0, &n);
+    std::vector<float> vector(n);
+    check(gptq_session_embedding(get(), flags, vector.data(), n, &n));
+    return vector;
   }
   // on_text(std::string_view) may return false to end it.
   template <class F, class = std::enable_if_t<std::is_invocable_v<F&, std::string_view>>>

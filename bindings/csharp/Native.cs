@@ -67,6 +67,7 @@ public static class Constants {
   public const int GPTQ_TOKEN_ADDED = 4;
   public const int GPTQ_TOKEN_END = 8;
   public const int GPTQ_CHAT_ADD_GENERATION_PROMPT = 1;
+  public const int GPTQ_CHAT_DROP_OLDEST = 2;
   public const int GPTQ_KV_F16 = 0;
   public const int GPTQ_KV_F32 = 1;
   public const int GPTQ_KV_I8 = 2;
@@ -80,7 +81,12 @@ public static class Constants {
   public const int GPTQ_GEN_CONTINUE_TEXT = 8;
   public const int GPTQ_GEN_LOGITS = 16;
   public const int GPTQ_GEN_LOGPROBS = 64;
+  public const int GPTQ_GEN_BACKGROUND = 128;
   public const int GPTQ_GEN_SPECULATE = 32;
+  public const int GPTQ_POOL_NONE = 0;
+  public const int GPTQ_POOL_LAST = 1;
+  public const int GPTQ_POOL_MEAN = 2;
+  public const int GPTQ_EMBED_NORMALIZE = 1;
   public const int GPTQ_SESSION_IDLE = 0;
   public const int GPTQ_SESSION_RUNNING = 1;
   public const int GPTQ_STOP_NONE = 0;
@@ -211,6 +217,18 @@ public unsafe struct gptq_source {
   public static gptq_source New() { return new gptq_source { struct_size = (uint)sizeof(gptq_source) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_device_share {
+  public uint struct_size;
+  public uint flags;
+  public int kind;
+  public int ordinal;
+  public fixed byte uuid[16];
+  public ulong bytes_max;
+  public uint layers;
+  public uint reserved;
+  public static gptq_device_share New() { return new gptq_device_share { struct_size = (uint)sizeof(gptq_device_share) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_model_params {
   public uint struct_size;
   public uint flags;
@@ -222,6 +240,8 @@ public unsafe struct gptq_model_params {
   public uint device_layers;
   public uint reserved;
   public ulong device_bytes_max;
+  public gptq_device_share** devices;
+  public UIntPtr n_devices;
   public static gptq_model_params New() { return new gptq_model_params { struct_size = (uint)sizeof(gptq_model_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -247,7 +267,20 @@ public unsafe struct gptq_model_info {
   public ulong device_bytes;
   public uint device_layers;
   public int device_kind;
+  public int pooling;
+  public uint pooling_flags;
   public static gptq_model_info New() { return new gptq_model_info { struct_size = (uint)sizeof(gptq_model_info) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_placement {
+  public uint struct_size;
+  public uint flags;
+  public int kind;
+  public int ordinal;
+  public uint first_layer;
+  public uint n_layers;
+  public ulong bytes;
+  public static gptq_placement New() { return new gptq_placement { struct_size = (uint)sizeof(gptq_placement) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_memory_estimate {
@@ -288,6 +321,8 @@ public unsafe struct gptq_chat {
   public UIntPtr template_override_size;
   public byte* kwargs_json;
   public UIntPtr kwargs_json_size;
+  public uint reserve_tokens;
+  public uint keep_tokens;
   public static gptq_chat New() { return new gptq_chat { struct_size = (uint)sizeof(gptq_chat) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -381,7 +416,7 @@ public unsafe struct gptq_generate_params {
   public gptq_string* stop;
   public UIntPtr n_stop;
   public uint max_tokens;
-  public uint reserved;
+  public int pooling;
   public IntPtr constraint;
   public IntPtr banned;
   public static gptq_generate_params New() { return new gptq_generate_params { struct_size = (uint)sizeof(gptq_generate_params) }; }
@@ -405,6 +440,8 @@ public unsafe struct gptq_session_info {
   public ulong first_token_us;
   public uint n_guessed;
   public uint n_guessed_right;
+  public uint n_dropped;
+  public uint reserved;
   public static gptq_session_info New() { return new gptq_session_info { struct_size = (uint)sizeof(gptq_session_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -525,6 +562,8 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_model_info_get(IntPtr m, gptq_model_info* @out);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_model_placement(IntPtr m, uint index, gptq_placement* @out);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_model_meta(IntPtr m, byte* key, UIntPtr key_size, byte* buf, UIntPtr cap, UIntPtr* needed);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_tokenize(IntPtr m, byte* text, UIntPtr size, uint flags, int* @out, UIntPtr cap, UIntPtr* needed);
@@ -588,6 +627,10 @@ public static unsafe class Api {
   public static extern int gptq_session_logprobs(IntPtr s, uint first, uint n, float* chosen, gptq_token_logprob* best);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_score(IntPtr s, gptq_string* texts, UIntPtr n, double* logprobs, uint* n_tokens, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_embedding(IntPtr s, uint flags, float* @out, UIntPtr cap, UIntPtr* needed);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_embed(IntPtr e, gptq_string* texts, UIntPtr n, int pooling, uint flags, float* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_restore(IntPtr e, void* bytes, UIntPtr size, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

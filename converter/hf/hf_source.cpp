@@ -13,6 +13,7 @@
 #include "converter/floats.h"
 #include "converter/hf/config.h"
 #include "converter/hf/metadata.h"
+#include "converter/hf/pooling.h"
 #include "converter/json_writer.h"
 #include "converter/tokenizer/import.h"
 
@@ -364,6 +365,9 @@ class HfSource final : public ModelSource {
     if (model_.architecture) add("rope", rope_settings(config_));
     else add("config", kept_config(config_));
     add("quantization", quantization_in_words());
+    const Pooling pooling = read_pooling(folder, options_);
+    add("pooling", pooling.kind);
+    if (!pooling.kind.empty() && pooling.normalize) add("pooling_normalize", "true");
     for (auto& [name, text] : read_chat_templates(folder, options_)) add(name.empty() ? "chat_template" : "chat_template." + name, std::move(text));
     description_.spec = std::move(model_.spec);
   }

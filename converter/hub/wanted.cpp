@@ -24,6 +24,8 @@ constexpr std::string_view descriptions[] = {
     "tekken.json",
     "chat_template.json",
     "chat_template.jinja",
+    "modules.json",  // of sentence-transformers
+    "1_Pooling/config.json",
     "README.md",  // its licence
 };
 

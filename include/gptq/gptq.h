@@ -184,12 +184,25 @@ typedef struct gptq_source {                    /* exactly one of path, data, io
 
 enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_PHASE_QUANTIZE = 4 };
 
+/* A device that gets layers of a model. */
+typedef struct gptq_device_share {
+  uint32_t struct_size; uint32_t flags;
+  int32_t  kind; int32_t ordinal;                             /* GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros */
+  uint8_t  uuid[16];                                          /* gptq_device_info's */
+  uint64_t bytes_max;                                         /* of a GPU: hold no more there, engines included; 0 = what is free */
+  uint32_t layers; uint32_t reserved;                         /* 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none */
+} gptq_device_share;
+
 typedef struct gptq_model_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   gptq_progress_fn progress; void *progress_user;
   int32_t  device_kind; int32_t device_ordinal;               /* GPTQ_DEVICE_*; 0 = CPU */
   uint32_t device_layers; uint32_t reserved;                  /* the last so many, and the head, go to the GPU: 0 = all that fit, 0xFFFFFFFF = none */
   uint64_t device_bytes_max;                                  /* hold no more there, engines included; 0 = what is free */
+  /* Instead of the four above: devices in the order in which they get layers, the first with the embedding, the last with the head; each once, at
+   * most 16. Where all layers fit, every GPU gives the same part of its free memory (after what engines need); where not, the CPU has the others,
+   * in its place in the list, else first. */
+  const gptq_device_share *const *devices; size_t n_devices;  /* array of pointers: the element may grow */
 } gptq_model_params;
 
 typedef struct gptq_model_info {
@@ -200,14 +213,23 @@ typedef struct gptq_model_info {
   gptq_token bos; gptq_token eos; gptq_token pad;                            /* -1 = none; further end tokens also stop */
   uint64_t n_params; uint64_t host_bytes; uint64_t kv_bytes_per_token;       /* kv: with GPTQ_KV_F16 */
   uint64_t fingerprint;                                                      /* hash of the manifest: same for the same file */
-  uint64_t device_bytes; uint32_t device_layers; int32_t device_kind;        /* weights and layers on the GPU; where the head is computed */
+  uint64_t device_bytes; uint32_t device_layers; int32_t device_kind;        /* weights and layers on GPUs; where the head is computed */
+  int32_t pooling; uint32_t pooling_flags;                                   /* GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not */
 } gptq_model_info;
+
+/* Layers of a model that are side by side on one device. */
+typedef struct gptq_placement {
+  uint32_t struct_size; uint32_t flags;
+  int32_t  kind; int32_t ordinal;                                            /* GPTQ_DEVICE_*; of the CPU: 0 */
+  uint32_t first_layer; uint32_t n_layers;
+  uint64_t bytes;                                                            /* of weights */
+} gptq_placement;
 
 typedef struct gptq_engine_params gptq_engine_params;
 typedef struct gptq_memory_estimate {
-  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already, and within the GPU's budget */
+  uint32_t struct_size; uint32_t fits;          /* fits: within host_bytes_max beside what is held already, and within every GPU's budget */
   uint64_t host_weights; uint64_t host_kv; uint64_t host_scratch; uint64_t host_load_peak;
-  uint64_t device_weights; uint64_t device_kv; uint64_t device_scratch;
+  uint64_t device_weights; uint64_t device_kv; uint64_t device_scratch;      /* on all GPUs together */
   uint32_t device_layers; uint32_t reserved;
 } gptq_memory_estimate;
 
@@ -222,6 +244,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime *rt, const gptq_
 GPTQ_API gptq_model *GPTQ_CALL gptq_model_retain(gptq_model *m);
 GPTQ_API void        GPTQ_CALL gptq_model_release(gptq_model *m);
 GPTQ_API gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model *m, gptq_model_info *out);
+/* The index-th of the devices that have layers, in the order of the layers. Errors: NOT_FOUND past the last. */
+GPTQ_API gptq_status GPTQ_CALL gptq_model_placement(const gptq_model *m, uint32_t index, gptq_placement *out);
 /* Text from the file's metadata: "name", "license", "source", "quantization", "chat_template", ... NUL-terminated; *needed counts
  * the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL. */
 GPTQ_API gptq_status GPTQ_CALL gptq_model_meta(const gptq_model *m, const char *key, size_t key_size, char *buf, size_t cap, size_t *needed);
@@ -241,13 +265,17 @@ typedef struct gptq_message {
   const char *extra_json; size_t extra_json_size;           /* an object merged into the message: tool calls, names, ... */
 } gptq_message;
 
-enum { GPTQ_CHAT_ADD_GENERATION_PROMPT = 1 };
+/* DROP_OLDEST: where the conversation and room for a reply do not fit into ctx_tokens, gptq_session_set_chat leaves its oldest turns out, whole
+ * ones, never the system messages it begins with nor the last turn. Where it stood last time it stays as long as that fits. */
+enum { GPTQ_CHAT_ADD_GENERATION_PROMPT = 1, GPTQ_CHAT_DROP_OLDEST = 2 };
 typedef struct gptq_chat {
   uint32_t struct_size; uint32_t flags;
   const gptq_message *const *messages; size_t n_messages;   /* array of pointers: the element may grow */
   const char *tools_json; size_t tools_json_size;           /* a JSON array, or NULL */
   const char *template_override; size_t template_override_size;
   const char *kwargs_json; size_t kwargs_json_size;         /* an object of further template variables, or NULL */
+  uint32_t reserve_tokens; uint32_t keep_tokens;            /* DROP_OLDEST: room for the reply, 0 = a quarter of ctx_tokens; and, when something must
+                                                             * go, at most so many tokens stay, so that it need not soon again: 0 = half of the rest */
 } gptq_chat;
 
 /* Token ids of text. *needed is the count, also when cap suffices. Errors: TEXT, BUFFER_TOO_SMALL. */
@@ -291,7 +319,7 @@ typedef struct gptq_memory_info {
   uint32_t struct_size; uint32_t page_tokens;
   uint64_t kv_pages_total; uint64_t kv_pages_used;
   uint64_t host_bytes; uint64_t host_peak;    /* held by the runtime and all that was made with it */
-  uint64_t device_bytes; uint64_t device_peak;  /* held on the GPU by the model and its engines */
+  uint64_t device_bytes; uint64_t device_peak;  /* held on GPUs by the model and its engines; the sum of every GPU's peak */
 } gptq_memory_info;
 
 /* Reserves everything that generating will need: KV arena, workspace, session slots. params may be NULL.
@@ -340,21 +368,24 @@ enum {
   GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
   GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
   GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
+  GPTQ_GEN_BACKGROUND = 128,                 /* computed only in what the engine's other sessions leave of a step: to have a long input ready */
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
                                                 recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU
                                                 what a constraint leaves little choice about is guessed so without being asked */
 };
+/* How the hidden states behind the model's last norm become one vector: that of the last token, or the mean over all tokens. */
+enum { GPTQ_POOL_NONE = 0, GPTQ_POOL_LAST = 1, GPTQ_POOL_MEAN = 2 };
+enum { GPTQ_EMBED_NORMALIZE = 1 };           /* scaled to length 1 */
 typedef struct gptq_generate_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   const gptq_sampling *sampling;             /* NULL = greedy */
   const gptq_string *stop; size_t n_stop;    /* at most 16 strings of 256 bytes */
   uint32_t max_tokens;                       /* 0 = until end token or context end */
-  uint32_t reserved;
+  int32_t  pooling;                          /* GPTQ_POOL_*, with PREFILL_ONLY: an embedding of the sequence, for gptq_session_embedding */
   gptq_constraint *constraint;               /* of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive */
-  /* GPTQ_CONSTRAINT_BANNED of the same model: phrases that the generated text never has, in large and small letters. Where one is complete
-   * the sequence goes back to before its first token, and another is sampled there. Text and tokens that may become a phrase cannot be read
-   * before that is settled. TEXT ends the generation where nothing else may follow (a constraint wants it). Not with LOGITS */
-  gptq_constraint *banned;
+  gptq_constraint *banned;                   /* GPTQ_CONSTRAINT_BANNED of the same model: phrases that the text never has, in large and small letters. Where
+                                                one is complete the sequence goes back to before its first token, and another is sampled there.
+                                                What may become one cannot be read yet. Where nothing else may follow, TEXT. Not with LOGITS */
 } gptq_generate_params;
 
 enum { GPTQ_SESSION_IDLE = 0, GPTQ_SESSION_RUNNING = 1 };
@@ -367,6 +398,7 @@ typedef struct gptq_session_info {
   uint32_t tokens_unread; uint32_t logits_unread;
   uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
   uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead (GPTQ_GEN_SPECULATE, constraints); of them sampled */
+  uint32_t n_dropped; uint32_t reserved;                                      /* messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST) */
 } gptq_session_info;
 
 /* Errors: INVALID_STATE when max_sessions exist already. */
@@ -387,7 +419,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_append_text(gptq_session *s, const c
 GPTQ_API gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session *s, const gptq_token *tokens, size_t n, gptq_error *err);
 /* Makes the sequence that of a conversation: the model's chat template over the messages. Tokens the sequence already begins with are
  * kept with their KV cache, the rest is replaced: give the whole conversation each turn. Special tokens count in the template only, in
- * messages they are plain text. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
+ * messages they are plain text. What a shortened conversation (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their
+ * budgets, and is what a fresh session computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
 /* Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end token. Unread
  * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT. */
@@ -406,19 +439,19 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
 /* A second session that stands where s stands, in the same engine: tokens, sampler, random numbers, unread text and tokens, and the
  * generation in progress, which both go on with and with the same output until one is changed. Rows of logits not yet read and the user
  * pointer stay with s. The KV cache is shared: whoever first writes to a page the other also holds takes a copy, of one page at most; a
- * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind
- * the last whole page are computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its
+ * recurrent state is copied at once. Needs no memory; gptq_engine_memory counts a shared page once. Sharing needs no fork: a started session takes over the whole pages of any session of its
  * engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the length,
  * and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the engine.
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 328, the stop strings, the biases, the constraint's source and that of banned phrases besides. The KV cache is computed again. FULL: the KV cache of the
- * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; where layers are on a GPU: UNSUPPORTED. */
+ * token, 328, the stop strings, the biases, the constraint's source and that of banned phrases besides. The KV cache is computed again.
+ * FULL: the KV cache of the computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; of layers on
+ * GPUs too, whose number does not matter, but their kind. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
- * Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1. */
+ * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap, size_t *needed, gptq_error *err);
 /* Takes the next bytes of something that is written, some kilobytes at a time; another answer than 0 ends it with IO. Called during the
  * call only, in its thread; it must not call this engine. */
@@ -436,6 +469,17 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_logprobs(const gptq_session *s, uint
  * Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_score(gptq_session *s, const gptq_string *texts, size_t n, double *logprobs, uint32_t *n_tokens, gptq_error *err);
 
+/* The vector of n_embd floats that a start with `pooling` made of the sequence, as soon as it ended with GPTQ_STOP_PREFILLED and until the
+ * session is started again or tokens are taken away. It follows from the tokens and the adapter alone, whatever else the steps computed.
+ * With GPTQ_POOL_MEAN all tokens are computed again at the start. flags: GPTQ_EMBED_*. *needed is n_embd, also when cap suffices.
+ * Errors: INVALID_ARGUMENT, INVALID_STATE (there is none), BUFFER_TOO_SMALL. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_embedding(const gptq_session *s, uint32_t flags, float *out, size_t cap, size_t *needed);
+/* Embeddings of n texts, [n][n_embd]. A text becomes tokens as with GPTQ_TEXT_ADD_BOS; special tokens in it are plain text. pooling 0: pooling
+ * and flags are those of gptq_model_info, and where the model's files do not say, the last token's, normalized. Needs one free session
+ * slot at least, takes as many as there are, and steps the engine, sessions that generate too. After an error some of out may be written.
+ * Errors: INVALID_ARGUMENT (also a text without tokens), INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_embed(gptq_engine *e, const gptq_string *texts, size_t n, int32_t pooling, uint32_t flags, float *out, gptq_error *err);
+
 /* A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the next steps, within their
  * budgets, and what follows is the same, in any process and with any number of threads. GPTQ_REPLAYED instead of OK says that numbers may
  * differ: other kernels, activations, KV type, context or devices than when it was saved, layers on a GPU, or rope that depends on the
@@ -447,25 +491,23 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *
 /* The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also: NOT_FOUND, IO. Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const gptq_source *src, gptq_session **out, gptq_error *err);
 
-/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what
- * ECMAScript, Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema
- * (2020-12, older drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the
- * document; formats count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion.
- * TAGS: any text until a trigger, then a tag, then any text again; for tool calls. A JSON object with tags, an array of
- *     {"begin": "<tool_call>", "json_schema": {...}, "end": "</tool_call>"}
- * with regex, grammar or choice instead of json_schema; without end the text ends with what the tag holds. triggers (an array of texts;
- * those of begin where it is left out): once one has come, in whatever tokens, one of the begins that start with it must follow.
- * at_least_one: true: no end before a tag. stop_after_first: true: the end behind it. Special tokens count by their text, and as any other
- * token outside of what a tag holds; there none comes. In free text all tokens may come but those with a trigger and then something that
- * may not follow it: what is sampled is what would be without a constraint.
- * BANNED: phrases for banned in gptq_generate_params, no constraint: a JSON array of at most 1,000 strings of 256 bytes. */
+/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what ECMAScript,
+ * Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema (2020-12, older
+ * drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the document; formats
+ * count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. TAGS: any text until a
+ * trigger, then a tag, then any text again; for tool calls. A JSON object: tags, an array of {"begin": "<tool_call>", "json_schema": {...},
+ * "end": "</tool_call>"} with regex, grammar or choice instead of json_schema; without end the text ends with what the tag holds. triggers,
+ * an array of texts, those of begin where it is left out: once one has come, in whatever tokens, one of the begins that start with it must
+ * follow. at_least_one: true: no end before a tag; stop_after_first: true: the end behind it. Special tokens count by their text; within what
+ * a tag holds none comes. In free text all may come but tokens with a trigger and something that may not follow it.
+ * BANNED is no constraint, but phrases for banned in gptq_generate_params: a JSON array of at most 1,000 strings of 256 bytes. */
 enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4,
        GPTQ_CONSTRAINT_TAGS = 5, GPTQ_CONSTRAINT_BANNED = 6 };
-/* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
- * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no
- * token can express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are
- * bounded; the first call for a model makes a table of its tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is
- * the byte where an expression was refused, the message has the JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED. */
+/* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an end
+ * token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no token can
+ * express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are bounded; the first
+ * call for a model makes a table of its tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is the byte where an
+ * expression was refused, the message has the JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED. */
 GPTQ_API gptq_status GPTQ_CALL gptq_constraint_compile(gptq_model *m, int32_t kind, const char *source, size_t size, gptq_constraint **out, gptq_error *err);
 /* Any thread; running generations keep theirs. */
 GPTQ_API void        GPTQ_CALL gptq_constraint_destroy(gptq_constraint *c);

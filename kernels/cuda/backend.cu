@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend's table over the CUDA runtime, which is linked in and finds the driver at run time.
-#include "kernels/cuda/backend.h"
+#include "kernels/gpu/backend.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,15 +11,15 @@
 #include "kernels/cuda/contexts.h"
 #include "kernels/cuda/free_memory.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.h"
 
-namespace gptq::cuda {
-
-struct Graph {
+struct gptq::gpu::Graph {
   cudaGraphExec_t exec;
   CUcontext context;
 };
 
+namespace gptq::cuda {
 namespace {
 
 struct Context : Stream {
@@ -27,6 +27,7 @@ struct Context : Stream {
   bool own = false;
   bool library_sought = false;
   cudaEvent_t done = nullptr;
+  cudaEvent_t reached = nullptr;     // what other streams wait for
   cudaStream_t recorder = nullptr;   // a stream of its own, so that nothing the host does meets a recording
   cudaStream_t recorded = nullptr;   // while it records: what `handle` is otherwise
   Gemm library;
@@ -114,6 +115,7 @@ void close(Stream* stream) {
   if (c.recorded) c.handle = c.recorded;  // what was being recorded is given up with the recorder
   if (c.handle) cudaStreamSynchronize(c.handle);
   if (c.done) cudaEventDestroy(c.done);
+  if (c.reached) cudaEventDestroy(c.reached);
   if (c.recorder) cudaStreamDestroy(c.recorder);
   if (c.own && c.handle) cudaStreamDestroy(c.handle);
   delete &c;
@@ -130,6 +132,7 @@ cudaError_t make_stream(Context& c, void* host_stream, int32_t priority) {
     c.own = true;
   }
   if (const cudaError_t e = cudaStreamCreateWithFlags(&c.recorder, cudaStreamNonBlocking)) return e;
+  if (const cudaError_t e = cudaEventCreateWithFlags(&c.reached, cudaEventDisableTiming)) return e;
   return cudaEventCreateWithFlags(&c.done, cudaEventDisableTiming | cudaEventBlockingSync);
 }
 
@@ -196,6 +199,26 @@ void copy_in(Stream* stream, void* to, const void* host, uint64_t bytes) {
 void copy_out(Stream* stream, void* host, const void* from, uint64_t bytes) {
   const OnDevice on(context(stream));
   stream->note(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream->handle));
+}
+void copy(Stream* stream, void* to, const void* from, uint64_t bytes) {
+  const OnDevice on(context(stream));
+  stream->note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream->handle));
+}
+bool reaches(Stream* stream, const Stream* other) { return reach(context(stream).where, static_cast<const Context*>(other)->where); }
+void wait_for(Stream* stream, Stream* other) {
+  Context& o = context(other);
+  {
+    const OnDevice on(o);
+    o.note(cudaEventRecord(o.reached, o.handle));
+  }
+  const OnDevice on(context(stream));
+  stream->note(cudaStreamWaitEvent(stream->handle, o.reached, 0));
+}
+void copy_across(Stream* stream, void* to, Stream* other, const void* from, uint64_t bytes) {
+  Context& c = context(stream);
+  const OnDevice on(c);
+  const CUresult result = driver().MemcpyPeerAsync(reinterpret_cast<CUdeviceptr>(to), c.where, reinterpret_cast<CUdeviceptr>(from), context(other).where, bytes, c.handle);
+  c.note(static_cast<cudaError_t>(result));  // the driver's and the runtime's numbers are the same
 }
 void clear(Stream* stream, void* data, uint64_t bytes) {
   const OnDevice on(context(stream));
@@ -311,13 +334,39 @@ void on_device(const Args& args, Stream& stream) {
 }  // namespace
 }  // namespace gptq::cuda
 
-extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
+extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq_gpu_backend() {
   using namespace gptq::cuda;
   static const Backend table = {
-      backend_version, describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy_in, copy_out, clear, finish,
-      record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
-#define X(op, Args) on_device<Args, op>,
-      GPTQ_CUDA_OPS(X)
+      .version = backend_version,
+      .kind = 2,
+      .name = "cuda",
+      .describe = describe,
+      .open = open,
+      .close = close,
+      .bytes_free = bytes_free,
+      .n_processors = n_processors,
+      .allocate = allocate,
+      .release = release,
+      .allocate_host = allocate_host,
+      .release_host = release_host,
+      .copy_in = copy_in,
+      .copy_out = copy_out,
+      .copy = copy,
+      .clear = clear,
+      .reaches = reaches,
+      .wait_for = wait_for,
+      .copy_across = copy_across,
+      .finish = finish,
+      .record_begin = record_begin,
+      .record_end = record_end,
+      .replay = replay,
+      .release_graph = release_graph,
+      .copy_bandwidth = copy_bandwidth,
+      .matmul_workspace = workspace_of_matmul,
+      .attention_workspace = attention_workspace,
+      .library_version = library_version,
+#define X(op, Args) .op = on_device<Args, op>,
+      GPTQ_GPU_OPS(X)
 #undef X
   };
   return &table;

@@ -11,7 +11,8 @@ namespace gptq::cuda {
 #define GPTQ_CUDA_DRIVER(X)                                                                                        \
   X(CtxGetCurrent, "cuCtxGetCurrent") X(CtxPushCurrent, "cuCtxPushCurrent_v2") X(CtxPopCurrent, "cuCtxPopCurrent_v2") \
   X(CtxGetDevice, "cuCtxGetDevice") X(StreamGetCtx, "cuStreamGetCtx") X(DeviceGet, "cuDeviceGet")                     \
-  X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain")
+  X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain") X(DeviceCanAccessPeer, "cuDeviceCanAccessPeer")             \
+  X(CtxEnablePeerAccess, "cuCtxEnablePeerAccess") X(MemcpyPeerAsync, "cuMemcpyPeerAsync")
 
 struct Driver {
 #define X(name, symbol) decltype(&cu##name) name;
@@ -48,6 +49,19 @@ class InContext {
  private:
   bool pushed_;
 };
+
+// Lets kernels and copies of one context go to the memory of another GPU's; false: they cannot.
+inline bool reach(CUcontext context, CUcontext other) {
+  const Driver& d = driver();
+  CUdevice its, mine;
+  int can = 0;
+  if (const InContext in(other); d.CtxGetDevice(&its) != CUDA_SUCCESS) return false;
+  const InContext in(context);
+  if (d.CtxGetDevice(&mine) != CUDA_SUCCESS || mine == its) return context == other;
+  if (d.DeviceCanAccessPeer(&can, mine, its) != CUDA_SUCCESS || !can) return false;
+  const CUresult result = d.CtxEnablePeerAccess(other, 0);
+  return result == CUDA_SUCCESS || result == CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+}
 
 inline bool is_of(CUcontext context, CUdevice device) {
   const InContext in(context);

@@ -28,19 +28,23 @@ constexpr uint32_t shared_max(uint32_t capability) {
   return large ? 227 << 10 : medium ? 163 << 10 : capability > 80 ? 99 << 10 : 64 << 10;
 }
 
+}  // namespace gptq::cuda
+
+namespace gptq::gpu {
+
 class Stream {
  public:
   uint32_t n_processors = 1;       // multiprocessors; the first member: tests set it through any backend
   uint32_t capability = 75;
   bool overlaps = true;            // kernels begin while those before them end, where a GPU can
-  Gemm* gemm = nullptr;            // gemm.h; NULL where it cannot be used
+  cuda::Gemm* gemm = nullptr;            // gemm.h; NULL where it cannot be used
 #if defined(__CUDACC__)
   cudaStream_t handle = nullptr;
   cudaError_t error = cudaSuccess;  // the first, until somebody looks
   int shared_most = 0;              // bytes of dynamic shared memory that a block can have
   // kernel(args) over the shape's threads.
   template <class Args>
-  void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, int shared_percent = cudaSharedmemCarveoutMaxShared) {
+  void launch(void (*kernel)(Args), const cuda::LaunchShape& shape, const Args& args, int shared_percent = cudaSharedmemCarveoutMaxShared) {
     if (is_new(reinterpret_cast<const void*>(kernel))) {
       // A multiprocessor drains before it divides its memory anew, so all kernels have it divided alike, but for those that live by the
       // L1 cache.
@@ -79,12 +83,16 @@ class Stream {
   void* handle = nullptr;
   std::function<void(std::function<void()>)> record;  // set: launches are kept for later instead of run
   template <class Args>
-  void launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, int = 0) {
-    if (shape.shared_bytes > shared_max(capability)) throw std::logic_error("a launch asks for more shared memory than there is");
-    auto work = [=] { emulator::run({shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes, [=] { kernel(args); }); };
+  void launch(void (*kernel)(Args), const cuda::LaunchShape& shape, const Args& args, int = 0) {
+    if (shape.shared_bytes > cuda::shared_max(capability)) throw std::logic_error("a launch asks for more shared memory than there is");
+    auto work = [=] { cuda::emulator::run({shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes, [=] { kernel(args); }); };
     record ? record(work) : work();
   }
 #endif
 };
 
+}  // namespace gptq::gpu
+
+namespace gptq::cuda {
+using gpu::Stream;
 }  // namespace gptq::cuda

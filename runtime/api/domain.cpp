@@ -65,4 +65,11 @@ void Inside::leave() {
   in_ = false;
 }
 
+void step_batch(gptq_engine& e) {
+  const Inside inside(&e);
+  inside.require();
+  gptq_step_info info{};
+  e.engine->step(GPTQ_BUDGET_UNLIMITED, true, info);
+}
+
 }  // namespace gptq::api

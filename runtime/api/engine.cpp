@@ -20,12 +20,24 @@ void* cuda_stream_of(const gptq_ext* next) {
 
 }  // namespace
 
+gptq_engine::gptq_engine(gptq_model& m, const engine::EngineShape& shape, void* host_stream) : model(m), gpus(&m.runtime.memory) {
+  std::pmr::vector<const device::Gpu*> by_number(m.gpus.gpus().size(), nullptr, &m.runtime.memory);
+  for (const model::Placement& p : shape.placements) {
+    if (p.on_host()) continue;
+    gptq_model_gpu& own = m.gpus[p.memory];
+    by_number[p.memory] = &gpus.emplace_back(*own.request.table, own.request.ordinal, own.account, host_stream, &own.gpu);
+  }
+  engine.emplace(*m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, by_number, m.runtime.memory.part(GPTQ_TAG_ENGINE));
+}
+
 gptq_status GPTQ_CALL gptq_engine_create(gptq_model* m, const gptq_engine_params* params, gptq_engine** out, gptq_error* err) {
   return guard(err, [&] {
     require(m && out, "m and out must not be NULL");
     const gptq_engine_params p = read_struct_or_default(params, "gptq_engine_params");
     void* const host_stream = cuda_stream_of(p.next);
-    const engine::EngineShape shape = engine::make_shape(p, m->model->spec, m->model->first_device_layer, m->gpu_request.memory);
+    const engine::EngineShape shape = engine::make_shape(p, m->model->spec, m->model->placements, m->gpus.least_memory());
+    const auto n_gpus = std::ranges::count_if(shape.placements, [](const model::Placement& p) { return !p.on_host(); });
+    require(!host_stream || n_gpus <= 1, "a host's stream is of one GPU, and the model's layers are on several", GPTQ_E_UNSUPPORTED);
     if (shape.ctx_tokens > m->model->spec.n_ctx_train && m->model->spec.ropes[0].dynamic_factor == 0)
       m->runtime.log(GPTQ_LOG_WARN, "ctx_tokens is above what the model was trained with: quality falls beyond that");
     *out = create<gptq_engine>(m->runtime.memory, *m, shape, host_stream);
@@ -71,8 +83,10 @@ gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine* e, gptq_memory_info*
     info.kv_pages_used = info.kv_pages_total - e->engine->pages().n_free();
     info.host_bytes = e->model.runtime.memory.bytes();
     info.host_peak = e->model.runtime.memory.peak();
-    info.device_bytes = e->model.device_account.bytes;
-    info.device_peak = e->model.device_account.peak;
+    for (const gptq_model_gpu& gpu : e->model.gpus) {
+      info.device_bytes += gpu.account.bytes;
+      info.device_peak += gpu.account.peak;
+    }
     write_struct(out, info);
     return GPTQ_OK;
   });

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <list>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -31,11 +32,12 @@ struct gptq_runtime {
     if (desc.log && level <= desc.log_level) desc.log(desc.log_user, level, text.data(), text.size());
   }
 
-  // Fails with BACKEND.
-  const gptq::cuda::Backend& cuda_table() {
+  // Of this kind of device. Fails with BACKEND.
+  const gptq::gpu::Backend& backend(uint32_t kind) {
     const std::lock_guard lock(backend_guard);
-    if (!backend) gptq::base::fail(GPTQ_E_BACKEND, "no CUDA backend is loaded: call gptq_runtime_load_backend first");
-    return backend->table();
+    for (const gptq::device::Library& library : backends)
+      if (library.table().kind == kind) return library.table();
+    gptq::base::fail(GPTQ_E_BACKEND, "no backend for the device is loaded: call gptq_runtime_load_backend first");
   }
 
   std::atomic<uint32_t> references{1};
@@ -45,27 +47,55 @@ struct gptq_runtime {
   const gptq::kernels::Kernels kernels;
   char kernel_text[1024];
   std::mutex backend_guard;
-  std::optional<gptq::device::Library> backend;
+  std::pmr::list<gptq::device::Library> backends{&memory};  // one for a kind of device
 };
 
-// Where a model's layers go; table NULL: all stay on the host.
-struct gptq_gpu_request {
-  const gptq::cuda::Backend* table = nullptr;
-  uint32_t ordinal = 0, layers = 0;
+// A device that the host wants layers of a model on.
+struct gptq_device_request {
+  const gptq::gpu::Backend* table = nullptr;  // NULL: the CPU
+  uint32_t ordinal = 0;
+  uint32_t layers = 0;     // gptq::api::Share's
   uint64_t limit = 0;      // what the host set; 0 = nothing
   uint64_t memory = 0;     // the GPU's, or the limit
-  // What may be used of it.
-  uint64_t bytes_max(const gptq::device::Gpu& gpu) const { return limit ? std::min(limit, gpu.bytes_free()) : gpu.bytes_free(); }
+  uint64_t kind_hash = 0;  // the same for GPUs that compute the same
+};
+
+// A GPU that a model has for its weights; an engine has its own stream.
+struct gptq_model_gpu {
+  gptq_model_gpu(const gptq_device_request& r) : request(r), account{.limit = r.limit}, gpu(*r.table, r.ordinal, account) {}
+  gptq::api::Share share(uint32_t number) const {
+    const uint64_t free = gpu.bytes_free();
+    return {number, request.layers, request.limit ? std::min(request.limit, free) : free};
+  }
+  const gptq_device_request request;
+  gptq::device::Account account;
+  const gptq::device::Gpu gpu;
+};
+
+// Those of a list of requests, in their order; a placement's number counts them.
+class gptq_model_gpus {
+ public:
+  gptq_model_gpus(std::span<const gptq_device_request> requests, std::pmr::memory_resource* memory);
+  std::span<const gptq::device::Gpu* const> gpus() const { return gpus_; }
+  std::span<const gptq::api::Share> shares() const { return shares_; }
+  bool any() const { return !gpus_.empty(); }
+  gptq_model_gpu& operator[](uint32_t number) { return *std::next(list_.begin(), number); }
+  const gptq_model_gpu& operator[](uint32_t number) const { return *std::next(list_.begin(), number); }
+  auto begin() const { return list_.begin(); }
+  auto end() const { return list_.end(); }
+  // Of the GPU that has the least, as far as it may be used.
+  uint64_t least_memory() const;
+
+ private:
+  std::pmr::list<gptq_model_gpu> list_;
+  std::pmr::vector<const gptq::device::Gpu*> gpus_;
+  std::pmr::vector<gptq::api::Share> shares_;
 };
 
 struct gptq_model {
-  gptq_model(gptq_runtime& rt, const gptq::base::Source& source, gptq::model::LoadOptions options, const gptq_gpu_request& request)
-      : runtime(rt), gpu_request(request) {
-    if (request.table) {
-      device_account.limit = request.limit;
-      gpu.emplace(*request.table, request.ordinal, device_account);
-      options.placer = &placer.emplace(*gpu, request.layers, request.bytes_max(*gpu), &rt.memory);
-    }
+  gptq_model(gptq_runtime& rt, const gptq::base::Source& source, gptq::model::LoadOptions options, std::span<const gptq_device_request> requests)
+      : runtime(rt), gpus(requests, &rt.memory) {
+    if (gpus.any()) options.placer = &placer.emplace(gpus.gpus(), gpus.shares(), &rt.memory);
     std::pmr::memory_resource* memory = rt.memory.part(GPTQ_TAG_MODEL);
     model.emplace(source, options, rt.pool, memory);
     if (model->tokenizer.size()) tokenizer.emplace(model->tokenizer.bytes(), model->spec.n_vocab, memory);
@@ -78,14 +108,11 @@ struct gptq_model {
       trie.emplace(gptq::text::constraint::trie_of(*tokenizer, model->spec.n_vocab, model->generation.end_tokens, runtime.memory.part(GPTQ_TAG_MODEL)));
     return *trie;
   }
-  uint64_t weights_on_gpu() const { return placer ? placer->bytes() : 0; }
-  bool on_gpu() const { return model->first_device_layer < model->spec.n_layers; }
+  bool on_gpu() const { return !all_on_host(model->placements); }
 
   std::atomic<uint32_t> references{1};
   gptq_runtime& runtime;
-  const gptq_gpu_request gpu_request;
-  gptq::device::Account device_account;
-  std::optional<gptq::device::Gpu> gpu;  // for the weights; an engine has its own
+  gptq_model_gpus gpus;
   std::optional<gptq::api::GpuPlacer> placer;
   std::optional<gptq::model::Model> model;
   std::optional<gptq::text::Tokenizer> tokenizer;
@@ -126,14 +153,11 @@ struct gptq_constraint {
 };
 
 struct gptq_engine {
-  gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape, void* host_stream) : model(m) {
-    if (m.on_gpu()) gpu.emplace(*m.gpu_request.table, m.gpu_request.ordinal, m.device_account, host_stream, &*m.gpu);
-    engine.emplace(*m.model, m.text(), shape, m.runtime.kernels, m.runtime.pool, gpu ? &*gpu : nullptr, m.runtime.memory.part(GPTQ_TAG_ENGINE));
-  }
+  gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape, void* host_stream);
 
   std::atomic<uint32_t> references{1};
   gptq_model& model;
-  std::optional<gptq::device::Gpu> gpu;
+  std::pmr::list<gptq::device::Gpu> gpus;  // a stream for every GPU that has layers
   std::optional<gptq::engine::Engine> engine;
   gptq::api::Domain domain;
 };
@@ -173,6 +197,9 @@ class Inside {
   gptq_engine* const engine_;
   bool in_;
 };
+
+// One batch, of everybody's, as a call of its own: what is destroyed between two of them gives its place back at once.
+void step_batch(gptq_engine& e);
 
 // guard for calls that work with an engine, or with one of its sessions. handle may be NULL.
 template <class Handle, class F>

@@ -2,10 +2,12 @@
 // C API: models.
 #include <algorithm>
 
+#include "api/embedding.h"
 #include "api/guard.h"
 #include "api/handles.h"
 #include "api/opened_source.h"
 #include "base/checked.h"
+#include "format/hash.h"
 
 using namespace gptq;
 using namespace gptq::api;
@@ -13,6 +15,7 @@ using namespace gptq::api;
 namespace {
 
 constexpr uint32_t kv_sample = 256;  // tokens
+constexpr size_t devices_max = 16;
 
 gptq_model_params read_params(const gptq_model_params* params) {
   const gptq_model_params p = read_struct_or_default(params, "gptq_model_params");
@@ -20,19 +23,51 @@ gptq_model_params read_params(const gptq_model_params* params) {
   require(!p.flags && !p.reserved, "unknown flags in gptq_model_params");
   require(p.device_kind == 0 || p.device_kind == GPTQ_DEVICE_CPU || p.device_kind == GPTQ_DEVICE_CUDA, "unknown device_kind");
   require(p.device_ordinal >= 0, "device_ordinal is negative");
+  require(!p.n_devices || p.devices, "devices is NULL");
+  require(p.n_devices <= devices_max, "n_devices is above 16");
+  require(!p.n_devices || (!p.device_kind && !p.device_ordinal && !p.device_layers && !p.device_bytes_max), "devices and device_kind exclude each other");
+  for (size_t i = 0; i < p.n_devices; ++i) require(p.devices[i], "a device is NULL");
   return p;
 }
 
-gptq_gpu_request request_of(gptq_runtime& rt, const gptq_model_params& p) {
-  gptq_gpu_request request;
-  if (p.device_kind != GPTQ_DEVICE_CUDA || p.device_layers == UINT32_MAX) return request;
-  request.table = &rt.cuda_table();
-  request.ordinal = static_cast<uint32_t>(p.device_ordinal);
-  request.layers = p.device_layers;
-  request.limit = p.device_bytes_max;
-  const uint64_t memory = device::describe_gpu(*request.table, request.ordinal).bytes_total;
-  request.memory = p.device_bytes_max ? std::min(p.device_bytes_max, memory) : memory;
+// By its UUID where there is one.
+gpu::Processor find_gpu(const gpu::Backend& table, const gptq_device_share& share, uint32_t& ordinal) {
+  if (std::none_of(std::begin(share.uuid), std::end(share.uuid), [](uint8_t byte) { return byte; })) return device::describe_gpu(table, ordinal);
+  for (ordinal = 0;; ++ordinal) {
+    gpu::Processor gpu;
+    gpu::Failure failure{};
+    const gpu::Result result = table.describe(ordinal, &gpu, &failure);
+    if (result == gpu::Result::no_device) base::fail(GPTQ_E_NOT_FOUND, "no GPU has the UUID that is asked for: ", ordinal, " were looked at");
+    if (result == gpu::Result::ok && std::equal(std::begin(share.uuid), std::end(share.uuid), gpu.uuid)) return gpu;
+  }
+}
+
+gptq_device_request gpu_request(gptq_runtime& rt, const gptq_device_share& share) {
+  gptq_device_request request{.table = &rt.backend(static_cast<uint32_t>(share.kind)), .ordinal = static_cast<uint32_t>(share.ordinal),
+                              .layers = share.layers, .limit = share.bytes_max};
+  const gpu::Processor gpu = find_gpu(*request.table, share, request.ordinal);
+  const uint32_t kind[] = {gpu.capability, gpu.n_processors};
+  request.kind_hash = format::hash_bytes(std::as_bytes(std::span(kind)));
+  request.memory = share.bytes_max ? std::min(share.bytes_max, gpu.bytes_total) : gpu.bytes_total;
   return request;
+}
+
+std::pmr::vector<gptq_device_request> requests_of(gptq_runtime& rt, const gptq_model_params& p) {
+  std::pmr::vector<gptq_device_request> requests(&rt.memory);
+  const auto add = [&](const gptq_device_share& share) {
+    require(share.kind == GPTQ_DEVICE_CPU || share.kind == GPTQ_DEVICE_CUDA, "unknown kind of device");
+    require(share.ordinal >= 0, "a device's ordinal is negative");
+    require(!share.flags && !share.reserved, "unknown flags in gptq_device_share");
+    if (share.kind == GPTQ_DEVICE_CPU) requests.push_back({.layers = share.layers});
+    else if (share.layers != no_layers) requests.push_back(gpu_request(rt, share));
+  };
+  if (!p.n_devices && p.device_kind == GPTQ_DEVICE_CUDA)
+    add({.kind = p.device_kind, .ordinal = p.device_ordinal, .bytes_max = p.device_bytes_max, .layers = p.device_layers});
+  for (size_t i = 0; i < p.n_devices; ++i) add(read_struct(p.devices[i], "gptq_device_share"));
+  for (size_t i = 0; i < requests.size(); ++i)
+    for (size_t other = 0; other < i; ++other)
+      require(requests[i].table != requests[other].table || requests[i].ordinal != requests[other].ordinal, "a device is named twice");
+  return requests;
 }
 
 gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_params* params, gptq_model** out) {
@@ -44,10 +79,9 @@ gptq_status load(gptq_runtime* rt, const gptq_source& source, const gptq_model_p
   } : model::Progress(nullptr);
   options.progress_user = const_cast<gptq_model_params*>(&p);
   const OpenedSource opened(source);
-  *out = create<gptq_model>(rt->memory, *rt, *opened, options, request_of(*rt, p));
+  *out = create<gptq_model>(rt->memory, *rt, *opened, options, requests_of(*rt, p));
   retain(rt);
-  if (p.device_kind == GPTQ_DEVICE_CUDA && p.device_layers != UINT32_MAX && !(*out)->on_gpu())
-    rt->log(GPTQ_LOG_WARN, "no layer fits the GPU's free memory: the model is on the CPU");
+  if ((*out)->gpus.any() && !(*out)->on_gpu()) rt->log(GPTQ_LOG_WARN, "no layer fits a GPU's free memory: the model is on the CPU");
   return GPTQ_OK;
 }
 
@@ -64,21 +98,44 @@ uint64_t tokenizer_bytes(const format::Reader& reader, uint32_t n_vocab, base::H
 
 uint64_t largest(const std::pmr::vector<uint64_t>& bytes) { return *std::max_element(bytes.begin(), bytes.end()); }
 
-void estimate_engine(const format::Reader& reader, const model::ModelSpec& spec, const gptq_engine_params& params,
-                     const device::Gpu* gpu, uint64_t gpu_memory, uint32_t first_device_layer, base::HostMemory& memory, gptq_memory_estimate& estimate) {
-  const engine::EngineShape shape = engine::make_shape(params, spec, first_device_layer, gpu_memory);
+void estimate_engine(const format::Reader& reader, const model::ModelSpec& spec, const engine::EngineShape& shape, const gptq_model_gpus& gpus,
+                     std::span<uint64_t> on_gpus, base::HostMemory& memory, gptq_memory_estimate& estimate) {
   engine::WeightShape weights;
   for (const model::Slot& slot : model::weight_slots(spec, &memory))
     if (const auto* tensor = slot.is_vector ? nullptr : reader.find(slot.name))
       weights.add(slot.id, tensor->k_padded(), static_cast<kernels::Kind>(tensor->kind()));
   estimate.host_kv = engine::host_kv_bytes(shape, spec);
   estimate.host_scratch = sizeof(gptq_engine) + engine::Engine::scratch_bytes(spec, shape, weights);
-  if (first_device_layer == spec.n_layers) return;
-  estimate.device_kv = base::mul(engine::gpu_layout(shape, spec).page_bytes(), shape.n_pages);
-  estimate.device_scratch = engine::GpuPart::scratch_bytes(shape, spec, weights, *gpu);
+  for (const model::Placement& p : shape.placements) {
+    if (p.on_host()) continue;
+    const uint64_t kv = base::mul(engine::gpu_layout(shape, spec, p).page_bytes(), shape.n_pages);
+    const uint64_t scratch = engine::GpuStage::scratch_bytes(shape, spec, weights, p, gpus[p.memory].gpu);
+    estimate.device_kv = base::add(estimate.device_kv, kv);
+    estimate.device_scratch = base::add(estimate.device_scratch, scratch);
+    on_gpus[p.memory] = base::add(on_gpus[p.memory], base::add(kv, scratch));
+  }
 }
 
 }  // namespace
+
+gptq_model_gpus::gptq_model_gpus(std::span<const gptq_device_request> requests, std::pmr::memory_resource* memory)
+    : list_(memory), gpus_(memory), shares_(memory) {
+  for (const gptq_device_request& request : requests) {
+    if (!request.table) {
+      shares_.push_back({model::host_memory, request.layers});
+      continue;
+    }
+    const gptq_model_gpu& own = list_.emplace_back(request);
+    shares_.push_back(own.share(static_cast<uint32_t>(gpus_.size())));
+    gpus_.push_back(&own.gpu);
+  }
+}
+
+uint64_t gptq_model_gpus::least_memory() const {
+  uint64_t least = UINT64_MAX;
+  for (const gptq_model_gpu& gpu : list_) least = std::min(least, gpu.request.memory);
+  return least;
+}
 
 gptq_status GPTQ_CALL gptq_model_load_from(gptq_runtime* rt, const gptq_source* src, const gptq_model_params* params, gptq_model** out,
                                            gptq_error* err) {
@@ -110,26 +167,30 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     const format::Reader reader(*opened, &memory);
     const uint64_t manifest_bytes = memory.bytes();
     const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
-    const gptq_gpu_request gpu = request_of(*rt, read_params(params));
-    const model::WeightBytes weights = gpu.table ? model::weight_bytes(reader, spec, &memory) : model::WeightBytes(&memory);
-    device::Account account;
-    std::optional<device::Gpu> device;
-    if (gpu.table) device.emplace(*gpu.table, gpu.ordinal, account);
-    const uint64_t bytes_max = device ? gpu.bytes_max(*device) : 0;
-    const uint32_t first = device ? first_device_layer(spec, weights, gpu.layers, bytes_max) : spec.n_layers;
+    const gptq_model_gpus gpus(requests_of(*rt, read_params(params)), &rt->memory);
+    const model::WeightBytes weights = gpus.any() ? model::weight_bytes(reader, spec, &memory) : model::WeightBytes(&memory);
+    const auto placements = split(spec, weights, gpus.shares(), &memory);
+    std::pmr::vector<uint64_t> on_gpus(gpus.gpus().size(), 0, &memory);
     gptq_memory_estimate estimate{};
-    estimate.device_layers = spec.n_layers - first;
-    estimate.device_weights = model::device_bytes(spec, weights, first);
+    for (const model::Placement& p : placements) {
+      if (p.on_host()) continue;
+      on_gpus[p.memory] = model::placed_bytes(spec, weights, p);
+      estimate.device_layers += p.n_layers();
+      estimate.device_weights = base::add(estimate.device_weights, on_gpus[p.memory]);
+    }
     estimate.host_weights =
-        sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, first, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
+        sizeof(gptq_model) + base::add(model::loaded_bytes(reader, spec, placements, &memory), tokenizer_bytes(reader, spec.n_vocab, memory));
     estimate.host_load_peak = base::add(estimate.host_weights, manifest_bytes + model::loading_bytes(reader.manifest(), rt->pool.threads()));
-    // What goes to the device is on the host for a moment, a layer or the head at a time.
-    if (gpu.table) estimate.host_load_peak = base::add(estimate.host_load_peak, std::max(weights.embed + weights.head, largest(weights.layers)));
-    if (engine) estimate_engine(reader, spec, read_struct(engine, "gptq_engine_params"), device ? &*device : nullptr, gpu.memory, first, memory, estimate);
+    // What goes to a device is on the host for a moment, a layer or the head at a time.
+    if (gpus.any()) estimate.host_load_peak = base::add(estimate.host_load_peak, std::max(weights.embed + weights.head, largest(weights.layers)));
+    if (engine) {
+      const gptq_engine_params p = read_struct(engine, "gptq_engine_params");
+      estimate_engine(reader, spec, engine::make_shape(p, spec, placements, gpus.least_memory()), gpus, on_gpus, memory, estimate);
+    }
     const uint64_t total = base::add(estimate.host_weights, base::add(estimate.host_kv, estimate.host_scratch));
     const uint64_t wanted = base::add(rt->memory.bytes(), std::max(total, estimate.host_load_peak));
-    const uint64_t on_device = base::add(estimate.device_weights, base::add(estimate.device_kv, estimate.device_scratch));
-    estimate.fits = (!rt->memory.limit() || wanted <= rt->memory.limit()) && (!gpu.table || on_device <= bytes_max);
+    estimate.fits = !rt->memory.limit() || wanted <= rt->memory.limit();
+    for (uint32_t i = 0; i < on_gpus.size(); ++i) estimate.fits &= on_gpus[i] <= gpus[i].share(i).bytes_max;
     write_struct(out, estimate);
     return GPTQ_OK;
   });
@@ -166,11 +227,37 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.host_bytes = m->model->weight_bytes + m->model->tokenizer.size();
     info.kv_bytes_per_token = engine::KvLayout(spec, 0, spec.n_layers, kv_sample, kernels::KvKind::f16).page_bytes() / kv_sample;
     info.fingerprint = m->model->fingerprint;
-    info.device_bytes = m->weights_on_gpu();
-    info.device_layers = spec.n_layers - m->model->first_device_layer;
-    info.device_kind = m->on_gpu() ? GPTQ_DEVICE_CUDA : GPTQ_DEVICE_CPU;
+    info.pooling = own_pooling(*m->model);
+    info.pooling_flags = own_pooling_flags(*m->model);
+    for (const model::Placement& p : m->model->placements) {
+      info.device_bytes += p.on_host() ? 0 : m->placer->bytes(p.memory);
+      info.device_layers += p.on_host() ? 0 : p.n_layers();
+    }
+    info.device_kind = m->model->placements.back().on_host() ? GPTQ_DEVICE_CPU : GPTQ_DEVICE_CUDA;
     write_struct(out, info);
     return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_model_placement(const gptq_model* m, uint32_t index, gptq_placement* out) {
+  return guard_logged(m, [&] {
+    require(m && out, "m and out must not be NULL");
+    check_version(out, "gptq_placement");
+    if (index >= m->model->placements.size()) return gptq_status(GPTQ_E_NOT_FOUND);
+    const model::Placement& p = m->model->placements[index];
+    gptq_placement placement{};
+    placement.kind = GPTQ_DEVICE_CPU;
+    placement.first_layer = p.first_layer;
+    placement.n_layers = p.n_layers();
+    placement.bytes = m->model->weight_bytes;
+    if (!p.on_host()) {
+      const gptq_device_request& request = m->gpus[p.memory].request;
+      placement.kind = static_cast<int32_t>(request.table->kind);
+      placement.ordinal = static_cast<int32_t>(request.ordinal);
+      placement.bytes = m->placer->bytes(p.memory);
+    }
+    write_struct(out, placement);
+    return gptq_status(GPTQ_OK);
   });
 }
 

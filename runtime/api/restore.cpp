@@ -54,7 +54,7 @@ bool within(float value, float most, float least = 0) { return value >= least &&
 
 // A hash can be made by anybody: the session must be one that this library could have saved.
 void check(const Saved& s) {
-  constexpr uint32_t flags = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
+  constexpr uint32_t flags = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS | GPTQ_GEN_BACKGROUND |
                              GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS;
   const uint64_t end = uint64_t{s.first_generated} + s.n_generated;
   bool good = s.running <= 1 && !(s.flags & ~flags) && end <= s.n_tokens && s.tokens_read <= s.n_generated;
@@ -122,7 +122,7 @@ void read_rest(const Saved& saved, Rest rest, engine::Session& s, bool fits) {
   if (fits) {
     engine::Engine& engine = *s.engine;
     if (!engine.take_pages(s, saved.n_computed)) base::fail(GPTQ_E_KV_FULL, "no pages are free for the save's ", saved.n_computed, " computed tokens");
-    engine.for_each_kv(s, saved.n_computed, [&](std::span<std::byte> piece) { rest.read(piece); });
+    engine.write_kv(s, saved.n_computed, [&](std::span<std::byte> piece) { rest.read(piece); });
     rest.read({s.states[s.state], static_cast<size_t>(saved.state_bytes)});
     s.n_computed = saved.n_computed;
   } else {

@@ -93,11 +93,13 @@ const char* GPTQ_CALL gptq_runtime_kernels(const gptq_runtime* rt) { return rt ?
 gptq_status GPTQ_CALL gptq_runtime_load_backend(gptq_runtime* rt, const char* path, size_t path_size, gptq_error* err) {
   return guard(err, [&] {
     require(rt, "rt is NULL");
-    const std::lock_guard lock(rt->backend_guard);
-    require(!rt->backend, "this runtime has a backend already", GPTQ_E_INVALID_STATE);
     const std::string_view name = path ? text_of(path, path_size, "path") : "libgptq_cuda.so";
     require(name.find('\0') == name.npos, "path has a NUL in it");
-    rt->backend.emplace(name);
+    const device::Library library(name);
+    const std::lock_guard lock(rt->backend_guard);
+    for (const device::Library& other : rt->backends)
+      if (other.table().kind == library.table().kind) base::fail(GPTQ_E_INVALID_STATE, "this runtime has a backend for ", library.table().name, " already");
+    rt->backends.push_back(library);
     return GPTQ_OK;
   });
 }
@@ -106,7 +108,7 @@ gptq_status GPTQ_CALL gptq_runtime_device(gptq_runtime* rt, uint32_t ordinal, gp
   return guard(err, [&] {
     require(rt && out, "rt and out must not be NULL");
     check_version(out, "gptq_device_info");
-    const cuda::Processor gpu = device::describe_gpu(rt->cuda_table(), ordinal);
+    const gpu::Processor gpu = device::describe_gpu(rt->backend(GPTQ_DEVICE_CUDA), ordinal);
     gptq_device_info info{};
     info.kind = GPTQ_DEVICE_CUDA;
     info.ordinal = static_cast<int32_t>(ordinal);

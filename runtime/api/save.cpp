@@ -134,7 +134,7 @@ void write(const engine::Session& s, const Saved& saved, Out& out) {
   out.add(s.tokens, s.n_tokens * sizeof(int32_t));
   out.add_hash();
   if (saved.kind != GPTQ_SAVE_FULL) return;
-  s.engine->for_each_kv(s, s.n_computed, [&](std::span<std::byte> piece) { out.add(piece.data(), piece.size()); });
+  s.engine->read_kv(s, s.n_computed, [&](std::span<std::byte> piece) { out.add(piece.data(), piece.size()); });
   out.add(s.states[s.state], static_cast<size_t>(saved.state_bytes));
   out.add_hash();
 }
@@ -144,7 +144,7 @@ Saved to_save(const gptq_session* s, int32_t kind) {
   if (kind != GPTQ_SAVE_REPLAY && kind != GPTQ_SAVE_FULL) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kind of save ", kind);
   const engine::Session& session = session_of(s);
   require(!session.running || !session.wants_logits(), "a session that is generating with GPTQ_GEN_LOGITS cannot be saved", GPTQ_E_INVALID_STATE);
-  require(kind == GPTQ_SAVE_REPLAY || !engine_of(session).model.on_gpu(), "layers are on a GPU: save with GPTQ_SAVE_REPLAY", GPTQ_E_UNSUPPORTED);
+  require(!session.pools(), "a session that computes an embedding cannot be saved", GPTQ_E_INVALID_STATE);
   Saved saved = saved_of(session, kind);
   saved.size = bytes_of(session, saved);
   return saved;

@@ -55,9 +55,18 @@ void describe(const gptq_engine& e, Saved& saved) {
   const engine::EngineShape& shape = e.engine->shape();
   saved.model = e.model.model->fingerprint;
   saved.kernels = format::hash_bytes(std::as_bytes(std::span(e.model.runtime.kernel_text, std::strlen(e.model.runtime.kernel_text))));
+  // Of GPUs: which kinds of them.
+  const gptq_model_gpus& gpus = e.model.gpus;
+  uint64_t last = 0;
+  for (const model::Placement& p : shape.placements) {
+    const uint64_t kind = p.on_host() ? last : gpus[p.memory].request.kind_hash;
+    if (kind != last) saved.kernels = saved.kernels * 31 + kind;
+    last = kind;
+  }
   saved.activations = static_cast<uint32_t>(shape.activations);
   saved.kv_kind = static_cast<uint32_t>(shape.kv_kind);
-  saved.first_device_layer = shape.first_device_layer;
+  const model::Placement host = host_part(shape.placements);
+  saved.on_host = host.first_layer << 16 | host.end_layer;
   saved.ctx_tokens = shape.ctx_tokens;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a saved session is, little-endian: Saved, the logit biases, the bans, the sizes of the stop strings (u32), their text, the constraint's source,
 // that of the banned phrases, the tokens (i32), and XXH3-64 of all before. With GPTQ_SAVE_FULL the KV rows of n_computed tokens follow (page by page, as
-// engine::KvLayout::for_each_piece gives them), the state of recurrent layers, and XXH3-64 of these two.
+// engine::KvLayout::for_each_piece gives them; in a page the CPU's layers and each GPU's in their order), the state of recurrent layers, and XXH3-64 of these two.
 #pragma once
 #include "api/handles.h"
 #include "format/header.h"
@@ -17,7 +17,7 @@ struct Saved {
   uint64_t size;     // of the whole save
   // What it was made with. The model must be the same; the rest changes numbers alone.
   uint64_t model, kernels;
-  uint32_t activations, kv_kind, first_device_layer, ctx_tokens;
+  uint32_t activations, kv_kind, on_host, ctx_tokens;  // on_host: which layers, first << 16 | end
   uint32_t n_tokens, running, flags, max_tokens;
   uint32_t first_generated, n_generated, tokens_read, stop_index;
   int32_t stop_reason, status, end_unseen, top_k;

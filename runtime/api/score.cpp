@@ -27,14 +27,6 @@ void start(gptq_session* s, uint32_t flags) {
   base::call([&](gptq_error* err) { return gptq_session_start(s, &params, err); });
 }
 
-// One batch, of everybody's. A call of its own, like those it stands between: what is destroyed gives its place back at once.
-void step(gptq_engine& e) {
-  const Inside inside(&e);
-  inside.require();
-  gptq_step_info info{};
-  e.engine->step(GPTQ_BUDGET_UNLIMITED, true, info);
-}
-
 void check_end(const engine::Session& s) {
   if (s.status != GPTQ_OK) base::fail(s.status, "a text could not be computed: status ", s.status);
 }
@@ -53,7 +45,7 @@ void score(gptq_session* s, std::span<const gptq_string> texts, double* logprobs
   gptq_engine& e = engine_of(stem);
   if (stem.n_pending()) {
     start(s, GPTQ_GEN_PREFILL_ONLY);
-    while (stem.running) step(e);
+    while (stem.running) step_batch(e);
     check_end(stem);
   }
   const uint32_t before = stem.n_tokens;
@@ -64,7 +56,7 @@ void score(gptq_session* s, std::span<const gptq_string> texts, double* logprobs
       ++next;
     }
     require(!running.empty(), "no session slot is free; raise max_sessions or destroy one", GPTQ_E_INVALID_STATE);
-    step(e);
+    step_batch(e);
     std::erase_if(running, [&](const Scored& scored) {
       const engine::Session& done = session_of(scored.session.get());
       if (done.running) return false;

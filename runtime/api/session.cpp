@@ -6,6 +6,8 @@
 
 #include "api/adapter.h"
 #include "api/constraint.h"
+#include "api/embedding.h"
+#include "api/fit_chat.h"
 #include "api/guard.h"
 #include "api/text.h"
 
@@ -111,11 +113,13 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
 
 void start(engine::Session& s, const gptq_generate_params* params) {
   constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
-                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS;
+                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS | GPTQ_GEN_BACKGROUND;
   require_idle(s);
   const gptq_generate_params p = read_struct_or_default(params, "gptq_generate_params");
   refuse_extensions(p.next);
-  if ((p.flags & ~known) || p.reserved) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
+  if (p.flags & ~known) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown generation flags ", p.flags & ~known);
+  const engine::Pooling pooling = pooling_of(p.pooling);
+  require(pooling == engine::Pooling::none || (p.flags & GPTQ_GEN_PREFILL_ONLY && !(p.flags & GPTQ_GEN_LOGITS)), "pooling goes with PREFILL_ONLY, not with LOGITS");
   require(s.n_tokens > 0, "nothing to generate from: append text or tokens first", GPTQ_E_INVALID_STATE);
   require(p.stop || !p.n_stop, "stop is NULL");
   require(!p.constraint || &p.constraint->model == &engine_of(s).model, "the constraint is of another model");
@@ -134,6 +138,7 @@ void start(engine::Session& s, const gptq_generate_params* params) {
   ban(s, p.banned);
   s.text = text;
   s.flags = p.flags;
+  s.pooling = pooling;
   s.max_tokens = p.max_tokens;
   s.engine->start(s);
 }
@@ -151,6 +156,7 @@ gptq_session_info info_of(const engine::Session& s) {
   info.bytes_unread = static_cast<uint32_t>(std::min<uint64_t>(s.text.unread(), UINT32_MAX));
   info.n_guessed = s.n_guessed;
   info.n_guessed_right = s.n_right;
+  info.n_dropped = s.n_dropped;
   info.tokens_unread = s.n_readable() - s.tokens_read;
   info.logits_unread = s.n_logits;
   info.prefill_us = s.prefill_us;
@@ -290,10 +296,12 @@ gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* ch
     require(s && chat, "s and chat must not be NULL");
     engine::Session& session = session_of(s);
     require_idle(session);
-    const auto tokens = encode_chat(engine_of(session).model, chat);
+    const FittedChat fitted = fit_chat(engine_of(session).model, chat, {session.tokens, session.n_tokens}, session.engine->shape().ctx_tokens);
+    const auto& tokens = fitted.tokens;
     const auto common =
         std::mismatch(tokens.begin(), tokens.end(), session.tokens, session.tokens + session.n_tokens).first - tokens.begin();
     append(session, std::span(tokens).subspan(static_cast<size_t>(common)), static_cast<uint32_t>(common));
+    session.n_dropped = fitted.n_dropped;
     if (n_tokens) *n_tokens = tokens.size();
     return GPTQ_OK;
   });

@@ -30,18 +30,20 @@ static const std::pmr::string* own_template(const gptq_model& m, std::string_vie
   return name.empty() || name == "default" ? m.model->find_meta("chat_template") : name.size() <= 64 ? named(name) : nullptr;
 }
 
-static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const gptq_chat* chat) {
-  std::pmr::memory_resource* memory = &m.runtime.memory;
-  const gptq_chat c = read_struct(chat, "gptq_chat");
-  require(c.messages || !c.n_messages, "messages is NULL");
-  if (c.flags & ~uint32_t(GPTQ_CHAT_ADD_GENERATION_PROMPT)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown chat flags ", c.flags);
-  std::pmr::vector<text::ChatMessage> messages(memory);
-  for (size_t i = 0; i < c.n_messages; ++i) {
-    require(c.messages[i], "a message is NULL");
-    const gptq_message message = read_struct(c.messages[i], "gptq_message");
+Chat::Chat(const gptq_model& m, const gptq_chat* chat) : params(read_struct(chat, "gptq_chat")), messages(&m.runtime.memory) {
+  require(params.messages || !params.n_messages, "messages is NULL");
+  if (params.flags & ~uint32_t(GPTQ_CHAT_ADD_GENERATION_PROMPT | GPTQ_CHAT_DROP_OLDEST)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown chat flags ", params.flags);
+  for (size_t i = 0; i < params.n_messages; ++i) {
+    require(params.messages[i], "a message is NULL");
+    const gptq_message message = read_struct(params.messages[i], "gptq_message");
     messages.push_back({text_of(message.role, message.role_size, "role"), text_of(message.text, message.text_size, "text"),
                         text_of(message.extra_json, message.extra_json_size, "extra_json")});
   }
+}
+
+static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const Chat& chat, std::span<const text::ChatMessage> messages) {
+  std::pmr::memory_resource* memory = &m.runtime.memory;
+  const gptq_chat& c = chat.params;
   text::ChatInput input;
   input.messages = messages;
   input.tools_json = text_of(c.tools_json, c.tools_json_size, "tools_json");
@@ -57,11 +59,11 @@ static std::pmr::vector<text::ChatPiece> render(const gptq_model& m, const gptq_
   return text::render_chat(source, input, memory);
 }
 
-std::pmr::vector<int32_t> encode_chat(const gptq_model& m, const gptq_chat* chat) {
+std::pmr::vector<int32_t> encode_chat(const gptq_model& m, const Chat& chat, std::span<const text::ChatMessage> messages) {
   std::pmr::memory_resource* memory = &m.runtime.memory;
   std::pmr::string text(memory);  // encoded as a whole, since merges and pre-tokens cross from the template's text into the messages'
   std::pmr::vector<text::ByteRange> plain(memory);
-  for (const text::ChatPiece& piece : render(m, chat)) {
+  for (const text::ChatPiece& piece : render(m, chat, messages)) {
     if (!piece.trusted) plain.push_back({text.size(), text.size() + piece.text.size()});
     text += piece.text;
   }
@@ -120,7 +122,8 @@ gptq_status GPTQ_CALL gptq_chat_render(const gptq_model* m, const gptq_chat* cha
   return guard(err, [&] {
     require(m && chat && needed, "m, chat and needed must not be NULL");
     std::pmr::string text(&m->runtime.memory);
-    for (const text::ChatPiece& piece : render(*m, chat)) text += piece.text;
+    const Chat read(*m, chat);
+    for (const text::ChatPiece& piece : render(*m, read, read.messages)) text += piece.text;
     return copy_out(text.data(), text.size(), out, cap, needed);
   });
 }

@@ -8,7 +8,13 @@ namespace gptq::api {
 
 const text::Tokenizer& tokenizer_of(const gptq_model& m);  // fails with TEXT where there is none
 std::pmr::vector<int32_t> encode(const gptq_model& m, std::string_view text, uint32_t flags);
-// The conversation's tokens; special tokens count only where the template wrote them.
-std::pmr::vector<int32_t> encode_chat(const gptq_model& m, const gptq_chat* chat);
+// A host's conversation; the texts stay the host's.
+struct Chat {
+  Chat(const gptq_model& m, const gptq_chat* chat);
+  gptq_chat params;
+  std::pmr::vector<text::ChatMessage> messages;
+};
+// The tokens of some of its messages; special tokens count only where the template wrote them.
+std::pmr::vector<int32_t> encode_chat(const gptq_model& m, const Chat& chat, std::span<const text::ChatMessage> messages);
 
 }  // namespace gptq::api

@@ -195,8 +195,6 @@ class Device {
   virtual void begin(const Batch& batch) = 0;
   // x [rows][table.k] = the tokens' rows of the table
   virtual void embed(const kernels::Matrix& table, float* x) = 0;
-  // x = what lies on the host
-  virtual void upload(const float* host, uint64_t count, float* x) = 0;
   // What the products that follow read.
   virtual void prepare(const Input& input, uint32_t rows) = 0;
   virtual void matmul(std::span<const Product> products, bool accumulate) = 0;
@@ -206,12 +204,6 @@ class Device {
   virtual void attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) = 0;
   // out [count][n] = the rows of x that the batch's logit_rows first .. first + count - 1 name
   virtual void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) = 0;
-  // Where the host finds y, once the work so far is done.
-  virtual const float* download(const float* y, uint64_t count) = 0;
-  // Where it then finds each row's largest logit's token, -1 where one is not finite; NULL: the host is to look itself.
-  virtual const int32_t* best_tokens(const float* logits, uint32_t rows, uint32_t n) = 0;
-  // The same of each row's `count` best, higher logits first, then lower tokens; the first token is -1 where a logit is not finite.
-  virtual const Candidate* candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) = 0;
 
   // What the Llama line does without. A device that lacks them never sees a model with them; here they fail with INTERNAL.
   virtual void norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n);  // y may be x
@@ -228,11 +220,6 @@ class Device {
   virtual void latent_attention(const KvCache& kv, const LatentAttention& attention);
   virtual void convolve(const Convolution& convolution);
   virtual void delta_rule(const DeltaRule& rule);
-
-  // Work may go on when a call returns. Waits for it, at most so long (UINT32_MAX: to its end); whether all is done.
-  virtual bool finish(uint32_t wait_us) = 0;
-  // Does again what was recorded with this key, for a batch of the same number of rows, one a sequence; false: nothing was.
-  virtual bool replay(uint32_t key) = 0;
 };
 
 }  // namespace gptq::device

@@ -51,7 +51,7 @@ void Engine::take_back(Session& session, uint32_t n) {
   if (here == Session::bans_each_max) session.n_bans -= here;
   if (session.n_bans == Session::bans_max) return end(session, GPTQ_STOP_ERROR, GPTQ_E_TEXT);
   session.bans[session.n_bans++] = here == Session::bans_each_max ? Session::Ban{position, Session::Ban::all_begins} : ban;
-  compute_again_from(session, position - 1);
+  rewind(session, position - 1);
   constrain(session);
 }
 

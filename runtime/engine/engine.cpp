@@ -10,9 +10,8 @@
 namespace gptq::engine {
 namespace {
 
-constexpr size_t stages_max = 2;
-
-uint32_t rows_on_host(const EngineShape& shape) { return shape.first_device_layer ? shape.batch_tokens : 0; }
+uint32_t rows_on_host(const EngineShape& shape) { return host_part(shape.placements).n_layers() ? shape.batch_tokens : 0; }
+uint32_t logits_on_host(const EngineShape& shape) { return shape.placements.back().on_host() ? shape.max_logits() : 0; }
 
 // Of a model with frequencies for far positions: every key turns otherwise once the sequence is long.
 bool depends_on_length(const model::ModelSpec& spec) {
@@ -32,7 +31,7 @@ base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, con
 
 Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights, base::Arena& arena)
     : rotation(spec, shape.ctx_tokens, shape.batch_tokens, arena),
-      workspace(spec, rows_on_host(shape), shape.first_device_layer == spec.n_layers ? shape.max_logits() : 0, arena),
+      workspace(spec, rows_on_host(shape), logits_on_host(shape), arena),
       routing(spec, rows_on_host(shape), arena),
       absorbed(spec, shape.activations == device::Activations::f32, arena),
       device(cpu_limits(spec, weights, rows_on_host(shape), shape.activations, shape.ctx_tokens), arena),
@@ -43,22 +42,25 @@ Engine::Scratch::Scratch(const model::ModelSpec& spec, const EngineShape& shape,
       adapted(arena.take<device::Adapted>(shape.max_sessions)),
       tokens(arena.take<int32_t>(shape.batch_tokens)),
       logit_rows(arena.take<uint32_t>(shape.batch_tokens)),
+      pooled_rows(arena.take<uint32_t>(shape.batch_tokens)),
+      pooled(arena.take<float>(base::mul(shape.max_sessions, spec.n_embd))),
       candidates(arena.take<Candidate>(spec.n_vocab)),
       mask(arena.take<uint32_t>((spec.n_vocab + 31) / 32)),
       session_tokens(arena.take<int32_t>(uint64_t(shape.max_sessions) * shape.ctx_tokens)),
       session_pages(arena.take<uint32_t>(uint64_t(shape.max_sessions) * shape.pages_per_session())),
       session_logits(arena.take<float>(base::mul(shape.max_sessions, shape.logits_rows, spec.n_vocab))),
       session_logprobs(arena.take<float>(base::mul(shape.max_sessions, shape.ctx_tokens))),
-      session_best(arena.take<Candidate>(base::mul(shape.max_sessions, shape.ctx_tokens, shape.best_logprobs))) {}
+      session_best(arena.take<Candidate>(base::mul(shape.max_sessions, shape.ctx_tokens, shape.best_logprobs))),
+      session_pooled(arena.take<float>(base::mul(shape.max_sessions, spec.n_embd))) {}
 
 uint64_t Engine::scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights) {
   base::Arena measure;
   Scratch(spec, shape, weights, measure);
-  return measure.used() + low_rank_bytes(shape, shape.low_rank_width) + shape.max_sessions * sizeof(Session) + stages_max * sizeof(Stage);
+  return measure.used() + low_rank_bytes(shape, shape.low_rank_width) + shape.max_sessions * sizeof(Session) + shape.placements.size() * sizeof(Stage*);
 }
 
 Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
-               base::Pool& pool, const device::Gpu* gpu, std::pmr::memory_resource* memory)
+               base::Pool& pool, std::span<const device::Gpu* const> gpus, std::pmr::memory_resource* memory)
     : model_(model),
       tokenizer_(tokenizer),
       shape_(shape),
@@ -71,25 +73,25 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
         return Scratch(model.spec, shape, weight_shape(model), arena);
       }()),
       state_bytes_(host_layout(shape, model.spec).state_bytes()),
-      page_bytes_(host_layout(shape, model.spec).page_bytes()),
       speculates_(state_bytes_ == 0 && !depends_on_length(model.spec)),
-      shares_prefixes_(state_bytes_ == 0 && shape.first_device_layer == model.spec.n_layers && !depends_on_length(model.spec)),
-      cpu_(kernels, pool, scratch_.device),
+      shares_prefixes_(state_bytes_ == 0 && all_on_host(shape.placements) && !depends_on_length(model.spec)),
+      on_gpu_(!all_on_host(shape.placements)),
+      gpus_(memory),
       stages_(memory),
       sessions_(shape.max_sessions, memory) {
-  const model::ModelSpec& spec = model.spec;
-  stages_.reserve(stages_max);
-  widen_low_rank(shape.low_rank_width);
+  stages_.reserve(shape.placements.size());
   scratch_.absorbed.fill(model, kernels, pool);
-  if (shape.first_device_layer > 0) {
-    stages_.push_back({cpu_, Forward(spec, cpu_, host_layout(shape, spec), kv_memory_.data(), scratch_.workspace, scratch_.routing, &scratch_.absorbed), 0,
-                       shape.first_device_layer, 1});
+  for (const model::Placement& layers : shape.placements) {
+    Stage* const before = stages_.empty() ? nullptr : stages_.back();
+    if (layers.on_host()) {
+      const HostStage::Memory host{scratch_.workspace, scratch_.routing, scratch_.absorbed, scratch_.device, kv_memory_.data()};
+      stages_.push_back(&host_.emplace(model, layers, host_layout(shape, model.spec), host, kernels, pool, before));
+    } else {
+      stages_.push_back(&gpus_.emplace_front(shape_, model, layers, *gpus[layers.memory], scratch_.routing, before, memory));
+    }
+    if (before) before->go_on_with(*stages_.back());
   }
-  if (shape.first_device_layer == spec.n_layers) return;
-  gpu_.emplace(shape, model, weight_shape(model), *gpu, memory);
-  stages_.push_back({gpu_->device(), Forward(spec, gpu_->device(), gpu_layout(shape, spec), gpu_->kv(), gpu_->workspace(), scratch_.routing),
-                     shape.first_device_layer, spec.n_layers, gpu_layers_at_once});
-  gpu_->record(stages_.back().forward, model, shape);
+  widen_low_rank(shape.low_rank_width);
 }
 
 Session* Engine::create_session() {
@@ -108,6 +110,7 @@ Session* Engine::create_session() {
     session.logits = scratch_.session_logits + i * shape_.logits_rows * model_.spec.n_vocab;
     session.logprobs = scratch_.session_logprobs + i * shape_.ctx_tokens;
     session.best = scratch_.session_best + i * shape_.ctx_tokens * shape_.best_logprobs;
+    session.pooled = scratch_.session_pooled + i * model_.spec.n_embd;
     return &session;
   }
   return nullptr;
@@ -117,7 +120,7 @@ bool Engine::has_slot() const {
   return std::any_of(sessions_.begin(), sessions_.end(), [](const Session& s) { return !s.in_use; });
 }
 
-bool Engine::replays_exactly() const { return !gpu_ && !depends_on_length(model_.spec); }
+bool Engine::replays_exactly() const { return !on_gpu_ && !depends_on_length(model_.spec); }
 
 // Costs the tokens' and the page numbers' copy, and that of a recurrent state. Rows of logits that were not read stay with `from`.
 Session* Engine::fork(const Session& from) {
@@ -127,8 +130,10 @@ Session* Engine::fork(const Session& from) {
   to->n_tokens = from.n_tokens;
   std::copy_n(from.logprobs, from.n_tokens, to->logprobs);
   std::copy_n(from.best, size_t{from.n_tokens} * shape_.best_logprobs, to->best);
-  // A page on a GPU is not copied: what is not in whole pages is computed again.
-  to->n_computed = gpu_ ? from.n_computed / shape_.page_tokens * shape_.page_tokens : from.n_computed;
+  to->n_computed = from.n_computed;
+  to->pooling = from.pooling;
+  to->n_pooled = from.n_pooled;
+  std::copy_n(from.pooled, model_.spec.n_embd, to->pooled);
   share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
   if (state_bytes_ && from.n_computed) std::copy_n(from.states[from.state], state_bytes_, to->states[from.state]);
   if (state_bytes_ && from.n_before != Session::no_state && from.n_before)
@@ -138,6 +143,7 @@ Session* Engine::fork(const Session& from) {
   to->state = from.state;
   to->n_before = from.n_before;
   to->running = from.running;
+  to->n_dropped = from.n_dropped;
   to->flags = from.flags;
   to->sampling = from.sampling;
   std::copy(from.sampling.bias.begin(), from.sampling.bias.end(), to->bias);
@@ -178,15 +184,23 @@ void Engine::share_pages(Session& session, const Session& from, uint32_t n_pages
   session.n_pages = std::max(session.n_pages, n_pages);
 }
 
-uint64_t Engine::kv_bytes(uint32_t n_tokens) const { return n_tokens * host_layout(shape_, model_.spec).row_bytes(); }
+uint64_t Engine::kv_bytes(uint32_t n_tokens) const {
+  uint64_t row = 0;
+  for (const model::Placement& p : shape_.placements)
+    row += p.on_host() ? host_layout(shape_, model_.spec).row_bytes() : gpu_layout(shape_, model_.spec, p).row_bytes();
+  return n_tokens * row;
+}
 
-void Engine::for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const {
-  const KvLayout layout = host_layout(shape_, model_.spec);
-  for (uint32_t first = 0; first < n_tokens; first += shape_.page_tokens) {
-    std::byte* const page = kv_memory_.data() + session.pages[first / shape_.page_tokens] * page_bytes_;
-    layout.for_each_piece(std::min(shape_.page_tokens, n_tokens - first),
-                          [&](uint64_t offset, uint64_t size) { use({page + offset, static_cast<size_t>(size)}); });
-  }
+void Engine::read_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& use) const {
+  const uint32_t size = shape_.page_tokens;
+  for (uint32_t first = 0; first < n_tokens; first += size)
+    for (Stage* stage : stages_) stage->read_kv(session.pages[first / size], std::min(size, n_tokens - first), use);
+}
+
+void Engine::write_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& fill) {
+  const uint32_t size = shape_.page_tokens;
+  for (uint32_t first = 0; first < n_tokens; first += size)
+    for (Stage* stage : stages_) stage->write_kv(session.pages[first / size], std::min(size, n_tokens - first), fill);
 }
 
 void Engine::destroy_session(Session& session) {
@@ -221,19 +235,14 @@ void Engine::rewind(Session& session, uint32_t n_computed) {
   if (state_bytes_ && session.n_before == n_computed) session.state ^= 1;
   session.n_computed = state_bytes_ && session.n_before != n_computed ? 0 : n_computed;
   session.n_before = Session::no_state;
-}
-
-void Engine::compute_again_from(Session& session, uint32_t n_computed) {
-  rewind(session, n_computed);
-  if (const uint32_t page = session.n_computed / shape_.page_tokens;
-      gpu_ && page < session.n_pages && scratch_.pages.shared(session.pages[page]))
-    session.n_computed = page * shape_.page_tokens;  // it cannot be copied there
+  session.n_pooled = 0;
 }
 
 void Engine::start(Session& session) {
-  uint32_t from = session.n_computed;
-  if (from == session.n_tokens || (session.scores_input() && from > 0)) --from;  // logits come from computing a token: do the last one again
-  compute_again_from(session, from);
+  session.n_pooled = 0;
+  if (session.pooling == Pooling::mean) rewind(session, 0);
+  if (session.n_computed == session.n_tokens) rewind(session, session.n_tokens - 1);  // logits come from computing a token: do the last one again
+  else if (session.scores_input() && session.n_computed > 0) rewind(session, session.n_computed - 1);  // what comes behind it wants its logits
   session.running = true;
   session.cancelled.store(false, std::memory_order_relaxed);
   session.stop_reason = GPTQ_STOP_NONE;
@@ -252,7 +261,7 @@ void Engine::widen_low_rank(uint32_t width) {
   if (width <= low_rank_width_) return;
   low_rank_ = base::Buffer(resource_, base::to_size(low_rank_bytes(shape_, width)));
   low_rank_width_ = width;
-  cpu_.set_low_rank_room(reinterpret_cast<float*>(low_rank_.data()), width);
+  if (host_) host_->device().set_low_rank_room(reinterpret_cast<float*>(low_rank_.data()), width);
 }
 
 void Engine::set_adapter(Session& session, const model::Adapter* adapter, float scale) {

@@ -2,14 +2,16 @@
 // Sessions, their KV arena, and the scheduler that computes them together. After construction nothing here allocates.
 #pragma once
 #include <functional>
+#include <forward_list>
 #include <memory_resource>
+#include <optional>
 #include <span>
 
 #include "base/memory.h"
 #include "base/threads.h"
-#include "device/cpu/cpu_device.h"
 #include "engine/forward.h"
-#include "engine/gpu_part.h"
+#include "engine/gpu_stage.h"
+#include "engine/host_stage.h"
 #include "engine/kv_pages.h"
 #include "engine/session.h"
 #include "engine/shape.h"
@@ -18,19 +20,11 @@
 
 namespace gptq::engine {
 
-// Layers that are on one device.
-struct Stage {
-  device::Device& device;
-  Forward forward;
-  uint32_t first_layer, end_layer;
-  uint32_t layers_at_once;  // a quantum
-};
-
 class Engine {
  public:
-  // tokenizer may be NULL; gpu is there where the model has layers on one.
+  // tokenizer may be NULL; gpus: by the number that a placement names it with.
   Engine(const model::Model& model, const text::Tokenizer* tokenizer, const EngineShape& shape, const kernels::Kernels& kernels,
-         base::Pool& pool, const device::Gpu* gpu, std::pmr::memory_resource* memory);
+         base::Pool& pool, std::span<const device::Gpu* const> gpus, std::pmr::memory_resource* memory);
   // What it takes on the host besides the KV arena.
   static uint64_t scratch_bytes(const model::ModelSpec& spec, const EngineShape& shape, const WeightShape& weights);
 
@@ -54,10 +48,11 @@ class Engine {
   void stop(Session& session);  // as cancelled
   // Leads the session's constraint over what was generated; false where that leaves it.
   bool constrain(Session& session) const;
-  // What n_tokens of a sequence left in the host's pages, in their order, and in the state of recurrent layers.
+  // What n_tokens of a sequence left in the pages, in their order, and in the state of recurrent layers.
   uint64_t kv_bytes(uint32_t n_tokens) const;
   uint64_t state_bytes() const { return state_bytes_; }
-  void for_each_kv(const Session& session, uint32_t n_tokens, const std::function<void(std::span<std::byte>)>& use) const;
+  void read_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& use) const;
+  void write_kv(const Session& session, uint32_t n_tokens, const Stage::Pieces& fill);
   // Pages for so many tokens of a new session; false where they are not free.
   bool take_pages(Session& session, uint32_t n_tokens) { return reserve_pages(session, n_tokens); }
   // Puts tokens, which must have room, behind the session's own.
@@ -74,6 +69,7 @@ class Engine {
   struct Member {  // of the batch in progress
     Session* session;
     uint32_t n_rows, first_logit, n_logits;  // n_rows: without guesses; then its part of logit_rows
+    uint32_t first_pooled, n_pooled;         // its part of the rows whose hidden states are wanted
     uint32_t n_guesses, trust;               // tokens behind the sequence's own that are computed with it
     uint32_t n_right = 0;                    // guesses that were sampled, from the first
     bool settled = false;                    // the token behind those is known
@@ -98,7 +94,9 @@ class Engine {
     device::Sequence* sequences;  // [max_sessions]
     device::Adapted* adapted;     // [max_sessions]
     int32_t* tokens;              // [batch_tokens]
-    uint32_t* logit_rows;         // [batch_tokens]
+    uint32_t* logit_rows;         // [batch_tokens]: behind them those whose hidden states are wanted
+    uint32_t* pooled_rows;        // [batch_tokens]: these, until the batch is formed
+    float* pooled;                // [max_sessions][n_embd]: of a member, what the session's own will be
     Candidate* candidates;        // [n_vocab]
     uint32_t* mask;               // [n_vocab / 32 up], of a constraint and of bans
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
@@ -106,19 +104,13 @@ class Engine {
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
     float* session_logprobs;      // [max_sessions][ctx_tokens]
     Candidate* session_best;      // [max_sessions][ctx_tokens][best_logprobs]
+    float* session_pooled;        // [max_sessions][n_embd]
   };
-  // What a quantum (a layer, or a slice of logits) cost lately, by the power of two of its rows. Microseconds; 0 = not known.
-  struct Costs {
-    double us[32] = {};
-    void note(uint32_t rows, double us);
-    double estimate(uint32_t rows) const;
-    uint32_t rows_within(double budget_us, uint32_t most) const;
-  };
-
   // scheduler.cpp: what is computed next
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
   uint32_t rows_wanted(const Session& session) const;
+  bool foreground_waits() const;
   bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
   uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
   uint32_t foresee(const Session& session, std::span<int32_t> out) const;
@@ -129,17 +121,19 @@ class Engine {
   void share_pages(Session& session, const Session& from, uint32_t n_pages);
   void share_prefix(Session& session);
   void rewind(Session& session, uint32_t n_computed);
-  void compute_again_from(Session& session, uint32_t n_computed);
   double next_quantum() const;
   void run_quantum();
-  bool replay_batch();
-  void begin_stage(Stage& stage);
-  void run_layers(Stage& stage);
-  void run_logits(Stage& stage);
-  void await_logits(Stage& stage, uint32_t count);
+  bool run_whole();
+  void begin_batch();
+  size_t stage_at() const;
+  void run_layers(size_t at);
+  void note_costs();
+  bool finish_stages(uint32_t wait_us);
+  uint32_t hidden_at_once() const;
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
   void take_logits();
+  void take_hidden();
   void end_all(gptq_status status);
   void commit(gptq_step_info& info);
   void accept(Session& session, int32_t token);
@@ -171,31 +165,25 @@ class Engine {
   uint32_t low_rank_width_ = 0;
   Scratch scratch_;
   const uint64_t state_bytes_;  // of a sequence in recurrent layers
-  const uint64_t page_bytes_;   // on the host
   const bool speculates_;       // what is computed can be given up
   const bool shares_prefixes_;  // what a page holds follows from the tokens up to its end
-  device::CpuDevice cpu_;
-  std::optional<GpuPart> gpu_;
-  std::pmr::vector<Stage> stages_;  // in the order of their layers
+  const bool on_gpu_;           // some layers are
+  std::optional<HostStage> host_;
+  std::pmr::forward_list<GpuStage> gpus_;
+  std::pmr::vector<Stage*> stages_;  // in the order of their layers
   std::pmr::vector<Session> sessions_;
 
   // The batch in progress; n_members_ == 0: none. It is a transaction: nothing of it counts until commit.
-  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_adapted_ = 0;
-  uint32_t next_layer_ = 0, next_logit_ = 0;
+  uint32_t n_members_ = 0, n_rows_ = 0, n_logit_rows_ = 0, n_pooled_rows_ = 0, n_adapted_ = 0;
+  uint32_t next_layer_ = 0, next_logit_ = 0, next_pooled_ = 0;
   double batch_us_ = 0;
-  // A device's work that the batch cannot go on without, and where its results will be.
-  struct Awaited {
-    bool any = false;
-    uint32_t n_logits = 0;
-    const float* logits = nullptr;
-    const int32_t* tokens = nullptr;  // instead of logits
-    const Candidate* candidates = nullptr;  // or these: [n_logits][n_candidates]
-    uint32_t n_candidates = 0;
-  } awaited_;
+  bool awaits_ = false;        // devices have work that the batch cannot go on without
+  Logits logits_;              // of it
+  bool given_up_ = false;      // a batch was, since the last began
   double queued_us_ = 0;       // what a device was given in this step, by what it should take
-  uint32_t queued_ = 0;        // quanta of it
+  uint32_t queued_ = 0;        // quanta of it, of layers and logits
   Clock::time_point queued_at_;
-  Costs layer_costs_, logit_costs_;
+  Costs logit_costs_;
   uint32_t turn_ = 0;  // the session that is asked first for the next batch
 };
 

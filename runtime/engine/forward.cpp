@@ -72,6 +72,11 @@ void Forward::mix_output(uint32_t rows, const model::Layer& layer, float* y, boo
   device_.matmul({&product, 1}, accumulate);
 }
 
+void Forward::hidden(uint32_t first, uint32_t count, const model::Ends& model) {
+  device_.select_rows(ws_.x, spec_.n_embd, first, count, ws_.h);
+  if (model.final_norm) device_.norm(ws_.h, norm_of(model.final_norm), ws_.h, count, spec_.n_embd);
+}
+
 void Forward::logits(uint32_t first, uint32_t count, const model::Ends& model) {
   device_.select_rows(ws_.x, spec_.n_embd, first, count, ws_.h);
   const device::Norm norm = norm_of(model.final_norm);

@@ -78,6 +78,8 @@ class Forward {
   void layer(uint32_t rows, const model::Layer& layer, uint32_t index);
   // Logits of the batch's logit_rows[first .. first + count - 1] into the workspace: [count][n_vocab]. count <= max_logits.
   void logits(uint32_t first, uint32_t count, const model::Ends& model);
+  // Hidden states, behind the last norm, of rows of the same list into the workspace's h: [count][n_embd]. count <= max_rows.
+  void hidden(uint32_t first, uint32_t count, const model::Ends& model);
   const Workspace& workspace() const { return ws_; }
 
   void mix(uint32_t rows, const model::Layer& layer, uint32_t index, const device::Input& input);           // -> attended

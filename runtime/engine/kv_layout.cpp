@@ -3,7 +3,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "kernels/cuda/ops.h"
+#include "kernels/gpu/ops.h"
 
 namespace gptq::engine {
 namespace {
@@ -43,7 +43,8 @@ KvLayout::KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t 
 
 KvLayout KvLayout::on_gpu(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind) {
   KvLayout layout(spec, first_layer, page_tokens, kind);
-  layout.key_bytes_ = cuda::kv_half_bytes({.page_tokens = page_tokens, .n_kv_heads = spec.n_kv_heads, .head_dim = spec.head_dim,
+  layout.on_gpu_ = true;
+  layout.key_bytes_ = gpu::kv_half_bytes({.page_tokens = page_tokens, .n_kv_heads = spec.n_kv_heads, .head_dim = spec.head_dim,
                                            .int8 = kind == kernels::KvKind::i8});
   layout.layer_bytes_ = 2 * layout.key_bytes_;
   layout.n_caches_ = layout.caches_before(end_layer);
@@ -63,27 +64,33 @@ uint64_t KvLayout::state_before(uint32_t layer) const {
   return bytes;
 }
 
+// Where 16 positions of a dimension lie side by side: on the CPU of keys, on a GPU of values (kernels::KvView, gpu::KvCache).
 void KvLayout::for_each_piece(uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const {
   if (rows == page_tokens_) return use(0, layer_bytes_ * n_caches_);
-  constexpr uint32_t group = 16;  // kernels::KvView: so many positions of a key lie side by side
-  const uint64_t element = kernels::kv_element_bytes(kind_);
-  const auto scales = [&](uint64_t at) {
-    for (uint32_t head = 0; kind_ == kernels::KvKind::i8 && head < n_kv_heads_; ++head) use(at + head * page_tokens_ * sizeof(float), rows * sizeof(float));
-  };
   for (uint64_t cache = 0; cache < n_caches_; ++cache) {
-    const uint64_t keys = cache * layer_bytes_, values = keys + key_bytes_;
-    const uint64_t key = kernels::kv_row_elements(key_dim_) * element, value = kernels::kv_row_elements(value_dim_) * element;
-    const uint32_t whole = rows / group * group, last = rows % group;
-    for (uint32_t head = 0; head < n_kv_heads_; ++head) {
-      const uint64_t at = keys + head * page_tokens_ * key;
-      if (whole) use(at, whole * key);
-      for (uint64_t d = 0; last && d < key / element; ++d) use(at + whole * key + d * group * element, last * element);
-    }
-    scales(keys + n_kv_heads_ * page_tokens_ * key);
-    if (!value_dim_) continue;
-    for (uint32_t head = 0; head < n_kv_heads_; ++head) use(values + head * page_tokens_ * value, rows * value);
-    scales(values + n_kv_heads_ * page_tokens_ * value);
+    const uint64_t keys = cache * layer_bytes_;
+    for_each_piece_of(keys, key_dim_, !on_gpu_, rows, use);
+    if (value_dim_) for_each_piece_of(keys + key_bytes_, value_dim_, on_gpu_, rows, use);
   }
+}
+
+// grouped: 16 positions of a dimension lie side by side, otherwise the dimensions of a position. Scales are behind.
+void KvLayout::for_each_piece_of(uint64_t half, uint32_t dim, bool grouped, uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const {
+  constexpr uint32_t group = 16;
+  const bool int8 = kind_ == kernels::KvKind::i8;
+  const uint64_t elements = on_gpu_ ? gpu::kv_dims(dim) : kernels::kv_row_elements(dim), element = kernels::kv_element_bytes(kind_);
+  const uint64_t row = elements * element, behind = half + n_kv_heads_ * page_tokens_ * row;
+  const uint32_t whole = grouped ? rows / group * group : rows, last = rows - whole;
+  for (uint32_t head = 0; head < n_kv_heads_; ++head) {
+    const uint64_t first = half + head * page_tokens_ * row;
+    if (whole) use(first, whole * row);
+    for (uint64_t d = 0; last && d < elements; ++d) {
+      const uint64_t at = first + whole * row + d * group * element;
+      if (!on_gpu_ || !int8) use(at, last * element);
+      else for (uint32_t i = 0; i < last; ++i) use(at + gpu::kv_byte_place(i), 1);
+    }
+  }
+  for (uint32_t head = 0; int8 && head < n_kv_heads_; ++head) use(behind + head * page_tokens_ * sizeof(float), rows * sizeof(float));
 }
 
 device::KvCache KvLayout::cache(std::byte* arena, uint32_t layer) const {

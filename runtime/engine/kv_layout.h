@@ -29,12 +29,14 @@ class KvLayout {
 
  private:
   KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t page_tokens, kernels::KvKind kind);
+  void for_each_piece_of(uint64_t half, uint32_t dim, bool grouped, uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const;
   uint64_t caches_before(uint32_t layer) const;  // counted from first_layer_
   uint64_t state_before(uint32_t layer) const;
 
   const model::ModelSpec& spec_;
   uint32_t first_layer_, page_tokens_, n_kv_heads_, key_dim_, value_dim_;
   uint64_t n_caches_ = 0;  // layers with pages
+  bool on_gpu_ = false;
   kernels::KvKind kind_;
   uint64_t key_bytes_ = 0, layer_bytes_ = 0, page_bytes_ = 0, state_bytes_ = 0;
 };

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // One step: batches of rows from all running sessions, cut into quanta (a layer, a slice of logits) that fit the budget.
 #include <algorithm>
-#include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/failure.h"
 #include "engine/engine.h"
 
 namespace gptq::engine {
 namespace {
-
-constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
 
 double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
 
@@ -26,35 +25,10 @@ void put_together(std::span<Session*> sessions, F alike) {
   }
 }
 
-uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows | 1)) - 1; }
-
 }  // namespace
 
-void Engine::Costs::note(uint32_t rows, double cost) {
-  double& us_of = us[bucket(rows)];
-  us_of = us_of == 0 ? cost : 0.75 * us_of + 0.25 * cost;
-}
-
-// From the nearest size that is known, as if cost grew with the rows.
-double Engine::Costs::estimate(uint32_t rows) const {
-  const uint32_t at = bucket(rows);
-  if (us[at] > 0) return us[at];
-  for (uint32_t below = at; below-- > 0;)
-    if (us[below] > 0) return us[below] * (1u << (at - below));
-  for (uint32_t above = at + 1; above < 32; ++above)
-    if (us[above] > 0) return us[above];
-  return 0;
-}
-
-uint32_t Engine::Costs::rows_within(double budget_us, uint32_t most) const {
-  if (estimate(1) == 0) return std::min(most, rows_at_first);
-  uint32_t rows = 1;
-  while (rows * 2 <= most && estimate(rows * 2) <= budget_us) rows *= 2;
-  return rows * 2 > most && estimate(most) <= budget_us ? most : rows;
-}
-
 device::Batch Engine::batch() const {
-  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
+  return {{scratch_.tokens, n_rows_}, {scratch_.sequences, n_members_}, {scratch_.logit_rows, n_logit_rows_ + n_pooled_rows_}, scratch_.rotation.angles(), {scratch_.adapted, n_adapted_}};
 }
 
 gptq_status Engine::step(uint32_t budget_us, bool one_batch, gptq_step_info& info) {
@@ -76,17 +50,19 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
   const bool unlimited = budget_us == GPTQ_BUDGET_UNLIMITED;
   queued_us_ = 0;
   queued_ = 0;
+  for (Stage* stage : stages_) stage->queued = 0;
   for (;;) {
     end_cancelled();
     const double used = us_since(begin), left = unlimited ? 1e18 : budget_us - std::max(used, queued_us_);
-    if (awaited_.any) {
+    if (awaits_) {
       if (!settle(unlimited ? UINT32_MAX : static_cast<uint32_t>(std::max(0.0, budget_us - used)), info)) return;
       if (one_batch && !n_members_) return;
       continue;
     }
+    if (n_members_ && scratch_.members[0].session->in_background() && foreground_waits()) n_members_ = 0;  // its sessions do their part again
     if (!n_members_ && !form_batch(budget_us)) return;
     if (info.quanta > 0 && next_quantum() > left) return;
-    if (!unlimited || !replay_batch()) run_quantum();
+    if (!unlimited || !run_whole()) run_quantum();
     ++info.quanta;
   }
 }
@@ -105,17 +81,25 @@ uint32_t Engine::rows_wanted(const Session& session) const {
   return session.wants_logits() ? std::min(session.n_pending(), shape_.logits_rows - session.n_logits) : session.n_pending();
 }
 
+bool Engine::foreground_waits() const {
+  return std::any_of(sessions_.begin(), sessions_.end(), [&](const Session& s) { return !s.in_background() && rows_wanted(s) > 0; });
+}
+
 // First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
 bool Engine::form_batch(uint32_t budget_us) {
-  n_members_ = n_rows_ = n_logit_rows_ = n_adapted_ = next_layer_ = next_logit_ = 0;
+  n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
   batch_us_ = 0;
-  const uint32_t most = budget_us == GPTQ_BUDGET_UNLIMITED ? shape_.batch_tokens : layer_costs_.rows_within(budget_us, shape_.batch_tokens);
+  uint32_t most = shape_.batch_tokens;
+  for (const Stage* stage : stages_)
+    if (budget_us != GPTQ_BUDGET_UNLIMITED) most = stage->costs.rows_within(budget_us, most);
   const uint32_t n = static_cast<uint32_t>(sessions_.size());
+  const bool foreground = foreground_waits();
+  const auto rows_of = [&](const Session& session) { return foreground && session.in_background() ? 0 : rows_wanted(session); };
   uint32_t n_singles = 0;
   for (uint32_t i = 0; i < n && n_singles < most; ++i) {
     Session& session = sessions_[(turn_ + i) % n];
     share_prefix(session);
-    if (rows_wanted(session) == 1) scratch_.singles[n_singles++] = &session;
+    if (rows_of(session) == 1) scratch_.singles[n_singles++] = &session;
   }
   // Those that begin on the same page side by side: attention reads what they share once. Then those with the same adapter, which is read
   // once too; who shares a page shares it.
@@ -132,8 +116,9 @@ bool Engine::form_batch(uint32_t budget_us) {
   }
   for (uint32_t i = 0; i < n && n_rows_ < most; ++i) {
     Session& session = sessions_[(turn_ + i) % n];
-    if (const uint32_t wanted = rows_wanted(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
+    if (const uint32_t wanted = rows_of(session); wanted > 1) take(session, std::min(wanted, most - n_rows_));
   }
+  std::copy_n(scratch_.pooled_rows, n_pooled_rows_, scratch_.logit_rows + n_logit_rows_);
   turn_ = (turn_ + 1) % n;
   return n_members_ > 0;
 }
@@ -142,7 +127,7 @@ bool Engine::form_batch(uint32_t budget_us) {
 // logits come from that.
 void Engine::share_prefix(Session& session) {
   const uint32_t page = shape_.page_tokens;
-  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input()) return;
+  if (!shares_prefixes_ || !session.running || session.wants_logits() || session.scores_input() || session.pools_all()) return;
   const uint32_t most = (session.n_tokens - 1) / page * page;
   for (const Session& other : sessions_) {
     if (!other.in_use || &other == &session || !other.adapted_by(session.adapter, session.adapter_scale)) continue;
@@ -168,8 +153,8 @@ bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
     const uint32_t before = session.pages[i];
     if (!pages.shared(before)) continue;
     session.pages[i] = pages.take();
-    if (i * size < session.n_computed)
-      std::memcpy(kv_memory_.data() + session.pages[i] * page_bytes_, kv_memory_.data() + before * page_bytes_, page_bytes_);
+    for (Stage* stage : stages_)
+      if (i * size < session.n_computed) stage->copy_page(before, session.pages[i]);
     pages.give_back(before);
   }
   while (session.n_pages < wanted) session.pages[session.n_pages++] = pages.take();
@@ -201,19 +186,24 @@ uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t&
 // Of so many rows that all have logits; where that was never seen, from the cost of `known` rows: a row more takes about a third.
 double Engine::batch_cost(uint32_t rows, uint32_t known) const {
   const auto cost = [&](const Costs& costs) {
-    return costs.us[bucket(rows)] > 0 ? costs.us[bucket(rows)] : costs.estimate(known) * (1 + 0.35 * (rows - known));
+    return costs.seen(rows) > 0 ? costs.seen(rows) : costs.estimate(known) * (1 + 0.35 * (rows - known));
   };
-  return model_.spec.n_layers * cost(layer_costs_) + cost(logit_costs_) + 1;
+  double layers = 0;
+  for (const Stage* stage : stages_) layers += stage->n_quanta() * cost(stage->costs);
+  return layers + cost(logit_costs_) + 1;
 }
 
 bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_t trust) {
   if (!reserve_pages(session, session.n_computed + n_rows + n_guesses)) return false;
   const bool last = session.n_pending() == n_rows, samples = last && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
   const uint32_t n_logits = session.wants_logits() || session.scores_input() ? n_rows : samples + n_guesses;
+  const uint32_t n_pooled = session.pools_all() ? n_rows : session.pools() && last;
   scratch_.members[n_members_] = {.session = &session,
                                   .n_rows = n_rows,
                                   .first_logit = n_logit_rows_,
                                   .n_logits = n_logits,
+                                  .first_pooled = n_pooled_rows_,
+                                  .n_pooled = n_pooled,
                                   .n_guesses = n_guesses,
                                   .trust = trust,
                                   .sampler = {session.random, session.mu},
@@ -229,10 +219,15 @@ bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_
                                     .next_state = session.states[session.state ^ 1]};
   session.n_before = Session::no_state;  // the batch writes over it
   if (session.adapter) adapt_rows(session, n_rows);
+  if (n_pooled) {
+    float* const sum = scratch_.pooled + size_t{n_members_} * model_.spec.n_embd;
+    session.n_pooled ? std::copy_n(session.pooled, model_.spec.n_embd, sum) : std::fill_n(sum, model_.spec.n_embd, 0.0f);
+  }
   ++n_members_;
   std::copy_n(session.tokens + session.n_computed, n_rows, scratch_.tokens + n_rows_);
   n_rows_ += n_rows;
   for (uint32_t row = n_rows_ - n_logits; row < n_rows_; ++row) scratch_.logit_rows[n_logit_rows_++] = row;
+  for (uint32_t row = n_rows_ - n_pooled; row < n_rows_; ++row) scratch_.pooled_rows[n_pooled_rows_++] = row;
   return true;
 }
 
@@ -246,8 +241,16 @@ void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
     scratch_.adapted[n_adapted_++] = {n_rows_, n_rows, changes, session.adapter_scale};
 }
 
+// The stage of the batch's next quantum.
+size_t Engine::stage_at() const {
+  size_t at = 0;
+  while (at + 1 < stages_.size() && next_layer_ >= stages_[at]->layers().end_layer) ++at;
+  return at;
+}
+
 double Engine::next_quantum() const {
-  if (next_layer_ < model_.spec.n_layers || n_logit_rows_ == 0) return layer_costs_.estimate(n_rows_);
+  if (next_layer_ < model_.spec.n_layers) return stages_[stage_at()]->costs.estimate(n_rows_);
+  if (next_logit_ == n_logit_rows_) return 0;  // hidden states are as good as there
   return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
 }
 
@@ -256,74 +259,59 @@ void Engine::run_quantum() {
   if (queued_ == 0) queued_at_ = begin;
   const double expected = next_quantum();
   const bool layers = next_layer_ < model_.spec.n_layers;
-  Stage& stage = layers && next_layer_ < stages_.front().end_layer ? stages_.front() : stages_.back();
-  if (layers) run_layers(stage);
-  else if (next_logit_ < n_logit_rows_) run_logits(stage);
-  awaited_.any = next_layer_ == model_.spec.n_layers && (awaited_.n_logits || n_logit_rows_ == 0);
+  const size_t at = stage_at();
+  Stage& stage = *stages_[at];
+  if (layers) run_layers(at);
+  else if (next_logit_ < n_logit_rows_) logits_ = stage.logits(next_logit_, std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), candidates_wanted());
+  else logits_ = stage.hidden(n_logit_rows_ + next_pooled_, hidden_at_once());
+  awaits_ |= next_layer_ == model_.spec.n_layers && (logits_.n || logits_.n_hidden || n_logit_rows_ + n_pooled_rows_ == 0);
   const double us = us_since(begin);
   batch_us_ += us;
-  if (stage.device.finish(0) && queued_ == 0) {
-    layers ? layer_costs_.note(n_rows_, us) : logit_costs_.note(std::max(1u, awaited_.n_logits), us);
+  if (stage.finish(0) && queued_ == 0) {
+    if (layers) stage.costs.note(n_rows_, us);
+    else if (logits_.n) logit_costs_.note(logits_.n, us);
   } else {
     queued_us_ += expected;
     ++queued_;
+    stage.queued += layers;
   }
 }
 
-// A whole batch at once, where that was recorded.
-bool Engine::replay_batch() {
-  if (!gpu_ || next_layer_ > 0 || n_rows_ != n_members_ || n_logit_rows_ != n_rows_) return false;
-  const uint32_t wanted = candidates_wanted(), key = GpuPart::key_of_batch(n_rows_, wanted == 1);
-  if (!gpu_->device().has(key)) return false;
-  Stage& stage = stages_.back();
-  const Clock::time_point begin = Clock::now();
+// Work of a batch that was given up may still be on its way from one stage to another.
+void Engine::begin_batch() {
+  if (std::exchange(given_up_, false) && stages_.size() > 1)
+    for (Stage* stage : stages_) stage->finish(UINT32_MAX);
   scratch_.rotation.turn_to(batch().sequences);
-  gpu_->device().replay(batch(), key);
-  next_layer_ = model_.spec.n_layers;
-  awaited_.any = true;
-  awaited_.n_candidates = wanted;
-  if (wanted == 1) awaited_.tokens = gpu_->device().best();
-  await_logits(stage, n_rows_);
+}
+
+void Engine::run_layers(size_t at) {
+  Stage& stage = *stages_[at];
+  if (next_layer_ == stage.layers().first_layer) {
+    if (at == 0) begin_batch();
+    stage.begin(batch());
+  }
+  next_layer_ = stage.compute(next_layer_);
+  if (next_layer_ == stage.layers().end_layer && at + 1 < stages_.size()) awaits_ = !stage.leave();
+}
+
+// All of a stage at once, where it can that.
+bool Engine::run_whole() {
+  const size_t at = stage_at();
+  Stage& stage = *stages_[at];
+  const bool last = at + 1 == stages_.size();
+  if (next_layer_ != stage.layers().first_layer || (last && n_logit_rows_ != n_rows_)) return false;
+  const Clock::time_point begin = Clock::now();
+  const uint32_t wanted = candidates_wanted();
+  if (!stage.runs_whole(batch(), wanted)) return false;
+  if (at == 0) begin_batch();
+  logits_ = stage.run(batch(), wanted);
+  next_layer_ = stage.layers().end_layer;
+  awaits_ = last || !stage.leave();
   batch_us_ += us_since(begin);
-  queued_at_ = begin;
-  queued_ = (model_.spec.n_layers + stage.layers_at_once - 1) / stage.layers_at_once + 1;
+  if (queued_ == 0) queued_at_ = begin;
+  stage.queued += stage.n_quanta();
+  queued_ += stage.n_quanta() + last;
   return true;
-}
-
-void Engine::begin_stage(Stage& stage) {
-  if (stage.first_layer == 0) scratch_.rotation.turn_to(batch().sequences);
-  stage.device.begin(batch());
-  if (stage.first_layer == 0) stage.forward.embed(n_rows_, model_);
-  else stage.device.upload(scratch_.workspace.x, uint64_t{n_rows_} * model_.spec.n_embd, stage.forward.workspace().x);
-}
-
-void Engine::run_layers(Stage& stage) {
-  if (next_layer_ == stage.first_layer) begin_stage(stage);
-  const uint32_t end = std::min(stage.end_layer, next_layer_ + stage.layers_at_once);
-  const bool one_row_each = n_rows_ == n_members_;
-  const uint32_t rows = gpu_ ? gpu_->device().padded_rows(n_rows_) : n_rows_;
-  if (!one_row_each || !stage.device.replay(GpuPart::key_of_layers(rows, next_layer_)))
-    for (uint32_t i = next_layer_; i < end; ++i) stage.forward.layer(n_rows_, model_.layers[i], i);
-  next_layer_ = end;
-}
-
-void Engine::run_logits(Stage& stage) {
-  const uint32_t count = std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), n_vocab = model_.spec.n_vocab;
-  const bool one_row_each = n_rows_ == n_members_ && count == n_rows_;
-  if (!one_row_each || !stage.device.replay(GpuPart::key_of_logits(count))) stage.forward.logits(next_logit_, count, model_);
-  awaited_.n_candidates = candidates_wanted();
-  if (awaited_.n_candidates == 1) awaited_.tokens = stage.device.best_tokens(stage.forward.workspace().logits, count, n_vocab);
-  await_logits(stage, count);
-}
-
-// What of so many rows of logits the host gets, unless it is their best tokens.
-void Engine::await_logits(Stage& stage, uint32_t count) {
-  const float* logits = stage.forward.workspace().logits;
-  const uint32_t n_vocab = model_.spec.n_vocab;
-  awaited_.n_logits = count;
-  if (awaited_.tokens) return;
-  if (awaited_.n_candidates > 1) awaited_.candidates = stage.device.candidates(logits, count, n_vocab, awaited_.n_candidates);
-  if (!awaited_.candidates) awaited_.logits = stage.device.download(logits, uint64_t{count} * n_vocab);
 }
 
 // How many of the best logits are all that anybody in the batch needs; 0 = somebody needs every one.
@@ -337,31 +325,50 @@ uint32_t Engine::candidates_wanted() const {
   return most;
 }
 
+// Whether all that the batch has given to stages is done, after at most so long.
+bool Engine::finish_stages(uint32_t wait_us) {
+  const Clock::time_point begin = Clock::now();
+  for (Stage* stage : stages_) {
+    if (next_layer_ <= stage->layers().first_layer) break;
+    const auto used = static_cast<uint32_t>(us_since(begin));
+    if (!stage->finish(wait_us == UINT32_MAX ? wait_us : wait_us - std::min(wait_us, used))) return false;
+  }
+  return true;
+}
+
 // Whether what the batch waits for is done, after at most so long; then goes on with it.
 bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
   const Clock::time_point begin = Clock::now();
-  if (!stages_.back().device.finish(wait_us)) {
+  if (!finish_stages(wait_us)) {
     batch_us_ += us_since(begin);
     return false;
   }
-  // Quanta of a device are told apart by their number alone.
-  if (queued_ && n_members_) {
-    layer_costs_.note(n_rows_, us_since(queued_at_) / queued_);
-    if (awaited_.n_logits) logit_costs_.note(awaited_.n_logits, us_since(queued_at_) / queued_);
-  }
-  queued_ = 0;
+  note_costs();
   take_logits();
-  next_logit_ += awaited_.n_logits;
-  awaited_ = {};
+  take_hidden();
+  next_logit_ += logits_.n;
+  next_pooled_ += logits_.n_hidden;
+  logits_ = {};
+  awaits_ = false;
   batch_us_ += us_since(begin);
-  if (n_members_ && next_logit_ == n_logit_rows_) commit(info);
+  const bool all = next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_;
+  if (n_members_ && all) commit(info);
   return true;
+}
+
+// Quanta of devices are told apart by their number alone.
+void Engine::note_costs() {
+  const double us = queued_ ? us_since(queued_at_) / queued_ : 0;
+  for (Stage* stage : stages_)
+    if (std::exchange(stage->queued, 0) && n_members_) stage->costs.note(n_rows_, us);
+  if (queued_ && n_members_ && logits_.n) logit_costs_.note(logits_.n, us);
+  queued_ = 0;
 }
 
 // Gives the rows of logits that were waited for to the sessions they belong to.
 void Engine::take_logits() {
-  const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = awaited_.n_logits;
-  const float* logits = awaited_.logits;
+  const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = logits_.n;
+  const float* logits = logits_.all;
   for (uint32_t m = 0; m < n_members_; ++m) {
     Member& member = scratch_.members[m];
     const Session& session = *member.session;
@@ -385,16 +392,16 @@ void Engine::take_sampled(Member& member, size_t row) {
   const uint32_t n_vocab = model_.spec.n_vocab, n_tokens = session.n_tokens + member.n_right;
   Member::Sampler& sampler = member.sampler;
   int32_t token;
-  if (awaited_.tokens) {
-    token = awaited_.tokens[row];
-  } else if (awaited_.candidates) {
-    token = sample_best({awaited_.candidates + row * awaited_.n_candidates, awaited_.n_candidates}, n_vocab, session.sampling, sampler.random,
+  if (logits_.tokens) {
+    token = logits_.tokens[row];
+  } else if (logits_.candidates) {
+    token = sample_best({logits_.candidates + row * logits_.n_candidates, logits_.n_candidates}, n_vocab, session.sampling, sampler.random,
                         scratch_.candidates);
   } else {
     const auto* const constraint = session.constraint;
     const std::span<uint32_t> all(scratch_.mask, (n_vocab + 31) / 32);
     const auto pick = [&](std::span<const uint32_t> mask) {
-      return sample({awaited_.logits + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
+      return sample({logits_.all + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
                     &sampler.mu, unbroken(session, n_tokens));
     };
     const bool banned = session.phrases && banned_at(session, n_tokens);
@@ -422,7 +429,7 @@ void Engine::take_sampled(Member& member, size_t row) {
 // Of softmax of the logits as they are. What a batch notes that is given up is noted again by the next.
 void Engine::note_logprob(const Session& session, uint32_t position, int32_t token, size_t row) {
   const uint32_t n_vocab = model_.spec.n_vocab;
-  const std::span<const float> logits(awaited_.logits + row * n_vocab, n_vocab);
+  const std::span<const float> logits(logits_.all + row * n_vocab, n_vocab);
   const double sum = log_sum_exp(logits);
   session.logprobs[position] = static_cast<float>(logits[static_cast<size_t>(token)] - sum);
   const std::span<Candidate> best(session.best + size_t{position} * shape_.best_logprobs, shape_.best_logprobs);
@@ -446,54 +453,16 @@ bool Engine::loses_space(const Session& session) const {
   return tokenizer_->strips_leading_space() && !(session.flags & GPTQ_GEN_CONTINUE_TEXT);
 }
 
-// The state of the session's constraint after this generated token.
-text::constraint::Constraint::State Engine::constrained(const Session& session, text::constraint::Constraint::State state, int32_t token,
-                                                        bool first) const {
-  if (is_end_token(token)) return state;
-  std::string_view bytes = tokenizer_->token_bytes(token);
-  if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
-  return session.constraint->step(state, bytes);
-}
-
-// The state after the first n tokens behind the input, guesses among them. A constraint that forgot its states while it was led over them
-// has place for them alone the second time.
-text::constraint::Constraint::State Engine::led(const Session& session, uint32_t n) const {
-  auto state = session.constraint->start();
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    state = session.constraint->start();
-    for (uint32_t i = 0; i < n; ++i) state = constrained(session, state, session.tokens[session.first_generated + i], i == 0);
-    if (state != text::constraint::Constraint::lost) break;
-  }
-  return state;
-}
-
-bool Engine::constrain(Session& session) const {
-  using text::constraint::Constraint;
-  if (!session.constraint) return true;
-  session.constraint_state = led(session, session.n_generated);
-  return session.constraint_state != Constraint::dead && session.constraint_state != Constraint::lost;
-}
-
-// The mask of what may follow the member's right guesses.
-bool Engine::find_mask(Member& member) {
-  using text::constraint::Constraint;
-  const Session& session = *member.session;
-  const uint32_t n = session.n_generated + member.n_right;
-  const std::span<uint32_t> bits{scratch_.mask, session.constraint->mask_words()};
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    if (session.constraint->mask(member.constraint_state, n == 0 && loses_space(session), bits)) return true;
-    member.constraint_state = led(session, n);
-    if (member.constraint_state == Constraint::dead || member.constraint_state == Constraint::lost) return false;
-  }
-  return false;
-}
-
 void Engine::commit(gptq_step_info& info) {
   for (uint32_t m = 0; m < n_members_; ++m) {
     const Member& member = scratch_.members[m];
     Session& session = *member.session;
     if (session.wants_logits() && session.n_logits == 0) session.logits_position = session.n_computed;
     if (session.wants_logits()) session.n_logits += member.n_logits;
+    if (member.n_pooled) {
+      std::copy_n(scratch_.pooled + size_t{m} * model_.spec.n_embd, model_.spec.n_embd, session.pooled);
+      session.n_pooled += member.n_pooled;
+    }
     session.n_before = session.n_computed;
     session.state ^= 1;
     session.n_computed += member.n_rows;
@@ -504,7 +473,8 @@ void Engine::commit(gptq_step_info& info) {
     session.n_guessed += member.n_guesses;
     session.n_right += member.n_right;
     if (session.flags & GPTQ_GEN_PREFILL_ONLY) {
-      end(session, GPTQ_STOP_PREFILLED);
+      const bool finite = std::all_of(session.pooled, session.pooled + (session.n_pooled ? model_.spec.n_embd : 0), [](float v) { return std::isfinite(v); });
+      finite ? end(session, GPTQ_STOP_PREFILLED) : end(session, GPTQ_STOP_ERROR, GPTQ_E_NUMERIC);
       continue;
     }
     // Whether what follows the token counts too.
@@ -563,7 +533,9 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
 // What goes wrong with a device ends everybody's generation; what they had before stays.
 void Engine::end_all(gptq_status status) {
   n_members_ = 0;
-  awaited_ = {};
+  given_up_ = true;
+  awaits_ = false;
+  logits_ = {};
   for (Session& session : sessions_)
     if (session.running) end(session, GPTQ_STOP_ERROR, status);
 }
@@ -583,6 +555,7 @@ void Engine::leave_batch(const Session& session) {
   for (uint32_t m = 0; m < n_members_; ++m)
     if (scratch_.members[m].session == &session) {
       n_members_ = 0;
+      given_up_ = true;
       return;
     }
 }

@@ -19,6 +19,9 @@ namespace gptq::engine {
 class Engine;
 using Clock = std::chrono::steady_clock;
 
+// How a sequence's last hidden states become one vector.
+enum class Pooling : uint8_t { none, last, mean };
+
 struct Session {
   Engine* engine = nullptr;
   void* owner = nullptr;        // the API's handle of the engine
@@ -26,6 +29,7 @@ struct Session {
   std::atomic<uint32_t> references{1};
   Session* next_dead = nullptr;  // of those that wait to be destroyed
   bool generating = false;      // inside gptq_generate
+  uint32_t n_dropped = 0;       // messages that the conversation was shortened by
   void* user = nullptr;
   gptq_user_free_fn user_free = nullptr;
 
@@ -86,6 +90,9 @@ struct Session {
   uint32_t logits_position = 0;
   float* logprobs = nullptr;     // [ctx_tokens] of the tokens, NaN where they were not asked for
   Candidate* best = nullptr;     // [ctx_tokens][best_logprobs]: log-probabilities instead of logits
+  Pooling pooling = Pooling::none;
+  float* pooled = nullptr;       // [n_embd]: the sum of n_pooled tokens' hidden states
+  uint32_t n_pooled = 0;
   bool offered = false;          // next_readable returned it since the last step
 
   // Whether it computes the same with this adapter.
@@ -95,9 +102,14 @@ struct Session {
   }
   uint32_t n_pending() const { return n_tokens - n_computed; }
   std::span<const int32_t> generated() const { return {tokens + first_generated, n_generated}; }
+  bool in_background() const { return flags & GPTQ_GEN_BACKGROUND; }
   bool wants_logits() const { return flags & GPTQ_GEN_LOGITS; }
   // Log-probabilities of what is generated, or of the input.
   bool wants_logprobs() const { return flags & GPTQ_GEN_LOGPROBS; }
+  bool pools() const { return running && pooling != Pooling::none; }
+  // Every token's hidden state counts, so that none can be left out of what is computed.
+  bool pools_all() const { return running && pooling == Pooling::mean; }
+  bool embedded() const { return !running && stop_reason == GPTQ_STOP_PREFILLED && n_pooled; }
   bool scores_input() const { return wants_logprobs() && flags & GPTQ_GEN_PREFILL_ONLY; }
   uint32_t n_readable() const { return n_generated - text.tokens_held(); }
   bool readable() const { return end_unseen || n_logits || tokens_read < n_readable() || text.unread(); }

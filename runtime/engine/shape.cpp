@@ -5,7 +5,7 @@
 
 #include "base/checked.h"
 #include "base/failure.h"
-#include "engine/gpu_part.h"
+#include "engine/forward.h"
 #include "model/adapter.h"
 
 namespace gptq::engine {
@@ -18,8 +18,8 @@ constexpr uint32_t ctx_max = 1u << 24, sessions_max = 4096, batch_max = 8192, lo
 // small part of its memory.
 constexpr uint32_t default_batch_on_gpu = 2048;
 
-uint32_t default_batch_of(const model::ModelSpec& spec, uint32_t first_device_layer, uint64_t device_bytes) {
-  uint32_t rows = first_device_layer == 0 ? default_batch_on_gpu : default_batch;
+uint32_t default_batch_of(const model::ModelSpec& spec, model::Placements placements, uint64_t device_bytes) {
+  uint32_t rows = host_part(placements).n_layers() == 0 ? default_batch_on_gpu : default_batch;
   for (; rows > default_batch; rows /= 2) {
     base::Arena measure;
     Workspace(spec, rows, 0, measure);
@@ -87,14 +87,14 @@ device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& we
 // Several even for one session: reading the head's weights once for each guess of speculation would take longer than the guesses save.
 uint32_t EngineShape::max_logits() const { return std::max(max_sessions, std::min({std::max(logits_rows, 8u), batch_tokens, 32u})); }
 
-EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer, uint64_t device_bytes) {
+EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, model::Placements placements, uint64_t device_bytes) {
   EngineShape shape{};
-  shape.first_device_layer = first_device_layer;
+  shape.placements = placements;
   shape.max_sessions = in_range(params.max_sessions, 1, sessions_max, "max_sessions");
   shape.ctx_tokens = in_range(params.ctx_tokens, std::min(default_ctx, spec.n_ctx_train), ctx_max, "ctx_tokens");
   shape.page_tokens = in_range(params.page_tokens, default_page, 256, "page_tokens");
   if (shape.page_tokens % 16) base::fail(GPTQ_E_INVALID_ARGUMENT, "page_tokens = ", shape.page_tokens, " is not a multiple of 16");
-  const uint32_t usual_batch = default_batch_of(spec, first_device_layer, device_bytes);
+  const uint32_t usual_batch = default_batch_of(spec, placements, device_bytes);
   shape.batch_tokens = in_range(params.batch_tokens, std::min(usual_batch, shape.ctx_tokens), batch_max, "batch_tokens");
   shape.batch_tokens = std::max(shape.batch_tokens, shape.max_sessions);
   shape.low_rank_width = low_rank_width(spec, in_range(params.adapter_rank, 0, model::adapter_rank_max, "adapter_rank"));
@@ -109,10 +109,12 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   if (exact && bf16) base::fail(GPTQ_E_INVALID_ARGUMENT, "GPTQ_ENGINE_EXACT and GPTQ_ENGINE_BF16 exclude each other");
   shape.activations = exact ? device::Activations::f32 : bf16 ? device::Activations::bf16 : device::Activations::int8;
   shape.kv_kind = exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
-  if (first_device_layer < spec.n_layers && params.kv_type == GPTQ_KV_F32)
+  if (!all_on_host(placements) && params.kv_type == GPTQ_KV_F32)
     base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16 or int8: choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type");
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
-  const uint64_t page_bytes = base::add(host_layout(shape, spec).page_bytes(), gpu_layout(shape, spec).page_bytes());
+  uint64_t page_bytes = host_layout(shape, spec).page_bytes();
+  for (const model::Placement& p : placements)
+    if (!p.on_host()) page_bytes = base::add(page_bytes, gpu_layout(shape, spec, p).page_bytes());
   const uint64_t pages = params.kv_bytes && page_bytes ? std::min(all, params.kv_bytes / page_bytes) : all;
   if (pages == 0 || pages > UINT32_MAX)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "the KV arena would have ", pages, " pages of ", page_bytes, " bytes: choose another kv_bytes or ctx_tokens");
@@ -121,12 +123,13 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
 }
 
 KvLayout host_layout(const EngineShape& shape, const model::ModelSpec& spec) {
-  return {spec, 0, shape.first_device_layer, shape.page_tokens, shape.kv_kind};
+  const model::Placement layers = host_part(shape.placements);
+  return {spec, layers.first_layer, layers.end_layer, shape.page_tokens, shape.kv_kind};
 }
 
-KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec) {
+KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec, const model::Placement& layers) {
   const auto kind = shape.kv_kind == kernels::KvKind::i8 ? kernels::KvKind::i8 : kernels::KvKind::f16;
-  return KvLayout::on_gpu(spec, shape.first_device_layer, spec.n_layers, shape.page_tokens, kind);
+  return KvLayout::on_gpu(spec, layers.first_layer, layers.end_layer, shape.page_tokens, kind);
 }
 
 uint64_t host_kv_bytes(const EngineShape& shape, const model::ModelSpec& spec) {

@@ -10,7 +10,7 @@ namespace gptq::engine {
 
 struct EngineShape {
   uint32_t max_sessions, ctx_tokens, page_tokens, batch_tokens, logits_rows, best_logprobs, n_pages;
-  uint32_t first_device_layer;  // of the model
+  model::Placements placements;  // the model's
   uint32_t low_rank_width;      // of adapters there is room for from the beginning: the ranks of a layer's matrices
   device::Activations activations;
   kernels::KvKind kv_kind;     // on the host; on a GPU float16 stands in for float32
@@ -29,11 +29,11 @@ WeightShape weight_shape(const model::Model& model);
 // What a CPU computes for so many rows.
 device::CpuLimits cpu_limits(const model::ModelSpec& spec, const WeightShape& weights, uint32_t rows, device::Activations activations, uint32_t ctx_tokens);
 constexpr uint64_t part_for_activations = 32;  // of a GPU's memory, where nothing is said about batch_tokens
-// device_bytes: the GPU's memory, as far as it may be used. Fails with INVALID_ARGUMENT and UNSUPPORTED.
-EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, uint32_t first_device_layer, uint64_t device_bytes);
+// device_bytes: the memory of the smallest GPU, as far as it may be used. Fails with INVALID_ARGUMENT and UNSUPPORTED.
+EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec& spec, model::Placements placements, uint64_t device_bytes);
 // Of the layers on the host, and of those on a GPU.
 KvLayout host_layout(const EngineShape& shape, const model::ModelSpec& spec);
-KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec);
+KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec, const model::Placement& layers);
 // All pages and states on the host.
 uint64_t host_kv_bytes(const EngineShape& shape, const model::ModelSpec& spec);
 

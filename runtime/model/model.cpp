@@ -81,27 +81,31 @@ struct PartProgress {
 
 }  // namespace
 
-uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, uint32_t first_device_layer, std::pmr::memory_resource* memory) {
+uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, Placements placements, std::pmr::memory_resource* memory) {
   const format::fb::Manifest& manifest = reader.manifest();
-  uint64_t bytes = spec.n_layers * (sizeof(Layer) + sizeof(LayerSpec)) + spec.alibi_slopes.size() * sizeof(float);
+  uint64_t bytes = placements.size_bytes() + spec.n_layers * (sizeof(Layer) + sizeof(LayerSpec)) + spec.alibi_slopes.size() * sizeof(float);
   for (const LayerSpec& layer : spec.layers) bytes += layer.experts ? spec.experts.n * sizeof(Expert) : 0;
   for (const Rope& rope : spec.ropes) bytes += sizeof(Rope) + rope.dim * sizeof(float);
   if (manifest.tokenizer()) bytes = base::add(bytes, manifest.tokenizer()->bytes());
   if (manifest.generation() && manifest.generation()->end_tokens()) bytes += manifest.generation()->end_tokens()->size() * sizeof(int32_t);
   if (manifest.meta())
     for (const auto* entry : *manifest.meta()) bytes += 2 * sizeof(std::pmr::string) + entry->key()->size() + entry->value()->size() + 2;
-  if (first_device_layer == spec.n_layers) return base::add(bytes, slots_bytes(reader, weight_slots(spec, memory)));
-  const WeightBytes weights = weight_bytes(reader, spec, memory);
-  if (first_device_layer > 0) bytes = base::add(bytes, weights.embed);
-  for (uint32_t i = 0; i < first_device_layer; ++i) bytes = base::add(bytes, weights.layers[i]);
+  const Placement host = host_part(placements);
+  return host.n_layers() ? base::add(bytes, placed_bytes(spec, weight_bytes(reader, spec, memory), host)) : bytes;
+}
+
+uint64_t placed_bytes(const ModelSpec& spec, const WeightBytes& weights, const Placement& placement) {
+  const bool begins = placement.first_layer == 0, ends = placement.end_layer == spec.n_layers;
+  uint64_t bytes = begins && !(ends && spec.tied_head) ? weights.embed : 0;
+  if (ends) bytes = base::add(bytes, weights.head);
+  for (uint32_t i = placement.first_layer; i < placement.end_layer; ++i) bytes = base::add(bytes, weights.layers[i]);
   return bytes;
 }
 
-uint64_t device_bytes(const ModelSpec& spec, const WeightBytes& weights, uint32_t first_device_layer) {
-  if (first_device_layer == spec.n_layers) return 0;
-  uint64_t bytes = base::add(weights.head, first_device_layer == 0 && !spec.tied_head ? weights.embed : 0);
-  for (uint32_t i = first_device_layer; i < spec.n_layers; ++i) bytes = base::add(bytes, weights.layers[i]);
-  return bytes;
+Placement host_part(Placements placements) {
+  for (const Placement& p : placements)
+    if (p.on_host()) return p;
+  return {host_memory, 0, 0};
 }
 
 WeightBytes weight_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory) {
@@ -126,14 +130,15 @@ uint64_t loading_bytes(const format::fb::Manifest& manifest, uint32_t threads) {
 }
 
 Model::Model(const base::Source& source, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory)
-    : spec(memory), layers(memory), generation(memory), meta(memory) {
+    : spec(memory), layers(memory), generation(memory), meta(memory), placements(memory) {
   const format::Reader reader(source, memory);
   const format::fb::Manifest& manifest = reader.manifest();
   check_features(manifest);
   spec = check_spec(*manifest.spec(), memory);
   fingerprint = reader.manifest_hash();
 
-  first_device_layer = options.placer ? options.placer->first_layer(spec, model::weight_bytes(reader, spec, memory)) : spec.n_layers;
+  if (options.placer) placements = options.placer->choose(spec, model::weight_bytes(reader, spec, memory));
+  else placements.push_back({host_memory, 0, spec.n_layers});
   load_weights(reader, options, pool, memory);
   for (const Slot& slot : layer_slots(spec, spec.n_layers / 2, memory))
     if (slot.id.role == Role::gate || slot.id.role == Role::up || slot.id.role == Role::expert_gate || slot.id.role == Role::expert_up) {
@@ -155,23 +160,34 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
                         std::string_view(entry->value()->c_str(), entry->value()->size()));
 }
 
-// The host's part first; then what goes to the device, in pieces of a layer, so that little of it is on the host at any time.
-void Model::load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
-  const bool any_on_host = first_device_layer > 0, any_on_device = first_device_layer < spec.n_layers;
-  std::pmr::vector<Slot> host(memory), ends(memory);  // ends: what the device has besides layers
+// What belongs to a placement besides layers.
+std::pmr::vector<Slot> Model::ends_of(const Placement& placement, std::pmr::memory_resource* memory) const {
+  std::pmr::vector<Slot> slots(memory);
+  const bool begins = placement.first_layer == 0, ends = placement.end_layer == spec.n_layers;
   for (const Slot& slot : weight_slots(spec, memory)) {
     if (slot.in_layer()) break;
-    const bool begins = at_begin(slot.id.role);
-    if (begins ? any_on_host : !any_on_device) host.push_back(slot);
-    if (any_on_device && (!any_on_host || at_end(slot.id.role, spec))) ends.push_back(slot);
+    if ((begins && at_begin(slot.id.role)) || (ends && at_end(slot.id.role, spec))) slots.push_back(slot);
   }
-  uint64_t total = slots_bytes(reader, ends);
-  for (uint32_t i = 0; i < spec.n_layers; ++i) {
-    std::pmr::vector<Slot> slots = layer_slots(spec, i, memory);
-    if (i < first_device_layer) std::move(slots.begin(), slots.end(), std::back_inserter(host));
-    else total = base::add(total, slots_bytes(reader, slots));
+  return slots;
+}
+
+void Model::take_ends(const Weights& weights, const Placement& placement, const auto& place) {
+  const auto take = [&](std::initializer_list<std::pair<Linear*, Role>> list) {
+    for (const auto& [linear, role] : list) place(*linear = weights.linear({.role = role}));
+  };
+  if (placement.first_layer == 0)
+    take({{&embed, Role::embed}, {&positions, Role::positions}, {&embed_proj, Role::embed_proj}, {&embed_norm, Role::embed_norm}});
+  if (placement.end_layer == spec.n_layers) take({{&head, head_role(spec)}, {&head_proj, Role::head_proj}, {&final_norm, Role::final_norm}});
+}
+
+// The host's part first, in one block; then what goes to GPUs, in pieces of a layer, so that little of it is on the host at any time.
+void Model::load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory) {
+  uint64_t total = 0;
+  for (const Placement& p : placements) {
+    total = base::add(total, slots_bytes(reader, ends_of(p, memory)));
+    for (uint32_t i = p.first_layer; i < p.end_layer; ++i) total = base::add(total, slots_bytes(reader, layer_slots(spec, i, memory)));
   }
-  PartProgress progress{options, 0, 0, base::add(total, slots_bytes(reader, host))};
+  PartProgress progress{options, 0, 0, total};
   const auto read = [&](std::span<const Slot> slots) {
     progress.done += progress.part;
     progress.part = slots_bytes(reader, slots);
@@ -179,42 +195,30 @@ void Model::load_weights(const format::Reader& reader, const LoadOptions& option
     n_params += weights.n_params();
     return weights;
   };
-  const auto take = [](const Weights& weights, std::initializer_list<std::pair<Linear*, Role>> list) {
-    for (const auto& [linear, role] : list) *linear = weights.linear({.role = role});
-  };
-  const auto take_begin = [&](const Weights& weights) {
-    take(weights, {{&embed, Role::embed}, {&positions, Role::positions}, {&embed_proj, Role::embed_proj}, {&embed_norm, Role::embed_norm}});
-  };
-  const auto take_end = [&](const Weights& weights) {
-    take(weights, {{&head, head_role(spec)}, {&head_proj, Role::head_proj}, {&final_norm, Role::final_norm}});
-  };
-
   layers.reserve(spec.n_layers);
-  if (any_on_host) {
-    Weights weights = read(host);
+  for (uint32_t i = 0; i < spec.n_layers; ++i) layers.emplace_back(memory);
+  if (const Placement host = host_part(placements); host.n_layers()) {
+    std::pmr::vector<Slot> slots = ends_of(host, memory);
+    for (uint32_t i = host.first_layer; i < host.end_layer; ++i) std::ranges::move(layer_slots(spec, i, memory), std::back_inserter(slots));
+    Weights weights = read(slots);
     weight_bytes = weights.bytes();
-    take_begin(weights);
-    if (!any_on_device) take_end(weights);
-    for (uint32_t i = 0; i < first_device_layer; ++i) layers.push_back(weights.layer(spec, i));
+    take_ends(weights, host, [](Linear&) {});
+    for (uint32_t i = host.first_layer; i < host.end_layer; ++i) layers[i] = weights.layer(spec, i);
     weights_ = weights.take_block();
   }
-  if (!any_on_device) return;
-  if (any_on_host && spec.tied_head) n_params -= uint64_t{embed.w.n} * embed.w.k;  // it comes again as the head
-  {
-    const Weights weights = read(ends);
-    const Move move(weights.block(), options.placer->place(weights.block().bytes()));
-    take_end(weights);
-    for (Linear* linear : {&head, &head_proj, &final_norm}) move(*linear);
-    if (!any_on_host) {
-      take_begin(weights);
-      for (Linear* linear : {&embed, &positions, &embed_proj, &embed_norm}) move(*linear);
+  for (const Placement& p : placements) {
+    if (p.on_host()) continue;
+    if (const auto slots = ends_of(p, memory); !slots.empty()) {
+      const Weights weights = read(slots);
+      take_ends(weights, p, Move(weights.block(), options.placer->place(p.memory, weights.block().bytes())));
+    }
+    for (uint32_t i = p.first_layer; i < p.end_layer; ++i) {
+      const Weights weights = read(layer_slots(spec, i, memory));
+      layers[i] = weights.layer(spec, i);
+      layers[i].for_each(Move(weights.block(), options.placer->place(p.memory, weights.block().bytes())));
     }
   }
-  for (uint32_t i = first_device_layer; i < spec.n_layers; ++i) {
-    const Weights weights = read(layer_slots(spec, i, memory));
-    const Move move(weights.block(), options.placer->place(weights.block().bytes()));
-    layers.emplace_back(weights.layer(spec, i)).for_each(move);
-  }
+  if (spec.tied_head && placements.size() > 1) n_params -= uint64_t{embed.w.n} * embed.w.k;  // it came again as the head
 }
 
 const std::pmr::string* Model::find_meta(std::string_view key) const {

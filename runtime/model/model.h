@@ -30,18 +30,19 @@ class Model : public Ends {
   int32_t group_size = 0;  // of the middle layer's MLP, as the checkpoint had it
   uint32_t bits = 0;
   uint64_t fingerprint, n_params = 0, weight_bytes = 0;  // weight_bytes: on the host
-  uint32_t first_device_layer = 0;  // n_layers: everything is on the host. What is on the device: these layers, final_norm, head; with 0 embed
+  std::pmr::vector<Placement> placements;
 
   const std::pmr::string* find_meta(std::string_view key) const;
 
  private:
   void load_weights(const format::Reader& reader, const LoadOptions& options, base::Pool& pool, std::pmr::memory_resource* memory);
+  std::pmr::vector<Slot> ends_of(const Placement& placement, std::pmr::memory_resource* memory) const;
+  void take_ends(const Weights& weights, const Placement& placement, const auto& place);
   base::Buffer weights_;
 };
 
-// Bytes that a Model of this file would hold on the host, and on the device.
-uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, uint32_t first_device_layer, std::pmr::memory_resource* memory);
-uint64_t device_bytes(const ModelSpec& spec, const WeightBytes& weights, uint32_t first_device_layer);
+// Bytes that a Model of this file would hold on the host.
+uint64_t loaded_bytes(const format::Reader& reader, const ModelSpec& spec, Placements placements, std::pmr::memory_resource* memory);
 // Bytes needed besides while it is loaded, at most.
 uint64_t loading_bytes(const format::fb::Manifest& manifest, uint32_t threads);
 

@@ -1,88 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The promises of the C API with layers on a GPU: the one of the backend that GPTQ_CUDA_BACKEND names, otherwise the emulated one, which runs the
 // CUDA kernels on the CPU and fails when told to.
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 
-#include "fixture.h"
+#include "tests/api/cuda_fixture.h"
 #include "tests/api/lora_fixture.h"
-#include "tests/cuda/emulated_backend.h"
 
 namespace gptq::test {
 namespace {
-
-const char* backend() {
-  const char* real = std::getenv("GPTQ_CUDA_BACKEND");
-  return real ? real : std::getenv("GPTQ_EMULATED_CUDA");
-}
-
-// NULL: a real backend's.
-template <class F>
-F* symbol(const char* name) {
-  void* object = dlopen(backend(), RTLD_NOW | RTLD_LOCAL);
-  return object ? reinterpret_cast<F*>(dlsym(object, name)) : nullptr;
-}
-bool set_fault(const EmulatedFault& fault) {
-  auto* const set = symbol<void(const EmulatedFault*)>("gptq_emulated_fault");
-  if (set) set(&fault);
-  return set;
-}
-EmulatedState state() {
-  EmulatedState state{};
-  if (auto* const get = symbol<void(EmulatedState*)>("gptq_emulated_state")) get(&state);
-  return state;
-}
-
-gptq_model_params on_gpu(uint32_t layers = 1000, uint64_t bytes_max = 0) {
-  auto params = make<gptq_model_params>();
-  params.device_kind = GPTQ_DEVICE_CUDA;
-  params.device_layers = layers;
-  params.device_bytes_max = bytes_max;
-  return params;
-}
-
-class Cuda : public testing::Test {
- protected:
-  void SetUp() override {
-    if (!backend()) GTEST_SKIP() << "GPTQ_EMULATED_CUDA names the emulated backend";
-    emulated = set_fault({});
-    check(gptq_runtime_load_backend(runtime.get(), backend(), GPTQ_NTS, nullptr));
-    auto info = make<gptq_device_info>();
-    auto error = make<gptq_error>();
-    if (gptq_runtime_device(runtime.get(), 0, &info, &error) == GPTQ_E_NOT_FOUND) GTEST_SKIP() << error.message;
-  }
-  void TearDown() override {
-    if (backend()) set_fault({});
-  }
-  Runtime runtime{with_threads(1)};
-  bool emulated = false;
-};
-
-// rows: computed together. 12 are more than the 8 from which on another kernel multiplies, then fewer.
-std::vector<float> logits_of(const Runtime& runtime, const std::string& path, const gptq_model_params& params, uint32_t flags, const Tokens& ids,
-                             uint32_t rows = 12, int32_t kv_type = GPTQ_KV_F16) {
-  const Model model(runtime, path, params);
-  auto p = engine_of(flags);
-  p.logits_rows = rows;
-  p.kv_type = kv_type;
-  const Engine engine(model, p);
-  Session session(engine);
-  return all_logits(model, engine, session, ids);
-}
-
-// The largest difference, as a part of the range of what should be there.
-double worst(const std::vector<float>& is, const std::vector<float>& should) {
-  EXPECT_EQ(is.size(), should.size());
-  double range = 0, most = 0;
-  for (size_t i = 0; i < should.size(); ++i) {
-    range = std::max(range, std::abs(double{should[i]}));
-    most = std::max(most, std::isfinite(is[i]) ? std::abs(double{is[i]} - should[i]) : INFINITY);
-  }
-  return most / range;
-}
 
 // What a family's models have that the GPU cannot do; NULL: nothing.
 const char* gpu_lacks(const std::string& name) {
@@ -166,6 +91,19 @@ TEST_F(Cuda, LogitsAreThoseOfTheCpu) {
     EXPECT_LT(worst(logits_of(runtime, path, on_gpu(1), GPTQ_ENGINE_EXACT, ids), cpu), 2e-3) << folder;
     EXPECT_LT(worst(logits_of(runtime, path, on_gpu(), 0, ids), cpu), 1e-2) << folder;
   }
+}
+
+TEST_F(Cuda, EmbeddingsAreThoseOfTheCpu) {
+  for (const int32_t pooling : {GPTQ_POOL_LAST, GPTQ_POOL_MEAN})
+    for (const uint32_t layers : {1000u, 2u}) {
+      const auto vector = [&](const gptq_model_params& params) {
+        const Model model(runtime, text_model(), params);
+        const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 2));
+        return engine.embed({"the knight", "rather a long text beside it, of some more letters"}, pooling);
+      };
+      const auto is = vector(on_gpu(layers)), should = vector(make<gptq_model_params>());
+      for (size_t i = 0; i < is.size(); ++i) EXPECT_LT(worst(is[i], should[i]), 1e-3) << pooling << " " << layers;
+    }
 }
 
 TEST_F(Cuda, ManyRowsGoThroughTheLibrary) {
@@ -364,6 +302,34 @@ TEST_F(Cuda, ManySessionsTogetherAreReplayed) {
   const uint32_t before = state().replays;
   finish(engine);
   EXPECT_EQ(state().replays - before, emulated ? n_tokens - 1 : 0);  // a quantum of layers for every token behind the prompts
+  for (uint32_t i = 0; i < n; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
+}
+
+// So are those of a family whose embedding is scaled, the added rows' too.
+TEST_F(Cuda, ManySessionsOfAScaledEmbeddingAreReplayed) {
+  constexpr uint32_t n = 9, n_tokens = 3;
+  const auto folders = family_folders();
+  const auto gemma = std::find_if(folders.begin(), folders.end(), [](const std::string& folder) { return name_of(folder).find("gemma") != std::string::npos; });
+  if (gemma == folders.end()) GTEST_SKIP() << "the project's own families have none";
+  const Model model(runtime, converted(*gemma), on_gpu());
+  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, n));
+  const auto prompt = [&](uint32_t i) {
+    Tokens ids = some_tokens(2 + i, i + 1);
+    for (int32_t& id : ids) id %= static_cast<int32_t>(model.info().n_vocab);
+    return ids;
+  };
+  std::vector<Tokens> alone;
+  for (uint32_t i = 0; i < n; ++i) {
+    Session session(engine);
+    alone.push_back(greedy(engine, session, prompt(i), n_tokens));
+  }
+  std::vector<Session> sessions;
+  for (uint32_t i = 0; i < n; ++i) {
+    sessions.emplace_back(engine);
+    sessions.back().append(prompt(i));
+    sessions.back().start(generation(n_tokens));
+  }
+  finish(engine);
   for (uint32_t i = 0; i < n; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
 }
 

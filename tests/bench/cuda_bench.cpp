@@ -47,8 +47,8 @@ Kind kind_of(const std::string& name) {
   throw Error(GPTQ_E_INVALID_ARGUMENT, "kinds are q2, q3, q4, q8, f16 and bf16, not '" + name + "'");
 }
 
-cuda::Way way_of(const std::string& name) {
-  for (const auto& [known, way] : {std::pair{"rule", cuda::Way::by_rule}, {"own", cuda::Way::own}, {"library", cuda::Way::library}})
+gpu::Way way_of(const std::string& name) {
+  for (const auto& [known, way] : {std::pair{"rule", gpu::Way::by_rule}, {"own", gpu::Way::own}, {"library", gpu::Way::library}})
     if (name == known) return way;
   throw Error(GPTQ_E_INVALID_ARGUMENT, "products are made by rule, own or library, not '" + name + "'");
 }
@@ -67,7 +67,7 @@ class Bench {
   Bench(const device::Gpu& gpu, const Options& o) : gpu_(gpu), table_(gpu.table()), o_(o) {}
 
   // Median seconds of one product, for every number of rows.
-  std::vector<double> seconds(Kind kind, Shape shape, cuda::Way way) {
+  std::vector<double> seconds(Kind kind, Shape shape, gpu::Way way) {
     const kernels::Matrix w = matrix_of(kind, shape, o_);
     const Parts parts = parts_of(w);
     const uint32_t copies = static_cast<uint32_t>(std::clamp<uint64_t>((512u << 20) / (parts.codes + parts.scales), 2, 64));
@@ -78,16 +78,16 @@ class Bench {
     return all;
   }
 
-  double seconds(const kernels::Matrix& w, const Parts& parts, uint32_t copies, std::byte* weights, uint32_t rows, cuda::Way way) {
+  double seconds(const kernels::Matrix& w, const Parts& parts, uint32_t copies, std::byte* weights, uint32_t rows, gpu::Way way) {
     const device::GpuMemory x(gpu_, uint64_t{rows} * w.k * 4), up(gpu_, uint64_t{rows} * w.k * 4), y(gpu_, uint64_t{rows} * w.n * 4);
     fill_floats(x);
     fill_floats(up);
     const auto floats = [](const device::GpuMemory& m) { return reinterpret_cast<float*>(m.data()); };
-    const cuda::Shape limits{rows, w.k_padded, w.n, 1, 1, 64, 1, o_.exact, true, way};
+    const gpu::Shape limits{rows, w.k_padded, w.n, 1, 1, 64, 1, o_.exact, true, way};
     const device::GpuMemory workspace(gpu_, table_.matmul_workspace(limits, gpu_.stream()));
-    cuda::Graph* graph = nullptr;
+    gpu::Graph* graph = nullptr;
     const auto multiply = [&](uint32_t i) {
-      cuda::MatmulArgs args{};
+      gpu::MatmulArgs args{};
       args.products[0] = {w, nullptr, floats(y)};
       args.products[0].w.codes = weights + i * (parts.codes + parts.scales);
       args.products[0].w.scales = weights + i * (parts.codes + parts.scales) + parts.codes;
@@ -101,17 +101,17 @@ class Bench {
     };
     multiply(0);  // cuBLASLt loads its kernels when they are first used
     gpu_.finish(UINT32_MAX);
-    cuda::Failure failure{};
-    device::check_gpu(table_.record_begin(&gpu_.stream(), &failure), failure, "a CUDA graph cannot be begun");
+    gpu::Failure failure{};
+    gpu_.check(table_.record_begin(&gpu_.stream(), &failure), failure, "cannot begin to record");
     for (uint32_t i = 0; i < copies; ++i) multiply(i);
-    device::check_gpu(table_.record_end(&gpu_.stream(), &graph, &failure), failure, "a CUDA graph cannot be made");
-    const std::unique_ptr<cuda::Graph, void (*)(cuda::Graph*)> held(graph, table_.release_graph);
+    gpu_.check(table_.record_end(&gpu_.stream(), &graph, &failure), failure, "cannot record");
+    const std::unique_ptr<gpu::Graph, void (*)(gpu::Graph*)> held(graph, table_.release_graph);
     return timed(graph) / copies;
   }
 
   // 0: there is none.
   uint64_t library_version() const {
-    table_.matmul_workspace({1, 64, 64, 1, 1, 64, 1, false, true, cuda::Way::library}, gpu_.stream());
+    table_.matmul_workspace({1, 64, 64, 1, 1, 64, 1, false, true, gpu::Way::library}, gpu_.stream());
     return table_.library_version(gpu_.stream());
   }
 
@@ -128,7 +128,7 @@ class Bench {
     return {kind, false, shape.n, shape.k, quantized ? (shape.k + 63) / 64 * 64 : shape.k, quantized ? o.group : 0, nullptr, nullptr, nullptr, nullptr};
   }
 
-  double timed(cuda::Graph* graph) {
+  double timed(gpu::Graph* graph) {
     const auto once = [&](uint32_t replays) {
       const auto begin = std::chrono::steady_clock::now();
       for (uint32_t i = 0; i < replays; ++i) table_.replay(&gpu_.stream(), graph);
@@ -174,7 +174,7 @@ class Bench {
   }
 
   const device::Gpu& gpu_;
-  const cuda::Backend& table_;
+  const gpu::Backend& table_;
   const Options& o_;
   std::mt19937 random_{1};
 };
@@ -182,7 +182,7 @@ class Bench {
 void run(const Options& o) {
   const device::Library library(o.backend);
   device::Account account;
-  const cuda::Processor processor = device::describe_gpu(library.table(), 0);
+  const gpu::Processor processor = device::describe_gpu(library.table(), 0);
   const device::Gpu gpu(library.table(), 0, account);
   const double copy = library.table().copy_bandwidth(&gpu.stream());
   Bench bench(gpu, o);
@@ -192,7 +192,7 @@ void run(const Options& o) {
   for (const std::string& kind : o.kinds)
     for (const std::string& text : o.shapes)
       for (const std::string& by : o.by) {
-        if (way_of(by) == cuda::Way::library && !bench.library_version()) continue;
+        if (way_of(by) == gpu::Way::library && !bench.library_version()) continue;
         const Shape shape = parse(text);
         const std::vector<double> all = bench.seconds(kind_of(kind), shape, way_of(by));
         for (size_t i = 0; i < all.size(); ++i) {

@@ -15,10 +15,14 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> files;  // table: reference, candidates, text
   uint32_t window = 2048, windows = 0, stride = 0;
   tool::RuleOptions rules;
+  std::string query;
+  int32_t pooling = 0;
   bool json = false, bos = false, special = false;
 };
 
 std::string read_file(const std::string& path);
+// Of the lines {"text": ...} of a file.
+std::vector<std::string> texts_of(const std::string& path);
 
 // The logits after every token of one window at a time.
 class LogitStream {
@@ -71,5 +75,6 @@ void show_progress(size_t done, size_t all, const char* name, double value);
 void layers(const Options& o);
 void table(const Options& o);
 void constraint(const Options& o);
+void embed(const Options& o);
 
 }  // namespace gptq::eval

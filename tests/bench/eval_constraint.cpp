@@ -74,6 +74,12 @@ class Judge {
   text::constraint::Constraint::State state_ = 0;
 };
 
+double part(const std::vector<double>& sorted, double p) {
+  return sorted.empty() ? 0 : sorted[std::min(sorted.size() - 1, static_cast<size_t>(std::ceil(p * static_cast<double>(sorted.size()))) - 1)];
+}
+
+}  // namespace
+
 std::vector<std::string> texts_of(const std::string& path) {
   std::vector<std::string> texts;
   std::ifstream file(path);
@@ -89,12 +95,6 @@ std::vector<std::string> texts_of(const std::string& path) {
   }
   return texts;
 }
-
-double part(const std::vector<double>& sorted, double p) {
-  return sorted.empty() ? 0 : sorted[std::min(sorted.size() - 1, static_cast<size_t>(std::ceil(p * static_cast<double>(sorted.size()))) - 1)];
-}
-
-}  // namespace
 
 void constraint(const Options& o) {
   const auto [kind, source] = o.rules.source();

@@ -112,14 +112,14 @@ class Bench {
     const model::Model& m = *model_.get()->model;
     const double own = test.n_sessions * test.n_gen / 2.0, positions = own + (forks_ ? 1 : test.n_sessions) * test.n_depth;
     const double kv_bytes = 2.0 * m.spec.n_layers * m.spec.n_kv_heads * kernels::kv_row_bytes(engine_.get()->engine->shape().kv_kind, m.spec.head_dim);
-    const uint64_t unread = m.spec.tied_head && m.first_device_layer % m.spec.n_layers == 0 ? 0 : bytes_of(m.embed.w);
+    const uint64_t unread = m.spec.tied_head && m.placements.size() == 1 ? 0 : bytes_of(m.embed.w);
     return static_cast<double>(m.weight_bytes + model_.info().device_bytes - unread) + positions * kv_bytes;
   }
 
   // GB/s that reading reaches just now: of the threads, or (copies, bytes read and written) of the GPU.
   double roof() {
-    if (!engine_.get()->gpu) return bandwidth_.measure();
-    const device::Gpu& gpu = *engine_.get()->gpu;
+    if (engine_.get()->gpus.empty()) return bandwidth_.measure();
+    const device::Gpu& gpu = engine_.get()->gpus.back();
     return gpu.table().copy_bandwidth(&gpu.stream()) / 1e9;
   }
 

@@ -140,6 +140,14 @@ int main(int argc, char** argv) {
   rules.add_flag("--json", o.json, "print JSON");
   tool::add_to(rules, o.rules);
   o.add_tuning_to(rules, false);
+  CLI::App& vectors = *app.add_subcommand("embed", "a vector for each text, a JSON line each; or, with --query, which texts are nearest");
+  vectors.add_option("MODEL", o.model, "a .gptq file")->required();
+  vectors.add_option("--texts", o.text, "a file of lines {\"text\": ...}")->required();
+  vectors.add_option("--query", o.query, "print the texts and their cosine with this one, the nearest first");
+  vectors.add_option("--pooling", o.pooling, "of the last token, or the mean over all (default: as the model's files say, else last)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"last", GPTQ_POOL_LAST}, {"mean", GPTQ_POOL_MEAN}}));
+  vectors.add_option("--ctx", o.window, "most tokens of a text")->capture_default_str();
+  o.add_tuning_to(vectors, false);
   CLI::App& ids = *app.add_subcommand("tokenize", "token ids of the text on stdin, one line");
   o.add_to(ids, false);
   ids.add_flag("--special", o.special, "special tokens in the text count, and BOS and EOS are added as the model's tokenizer does");
@@ -151,6 +159,7 @@ int main(int argc, char** argv) {
     if (by_layer.parsed()) layers(o);
     if (files.parsed()) table(o);
     if (rules.parsed()) constraint(o);
+    if (vectors.parsed()) embed(o);
     if (ids.parsed()) tokenize(o);
   });
 }

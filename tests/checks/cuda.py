@@ -27,7 +27,7 @@ for path in usage:
 problems += [f"no code for {missing}" for missing in sorted(ARCHITECTURES - found)]
 
 exported = [line.split()[-1] for line in subprocess.run(["nm", "-D", "--defined-only", backend], check=True, capture_output=True, text=True).stdout.splitlines()]
-problems += [f"exported: {symbol}" for symbol in exported if symbol != "gptq_cuda_backend"]
+problems += [f"exported: {symbol}" for symbol in exported if symbol != "gptq_gpu_backend"]
 size = os.path.getsize(backend)
 if size > LIMIT:
   problems.append(f"{size} bytes, at most {LIMIT} allowed")

@@ -1,43 +1,93 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend's table over the emulator, as a shared object: a whole model runs through the CUDA kernels on the CPU. Its one GPU has a gibibyte, and
-// fails on demand.
+// The backend's table over the emulator, as a shared object: a whole model runs through the CUDA kernels on the CPU. It shows as many GPUs as it is
+// told to, of a gibibyte each if nothing else is said, and fails on demand. While one works the others' memory cannot be touched.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <utility>
 #include <vector>
 
-#include "kernels/cuda/backend.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/gpu/backend.h"
 #include "tests/cuda/emulated_backend.h"
 #include "tests/cuda/fake_cublaslt.h"
 
-namespace gptq::cuda {
-
-struct Graph {
+struct gptq::gpu::Graph {
   std::vector<std::function<void()>> work;
 };
 
+namespace gptq::cuda {
 namespace {
 
-constexpr uint64_t bytes_total = 1u << 30;
-
-struct Gpu {
-  std::map<uint8_t*, uint64_t> blocks;
-  uint64_t used = 0;
-  EmulatedFault fault{};
-  uint32_t streams = 0, replays = 0, launches = 0;
-  void* host_stream = nullptr;
-} gpu;
-
+constexpr uint64_t page = 4096;
 constexpr uintptr_t primary = 1;  // the context that there is if nothing else says so
 
+// Ends where a page that cannot be touched begins.
+struct Block {
+  uint8_t* pages;
+  uint64_t bytes, n_bytes_mapped;
+};
+
+struct Gpu {
+  std::map<uint8_t*, Block> blocks;
+  uint64_t used = 0;
+  bool open = true;  // its memory can be touched
+};
+Gpu gpus[emulated_gpus_max];
+EmulatedFault fault{};
+EmulatedState counts{};
+
 struct Emulated : Stream {
+  uint32_t ordinal = 0;
   Graph* recording = nullptr;
   uintptr_t context = primary;
   uint32_t polls_left = 0;   // looks until work is done
   Gemm library;
+  // What it was given, by number: the last, the last that was waited for, and of other streams those that its work comes after.
+  uint64_t given = 0, finished = 0;
+  std::map<const Stream*, uint64_t> after;
+  const char* error = nullptr;
 };
+
+Emulated& emulated(Stream* stream) { return *static_cast<Emulated*>(stream); }
+
+// Who wrote to memory of the host last.
+struct Written {
+  Emulated* by;
+  uint64_t number;
+};
+std::map<const void*, Written> written;
+
+uint64_t total_of(uint32_t ordinal) { return fault.bytes[ordinal] ? fault.bytes[ordinal] : 1u << 30; }
+uint64_t free_of(uint32_t ordinal) { return total_of(ordinal) - std::min(total_of(ordinal), gpus[ordinal].used); }
+
+// Only these GPUs' memory can be touched from now on.
+void reach(uint32_t one, uint32_t other) {
+  for (uint32_t i = 0; i < emulated_gpus_max; ++i) {
+    const bool open = i == one || i == other;
+    if (gpus[i].open == open) continue;
+    gpus[i].open = open;
+    for (const auto& [data, block] : gpus[i].blocks) mprotect(block.pages, block.n_bytes_mapped - page, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+}
+
+// Does it, or keeps it.
+void put(Stream* stream, const std::function<void()>& work) {
+  Emulated& s = emulated(stream);
+  if (stream->record) return stream->record(work);
+  reach(s.ordinal, s.ordinal);
+  ++s.given;
+  work();
+}
+
+void need(Emulated& s, const Emulated& other, uint64_t number) {
+  const auto at = s.after.find(&other);
+  if (&s != &other && other.finished < number && (at == s.after.end() || at->second < number)) s.error = "read before it was sure to be written";
+}
 
 Result fail(Result result, const char* text, Failure* failure) {
   failure->code = 700;
@@ -46,11 +96,13 @@ Result fail(Result result, const char* text, Failure* failure) {
 }
 
 Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
-  if (ordinal) return fail(Result::no_device, "there is 1 CUDA device", failure);
+  const uint32_t n = std::max(1u, fault.gpus);
+  if (ordinal >= n) return fail(Result::no_device, n == 1 ? "there is 1 CUDA device" : "there are several CUDA devices, but not so many", failure);
   memset(out, 0, sizeof *out);
   strcpy(out->name, "emulated");
-  out->bytes_total = bytes_total;
-  out->bytes_free = bytes_total - gpu.used;
+  out->uuid[0] = static_cast<uint8_t>(0xE0 + ordinal);
+  out->bytes_total = total_of(ordinal);
+  out->bytes_free = free_of(ordinal);
   out->capability = 80;
   out->n_processors = 3;
   return Result::ok;
@@ -59,41 +111,55 @@ Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
 Result open(uint32_t ordinal, void* host_stream, const Stream* beside, int32_t, Stream** out, Failure* failure) {
   Processor processor;
   if (const Result r = describe(ordinal, &processor, failure); r != Result::ok) return r;
-  const uintptr_t wanted = beside ? static_cast<const Emulated*>(beside)->context : gpu.fault.context ? gpu.fault.context : primary;
+  const uintptr_t wanted = beside ? static_cast<const Emulated*>(beside)->context : fault.context ? fault.context : primary;
   const uintptr_t context = host_stream ? static_cast<const EmulatedHostStream*>(host_stream)->context : wanted;
   if (beside && context != wanted) return fail(Result::failed, "the host's stream is of another context than the model", failure);
   auto* stream = new Emulated;
+  stream->ordinal = ordinal;
   stream->context = context;
   stream->n_processors = processor.n_processors;
   stream->capability = processor.capability;
-  gpu.host_stream = host_stream;
-  ++gpu.streams;
+  counts.host_stream = host_stream;
+  ++counts.streams;
   *out = stream;
   return Result::ok;
 }
 void close(Stream* stream) {
-  --gpu.streams;
+  --counts.streams;
+  std::erase_if(written, [&](const auto& w) { return w.second.by == stream; });
   delete static_cast<Emulated*>(stream);
 }
-Result bytes_free(Stream*, uint64_t* out, Failure*) {
-  *out = bytes_total - gpu.used;
+Result bytes_free(Stream* stream, uint64_t* out, Failure*) {
+  *out = free_of(emulated(stream).ordinal);
   return Result::ok;
 }
 uint32_t n_processors(const Stream* stream) { return stream->n_processors; }
 
-Result allocate(Stream*, uint64_t bytes, uint8_t** out, Failure* failure) {
-  if (bytes > bytes_total - gpu.used) return fail(Result::out_of_memory, "out of memory", failure);
-  *out = static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
-  if (!*out) return fail(Result::out_of_memory, "out of memory", failure);
-  memset(*out, 0xFF, bytes);  // what nobody wrote is NaN
-  gpu.blocks[*out] = bytes;
-  gpu.used += bytes;
+Result allocate(Stream* stream, uint64_t bytes, uint8_t** out, Failure* failure) {
+  const uint32_t ordinal = emulated(stream).ordinal;
+  if (bytes > free_of(ordinal)) return fail(Result::out_of_memory, "out of memory", failure);
+  const uint64_t used = (bytes + 255) / 256 * 256, mapped = (used + page - 1) / page * page + page;
+  void* pages = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) return fail(Result::out_of_memory, "out of memory", failure);
+  reach(ordinal, ordinal);
+  auto* first = static_cast<uint8_t*>(pages);
+  mprotect(first + mapped - page, page, PROT_NONE);
+  memset(first, 0xFF, mapped - page);  // what nobody wrote is NaN
+  *out = first + mapped - page - used;
+  gpus[ordinal].blocks[*out] = {first, bytes, mapped};
+  gpus[ordinal].used += bytes;
+  counts.bytes += bytes;
+  counts.bytes_of[ordinal] += bytes;
   return Result::ok;
 }
-void release(Stream*, uint8_t* data) {
-  gpu.used -= gpu.blocks.at(data);
-  gpu.blocks.erase(data);
-  std::free(data);
+void release(Stream* stream, uint8_t* data) {
+  const uint32_t ordinal = emulated(stream).ordinal;
+  const Block block = gpus[ordinal].blocks.at(data);
+  gpus[ordinal].blocks.erase(data);
+  gpus[ordinal].used -= block.bytes;
+  counts.bytes -= block.bytes;
+  counts.bytes_of[ordinal] -= block.bytes;
+  munmap(block.pages, block.n_bytes_mapped);
 }
 Result allocate_host(Stream*, uint64_t bytes, uint8_t** out, Failure* failure) {
   *out = static_cast<uint8_t*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
@@ -102,52 +168,81 @@ Result allocate_host(Stream*, uint64_t bytes, uint8_t** out, Failure* failure) {
 void release_host(Stream*, uint8_t* data) { std::free(data); }
 
 void copy(Stream* stream, void* to, const void* from, uint64_t bytes) {
-  const auto work = [=] {
-    static_cast<Emulated*>(stream)->polls_left = gpu.fault.polls;
+  put(stream, [=] {
+    emulated(stream).polls_left = fault.polls;
     memcpy(to, from, bytes);
-  };
-  stream->record ? stream->record(work) : work();
+  });
 }
-void clear(Stream*, void* data, uint64_t bytes) { memset(data, 0, bytes); }
+void copy_in(Stream* stream, void* to, const void* host, uint64_t bytes) {
+  if (const auto at = written.find(host); at != written.end()) need(emulated(stream), *at->second.by, at->second.number);
+  copy(stream, to, host, bytes);
+}
+void copy_out(Stream* stream, void* host, const void* from, uint64_t bytes) {
+  copy(stream, host, from, bytes);
+  if (!stream->record) written[host] = {&emulated(stream), emulated(stream).given};
+}
+void clear(Stream* stream, void* data, uint64_t bytes) {
+  put(stream, [=] { memset(data, 0, bytes); });
+}
+
+bool reaches(Stream*, const Stream*) { return !fault.no_peers; }
+void wait_for(Stream* stream, Stream* other) { emulated(stream).after[other] = emulated(other).given; }
+void copy_across(Stream* stream, void* to, Stream* other, const void* from, uint64_t bytes) {
+  Emulated &s = emulated(stream), &o = emulated(other);
+  need(s, o, o.given);
+  reach(s.ordinal, o.ordinal);
+  ++s.given;
+  s.polls_left = fault.polls;
+  memcpy(to, from, bytes);
+  ++counts.copies_across;
+}
 
 Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
-  if (gpu.fault.lost) return fail(Result::lost, "an illegal memory access was encountered", failure);
-  auto& s = *static_cast<Emulated*>(stream);
+  Emulated& s = emulated(stream);
+  if (fault.lost || fault.lost_gpus >> s.ordinal & 1) return fail(Result::lost, "an illegal memory access was encountered", failure);
   if (wait_us != UINT32_MAX && s.polls_left) {
     --s.polls_left;
     return Result::busy;
   }
   s.polls_left = 0;
+  s.finished = s.given;
+  if (const char* error = std::exchange(s.error, nullptr)) return fail(Result::failed, error, failure);
   return s.library.take_status() ? fail(Result::failed, "cuBLASLt failed", failure) : Result::ok;
 }
 
 Result record_begin(Stream* stream, Failure* failure) {
-  if (gpu.fault.no_recording) return fail(Result::failed, "operation not permitted when stream is capturing", failure);
+  if (fault.no_recording) return fail(Result::failed, "operation not permitted when stream is capturing", failure);
   auto* graph = new Graph;
-  static_cast<Emulated*>(stream)->recording = graph;
+  emulated(stream).recording = graph;
   stream->record = [graph](std::function<void()> work) { graph->work.push_back(std::move(work)); };
   return Result::ok;
 }
 Result record_end(Stream* stream, Graph** out, Failure*) {
   stream->record = nullptr;
-  *out = static_cast<Emulated*>(stream)->recording;
+  *out = emulated(stream).recording;
   return Result::ok;
 }
-void replay(Stream*, Graph* graph) {
-  ++gpu.replays;
-  for (const auto& work : graph->work) work();
+void replay(Stream* stream, Graph* graph) {
+  ++counts.replays;
+  put(stream, [=] {
+    for (const auto& work : graph->work) work();
+  });
 }
 void release_graph(Graph* graph) { delete graph; }
 double copy_bandwidth(Stream*) { return 1e9; }
 uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
   auto& s = static_cast<Emulated&>(stream);
-  if (!gpu.fault.no_library && wants_library(shape, stream) && s.library.open(fake_library(), s.capability)) s.gemm = &s.library;
+  if (!fault.no_library && wants_library(shape, stream) && s.library.open(fake_library(), s.capability)) s.gemm = &s.library;
   return matmul_workspace(shape, stream);
 }
 // What is done at once is counted.
 template <class Args, void (*op)(const Args&, Stream&)>
 void counted(const Args& args, Stream& stream) {
-  gpu.launches += !stream.record;
+  if (!stream.record) {
+    ++counts.launches;
+    ++emulated(&stream).given;
+    reach(emulated(&stream).ordinal, emulated(&stream).ordinal);
+  }
   op(args, stream);
 }
 uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gemm->version() : 0; }
@@ -155,23 +250,49 @@ uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gem
 }  // namespace
 }  // namespace gptq::cuda
 
-extern "C" __attribute__((visibility("default"))) const gptq::cuda::Backend* gptq_cuda_backend() {
+extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq_gpu_backend() {
   using namespace gptq::cuda;
   static const Backend table = {
-      backend_version, describe, open, close, bytes_free, n_processors, allocate, release, allocate_host, release_host, copy, copy, clear, finish,
-      record_begin, record_end, replay, release_graph, copy_bandwidth, workspace_of_matmul, attention_workspace, library_version,
-#define X(op, Args) counted<Args, op>,
-      GPTQ_CUDA_OPS(X)
+      .version = backend_version,
+      .kind = 2,
+      .name = "cuda",
+      .describe = describe,
+      .open = open,
+      .close = close,
+      .bytes_free = bytes_free,
+      .n_processors = n_processors,
+      .allocate = allocate,
+      .release = release,
+      .allocate_host = allocate_host,
+      .release_host = release_host,
+      .copy_in = copy_in,
+      .copy_out = copy_out,
+      .copy = copy,
+      .clear = clear,
+      .reaches = reaches,
+      .wait_for = wait_for,
+      .copy_across = copy_across,
+      .finish = finish,
+      .record_begin = record_begin,
+      .record_end = record_end,
+      .replay = replay,
+      .release_graph = release_graph,
+      .copy_bandwidth = copy_bandwidth,
+      .matmul_workspace = workspace_of_matmul,
+      .attention_workspace = attention_workspace,
+      .library_version = library_version,
+#define X(op, Args) .op = counted<Args, op>,
+      GPTQ_GPU_OPS(X)
 #undef X
   };
   return &table;
 }
 
 extern "C" __attribute__((visibility("default"))) void gptq_emulated_fault(const EmulatedFault* fault) {
-  gptq::cuda::gpu.fault = *fault;
+  gptq::cuda::fault = *fault;
   gptq::cuda::fake_cublaslt.status = fault->library_status;
 }
 extern "C" __attribute__((visibility("default"))) void gptq_emulated_state(EmulatedState* state) {
-  *state = {gptq::cuda::gpu.used, gptq::cuda::gpu.streams, gptq::cuda::gpu.replays, gptq::cuda::fake_cublaslt.products,
-            gptq::cuda::gpu.launches, gptq::cuda::gpu.host_stream};
+  *state = gptq::cuda::counts;
+  state->library_products = gptq::cuda::fake_cublaslt.products;
 }

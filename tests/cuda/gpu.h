@@ -2,7 +2,8 @@
 // A device for tests, through the backend's table: the GPU of the backend that GPTQ_CUDA_BACKEND names, otherwise the emulated one of
 // GPTQ_EMULATED_CUDA. A test gives it vectors, calls operations with what it gets for them, and finishes.
 #pragma once
-#include "kernels/cuda/backend.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/gpu/backend.h"
 #include "tests/kernels/matrices.h"
 
 namespace gptq::cuda {

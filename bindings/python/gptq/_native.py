@@ -69,6 +69,7 @@ GPTQ_TOKEN_BYTE = 2
 GPTQ_TOKEN_ADDED = 4
 GPTQ_TOKEN_END = 8
 GPTQ_CHAT_ADD_GENERATION_PROMPT = 1
+GPTQ_CHAT_DROP_OLDEST = 2
 GPTQ_KV_F16 = 0
 GPTQ_KV_F32 = 1
 GPTQ_KV_I8 = 2
@@ -82,7 +83,12 @@ GPTQ_GEN_KEEP_STOP = 4
 GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
 GPTQ_GEN_LOGPROBS = 64
+GPTQ_GEN_BACKGROUND = 128
 GPTQ_GEN_SPECULATE = 32
+GPTQ_POOL_NONE = 0
+GPTQ_POOL_LAST = 1
+GPTQ_POOL_MEAN = 2
+GPTQ_EMBED_NORMALIZE = 1
 GPTQ_SESSION_IDLE = 0
 GPTQ_SESSION_RUNNING = 1
 GPTQ_STOP_NONE = 0
@@ -118,8 +124,10 @@ class gptq_runtime_desc(Structure): pass
 class gptq_device_info(Structure): pass
 class gptq_io(Structure): pass
 class gptq_source(Structure): pass
+class gptq_device_share(Structure): pass
 class gptq_model_params(Structure): pass
 class gptq_model_info(Structure): pass
+class gptq_placement(Structure): pass
 class gptq_memory_estimate(Structure): pass
 class gptq_message(Structure): pass
 class gptq_chat(Structure): pass
@@ -222,6 +230,17 @@ gptq_source._fields_ = [
   ("size", c_uint64),
 ]
 
+gptq_device_share._fields_ = [
+  ("struct_size", c_uint32),
+  ("flags", c_uint32),
+  ("kind", c_int32),
+  ("ordinal", c_int32),
+  ("uuid", c_uint8 * 16),
+  ("bytes_max", c_uint64),
+  ("layers", c_uint32),
+  ("reserved", c_uint32),
+]
+
 gptq_model_params._fields_ = [
   ("struct_size", c_uint32),
   ("flags", c_uint32),
@@ -233,6 +252,8 @@ gptq_model_params._fields_ = [
   ("device_layers", c_uint32),
   ("reserved", c_uint32),
   ("device_bytes_max", c_uint64),
+  ("devices", POINTER(POINTER(gptq_device_share))),
+  ("n_devices", c_size_t),
 ]
 
 gptq_model_info._fields_ = [
@@ -257,6 +278,18 @@ gptq_model_info._fields_ = [
   ("device_bytes", c_uint64),
   ("device_layers", c_uint32),
   ("device_kind", c_int32),
+  ("pooling", c_int32),
+  ("pooling_flags", c_uint32),
+]
+
+gptq_placement._fields_ = [
+  ("struct_size", c_uint32),
+  ("flags", c_uint32),
+  ("kind", c_int32),
+  ("ordinal", c_int32),
+  ("first_layer", c_uint32),
+  ("n_layers", c_uint32),
+  ("bytes", c_uint64),
 ]
 
 gptq_memory_estimate._fields_ = [
@@ -295,6 +328,8 @@ gptq_chat._fields_ = [
   ("template_override_size", c_size_t),
   ("kwargs_json", c_void_p),
   ("kwargs_json_size", c_size_t),
+  ("reserve_tokens", c_uint32),
+  ("keep_tokens", c_uint32),
 ]
 
 gptq_engine_params._fields_ = [
@@ -383,7 +418,7 @@ gptq_generate_params._fields_ = [
   ("stop", POINTER(gptq_string)),
   ("n_stop", c_size_t),
   ("max_tokens", c_uint32),
-  ("reserved", c_uint32),
+  ("pooling", c_int32),
   ("constraint", c_void_p),
   ("banned", c_void_p),
 ]
@@ -406,6 +441,8 @@ gptq_session_info._fields_ = [
   ("first_token_us", c_uint64),
   ("n_guessed", c_uint32),
   ("n_guessed_right", c_uint32),
+  ("n_dropped", c_uint32),
+  ("reserved", c_uint32),
 ]
 
 gptq_token_logprob._fields_ = [
@@ -501,6 +538,7 @@ FUNCTIONS = {
   "gptq_model_retain": (c_void_p, [c_void_p]),
   "gptq_model_release": (None, [c_void_p]),
   "gptq_model_info_get": (gptq_status, [c_void_p, POINTER(gptq_model_info)]),
+  "gptq_model_placement": (gptq_status, [c_void_p, c_uint32, POINTER(gptq_placement)]),
   "gptq_model_meta": (gptq_status, [c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, POINTER(c_size_t)]),
   "gptq_tokenize": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),
   "gptq_detokenize": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, c_uint32, c_void_p, c_size_t, POINTER(c_size_t)]),
@@ -533,6 +571,8 @@ FUNCTIONS = {
   "gptq_session_save_to": (gptq_status, [c_void_p, c_int32, gptq_write_fn, c_void_p, POINTER(gptq_error)]),
   "gptq_session_logprobs": (gptq_status, [c_void_p, c_uint32, c_uint32, POINTER(c_float), POINTER(gptq_token_logprob)]),
   "gptq_score": (gptq_status, [c_void_p, POINTER(gptq_string), c_size_t, POINTER(c_double), POINTER(c_uint32), POINTER(gptq_error)]),
+  "gptq_session_embedding": (gptq_status, [c_void_p, c_uint32, POINTER(c_float), c_size_t, POINTER(c_size_t)]),
+  "gptq_embed": (gptq_status, [c_void_p, POINTER(gptq_string), c_size_t, c_int32, c_uint32, POINTER(c_float), POINTER(gptq_error)]),
   "gptq_session_restore": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_restore_from": (gptq_status, [c_void_p, POINTER(gptq_source), POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_constraint_compile": (gptq_status, [c_void_p, c_int32, c_void_p, c_size_t, POINTER(c_void_p), POINTER(gptq_error)]),

@@ -79,7 +79,6 @@ void CpuDevice::embed(const Matrix& table, std::span<const int32_t> tokens, floa
 }
 
 void CpuDevice::embed(const Matrix& table, float* x) { embed(table, batch_.tokens, x); }
-void CpuDevice::upload(const float* host, uint64_t count, float* x) { std::copy_n(host, count, x); }
 
 void CpuDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {
   for (uint32_t i = 0; i < count; ++i) std::copy_n(x + size_t(batch_.logit_rows[first + i]) * n, n, out + size_t(i) * n);

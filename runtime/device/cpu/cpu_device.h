@@ -38,15 +38,11 @@ class CpuDevice : public Device {
 
   void begin(const Batch& batch) override { batch_ = batch; }
   void embed(const kernels::Matrix& table, float* x) override;
-  void upload(const float* host, uint64_t count, float* x) override;
   void prepare(const Input& input, uint32_t rows) override;
   void matmul(std::span<const Product> products, bool accumulate) override;
   void append_kv(const KvCache& kv, const Heads& heads) override;
   void attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) override;
   void select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) override;
-  const float* download(const float* y, uint64_t) override { return y; }
-  const int32_t* best_tokens(const float*, uint32_t, uint32_t) override { return nullptr; }
-  const Candidate* candidates(const float*, uint32_t, uint32_t, uint32_t) override { return nullptr; }
   // elementwise.cpp
   void norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) override;
   void scale(float* x, uint64_t count, float factor) override;
@@ -63,9 +59,6 @@ class CpuDevice : public Device {
   // recurrent.cpp
   void convolve(const Convolution& convolution) override;
   void delta_rule(const DeltaRule& rule) override;
-
-  bool finish(uint32_t) override { return true; }
-  bool replay(uint32_t) override { return false; }
 
   // Room for what is between the two matrices of every change: [rows][width], width at least the ranks of all products that one matmul has.
   void set_low_rank_room(float* room, uint32_t width) { low_rank_room_ = room, low_rank_width_ = width; }

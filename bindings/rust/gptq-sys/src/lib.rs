@@ -114,6 +114,7 @@ pub const GPTQ_TOKEN_BYTE: i32 = 2;
 pub const GPTQ_TOKEN_ADDED: i32 = 4;
 pub const GPTQ_TOKEN_END: i32 = 8;
 pub const GPTQ_CHAT_ADD_GENERATION_PROMPT: i32 = 1;
+pub const GPTQ_CHAT_DROP_OLDEST: i32 = 2;
 /// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_F16: i32 = 0;
 /// I8: int8 with a float32 scale a row and head
@@ -137,10 +138,17 @@ pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
 pub const GPTQ_GEN_LOGITS: i32 = 16;
 /// keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input
 pub const GPTQ_GEN_LOGPROBS: i32 = 64;
+/// computed only in what the engine's other sessions leave of a step: to have a long input ready
+pub const GPTQ_GEN_BACKGROUND: i32 = 128;
 /// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
 /// layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU what a constraint leaves
 /// little choice about is guessed so without being asked
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
+pub const GPTQ_POOL_NONE: i32 = 0;
+pub const GPTQ_POOL_LAST: i32 = 1;
+pub const GPTQ_POOL_MEAN: i32 = 2;
+/// scaled to length 1
+pub const GPTQ_EMBED_NORMALIZE: i32 = 1;
 pub const GPTQ_SESSION_IDLE: i32 = 0;
 pub const GPTQ_SESSION_RUNNING: i32 = 1;
 pub const GPTQ_STOP_NONE: i32 = 0;
@@ -367,6 +375,34 @@ impl Default for gptq_source {
     }
 }
 
+/// A device that gets layers of a model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_device_share {
+    pub struct_size: u32,
+    pub flags: u32,
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros
+    pub kind: i32,
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros
+    pub ordinal: i32,
+    /// gptq_device_info's
+    pub uuid: [u8; 16],
+    /// of a GPU: hold no more there, engines included; 0 = what is free
+    pub bytes_max: u64,
+    /// 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none
+    pub layers: u32,
+    /// 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none
+    pub reserved: u32,
+}
+impl Default for gptq_device_share {
+    /// All fields zero, which is the C API's default. `struct_size` is set.
+    fn default() -> Self {
+        let mut value: Self = unsafe { core::mem::zeroed() };
+        value.struct_size = core::mem::size_of::<Self>() as u32;
+        value
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_model_params {
@@ -385,6 +421,10 @@ pub struct gptq_model_params {
     pub reserved: u32,
     /// hold no more there, engines included; 0 = what is free
     pub device_bytes_max: u64,
+    /// array of pointers: the element may grow
+    pub devices: *const *const gptq_device_share,
+    /// array of pointers: the element may grow
+    pub n_devices: usize,
 }
 impl Default for gptq_model_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -428,14 +468,42 @@ pub struct gptq_model_info {
     pub kv_bytes_per_token: u64,
     /// hash of the manifest: same for the same file
     pub fingerprint: u64,
-    /// weights and layers on the GPU; where the head is computed
+    /// weights and layers on GPUs; where the head is computed
     pub device_bytes: u64,
-    /// weights and layers on the GPU; where the head is computed
+    /// weights and layers on GPUs; where the head is computed
     pub device_layers: u32,
-    /// weights and layers on the GPU; where the head is computed
+    /// weights and layers on GPUs; where the head is computed
     pub device_kind: i32,
+    /// GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not
+    pub pooling: i32,
+    /// GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not
+    pub pooling_flags: u32,
 }
 impl Default for gptq_model_info {
+    /// All fields zero, which is the C API's default. `struct_size` is set.
+    fn default() -> Self {
+        let mut value: Self = unsafe { core::mem::zeroed() };
+        value.struct_size = core::mem::size_of::<Self>() as u32;
+        value
+    }
+}
+
+/// Layers of a model that are side by side on one device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_placement {
+    pub struct_size: u32,
+    pub flags: u32,
+    /// GPTQ_DEVICE_*; of the CPU: 0
+    pub kind: i32,
+    /// GPTQ_DEVICE_*; of the CPU: 0
+    pub ordinal: i32,
+    pub first_layer: u32,
+    pub n_layers: u32,
+    /// of weights
+    pub bytes: u64,
+}
+impl Default for gptq_placement {
     /// All fields zero, which is the C API's default. `struct_size` is set.
     fn default() -> Self {
         let mut value: Self = unsafe { core::mem::zeroed() };
@@ -447,16 +515,19 @@ impl Default for gptq_model_info {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_memory_estimate {
-    /// fits: within host_bytes_max beside what is held already, and within the GPU's budget
+    /// fits: within host_bytes_max beside what is held already, and within every GPU's budget
     pub struct_size: u32,
-    /// fits: within host_bytes_max beside what is held already, and within the GPU's budget
+    /// fits: within host_bytes_max beside what is held already, and within every GPU's budget
     pub fits: u32,
     pub host_weights: u64,
     pub host_kv: u64,
     pub host_scratch: u64,
     pub host_load_peak: u64,
+    /// on all GPUs together
     pub device_weights: u64,
+    /// on all GPUs together
     pub device_kv: u64,
+    /// on all GPUs together
     pub device_scratch: u64,
     pub device_layers: u32,
     pub reserved: u32,
@@ -512,6 +583,12 @@ pub struct gptq_chat {
     pub kwargs_json: *const c_char,
     /// an object of further template variables, or NULL
     pub kwargs_json_size: usize,
+    /// DROP_OLDEST: room for the reply, 0 = a quarter of ctx_tokens; and, when something must go, at most so many tokens
+    /// stay, so that it need not soon again: 0 = half of the rest
+    pub reserve_tokens: u32,
+    /// DROP_OLDEST: room for the reply, 0 = a quarter of ctx_tokens; and, when something must go, at most so many tokens
+    /// stay, so that it need not soon again: 0 = half of the rest
+    pub keep_tokens: u32,
 }
 impl Default for gptq_chat {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -594,9 +671,9 @@ pub struct gptq_memory_info {
     pub host_bytes: u64,
     /// held by the runtime and all that was made with it
     pub host_peak: u64,
-    /// held on the GPU by the model and its engines
+    /// held on GPUs by the model and its engines; the sum of every GPU's peak
     pub device_bytes: u64,
-    /// held on the GPU by the model and its engines
+    /// held on GPUs by the model and its engines; the sum of every GPU's peak
     pub device_peak: u64,
 }
 impl Default for gptq_memory_info {
@@ -715,13 +792,13 @@ pub struct gptq_generate_params {
     pub n_stop: usize,
     /// 0 = until end token or context end
     pub max_tokens: u32,
-    pub reserved: u32,
+    /// GPTQ_POOL_*, with PREFILL_ONLY: an embedding of the sequence, for gptq_session_embedding
+    pub pooling: i32,
     /// of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive
     pub constraint: *mut gptq_constraint,
-    /// GPTQ_CONSTRAINT_BANNED of the same model: phrases that the generated text never has, in large and small letters.
-    /// Where one is complete the sequence goes back to before its first token, and another is sampled there. Text and
-    /// tokens that may become a phrase cannot be read before that is settled. TEXT ends the generation where nothing else
-    /// may follow (a constraint wants it). Not with LOGITS
+    /// GPTQ_CONSTRAINT_BANNED of the same model: phrases that the text never has, in large and small letters. Where one is
+    /// complete the sequence goes back to before its first token, and another is sampled there. What may become one cannot
+    /// be read yet. Where nothing else may follow, TEXT. Not with LOGITS
     pub banned: *mut gptq_constraint,
 }
 impl Default for gptq_generate_params {
@@ -766,6 +843,10 @@ pub struct gptq_session_info {
     pub n_guessed: u32,
     /// tokens computed ahead (GPTQ_GEN_SPECULATE, constraints); of them sampled
     pub n_guessed_right: u32,
+    /// messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST)
+    pub n_dropped: u32,
+    /// messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST)
+    pub reserved: u32,
 }
 impl Default for gptq_session_info {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -991,6 +1072,8 @@ extern "C" {
     pub fn gptq_model_retain(m: *mut gptq_model) -> *mut gptq_model;
     pub fn gptq_model_release(m: *mut gptq_model);
     pub fn gptq_model_info_get(m: *const gptq_model, out: *mut gptq_model_info) -> gptq_status;
+    /// The index-th of the devices that have layers, in the order of the layers. Errors: NOT_FOUND past the last.
+    pub fn gptq_model_placement(m: *const gptq_model, index: u32, out: *mut gptq_placement) -> gptq_status;
     /// Text from the file's metadata: "name", "license", "source", "quantization", "chat_template", ... NUL-terminated;
     /// *needed counts the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL.
     pub fn gptq_model_meta(m: *const gptq_model, key: *const c_char, key_size: usize, buf: *mut c_char, cap: usize, needed: *mut usize) -> gptq_status;
@@ -1039,8 +1122,9 @@ extern "C" {
     pub fn gptq_session_append_tokens(s: *mut gptq_session, tokens: *const gptq_token, n: usize, err: *mut gptq_error) -> gptq_status;
     /// Makes the sequence that of a conversation: the model's chat template over the messages. Tokens the sequence already
     /// begins with are kept with their KV cache, the rest is replaced: give the whole conversation each turn. Special
-    /// tokens count in the template only, in messages they are plain text. n_tokens (may be NULL): tokens of the whole.
-    /// Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE.
+    /// tokens count in the template only, in messages they are plain text. What a shortened conversation
+    /// (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their budgets, and is what a fresh session
+    /// computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE.
     pub fn gptq_session_set_chat(s: *mut gptq_session, chat: *const gptq_chat, n_tokens: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end
     /// token. Unread output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from),
@@ -1063,15 +1147,16 @@ extern "C" {
     /// tokens, and the generation in progress, which both go on with and with the same output until one is changed. Rows
     /// of logits not yet read and the user pointer stay with s. The KV cache is shared: whoever first writes to a page the
     /// other also holds takes a copy, of one page at most; a recurrent state is copied at once. Needs no memory;
-    /// gptq_engine_memory counts a shared page once. Where layers are on a GPU, tokens behind the last whole page are
-    /// computed again. Sharing needs no fork: a started session takes over the whole pages of any session of its engine
-    /// that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers, with rope that depends on the
-    /// length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any order. Threads: as all of the
-    /// engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1.
+    /// gptq_engine_memory counts a shared page once. Sharing needs no fork: a started session takes over the whole pages
+    /// of any session of its engine that begins with the same tokens, except with GPTQ_GEN_LOGITS, with recurrent layers,
+    /// with rope that depends on the length, and with layers on a GPU. *out is the caller's: gptq_session_destroy, in any
+    /// order. Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already.
+    /// Since 0.1.
     pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
     /// size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
-    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, UNSUPPORTED, BUFFER_TOO_SMALL. Since 0.1.
+    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST.
+    /// Since 0.1.
     pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2.
     pub fn gptq_session_save_to(s: *const gptq_session, kind: i32, write: gptq_write_fn, user: *mut c_void, err: *mut gptq_error) -> gptq_status;
@@ -1081,6 +1166,18 @@ extern "C" {
     /// computed. Needs one free session slot at least, takes as many as there are, and steps the engine. Errors:
     /// INVALID_ARGUMENT, INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2.
     pub fn gptq_score(s: *mut gptq_session, texts: *const gptq_string, n: usize, logprobs: *mut f64, n_tokens: *mut u32, err: *mut gptq_error) -> gptq_status;
+    /// The vector of n_embd floats that a start with `pooling` made of the sequence, as soon as it ended with
+    /// GPTQ_STOP_PREFILLED and until the session is started again or tokens are taken away. It follows from the tokens and
+    /// the adapter alone, whatever else the steps computed. With GPTQ_POOL_MEAN all tokens are computed again at the
+    /// start. flags: GPTQ_EMBED_*. *needed is n_embd, also when cap suffices. Errors: INVALID_ARGUMENT, INVALID_STATE
+    /// (there is none), BUFFER_TOO_SMALL. Since 0.2.
+    pub fn gptq_session_embedding(s: *const gptq_session, flags: u32, out: *mut f32, cap: usize, needed: *mut usize) -> gptq_status;
+    /// Embeddings of n texts, \[n]\[n_embd]. A text becomes tokens as with GPTQ_TEXT_ADD_BOS; special tokens in it are
+    /// plain text. pooling 0: pooling and flags are those of gptq_model_info, and where the model's files do not say, the
+    /// last token's, normalized. Needs one free session slot at least, takes as many as there are, and steps the engine,
+    /// sessions that generate too. After an error some of out may be written. Errors: INVALID_ARGUMENT (also a text
+    /// without tokens), INVALID_STATE, TEXT, CONTEXT_FULL, KV_FULL, NUMERIC. Since 0.2.
+    pub fn gptq_embed(e: *mut gptq_engine, texts: *const gptq_string, n: usize, pooling: i32, flags: u32, out: *mut f32, err: *mut gptq_error) -> gptq_status;
     /// A new session that goes on where the saved one stood, running if that was: its tokens are computed again in the
     /// next steps, within their budgets, and what follows is the same, in any process and with any number of threads.
     /// GPTQ_REPLAYED instead of OK says that numbers may differ: other kernels, activations, KV type, context or devices

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "device/cuda/cuda_device.h"
+#include "device/gpu/gpu_device.h"
 
 #include <algorithm>
 #include <chrono>
@@ -9,8 +9,8 @@
 namespace gptq::device {
 namespace {
 
-uint32_t group_of(const cuda::Shape& shape) { return shape.n_heads / shape.n_kv_heads; }
-uint32_t tiles_of(uint32_t n_rows, uint32_t group) { return (n_rows * group + cuda::tile_pairs - 1) / cuda::tile_pairs; }
+uint32_t group_of(const gpu::Shape& shape) { return shape.n_heads / shape.n_kv_heads; }
+uint32_t tiles_of(uint32_t n_rows, uint32_t group) { return (n_rows * group + gpu::tile_pairs - 1) / gpu::tile_pairs; }
 
 template <class Layout, class... Args>
 uint64_t measure(const Args&... args) {
@@ -24,30 +24,30 @@ Layout place(std::byte* base, const Args&... args) {
   return Layout(args..., arena);
 }
 
-uint32_t most_tiles(const CudaLimits& limits) { return tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions; }
-uint64_t n_counters(const CudaLimits& limits) {
-  return std::max<uint64_t>(cuda::attention_counters(most_tiles(limits), limits.shape.n_kv_heads), limits.max_logits);
+uint32_t most_tiles(const GpuLimits& limits) { return tiles_of(limits.shape.rows, group_of(limits.shape)) + limits.max_sessions; }
+uint64_t n_counters(const GpuLimits& limits) {
+  return std::max<uint64_t>(gpu::attention_counters(most_tiles(limits), limits.shape.n_kv_heads), limits.max_logits);
 }
 
 // The largest's.
-uint64_t batch_bytes(const CudaLimits& limits) {
-  return measure<CudaBatch>(limits, BatchSize{limits.shape.rows, most_tiles(limits), limits.max_sessions});
+uint64_t batch_bytes(const GpuLimits& limits) {
+  return measure<GpuBatch>(limits, BatchSize{limits.shape.rows, most_tiles(limits), limits.max_sessions});
 }
 
-cuda::Workspace take_workspace(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena) {
-  const cuda::Backend& table = gpu.table();
+gpu::Workspace take_workspace(const Gpu& gpu, const GpuLimits& limits, base::Arena& arena) {
+  const gpu::Backend& table = gpu.table();
   const uint64_t bytes = std::max({table.matmul_workspace(limits.shape, gpu.stream()), table.attention_workspace(limits.shape, gpu.stream()),
-                                   cuda::sampling_workspace(limits.max_logits)});
+                                   gpu::sampling_workspace(limits.max_logits)});
   uint8_t* data = arena.take<uint8_t>(bytes);
   return {data, bytes, arena.take<uint32_t>(n_counters(limits))};
 }
 
 }  // namespace
 
-CudaBatch::CudaBatch(const CudaLimits& limits, const BatchSize& size, base::Arena& arena)
+GpuBatch::GpuBatch(const GpuLimits& limits, const BatchSize& size, base::Arena& arena)
     : tokens(arena.take<int32_t>(size.rows)),
-      rows(arena.take<cuda::Row>(size.rows)),
-      tiles(arena.take<cuda::Tile>(size.tiles)),
+      rows(arena.take<gpu::Row>(size.rows)),
+      tiles(arena.take<gpu::Tile>(size.tiles)),
       logit_rows(arena.take<uint32_t>(size.rows)),
       ropes{} {
   for (uint32_t i = 0; i < limits.n_ropes; ++i) {
@@ -59,43 +59,43 @@ CudaBatch::CudaBatch(const CudaLimits& limits, const BatchSize& size, base::Aren
   bytes = arena.used();
 }
 
-CudaResults::CudaResults(const CudaLimits& limits, base::Arena& arena)
-    : best(arena.take<int32_t>(limits.max_logits)), candidates(arena.take<Candidate>(uint64_t{limits.max_logits} * cuda::candidates_max)) {}
+GpuResults::GpuResults(const GpuLimits& limits, base::Arena& arena)
+    : best(arena.take<int32_t>(limits.max_logits)), candidates(arena.take<Candidate>(uint64_t{limits.max_logits} * gpu::candidates_max)) {}
 
-CudaLayout::CudaLayout(const Gpu& gpu, const CudaLimits& limits, base::Arena& arena)
+GpuLayout::GpuLayout(const Gpu& gpu, const GpuLimits& limits, base::Arena& arena)
     : workspace(take_workspace(gpu, limits, arena)), batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena),
       alibi_slopes(limits.alibi_slopes.empty() ? nullptr : arena.take<float>(limits.alibi_slopes.size())),
       prepared(limits.prepares ? arena.take<float>(uint64_t{limits.shape.rows} * limits.shape.k) : nullptr) {}
 
-CudaHostLayout::CudaHostLayout(const CudaLimits& limits, base::Arena& arena)
-    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.n_vocab)),
+GpuHostLayout::GpuHostLayout(const GpuLimits& limits, base::Arena& arena)
+    : batch(arena.take<std::byte>(batch_bytes(limits))), results(limits, arena), logits(arena.take<float>(uint64_t{limits.max_logits} * limits.logits_width)),
       uploaded(arena.take<float>(limits.uploaded)) {}
 
-uint64_t CudaDevice::device_bytes(const Gpu& gpu, const CudaLimits& limits) { return measure<CudaLayout>(gpu, limits); }
+uint64_t GpuDevice::device_bytes(const Gpu& gpu, const GpuLimits& limits) { return measure<GpuLayout>(gpu, limits); }
 
-CudaDevice::CudaDevice(const Gpu& gpu, const CudaLimits& limits, std::pmr::memory_resource* memory)
+GpuDevice::GpuDevice(const Gpu& gpu, const GpuLimits& limits, std::pmr::memory_resource* memory)
     : gpu_(gpu),
       table_(gpu.table()),
       stream_(gpu.stream()),
       limits_(limits),
       memory_(gpu, device_bytes(gpu, limits)),
-      host_memory_(gpu, measure<CudaHostLayout>(limits), GpuMemory::host),
-      own_(place<CudaLayout>(memory_.data(), gpu, limits)),
-      host_(place<CudaHostLayout>(host_memory_.data(), limits)),
+      host_memory_(gpu, measure<GpuHostLayout>(limits), GpuMemory::host),
+      own_(place<GpuLayout>(memory_.data(), gpu, limits)),
+      host_(place<GpuHostLayout>(host_memory_.data(), limits)),
       graphs_(memory) {
   table_.clear(&stream_, own_.workspace.counters, n_counters(limits) * sizeof(uint32_t));
   const std::span<const float> slopes = limits.alibi_slopes;
   if (!slopes.empty()) table_.copy_in(&stream_, own_.alibi_slopes, slopes.data(), slopes.size_bytes());
 }
 
-CudaDevice::~CudaDevice() {
-  cuda::Failure ignored;
+GpuDevice::~GpuDevice() {
+  gpu::Failure ignored;
   table_.finish(&stream_, UINT32_MAX, &ignored);
   for (const auto& [key, graph] : graphs_) table_.release_graph(graph);
 }
 
-void CudaDevice::lay_out(const BatchSize& size) {
-  const auto b = place<CudaBatch>(own_.batch, limits_, size);
+void GpuDevice::lay_out(const BatchSize& size) {
+  const auto b = place<GpuBatch>(own_.batch, limits_, size);
   view_ = {b.tokens, b.rows, nullptr, nullptr, b.tiles, b.pages, size.rows, size.tiles, 0};
   std::copy(std::begin(b.ropes), std::end(b.ropes), turns_);
   logit_rows_ = b.logit_rows;
@@ -103,28 +103,28 @@ void CudaDevice::lay_out(const BatchSize& size) {
   one_row_each_ = size.rows == size.sequences;
 }
 
-void CudaDevice::write_rows(const Batch& batch, const CudaBatch& to) {
+void GpuDevice::write_rows(const Batch& batch, const GpuBatch& to) {
   const uint32_t group = group_of(limits_.shape);
-  cuda::Tile* next_tile = to.tiles;
+  gpu::Tile* next_tile = to.tiles;
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const Sequence& s = batch.sequences[i];
     const auto first_page = static_cast<uint32_t>(i) * limits_.pages_per_session;
     for (uint32_t row = 0; row < s.n_rows; ++row) to.rows[s.first_row + row] = {s.first_position + row, first_page};
-    for (uint32_t tile = 0; tile < tiles_of(s.n_rows, group); ++tile) *next_tile++ = {s.first_row, s.n_rows, tile * cuda::tile_pairs};
+    for (uint32_t tile = 0; tile < tiles_of(s.n_rows, group); ++tile) *next_tile++ = {s.first_row, s.n_rows, tile * gpu::tile_pairs};
     const uint32_t n_positions = s.first_position + s.n_rows;
     std::copy_n(s.pages, (n_positions + limits_.page_tokens - 1) / limits_.page_tokens, to.pages + first_page);
     view_.n_positions = std::max(view_.n_positions, n_positions);
   }
 }
 
-uint32_t CudaDevice::padded_rows(uint32_t n_rows) const {
+uint32_t GpuDevice::padded_rows(uint32_t n_rows) const {
   for (uint32_t rows = n_rows; rows <= recorded_rows_max; ++rows)
     if (recorded_[rows]) return rows;
   return n_rows;
 }
 
 // Of the sequence with the fewest positions.
-void CudaDevice::pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& to) {
+void GpuDevice::pad_rows(const Batch& batch, uint32_t n_rows, const GpuBatch& to) {
   const auto shortest = std::min_element(batch.sequences.begin(), batch.sequences.end(),
                                          [](const Sequence& a, const Sequence& b) { return a.first_position < b.first_position; });
   const auto from = static_cast<uint32_t>(shortest - batch.sequences.begin());
@@ -132,7 +132,7 @@ void CudaDevice::pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& 
   for (uint32_t row = batch.n_rows(); row < n_rows; ++row) {
     to.tokens[row] = to.tokens[from];
     to.rows[row] = to.rows[from];
-    for (uint32_t tile = 0; tile < tiles_each; ++tile) to.tiles[row * tiles_each + tile] = {row, 1, tile * cuda::tile_pairs};
+    for (uint32_t tile = 0; tile < tiles_each; ++tile) to.tiles[row * tiles_each + tile] = {row, 1, tile * gpu::tile_pairs};
     for (uint32_t i = 0; i < limits_.n_ropes; ++i) {
       const uint32_t pairs = limits_.rope_pairs[i];
       std::copy_n(to.ropes[i].cos + uint64_t{from} * pairs, pairs, to.ropes[i].cos + uint64_t{row} * pairs);
@@ -141,15 +141,15 @@ void CudaDevice::pad_rows(const Batch& batch, uint32_t n_rows, const CudaBatch& 
   }
 }
 
-void CudaDevice::begin(const Batch& batch) {
+void GpuDevice::begin(const Batch& batch) {
   const bool one_row_each = batch.sequences.size() == batch.n_rows();
   write(batch, one_row_each ? padded_rows(batch.n_rows()) : batch.n_rows());
   send();
 }
 
-void CudaDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, bytes_); }
+void GpuDevice::send() { table_.copy_in(&stream_, own_.batch, host_.batch, bytes_); }
 
-void CudaDevice::write(const Batch& batch, uint32_t n_rows) {
+void GpuDevice::write(const Batch& batch, uint32_t n_rows) {
   if (written_) finish(UINT32_MAX);
   BatchSize size{n_rows, 0, static_cast<uint32_t>(batch.sequences.size())};
   if (batch.sequences.size() == batch.n_rows()) {  // one row each
@@ -159,7 +159,7 @@ void CudaDevice::write(const Batch& batch, uint32_t n_rows) {
     for (const Sequence& s : batch.sequences) size.tiles += tiles_of(s.n_rows, group_of(limits_.shape));
   }
   lay_out(size);
-  const auto to = place<CudaBatch>(host_.batch, limits_, size);
+  const auto to = place<GpuBatch>(host_.batch, limits_, size);
   write_rows(batch, to);
   std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
   std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), to.logit_rows);
@@ -172,20 +172,26 @@ void CudaDevice::write(const Batch& batch, uint32_t n_rows) {
   written_ = true;
 }
 
-void CudaDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({table, view_, x}, stream_); }
-void CudaDevice::upload(const float* host, uint64_t count, float* x) {
+void GpuDevice::embed(const kernels::Matrix& table, float* x) { table_.embed({table, view_, x}, stream_); }
+void GpuDevice::upload(const float* host, uint64_t count, float* x) {
   std::copy_n(host, count, host_.uploaded);
   table_.copy_in(&stream_, x, host_.uploaded, count * sizeof(float));
 }
 
-void CudaDevice::prepare(const Input& input, uint32_t rows) {
+void GpuDevice::take(GpuDevice& other, const float* from, const float* by, uint64_t count, float* x) {
+  table_.wait_for(&stream_, &other.stream_);
+  if (by) table_.copy_in(&stream_, x, by, count * sizeof(float));
+  else table_.copy_across(&stream_, x, &other.stream_, from, count * sizeof(float));
+}
+
+void GpuDevice::prepare(const Input& input, uint32_t rows) {
   wanted_ = input;
   made_ = false;
   rows_ = rows;
 }
 
 // Products take RMS norms and silu(x) * up along; whatever else they are to read is written first.
-void CudaDevice::make_input(uint32_t k) {
+void GpuDevice::make_input(uint32_t k) {
   if (made_) return;
   made_ = true;
   const Norm* n = wanted_.norm;
@@ -204,9 +210,9 @@ void CudaDevice::make_input(uint32_t k) {
   if (own_norm || own_activation) input_ = {.x = own_.prepared, .norm = nullptr, .up = nullptr, .eps = 0};
 }
 
-void CudaDevice::matmul(std::span<const Product> products, bool accumulate) {
+void GpuDevice::matmul(std::span<const Product> products, bool accumulate) {
   make_input(products[0].w->k);
-  cuda::MatmulArgs args{};
+  gpu::MatmulArgs args{};
   for (const Product& p : products) args.products[args.n_products++] = {*p.w, p.bias, p.y};
   args.rows = rows_;
   args.input = input_;
@@ -217,7 +223,7 @@ void CudaDevice::matmul(std::span<const Product> products, bool accumulate) {
 }
 
 namespace {
-cuda::KvCache kv_of(const KvCache& kv) {
+gpu::KvCache kv_of(const KvCache& kv) {
   return {.base = reinterpret_cast<uint8_t*>(kv.base),
           .page_stride = kv.page_stride,
           .layer_stride = 0,
@@ -230,14 +236,14 @@ cuda::KvCache kv_of(const KvCache& kv) {
 }  // namespace
 
 // Attention follows, with the same queries: together where they can be.
-void CudaDevice::append_kv(const KvCache& kv, const Heads& h) {
+void GpuDevice::append_kv(const KvCache& kv, const Heads& h) {
   using kernels::Span;
   const bool all = h.norms.any && h.norms.span == Span::all, in_kernel = h.norms.any && !all;
   if (all) {  // of all heads at once: rows' norms as any other; the model was refused if it is behind the rotation
     norm(h.q, h.norms.q, h.q, view_.n_rows, h.n_heads * kv.key_dim);
     norm(h.k, h.norms.k, h.k, view_.n_rows, kv.n_kv_heads * kv.key_dim);
   }
-  cuda::Batch batch = view_;
+  gpu::Batch batch = view_;
   const uint32_t rope = h.rope < 0 ? 0 : static_cast<uint32_t>(h.rope);
   batch.cos = turns_[rope].cos;
   batch.sin = turns_[rope].sin;
@@ -264,8 +270,8 @@ void CudaDevice::append_kv(const KvCache& kv, const Heads& h) {
              .query_offset = h.query_scale.offset};
 }
 
-void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
-  const cuda::AttentionArgs args{.batch = view_,
+void GpuDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
+  const gpu::AttentionArgs args{.batch = view_,
                                  .kv = kv_of(kv),
                                  .q = q,
                                  .out = out,
@@ -283,7 +289,7 @@ void CudaDevice::attention(const KvCache& kv, const float* q, float* out, const 
   table_.attention(args, stream_);
 }
 
-void CudaDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) {
+void GpuDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows, uint32_t n) {
   table_.norm({.x = x,
                .weight = norm.weight,
                .bias = norm.bias,
@@ -295,42 +301,42 @@ void CudaDevice::norm(const float* x, const Norm& norm, float* y, uint32_t rows,
               stream_);
 }
 
-void CudaDevice::change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor) {
+void GpuDevice::change(kernels::Elementwise kind, const float* x, const float* y, float* out, uint64_t count, float factor) {
   table_.elementwise({.kind = kind, .x = x, .y = y, .out = out, .count = count, .factor = factor}, stream_);
 }
-void CudaDevice::scale(float* x, uint64_t count, float factor) { change(kernels::Elementwise::scale, x, nullptr, x, count, factor); }
-void CudaDevice::add(float* y, const float* x, uint64_t count, float factor) { change(kernels::Elementwise::add_scaled, y, x, y, count, factor); }
-void CudaDevice::gate(float* x, const float* gate, uint64_t count) { change(kernels::Elementwise::gate, x, gate, x, count, 0); }
-void CudaDevice::softcap(float* x, uint64_t count, float cap) { change(kernels::Elementwise::softcap, x, nullptr, x, count, cap); }
+void GpuDevice::scale(float* x, uint64_t count, float factor) { change(kernels::Elementwise::scale, x, nullptr, x, count, factor); }
+void GpuDevice::add(float* y, const float* x, uint64_t count, float factor) { change(kernels::Elementwise::add_scaled, y, x, y, count, factor); }
+void GpuDevice::gate(float* x, const float* gate, uint64_t count) { change(kernels::Elementwise::gate, x, gate, x, count, 0); }
+void GpuDevice::softcap(float* x, uint64_t count, float cap) { change(kernels::Elementwise::softcap, x, nullptr, x, count, cap); }
 
-void CudaDevice::add_positions(const kernels::Matrix& table, uint32_t offset, float* x) {
+void GpuDevice::add_positions(const kernels::Matrix& table, uint32_t offset, float* x) {
   table_.add_positions({.table = table, .batch = view_, .offset = offset, .x = x}, stream_);
 }
 
-void CudaDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {
+void GpuDevice::select_rows(const float* x, uint32_t n, uint32_t first, uint32_t count, float* out) {
   table_.select_rows({x, logit_rows_ + first, out, count, n}, stream_);
 }
 
-const float* CudaDevice::download(const float* y, uint64_t count) {
+const float* GpuDevice::download(const float* y, uint64_t count) {
   table_.copy_out(&stream_, host_.logits, y, count * sizeof(float));
   return host_.logits;
 }
 
-const int32_t* CudaDevice::best_tokens(const float* logits, uint32_t rows, uint32_t n) {
+const int32_t* GpuDevice::best_tokens(const float* logits, uint32_t rows, uint32_t n) {
   table_.best_token({logits, own_.results.best, rows, n, own_.workspace}, stream_);
   table_.copy_out(&stream_, host_.results.best, own_.results.best, rows * sizeof(int32_t));
   return host_.results.best;
 }
 
-const Candidate* CudaDevice::candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) {
-  static_assert(sizeof(Candidate) == sizeof(cuda::Candidate));
-  if (count > cuda::candidates_max) return nullptr;
-  table_.candidates({logits, reinterpret_cast<cuda::Candidate*>(own_.results.candidates), rows, n, count, own_.workspace}, stream_);
+const Candidate* GpuDevice::candidates(const float* logits, uint32_t rows, uint32_t n, uint32_t count) {
+  static_assert(sizeof(Candidate) == sizeof(gpu::Candidate));
+  if (count > gpu::candidates_max) return nullptr;
+  table_.candidates({logits, reinterpret_cast<gpu::Candidate*>(own_.results.candidates), rows, n, count, own_.workspace}, stream_);
   table_.copy_out(&stream_, host_.results.candidates, own_.results.candidates, uint64_t{rows} * count * sizeof(Candidate));
   return host_.results.candidates;
 }
 
-bool CudaDevice::finish(uint32_t wait_us) {
+bool GpuDevice::finish(uint32_t wait_us) {
   const bool watched = wait_us == UINT32_MAX && written_ && watch();
   if (!watched && !gpu_.finish(wait_us)) return false;
   written_ = false;
@@ -338,34 +344,29 @@ bool CudaDevice::finish(uint32_t wait_us) {
 }
 
 // To be woken takes some 50 us, so a while is spent looking.
-bool CudaDevice::watch() {
+bool GpuDevice::watch() {
   using namespace std::chrono;
   for (const auto end = steady_clock::now() + milliseconds(3); steady_clock::now() < end;)
     if (gpu_.finish(0)) return true;
   return false;
 }
 
-bool CudaDevice::replay(uint32_t key) {
+bool GpuDevice::replay(uint32_t key) {
   const auto at = graphs_.find(key);
   if (at == graphs_.end()) return false;
   table_.replay(&stream_, at->second);
   return true;
 }
 
-void CudaDevice::replay(const Batch& batch, uint32_t key) {
-  write(batch, batch.n_rows());
-  table_.replay(&stream_, graphs_.at(key));
-}
-
-void CudaDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {
+void GpuDevice::record(uint32_t key, uint32_t n_rows, bool whole, const std::function<void()>& work) {
   lay_out({n_rows, n_rows * tiles_of(1, group_of(limits_.shape)), n_rows});
   view_.n_positions = limits_.shape.positions;
-  cuda::Graph* graph = nullptr;
-  cuda::Failure failure{};
-  check_gpu(table_.record_begin(&stream_, &failure), failure, "a CUDA graph cannot be begun");
+  gpu::Graph* graph = nullptr;
+  gpu::Failure failure{};
+  gpu_.check(table_.record_begin(&stream_, &failure), failure, "cannot begin to record");
   if (whole) send();
   work();
-  check_gpu(table_.record_end(&stream_, &graph, &failure), failure, "a CUDA graph cannot be made");
+  gpu_.check(table_.record_end(&stream_, &graph, &failure), failure, "cannot record");
   graphs_.emplace(key, graph);
   if (!whole) recorded_[n_rows] = true;
 }

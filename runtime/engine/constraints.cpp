@@ -1,11 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-// Guesses that a constraint gives.
+// What constraints are asked: which tokens may come, and which most likely will.
 #include <algorithm>
 #include <array>
 
 #include "engine/engine.h"
 
 namespace gptq::engine {
+
+// The state of the session's constraint after this generated token.
+text::constraint::Constraint::State Engine::constrained(const Session& session, text::constraint::Constraint::State state, int32_t token,
+                                                        bool first) const {
+  if (is_end_token(token)) return state;
+  std::string_view bytes = tokenizer_->token_bytes(token);
+  if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
+  return session.constraint->step(state, bytes);
+}
+
+// The state after the first n tokens behind the input, guesses among them. A constraint that forgot its states while it was led over them
+// has place for them alone the second time.
+text::constraint::Constraint::State Engine::led(const Session& session, uint32_t n) const {
+  auto state = session.constraint->start();
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    state = session.constraint->start();
+    for (uint32_t i = 0; i < n; ++i) state = constrained(session, state, session.tokens[session.first_generated + i], i == 0);
+    if (state != text::constraint::Constraint::lost) break;
+  }
+  return state;
+}
+
+bool Engine::constrain(Session& session) const {
+  using text::constraint::Constraint;
+  if (!session.constraint) return true;
+  session.constraint_state = led(session, session.n_generated);
+  return session.constraint_state != Constraint::dead && session.constraint_state != Constraint::lost;
+}
+
+// The mask of what may follow the member's right guesses.
+bool Engine::find_mask(Member& member) {
+  using text::constraint::Constraint;
+  const Session& session = *member.session;
+  const uint32_t n = session.n_generated + member.n_right;
+  const std::span<uint32_t> bits{scratch_.mask, session.constraint->mask_words()};
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (session.constraint->mask(member.constraint_state, n == 0 && loses_space(session), bits)) return true;
+    member.constraint_state = led(session, n);
+    if (member.constraint_state == Constraint::dead || member.constraint_state == Constraint::lost) return false;
+  }
+  return false;
+}
 
 // What the constraint leaves little choice about, in the tokens that the tokenizer makes of it: models have mostly learned to say it so.
 uint32_t Engine::foresee(const Session& session, std::span<int32_t> out) const {

@@ -7,24 +7,24 @@
 #include <utility>
 
 #include "gptq/gptq.h"
-#include "kernels/cuda/backend.h"
+#include "kernels/gpu/backend.h"
 
 namespace gptq::device {
 
-using cuda::Result;
+using gpu::Result;
 
 // The shared object; it stays loaded to the end of the process. Fails with BACKEND.
 class Library {
  public:
   explicit Library(std::string_view path);
-  const cuda::Backend& table() const { return *table_; }
+  const gpu::Backend& table() const { return *table_; }
 
  private:
-  const cuda::Backend* table_;
+  const gpu::Backend* table_;
 };
 
 // Fails with NOT_FOUND and BACKEND.
-cuda::Processor describe_gpu(const cuda::Backend& table, uint32_t ordinal);
+gpu::Processor describe_gpu(const gpu::Backend& table, uint32_t ordinal);
 
 // Device memory held, by whom it is for; 0 = no limit.
 struct Account {
@@ -36,27 +36,26 @@ struct Account {
 class Gpu {
  public:
   // host_stream: a CUstream of the host's, or NULL. beside: whose memory it works with as well, or NULL.
-  Gpu(const cuda::Backend& table, uint32_t ordinal, Account& account, void* host_stream = nullptr, const Gpu* beside = nullptr);
+  Gpu(const gpu::Backend& table, uint32_t ordinal, Account& account, void* host_stream = nullptr, const Gpu* beside = nullptr);
   ~Gpu() { table_.close(stream_); }
   Gpu(const Gpu&) = delete;
 
-  const cuda::Backend& table() const { return table_; }
-  cuda::Stream& stream() const { return *stream_; }
+  const gpu::Backend& table() const { return table_; }
+  gpu::Stream& stream() const { return *stream_; }
   Account& account() const { return account_; }
+  const char* name() const { return name_; }  // "cuda:0"
   uint64_t bytes_free() const;
   // Whether all that was put into the stream is done, after at most so long.
   bool finish(uint32_t wait_us) const;
+  // Fails where the result is not ok: "cuda:0 cannot ...: what the API says".
+  void check(Result result, const gpu::Failure& failure, std::string_view what) const;
 
  private:
-  const cuda::Backend& table_;
+  const gpu::Backend& table_;
   Account& account_;
-  cuda::Stream* stream_ = nullptr;
+  gpu::Stream* stream_ = nullptr;
+  char name_[32];
 };
-
-[[noreturn]] void fail_gpu(Result result, const cuda::Failure& failure, std::string_view what);
-inline void check_gpu(Result result, const cuda::Failure& failure, std::string_view what) {
-  if (result != Result::ok) fail_gpu(result, failure, what);
-}
 
 // A block of memory on the device, or on the host where the device copies it at full speed.
 class GpuMemory {

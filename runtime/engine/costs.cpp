@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/costs.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace gptq::engine {
+namespace {
+
+constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
+
+uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows | 1)) - 1; }
+
+}  // namespace
+
+void Costs::note(uint32_t rows, double cost) {
+  double& us = us_[bucket(rows)];
+  us = us == 0 ? cost : 0.75 * us + 0.25 * cost;
+}
+
+double Costs::seen(uint32_t rows) const { return us_[bucket(rows)]; }
+
+// From the nearest size that is known, as if cost grew with the rows.
+double Costs::estimate(uint32_t rows) const {
+  const uint32_t at = bucket(rows);
+  if (us_[at] > 0) return us_[at];
+  for (uint32_t below = at; below-- > 0;)
+    if (us_[below] > 0) return us_[below] * (1u << (at - below));
+  for (uint32_t above = at + 1; above < 32; ++above)
+    if (us_[above] > 0) return us_[above];
+  return 0;
+}
+
+uint32_t Costs::rows_within(double budget_us, uint32_t most) const {
+  if (estimate(1) == 0) return std::min(most, rows_at_first);
+  uint32_t rows = 1;
+  while (rows * 2 <= most && estimate(rows * 2) <= budget_us) rows *= 2;
+  return rows * 2 > most && estimate(most) <= budget_us ? most : rows;
+}
+
+}  // namespace gptq::engine

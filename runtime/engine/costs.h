@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What work took lately, by the power of two of its rows. Microseconds; 0 = not known.
+#pragma once
+#include <cstdint>
+
+namespace gptq::engine {
+
+class Costs {
+ public:
+  void note(uint32_t rows, double us);
+  double estimate(uint32_t rows) const;
+  // The most rows that fit the budget; few where nothing is known.
+  uint32_t rows_within(double budget_us, uint32_t most) const;
+  // 0 where just this size was never seen.
+  double seen(uint32_t rows) const;
+
+ private:
+  double us_[32] = {};
+};
+
+}  // namespace gptq::engine
