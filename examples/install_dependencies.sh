@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing of the Debian packages that building needs; with an argument also those for what it names:
-#   examples/install_dependencies.sh [quickstart | tests | clang]...
+#   examples/install_dependencies.sh [quickstart | tests | clang | tavern]...
 #   examples/install_dependencies.sh --packages NAME...    # these alone
 set -euo pipefail
 
@@ -16,7 +16,8 @@ for use in "$@"; do
     quickstart) packages+=(ca-certificates python3-pip) ;;
     tests) packages+=(gcc binutils python3 openssl libgtest-dev libbenchmark-dev) ;;
     clang) packages+=(clang) ;;
-    *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang" >&2; exit 2 ;;
+    tavern) packages+=(ca-certificates python3-pip libsdl2-dev libsdl2-ttf-dev libsdl2-image-dev fonts-dejavu-core xvfb xauth) ;;
+    *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang, tavern" >&2; exit 2 ;;
   esac
 done
 

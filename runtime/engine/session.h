@@ -18,6 +18,7 @@ namespace gptq::engine {
 
 class Engine;
 using Clock = std::chrono::steady_clock;
+inline double us_since(Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); }
 
 // How a sequence's last hidden states become one vector.
 enum class Pooling : uint8_t { none, last, mean };
@@ -37,6 +38,7 @@ struct Session {
   int32_t* tokens = nullptr;    // [ctx_tokens]
   uint32_t n_tokens = 0;
   uint32_t n_computed = 0;      // of them are in the KV cache
+  uint32_t n_sure = UINT32_MAX; // so many at least, should a GPU fail now; within a step
   uint32_t* pages = nullptr;    // [ctx_tokens / page_tokens up]
   uint32_t n_pages = 0;
   static constexpr uint32_t no_state = UINT32_MAX;

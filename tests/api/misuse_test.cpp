@@ -233,7 +233,7 @@ TEST_F(Misuse, UnknownFlagsAndExtensions) {
   size_t n = 0;
   EXPECT_EQ(gptq_tokenize(c_.model.get(), "x", 1, 64, nullptr, 0, &n), GPTQ_E_INVALID_ARGUMENT);
   auto chat = make<gptq_chat>();
-  chat.flags = 2;
+  chat.flags = 4;
   EXPECT_EQ(gptq_chat_render(c_.model.get(), &chat, nullptr, 0, &n, nullptr), GPTQ_E_INVALID_ARGUMENT);
   EXPECT_EQ(c_.session.info().state, GPTQ_SESSION_IDLE);
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend's table over the emulator, as a shared object: a whole model runs through the CUDA kernels on the CPU. It shows as many GPUs as it is
-// told to, of a gibibyte each if nothing else is said, and fails on demand. While one works the others' memory cannot be touched.
+// told to, of a gibibyte each if nothing else is said, and fails on demand. While one works the others' memory cannot be touched. Work is done at once, or
+// on demand as late as it may.
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <utility>
 #include <vector>
@@ -51,7 +53,16 @@ struct Emulated : Stream {
   uint64_t given = 0, finished = 0;
   std::map<const Stream*, uint64_t> after;
   const char* error = nullptr;
+  // What it was given and has not done: work, or to wait until the other has done so much.
+  struct Late {
+    std::function<void()> work;
+    Emulated* other;
+    uint64_t number;
+  };
+  std::deque<Late> queue;
+  uint64_t done() const { return given - queue.size(); }
 };
+std::vector<Emulated*> streams;
 
 Emulated& emulated(Stream* stream) { return *static_cast<Emulated*>(stream); }
 
@@ -75,18 +86,32 @@ void reach(uint32_t one, uint32_t other) {
   }
 }
 
+void work_until(Emulated& s, uint64_t number) {
+  while (s.done() < number && !s.queue.empty()) {
+    const Emulated::Late next = std::move(s.queue.front());
+    if (next.other && std::count(streams.begin(), streams.end(), next.other)) work_until(*next.other, next.number);
+    s.queue.pop_front();
+    if (!next.work) continue;
+    reach(s.ordinal, s.ordinal);
+    next.work();
+  }
+}
+bool is_late(const Emulated& s) { return fault.late >> s.ordinal & 1 || !s.queue.empty(); }
+
 // Does it, or keeps it.
 void put(Stream* stream, const std::function<void()>& work) {
   Emulated& s = emulated(stream);
   if (stream->record) return stream->record(work);
-  reach(s.ordinal, s.ordinal);
   ++s.given;
+  for (const Emulated* other : streams) counts.overlaps += other->ordinal > s.ordinal && !other->queue.empty();
+  if (is_late(s)) return s.queue.push_back({work, nullptr, 0});
+  reach(s.ordinal, s.ordinal);
   work();
 }
 
 void need(Emulated& s, const Emulated& other, uint64_t number) {
   const auto at = s.after.find(&other);
-  if (&s != &other && other.finished < number && (at == s.after.end() || at->second < number)) s.error = "read before it was sure to be written";
+  if (!is_late(s) && &s != &other && other.finished < number && (at == s.after.end() || at->second < number)) s.error = "read before it was sure to be written";
 }
 
 Result fail(Result result, const char* text, Failure* failure) {
@@ -95,8 +120,14 @@ Result fail(Result result, const char* text, Failure* failure) {
   return result;
 }
 
+// For the tools, which cannot tell it.
+uint32_t gpus_if_nothing_is_said() {
+  const char* n = std::getenv("GPTQ_EMULATED_GPUS");
+  return n ? std::clamp(static_cast<uint32_t>(std::atoi(n)), 1u, emulated_gpus_max) : 1;
+}
+
 Result describe(uint32_t ordinal, Processor* out, Failure* failure) {
-  const uint32_t n = std::max(1u, fault.gpus);
+  const uint32_t n = fault.gpus ? fault.gpus : gpus_if_nothing_is_said();
   if (ordinal >= n) return fail(Result::no_device, n == 1 ? "there is 1 CUDA device" : "there are several CUDA devices, but not so many", failure);
   memset(out, 0, sizeof *out);
   strcpy(out->name, "emulated");
@@ -121,11 +152,13 @@ Result open(uint32_t ordinal, void* host_stream, const Stream* beside, int32_t, 
   stream->capability = processor.capability;
   counts.host_stream = host_stream;
   ++counts.streams;
+  streams.push_back(stream);
   *out = stream;
   return Result::ok;
 }
 void close(Stream* stream) {
   --counts.streams;
+  std::erase(streams, stream);
   std::erase_if(written, [&](const auto& w) { return w.second.by == stream; });
   delete static_cast<Emulated*>(stream);
 }
@@ -186,20 +219,29 @@ void clear(Stream* stream, void* data, uint64_t bytes) {
 }
 
 bool reaches(Stream*, const Stream*) { return !fault.no_peers; }
-void wait_for(Stream* stream, Stream* other) { emulated(stream).after[other] = emulated(other).given; }
+void wait_for(Stream* stream, Stream* other) {
+  Emulated &s = emulated(stream), &o = emulated(other);
+  s.after[other] = o.given;
+  if (!is_late(s)) return work_until(o, o.given);
+  s.queue.push_back({nullptr, &o, o.given});
+  ++s.given;
+}
 void copy_across(Stream* stream, void* to, Stream* other, const void* from, uint64_t bytes) {
   Emulated &s = emulated(stream), &o = emulated(other);
   need(s, o, o.given);
-  reach(s.ordinal, o.ordinal);
-  ++s.given;
-  s.polls_left = fault.polls;
-  memcpy(to, from, bytes);
   ++counts.copies_across;
+  put(stream, [=, &s, &o] {
+    reach(s.ordinal, o.ordinal);
+    s.polls_left = fault.polls;
+    memcpy(to, from, bytes);
+  });
 }
 
 Result finish(Stream* stream, uint32_t wait_us, Failure* failure) {
   Emulated& s = emulated(stream);
   if (fault.lost || fault.lost_gpus >> s.ordinal & 1) return fail(Result::lost, "an illegal memory access was encountered", failure);
+  work_until(s, wait_us == UINT32_MAX ? s.given : std::min(s.given, s.done() + 1));
+  if (!s.queue.empty()) return Result::busy;
   if (wait_us != UINT32_MAX && s.polls_left) {
     --s.polls_left;
     return Result::busy;
@@ -238,12 +280,9 @@ uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
 // What is done at once is counted.
 template <class Args, void (*op)(const Args&, Stream&)>
 void counted(const Args& args, Stream& stream) {
-  if (!stream.record) {
-    ++counts.launches;
-    ++emulated(&stream).given;
-    reach(emulated(&stream).ordinal, emulated(&stream).ordinal);
-  }
-  op(args, stream);
+  if (stream.record) return op(args, stream);
+  ++counts.launches;
+  put(&stream, [=, &stream] { op(args, stream); });
 }
 uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gemm->version() : 0; }
 

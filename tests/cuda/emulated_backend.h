@@ -16,6 +16,7 @@ struct EmulatedFault {
   uint32_t lost_gpus;  // bits of those that are lost alone
   uint64_t bytes[emulated_gpus_max];  // their memory; 0: a gibibyte
   bool no_peers;       // no GPU reaches another's memory
+  uint32_t late;       // bits of those whose streams work as late as they may: when they are waited for
 };
 // A host's stream, by what it is of.
 struct EmulatedHostStream {
@@ -24,5 +25,6 @@ struct EmulatedHostStream {
 struct EmulatedState {
   uint64_t bytes, bytes_of[emulated_gpus_max];  // of all, and of each
   uint32_t streams, replays, library_products, launches, copies_across;
+  uint32_t overlaps;      // work that a stream was given while a GPU behind its own had some
   void* host_stream;      // that of the last stream opened
 };

@@ -182,6 +182,7 @@ void GpuDevice::take(GpuDevice& other, const float* from, const float* by, uint6
   table_.wait_for(&stream_, &other.stream_);
   if (by) table_.copy_in(&stream_, x, by, count * sizeof(float));
   else table_.copy_across(&stream_, x, &other.stream_, from, count * sizeof(float));
+  table_.wait_for(&other.stream_, &stream_);  // before it writes there again
 }
 
 void GpuDevice::prepare(const Input& input, uint32_t rows) {

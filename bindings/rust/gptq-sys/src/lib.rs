@@ -246,9 +246,9 @@ impl Default for gptq_ext {
     }
 }
 
-/// In gptq_engine_params: a CUstream to work in. It must be of the context that was current when the model was loaded;
-/// where that was none, or one of another GPU, of the GPU's primary context. Every call works in that context, and
-/// leaves the host's current one as it was.
+/// In gptq_engine_params: a CUstream to work in, where layers are on one GPU. It must be of the context that was
+/// current when the model was loaded, or where that was none, or another GPU's, of the GPU's primary one. Every call
+/// works in that context, and leaves the host's current one as it was.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_ext_cuda_stream {
@@ -381,11 +381,11 @@ impl Default for gptq_source {
 pub struct gptq_device_share {
     pub struct_size: u32,
     pub flags: u32,
-    /// GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid (gptq_device_info's) is all zeros
     pub kind: i32,
-    /// GPTQ_DEVICE_*; the ordinal counts where uuid is all zeros
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid (gptq_device_info's) is all zeros
     pub ordinal: i32,
-    /// gptq_device_info's
+    /// GPTQ_DEVICE_*; the ordinal counts where uuid (gptq_device_info's) is all zeros
     pub uuid: [u8; 16],
     /// of a GPU: hold no more there, engines included; 0 = what is free
     pub bytes_max: u64,
@@ -488,19 +488,17 @@ impl Default for gptq_model_info {
     }
 }
 
-/// Layers of a model that are side by side on one device.
+/// Layers of a model that are side by side on one device (GPTQ_DEVICE_*; the CPU's ordinal is 0), and the bytes of
+/// weights there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_placement {
     pub struct_size: u32,
     pub flags: u32,
-    /// GPTQ_DEVICE_*; of the CPU: 0
     pub kind: i32,
-    /// GPTQ_DEVICE_*; of the CPU: 0
     pub ordinal: i32,
     pub first_layer: u32,
     pub n_layers: u32,
-    /// of weights
     pub bytes: u64,
 }
 impl Default for gptq_placement {

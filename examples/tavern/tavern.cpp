@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// A game that shows it: six characters talk at once while the window keeps 60 frames a second, because the engine gets 2 ms of each.
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "picture.h"
+
+namespace {
+
+using namespace tavern;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string model, font = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", picture, game = "tavern.save";
+  uint32_t budget_us = 2000, threads = 0;
+  double seconds = 0;
+  uint64_t seed = 1;
+  bool check = false;
+};
+
+// Saves in the middle of the sentences, lets them go on, loads, and sees that they go on as they did.
+class Rehearsal {
+ public:
+  void frame(Guests& guests, double now, double seconds) {
+    if (!saved_at_ && now > seconds * 0.4 && n_speaking(guests) >= 3) {
+      saved_ = guests.save();
+      for (size_t i = 0; i < Guests::n; ++i) turn_[i] = guests.all()[i].speaking ? guests.all()[i].turn : 0;
+      saved_at_ = now;
+    } else if (saved_at_ && !loaded_ && now > seconds * 0.7) {
+      guests.load(saved_, now);
+      loaded_ = true;
+    }
+    for (size_t i = 0; saved_at_ && i < Guests::n; ++i) {
+      const Guest& guest = guests.all()[i];
+      if (guest.turn != turn_[i] || guest.speaking) continue;
+      std::string& line = loaded_ ? second_[i] : first_[i];
+      if (line.empty()) line = guest.json;
+    }
+  }
+  size_t n_alike() const { return count([&](size_t i) { return first_[i] == second_[i]; }); }
+  size_t n_compared() const { return count([](size_t) { return true; }); }
+  size_t bytes() const { return saved_.size(); }
+
+ private:
+  template <class F>
+  size_t count(F f) const {
+    size_t n = 0;
+    for (size_t i = 0; i < Guests::n; ++i) n += !first_[i].empty() && !second_[i].empty() && f(i);
+    return n;
+  }
+  static size_t n_speaking(const Guests& guests) {
+    size_t n = 0;
+    for (const Guest& guest : guests.all()) n += guest.speaking && guest.json.size() > 8;
+    return n;
+  }
+  std::string saved_, first_[Guests::n], second_[Guests::n];
+  uint32_t turn_[Guests::n] = {};
+  double saved_at_ = 0;
+  bool loaded_ = false;
+};
+
+int verdict(const std::deque<Step>& steps, const Guests& guests, const Rehearsal& rehearsal, double seconds) {
+  size_t kept = 0;
+  uint32_t most = 0;
+  for (const Step& step : steps) {
+    kept += step.used_us <= step.budget_us + step.quantum_us;
+    most = std::max(most, step.used_us);
+  }
+  const double share = static_cast<double>(kept) / static_cast<double>(steps.size());
+  std::printf("%zu frames, %.1f a second; %u lines, %.1f tokens/s\n", steps.size(), static_cast<double>(steps.size()) / seconds, guests.n_lines(),
+              static_cast<double>(guests.n_tokens()) / seconds);
+  std::printf("%.2f %% of the steps within the budget and one cut of the work, the longest %.2f ms\n", 100 * share, most / 1e3);
+  std::printf("saved in the middle of sentences (%zu bytes) and loaded: %zu of %zu went on alike\n", rehearsal.bytes(), rehearsal.n_alike(), rehearsal.n_compared());
+  const bool good = share >= 0.999 && guests.n_lines() >= Guests::n && rehearsal.n_compared() > 0 && rehearsal.n_alike() == rehearsal.n_compared();
+  std::printf(good ? "ok\n" : "FAILED\n");
+  return good ? 0 : 1;
+}
+
+// False when the player leaves.
+bool handle_events(Guests& guests, const Options& o, double now, std::string& status) {
+  for (SDL_Event event; SDL_PollEvent(&event);) {
+    if (event.type == SDL_QUIT) return false;
+    if (event.type != SDL_KEYDOWN) continue;
+    if (event.key.keysym.sym == SDLK_ESCAPE) return false;
+    if (event.key.keysym.sym == SDLK_F5) {
+      const std::string saved = guests.save();
+      std::ofstream(o.game + ".part", std::ios::binary) << saved;
+      status = std::rename((o.game + ".part").c_str(), o.game.c_str()) == 0 ? "saved, " + std::to_string(saved.size()) + " bytes" : "cannot write " + o.game;
+    }
+    if (event.key.keysym.sym == SDLK_F9) {
+      std::ifstream file(o.game, std::ios::binary);
+      if (file) guests.load({std::istreambuf_iterator<char>(file), {}}, now);
+      status = file ? "loaded" : "there is no " + o.game;
+    }
+  }
+  return true;
+}
+
+int play(const Options& o) {
+  auto desc = gptq::make<gptq_runtime_desc>();
+  desc.threads = o.threads;
+  const gptq::Runtime runtime(desc);
+  const gptq::Model model(runtime, o.model);
+  Guests guests(model, o.seed);
+  Picture picture(o.font);
+  std::deque<Step> steps;
+  Rehearsal rehearsal;
+  std::string status;
+  const auto begin = Clock::now();
+  auto next_frame = begin;
+  double now = 0;
+  bool pictured = o.picture.empty();
+  while (!o.seconds || now < o.seconds) {
+    now = std::chrono::duration<double>(Clock::now() - begin).count();
+    if (!handle_events(guests, o, now, status)) break;
+    steps.push_back(guests.frame(o.budget_us, now));
+    if (o.check) rehearsal.frame(guests, now, o.seconds);
+    char figures[96];
+    std::snprintf(figures, sizeof figures, "%.0f frames a second, %.0f tokens a second   ", static_cast<double>(steps.size()) / std::max(now, 1e-3),
+                  static_cast<double>(guests.n_tokens()) / std::max(now, 1e-3));
+    picture.draw(guests, steps, figures + status);
+    if (!pictured && now > o.seconds * 0.6) {
+      picture.save(o.picture);
+      pictured = true;
+    }
+    next_frame = std::max(next_frame + std::chrono::microseconds(16667), Clock::now());
+    SDL_Delay(static_cast<Uint32>(std::chrono::duration_cast<std::chrono::milliseconds>(next_frame - Clock::now()).count()));
+  }
+  return o.check ? verdict(steps, guests, rehearsal, now) : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options o;
+  CLI::App app("Six characters talk at once in a game that keeps its frame rate. A model of a hundred million parameters is enough.", "tavern");
+  app.add_option("MODEL", o.model, "a .gptq file of a chat model")->required();
+  app.add_option("--budget-us", o.budget_us, "microseconds of a frame that the engine gets")->capture_default_str();
+  app.add_option("--seconds", o.seconds, "ends after so long (default: when the window is closed)");
+  app.add_option("--picture", o.picture, "writes the window as a PNG shortly after half of --seconds")->needs("--seconds");
+  app.add_flag("--check", o.check, "saves and loads by itself, and fails unless sentences go on alike and 99.9 % of the steps keep the budget and one cut of the work")
+      ->needs("--seconds");
+  app.add_option("--game", o.game, "where F5 saves and F9 loads")->capture_default_str();
+  app.add_option("--font", o.font, "a TrueType font")->capture_default_str();
+  app.add_option("--seed", o.seed, "of what they say")->capture_default_str();
+  app.add_option("-t,--threads", o.threads, "threads that compute (default: one per core)");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return play(o);
+  } catch (const std::exception& error) {
+    std::cerr << "tavern: " << error.what() << "\n";
+    return 1;
+  }
+}
