@@ -103,6 +103,8 @@ int main(void) {
   printf("GPTQ_CONSTRAINT_REGEX %lld\n", (long long)GPTQ_CONSTRAINT_REGEX);
   printf("GPTQ_CONSTRAINT_JSON_SCHEMA %lld\n", (long long)GPTQ_CONSTRAINT_JSON_SCHEMA);
   printf("GPTQ_CONSTRAINT_GRAMMAR %lld\n", (long long)GPTQ_CONSTRAINT_GRAMMAR);
+  printf("GPTQ_CONSTRAINT_TAGS %lld\n", (long long)GPTQ_CONSTRAINT_TAGS);
+  printf("GPTQ_CONSTRAINT_BANNED %lld\n", (long long)GPTQ_CONSTRAINT_BANNED);
   printf("GPTQ_ORDER_GROUP_AWARE %lld\n", (long long)GPTQ_ORDER_GROUP_AWARE);
   printf("GPTQ_ORDER_NATURAL %lld\n", (long long)GPTQ_ORDER_NATURAL);
   printf("GPTQ_ORDER_ACT %lld\n", (long long)GPTQ_ORDER_ACT);
@@ -333,6 +335,7 @@ int main(void) {
   printf("gptq_generate_params.max_tokens %lld\n", (long long)offsetof(gptq_generate_params, max_tokens));
   printf("gptq_generate_params.pooling %lld\n", (long long)offsetof(gptq_generate_params, pooling));
   printf("gptq_generate_params.constraint %lld\n", (long long)offsetof(gptq_generate_params, constraint));
+  printf("gptq_generate_params.banned %lld\n", (long long)offsetof(gptq_generate_params, banned));
   printf("gptq_session_info %lld\n", (long long)sizeof(gptq_session_info));
   printf("gptq_session_info.struct_size %lld\n", (long long)offsetof(gptq_session_info, struct_size));
   printf("gptq_session_info.state %lld\n", (long long)offsetof(gptq_session_info, state));

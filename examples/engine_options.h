@@ -152,7 +152,7 @@ class ChosenAdapter {
 // What a text must be.
 struct RuleOptions {
   std::vector<std::string> choices;
-  std::string regex, json_schema, grammar;  // the last two: files
+  std::string regex, json_schema, grammar, tools;  // the last three: files
   // GPTQ_CONSTRAINT_* and its source; 0: no constraint.
   std::pair<int32_t, std::string> source() const;
 };
@@ -181,6 +181,7 @@ inline std::pair<int32_t, std::string> RuleOptions::source() const {
   };
   if (!json_schema.empty()) return {GPTQ_CONSTRAINT_JSON_SCHEMA, read(json_schema)};
   if (!grammar.empty()) return {GPTQ_CONSTRAINT_GRAMMAR, read(grammar)};
+  if (!tools.empty()) return {GPTQ_CONSTRAINT_TAGS, read(tools)};
   return {};
 }
 

@@ -23,6 +23,8 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> stop, score;
   tool::RuleOptions rules;
   std::optional<Constraint> constraint;  // made of them
+  std::vector<std::string> ban_phrases;
+  std::optional<Constraint> banned;      // made of these
   std::optional<tool::ChosenAdapter> adapter;
   bool ignore_eos = false, print_ids = false, chat = false;
   std::string speculate;
@@ -61,6 +63,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--mirostat-lr", o.sampling.mirostat_eta, "mirostat 2: rate of learning (default 0.1)");
   app.add_option("--seed", o.sampling.seed, "of the sampler (default 0: the same text every time)");
   app.add_option("--stop", o.stop, "end at this text; may be given several times");
+  app.add_option("--ban-phrase", o.ban_phrases, "never say this, in large or small letters; may be given several times");
   app.add_option("--score", o.score, "instead of generating, how likely this text is behind the prompt; may be given several times")->excludes(chat);
   app.add_option("--speculate", o.speculate, "lookup: the same text, sooner where it repeats itself or the prompt")->check(CLI::IsMember({"lookup"}));
   tool::add_to(app, o.rules);
@@ -76,6 +79,7 @@ gptq_generate_params generate_params(const Options& o, const std::vector<gptq_st
   params.stop = stops.data();
   params.n_stop = stops.size();
   params.constraint = o.constraint ? o.constraint->get() : nullptr;
+  params.banned = o.banned ? o.banned->get() : nullptr;
   return params;
 }
 
@@ -229,6 +233,7 @@ void run(Options& o, bool own_sampling) {
   o.adapter.emplace(model, o);
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (const auto [kind, source] = o.rules.source(); kind) o.constraint.emplace(model, kind, source);
+  if (!o.ban_phrases.empty()) o.banned.emplace(model, GPTQ_CONSTRAINT_BANNED, tool::as_json(o.ban_phrases));
   o.chat ? converse(model, o, stops, load_s) : complete(model, o, stops, load_s);
 }
 

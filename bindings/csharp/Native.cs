@@ -104,6 +104,8 @@ public static class Constants {
   public const int GPTQ_CONSTRAINT_REGEX = 2;
   public const int GPTQ_CONSTRAINT_JSON_SCHEMA = 3;
   public const int GPTQ_CONSTRAINT_GRAMMAR = 4;
+  public const int GPTQ_CONSTRAINT_TAGS = 5;
+  public const int GPTQ_CONSTRAINT_BANNED = 6;
   public const int GPTQ_ORDER_GROUP_AWARE = 0;
   public const int GPTQ_ORDER_NATURAL = 1;
   public const int GPTQ_ORDER_ACT = 2;
@@ -416,6 +418,7 @@ public unsafe struct gptq_generate_params {
   public uint max_tokens;
   public int pooling;
   public IntPtr constraint;
+  public IntPtr banned;
   public static gptq_generate_params New() { return new gptq_generate_params { struct_size = (uint)sizeof(gptq_generate_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]

@@ -366,7 +366,8 @@ enum {
   GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
   GPTQ_GEN_BACKGROUND = 128,                 /* computed only in what the engine's other sessions leave of a step: to have a long input ready */
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
-                                                recurrent layers, rope that depends on the length, or with LOGITS */
+                                                recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU
+                                                what a constraint leaves little choice about is guessed so without being asked */
 };
 /* How the hidden states behind the model's last norm become one vector: that of the last token, or the mean over all tokens. */
 enum { GPTQ_POOL_NONE = 0, GPTQ_POOL_LAST = 1, GPTQ_POOL_MEAN = 2 };
@@ -378,6 +379,9 @@ typedef struct gptq_generate_params {
   uint32_t max_tokens;                       /* 0 = until end token or context end */
   int32_t  pooling;                          /* GPTQ_POOL_*, with PREFILL_ONLY: an embedding of the sequence, for gptq_session_embedding */
   gptq_constraint *constraint;               /* of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive */
+  gptq_constraint *banned;                   /* GPTQ_CONSTRAINT_BANNED of the same model: phrases that the text never has, in large and small letters. Where
+                                                one is complete the sequence goes back to before its first token, and another is sampled there.
+                                                What may become one cannot be read yet. Where nothing else may follow, TEXT. Not with LOGITS */
 } gptq_generate_params;
 
 enum { GPTQ_SESSION_IDLE = 0, GPTQ_SESSION_RUNNING = 1 };
@@ -389,7 +393,7 @@ typedef struct gptq_session_info {
   uint32_t stop_index; uint32_t bytes_unread;
   uint32_t tokens_unread; uint32_t logits_unread;
   uint64_t prefill_us; uint64_t decode_us; uint64_t first_token_us;           /* since start; first_token_us from start */
-  uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled */
+  uint32_t n_guessed; uint32_t n_guessed_right;                               /* tokens computed ahead (GPTQ_GEN_SPECULATE, constraints); of them sampled */
   uint32_t n_dropped; uint32_t reserved;                                      /* messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST) */
 } gptq_session_info;
 
@@ -437,9 +441,9 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 320, the stop strings, the biases and the constraint's source besides. The KV cache is computed again. FULL: the KV cache of the
- * computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; of layers on GPUs too, whose number does
- * not matter, but their kind. */
+ * token, 328, the stop strings, the biases, the constraint's source and that of banned phrases besides. The KV cache is computed again.
+ * FULL: the KV cache of the computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; of layers on
+ * GPUs too, whose number does not matter, but their kind. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
 /* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its size, also when cap
  * suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun. Threads: as all of the engine.
@@ -483,16 +487,23 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore(gptq_engine *e, const void *
 /* The same from a file or through the host's IO; src and its callbacks are used during the call only. Errors also: NOT_FOUND, IO. Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const gptq_source *src, gptq_session **out, gptq_error *err);
 
-/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what
- * ECMAScript, Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema
- * (2020-12, older drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the
- * document; formats count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. */
-enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4 };
-/* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an
- * end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no
- * token can express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are
- * bounded; the first call for a model makes a table of its tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is
- * the byte where an expression was refused; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED. */
+/* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what ECMAScript,
+ * Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema (2020-12, older
+ * drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the document; formats
+ * count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. TAGS: any text until a
+ * trigger, then a tag, then any text again; for tool calls. A JSON object: tags, an array of {"begin": "<tool_call>", "json_schema": {...},
+ * "end": "</tool_call>"} with regex, grammar or choice instead of json_schema; without end the text ends with what the tag holds. triggers,
+ * an array of texts, those of begin where it is left out: once one has come, in whatever tokens, one of the begins that start with it must
+ * follow. at_least_one: true: no end before a tag; stop_after_first: true: the end behind it. Special tokens count by their text; within what
+ * a tag holds none comes. In free text all may come but tokens with a trigger and something that may not follow it.
+ * BANNED is no constraint, but phrases for banned in gptq_generate_params: a JSON array of at most 1,000 strings of 256 bytes. */
+enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4,
+       GPTQ_CONSTRAINT_TAGS = 5, GPTQ_CONSTRAINT_BANNED = 6 };
+/* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an end
+ * token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no token can
+ * express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are bounded; the first
+ * call for a model makes a table of its tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is the byte where an
+ * expression was refused, the message has the JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED. */
 GPTQ_API gptq_status GPTQ_CALL gptq_constraint_compile(gptq_model *m, int32_t kind, const char *source, size_t size, gptq_constraint **out, gptq_error *err);
 /* Any thread; running generations keep theirs. */
 GPTQ_API void        GPTQ_CALL gptq_constraint_destroy(gptq_constraint *c);

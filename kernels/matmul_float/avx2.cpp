@@ -54,7 +54,7 @@ struct Avx2 {
     uint32_t k = 0;
     for (; k + 8 <= w.columns; k += 8) {
       const auto load_w = [&](uint64_t row) {
-        if constexpr (T == 1) prefetch(static_cast<const char*>(w.data) + (row + k + w.ahead) * (bits_of(kind) / 8));
+        if constexpr (T == 1 || kind != Kind::f32) prefetch(static_cast<const char*>(w.data) + (row + k + w.ahead) * (bits_of(kind) / 8));
         return load8<kind>(w.data, row + k);
       };
       add(load_w, [&](const float* token) { return _mm256_loadu_ps(token + k); });

@@ -39,7 +39,7 @@ struct Avx512 {
       for (uint64_t t = 0; t < T; ++t) columns[t] = load16<Kind::f32>(x + t * x_stride, k, mask);
 #pragma GCC unroll 4
       for (uint64_t r = 0; r < 4; ++r) {
-        if constexpr (T == 1) prefetch(static_cast<const char*>(w.data) + (r * w.stride + k + w.ahead) * (bits_of(kind) / 8));
+        if constexpr (T == 1 || kind != Kind::f32) prefetch(static_cast<const char*>(w.data) + (r * w.stride + k + w.ahead) * (bits_of(kind) / 8));
         const __m512 row = load16<kind>(w.data, r * w.stride + k, mask);
 #pragma GCC unroll 6
         for (int t = 0; t < T; ++t) acc[r][t] = _mm512_fmadd_ps(row, columns[t], acc[r][t]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // matmul_float around the dot products of an instruction set: 16 rows x 256 columns at a time become float32 in L1, then every output is
-// a dot product with columns in the order of the panel. A single token does without the panel, in the same order.
+// a dot product with columns in the order of the panel. Few tokens do without the panel, in the same order.
 #pragma once
 #include "kernels/tiles_x86.h"
 
@@ -28,6 +28,15 @@ __attribute__((noinline)) void multiply(const MatmulArgs& a, const Rows& w, uint
     for (int t = 0; t < T; ++t) memcpy(part[t] + r, sums[t], sizeof sums[t]);
   }
   for (uint32_t t = 0; t < T; ++t) add_rows(a, token + t, block, first_column == 0, part[t]);
+}
+
+// The same with the first n tokens, or T.
+template <class Isa, Kind kind, int T = Isa::tokens>
+void multiply_few(const MatmulArgs& a, const Rows& w, uint32_t block, uint32_t first_column, uint32_t token, uint32_t n) {
+  if constexpr (T > 1) {
+    if (n < T) return multiply_few<Isa, kind, T - 1>(a, w, block, first_column, token, n);
+  }
+  multiply<Isa, kind, T>(a, w, block, first_column, token);
 }
 
 // Calls f(codes, scales, first column within the chunk) for the tiles of a chunk.
@@ -79,9 +88,12 @@ template <class Isa, Kind kind>
 void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_t token, uint32_t last_token) {
   const uint32_t first = chunk * chunk_columns, rest = a.w->k_padded - first, columns = rest < chunk_columns ? rest : chunk_columns;
   if constexpr (!is_quantized(kind)) {
-    if (last_token - token == 1 && block * 16 + 16 <= a.w->n) {
+    constexpr uint32_t few = 4 * Isa::tokens;
+    if (last_token - token <= few && block * 16 + 16 <= a.w->n) {
       const auto* data = static_cast<const char*>(a.w->codes) + (uint64_t{block} * 16 * a.w->k + first) * (bits_of(kind) / 8);
-      return multiply<Isa, kind, 1>(a, {data, a.w->k, uint64_t{a.w->k} * 16, columns}, block, first, token);
+      const Rows rows = {data, a.w->k, uint64_t{a.w->k} * 16, columns};
+      for (; token < last_token; token += Isa::tokens) multiply_few<Isa, kind>(a, rows, block, first, token, last_token - token);
+      return;
     }
   }
   if constexpr (is_quantized(kind) && Isa::adds_tiles) {
@@ -92,7 +104,7 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_
   fill_panel<kind>(*a.w, block, first, columns, panel);
   const Rows rows = {panel, chunk_columns, 0, columns};
   for (; last_token - token >= Isa::tokens; token += Isa::tokens) multiply<Isa, Kind::f32, Isa::tokens>(a, rows, block, first, token);
-  for (; token < last_token; ++token) multiply<Isa, Kind::f32, 1>(a, rows, block, first, token);
+  if (token < last_token) multiply_few<Isa, Kind::f32>(a, rows, block, first, token, last_token - token);
 }
 
 template <class Isa, Kind kind>

@@ -13,7 +13,7 @@ constexpr size_t cache_bytes = 4 << 20;  // of masks, a constraint
 constexpr size_t source_bytes_max = 1 << 20;
 
 gptq_constraint* compile(gptq_model& m, int32_t kind, std::string_view source) {
-  require(kind >= GPTQ_CONSTRAINT_CHOICE && kind <= GPTQ_CONSTRAINT_GRAMMAR, "unknown kind of constraint");
+  require(kind >= GPTQ_CONSTRAINT_CHOICE && kind <= GPTQ_CONSTRAINT_BANNED, "unknown kind of constraint");
   require(source.size() <= source_bytes_max, "the constraint's source has more than a megabyte");
   tokenizer_of(m);
   auto* c = create<gptq_constraint>(static_cast<std::pmr::memory_resource&>(m.runtime.memory), m, kind, source, cache_bytes);
@@ -41,7 +41,14 @@ void constrain(engine::Session& s, gptq_constraint* constraint) {
   if (constraint) retain(constraint);
   gptq_constraint_destroy(constraint_of(s));
   s.constraint_owner = constraint;
-  s.constraint = constraint ? &constraint->rules : nullptr;
+  s.constraint = constraint ? &*constraint->rules : nullptr;
+}
+
+void ban(engine::Session& s, gptq_constraint* phrases) {
+  if (phrases) retain(phrases);
+  gptq_constraint_destroy(phrases_of(s));
+  s.phrases_owner = phrases;
+  s.phrases = phrases ? &*phrases->phrases : nullptr;
 }
 
 }  // namespace gptq::api

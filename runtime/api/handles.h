@@ -136,15 +136,19 @@ struct gptq_adapter {
 
 struct gptq_constraint {
   gptq_constraint(gptq_model& m, int32_t of_kind, std::string_view text, size_t cache_bytes)
-      : model(m), kind(of_kind), source(text, &m.runtime.memory),
-        rules(static_cast<gptq::text::constraint::Kind>(kind), text, m.token_trie(), m.model->generation.end_tokens, cache_bytes,
-              m.runtime.memory.part(GPTQ_TAG_OTHER)) {}
+      : model(m), kind(of_kind), source(text, &m.runtime.memory) {
+    std::pmr::memory_resource* const memory = m.runtime.memory.part(GPTQ_TAG_OTHER);
+    if (kind == GPTQ_CONSTRAINT_BANNED) phrases.emplace(text, *m.tokenizer, m.model->spec.n_vocab, memory);
+    else
+      rules.emplace(static_cast<gptq::text::constraint::Kind>(kind), text, m.token_trie(), m.model->generation.end_tokens, cache_bytes, memory);
+  }
 
   std::atomic<uint32_t> references{1};
   gptq_model& model;
   const int32_t kind;
   const std::pmr::string source;
-  const gptq::text::constraint::Constraint rules;
+  std::optional<gptq::text::constraint::Constraint> rules;  // one of both is there, by the kind
+  std::optional<gptq::text::Phrases> phrases;
   gptq_constraint* next = nullptr;
 };
 

@@ -65,16 +65,17 @@ void check(const Saved& s) {
   good = good && within(s.temperature_range, 1000) && within(s.temperature_exponent, 100) && within(s.xtc_probability, 1);
   good = good && within(s.xtc_threshold, 1) && within(s.mirostat_tau, 100) && within(s.mirostat_eta, 10) && std::isfinite(s.mu);
   good = good && s.n_computed <= s.n_tokens && (s.kind == GPTQ_SAVE_FULL || !(s.n_computed | s.kv_bytes | s.state_bytes));
-  good = good && std::isfinite(s.adapter_scale) && !s.zero && s.n_bias <= engine::logit_biases_max && s.n_stops <= engine::stop_strings_max;
+  good = good && std::isfinite(s.adapter_scale) && s.tokens_settled <= s.n_generated && s.n_bias <= engine::logit_biases_max && s.n_bans <= engine::Session::bans_max && s.n_stops <= engine::stop_strings_max;
   if (s.running)
     good = good && s.n_computed < s.n_tokens && end == s.n_tokens && !(s.flags & GPTQ_GEN_LOGITS) && (!s.max_tokens || s.n_generated < s.max_tokens);
   require_format(good, "the save describes no session");
 }
 
 // The text of what was generated, and how much of it was read.
-engine::TextStream text_of(const Saved& saved, const text::Tokenizer* tokenizer, std::span<const std::byte> stops, std::span<const int32_t> generated) {
+engine::TextStream text_of(const Saved& saved, const text::Tokenizer* tokenizer, const text::Phrases* phrases, std::span<const std::byte> stops,
+                           std::span<const int32_t> generated) {
   engine::TextStream text;
-  text.start(tokenizer, saved.keep_leading_space, saved.keep_stop);
+  text.start(tokenizer, saved.keep_leading_space, saved.keep_stop, phrases);
   const std::byte* at = stops.data() + saved.n_stops * sizeof(uint32_t);
   for (uint32_t i = 0; i < saved.n_stops; ++i) {
     uint32_t size;
@@ -83,8 +84,11 @@ engine::TextStream text_of(const Saved& saved, const text::Tokenizer* tokenizer,
     at += size;
   }
   const bool end_token = !saved.running && saved.stop_reason == GPTQ_STOP_EOS && !generated.empty();
-  for (const int32_t token : generated.first(generated.size() - end_token)) text.push(token);
+  for (size_t n = 1; n + end_token <= generated.size(); ++n)
+    require_format(text.push(generated.first(n)) != engine::TextStream::has_phrase, "a banned phrase is in what was generated");
+  if (phrases) text.settle(saved.tokens_settled);
   if (!saved.running) text.finish();
+  require_format(saved.tokens_read <= generated.size() - text.tokens_held(), "what was read could still be gone back to");
   require_format(text.go_to({saved.text_read, saved.text_token, saved.text_byte}, generated), "what was read is not in the text");
   return text;
 }
@@ -144,6 +148,13 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   rest = rest.subspan(saved.n_bias * sizeof *bias);
   for (const engine::LogitBias& b : std::span(bias, saved.n_bias))
     require_format(b.token >= 0 && static_cast<uint32_t>(b.token) < e.engine->model().spec.n_vocab && within(b.bias, 1000, -1000), "a bias is out of range");
+  engine::Session::Ban bans[engine::Session::bans_max];
+  require_format(rest.size() >= saved.n_bans * sizeof *bans, "the save ends early");
+  std::memcpy(static_cast<void*>(bans), rest.data(), saved.n_bans * sizeof *bans);
+  rest = rest.subspan(saved.n_bans * sizeof *bans);
+  for (const engine::Session::Ban& b : std::span(bans, saved.n_bans))
+    require_format(b.token >= engine::Session::Ban::all_begins && b.token < static_cast<int64_t>(e.engine->model().spec.n_vocab) && b.position <= saved.n_tokens,
+                   "a ban is out of range");
   uint64_t stop_bytes = saved.n_stops * sizeof(uint32_t);
   require_format(rest.size() >= stop_bytes, "the save ends early");
   for (uint32_t i = 0; i < saved.n_stops; ++i) {
@@ -151,7 +162,7 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
     std::memcpy(&size, rest.data() + i * sizeof size, sizeof size);
     stop_bytes += size;
   }
-  const uint64_t rules_bytes = saved.constraint_bytes, tokens_at = stop_bytes + rules_bytes;
+  const uint64_t rules_bytes = saved.constraint_bytes, phrases_at = stop_bytes + rules_bytes, tokens_at = phrases_at + saved.phrases_bytes;
   require_format(rest.size() == tokens_at + uint64_t{saved.n_tokens} * sizeof(int32_t), "the save's parts do not add up");
   require_format(saved.constraint_kind || !rules_bytes, "a constraint of no kind");
   std::pmr::vector<int32_t> tokens(saved.n_tokens, &e.model.runtime.memory);
@@ -159,11 +170,16 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   for (const int32_t token : tokens)
     require_format(token >= 0 && static_cast<uint32_t>(token) < e.engine->model().spec.n_vocab, "a token is outside the vocabulary");
   const auto generated = std::span<const int32_t>(tokens).subspan(saved.first_generated, saved.n_generated);
-  const engine::TextStream text = text_of(saved, e.engine->tokenizer(), rest.first(static_cast<size_t>(stop_bytes)), generated);
   const char* rules = reinterpret_cast<const char*>(rest.data()) + stop_bytes;
   const std::unique_ptr<gptq_constraint, void (*)(gptq_constraint*)> constraint(
       saved.constraint_kind ? constraint_of(e.model, saved.constraint_kind, {rules, static_cast<size_t>(rules_bytes)}) : nullptr,
       gptq_constraint_destroy);
+  require_format(!constraint || constraint->rules, "banned phrases are no constraint");
+  const std::unique_ptr<gptq_constraint, void (*)(gptq_constraint*)> phrases(
+      saved.phrases_bytes ? constraint_of(e.model, GPTQ_CONSTRAINT_BANNED, {rules + rules_bytes, saved.phrases_bytes}) : nullptr, gptq_constraint_destroy);
+  require_format(phrases || !saved.n_bans, "bans without phrases");
+  const engine::TextStream text =
+      text_of(saved, e.engine->tokenizer(), phrases ? &*phrases->phrases : nullptr, rest.first(static_cast<size_t>(stop_bytes)), generated);
   const std::unique_ptr<gptq_adapter, void (*)(gptq_adapter*)> adapter(saved.adapter ? adapter_of(e.model, saved.adapter) : nullptr, gptq_adapter_release);
   require(!saved.adapter || adapter, "the session has an adapter that is not loaded: call gptq_adapter_load first", GPTQ_E_NOT_FOUND);
   require(!adapter || !e.model.on_gpu(), adapters_on_gpu, GPTQ_E_UNSUPPORTED);
@@ -200,6 +216,9 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   std::unique_ptr<gptq_session, void (*)(gptq_session*)> made(handle_of(s), gptq_session_destroy);
   adapt(*s, adapter.get(), saved.adapter_scale);
   constrain(*s, constraint.get());
+  ban(*s, phrases.get());
+  std::copy_n(bans, saved.n_bans, s->bans);
+  s->n_bans = saved.n_bans;
   require_format(e.engine->constrain(*s) || !s->running, "what was generated is not what the save's constraint allows");
   if (saved.kind == GPTQ_SAVE_FULL) read_rest(saved, Rest(source, source.size() - rest_bytes(saved)), *s, fits);
   *out = made.release();

@@ -48,6 +48,9 @@ Saved saved_of(const engine::Session& s, int32_t kind) {
     saved.constraint_kind = c->kind;
     saved.constraint_bytes = static_cast<uint32_t>(c->source.size());
   }
+  if (const gptq_constraint* c = phrases_of(s)) saved.phrases_bytes = static_cast<uint32_t>(c->source.size());
+  saved.n_bans = s.n_bans;
+  if (s.phrases) saved.tokens_settled = s.text.settled();
   if (kind == GPTQ_SAVE_FULL) {
     saved.n_computed = s.n_computed;
     saved.page_tokens = s.engine->shape().page_tokens;
@@ -112,20 +115,22 @@ class ToHost final : public Out {
 };
 
 uint64_t bytes_of(const engine::Session& s, const Saved& saved) {
-  uint64_t size = sizeof saved + s.sampling.bias.size_bytes() + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t) + rest_bytes(saved);
+  uint64_t size = sizeof saved + s.sampling.bias.size_bytes() + s.n_bans * sizeof *s.bans + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t) + rest_bytes(saved);
   for (uint32_t i = 0; i < s.text.n_stops(); ++i) size += sizeof(uint32_t) + s.text.stop(i).size();
-  return size + saved.constraint_bytes;
+  return size + saved.constraint_bytes + saved.phrases_bytes;
 }
 
 void write(const engine::Session& s, const Saved& saved, Out& out) {
   out.add(&saved, sizeof saved);
   out.add(s.bias, s.sampling.bias.size_bytes());
+  out.add(s.bans, s.n_bans * sizeof *s.bans);
   for (uint32_t i = 0; i < saved.n_stops; ++i) {
     const auto bytes = static_cast<uint32_t>(s.text.stop(i).size());
     out.add(&bytes, sizeof bytes);
   }
   for (uint32_t i = 0; i < saved.n_stops; ++i) out.add(s.text.stop(i).data(), s.text.stop(i).size());
-  if (const gptq_constraint* c = constraint_of(s)) out.add(c->source.data(), c->source.size());
+  for (const gptq_constraint* c : {constraint_of(s), phrases_of(s)})
+    if (c) out.add(c->source.data(), c->source.size());
   out.add(s.tokens, s.n_tokens * sizeof(int32_t));
   out.add_hash();
   if (saved.kind != GPTQ_SAVE_FULL) return;

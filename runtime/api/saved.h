@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a saved session is, little-endian: Saved, the logit biases, the sizes of the stop strings (u32), their text, the constraint's source,
-// the tokens (i32), and XXH3-64 of all before. With GPTQ_SAVE_FULL the KV rows of n_computed tokens follow (page by page, as
+// What a saved session is, little-endian: Saved, the logit biases, the bans, the sizes of the stop strings (u32), their text, the constraint's source,
+// that of the banned phrases, the tokens (i32), and XXH3-64 of all before. With GPTQ_SAVE_FULL the KV rows of n_computed tokens follow (page by page, as
 // engine::KvLayout::for_each_piece gives them; in a page the CPU's layers and each GPU's in their order), the state of recurrent layers, and XXH3-64 of these two.
 #pragma once
 #include "api/handles.h"
@@ -9,7 +9,7 @@
 namespace gptq::api {
 
 constexpr char saved_magic[9] = "GPTQSAV\n";
-constexpr uint32_t saved_version = 3;  // 1: Saved up to constraint_bytes; 2: up to state_bytes
+constexpr uint32_t saved_version = 4;  // 1: Saved up to constraint_bytes; 2: up to state_bytes; 3: up to tokens_settled, 0 there
 
 struct Saved {
   char magic[8];
@@ -37,12 +37,17 @@ struct Saved {
   uint64_t kv_bytes, state_bytes;
   uint64_t adapter;           // its fingerprint; 0 = none
   float adapter_scale;
-  uint32_t zero;
+  uint32_t tokens_settled;    // that never go back for a banned phrase
+  uint32_t phrases_bytes;     // 0 = none are banned
+  uint32_t n_bans;
 };
-constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296;
-static_assert(sizeof(Saved) == 312 && sizeof(engine::LogitBias) == 8);
+constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296, saved_bytes_of_3 = 312;
+static_assert(sizeof(Saved) == 320 && sizeof(engine::LogitBias) == 8 && sizeof(engine::Session::Ban) == 8);
 
-inline size_t header_bytes(const Saved& saved) { return saved.version == 1 ? saved_bytes_of_1 : saved.version == 2 ? saved_bytes_of_2 : sizeof saved; }
+inline size_t header_bytes(const Saved& saved) {
+  constexpr size_t before[] = {saved_bytes_of_1, saved_bytes_of_2, saved_bytes_of_3};
+  return saved.version < saved_version ? before[saved.version - 1] : sizeof saved;
+}
 // Of what follows the first hash.
 inline uint64_t rest_bytes(const Saved& saved) { return saved.kind == GPTQ_SAVE_FULL ? saved.kv_bytes + saved.state_bytes + sizeof(uint64_t) : 0; }
 

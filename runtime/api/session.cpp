@@ -123,15 +123,19 @@ void start(engine::Session& s, const gptq_generate_params* params) {
   require(s.n_tokens > 0, "nothing to generate from: append text or tokens first", GPTQ_E_INVALID_STATE);
   require(p.stop || !p.n_stop, "stop is NULL");
   require(!p.constraint || &p.constraint->model == &engine_of(s).model, "the constraint is of another model");
+  require(!p.constraint || p.constraint->rules, "banned phrases are no constraint");
   require(!p.constraint || !(p.flags & GPTQ_GEN_IGNORE_EOS), "with IGNORE_EOS no constraint can end: leave it out");
+  require(!p.banned || (&p.banned->model == &engine_of(s).model && p.banned->phrases), "banned is not GPTQ_CONSTRAINT_BANNED of this model");
+  require(!p.banned || !(p.flags & GPTQ_GEN_LOGITS), "what is banned is sampled again: not with GPTQ_GEN_LOGITS");
   engine::TextStream text;
-  text.start(s.engine->tokenizer(), p.flags & GPTQ_GEN_CONTINUE_TEXT, p.flags & GPTQ_GEN_KEEP_STOP);
+  text.start(s.engine->tokenizer(), p.flags & GPTQ_GEN_CONTINUE_TEXT, p.flags & GPTQ_GEN_KEEP_STOP, p.banned ? &*p.banned->phrases : nullptr);
   for (size_t i = 0; i < p.n_stop; ++i) {
     const std::string_view stop = text_of(p.stop[i].ptr, p.stop[i].size, "stop");
     require(text.add_stop(stop.data(), stop.size()), "stop strings: at most 16, each of 1 to 256 bytes");
   }
   set_sampling(s, p.sampling);
   constrain(s, p.constraint);
+  ban(s, p.banned);
   s.text = text;
   s.flags = p.flags;
   s.pooling = pooling;
@@ -153,7 +157,7 @@ gptq_session_info info_of(const engine::Session& s) {
   info.n_guessed = s.n_guessed;
   info.n_guessed_right = s.n_right;
   info.n_dropped = s.n_dropped;
-  info.tokens_unread = s.n_generated - s.tokens_read;
+  info.tokens_unread = s.n_readable() - s.tokens_read;
   info.logits_unread = s.n_logits;
   info.prefill_us = s.prefill_us;
   info.decode_us = s.decode_us;
@@ -228,6 +232,7 @@ gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** ou
       base::fail(GPTQ_E_INVALID_STATE, "the engine has all its ", e.engine->shape().max_sessions,
                  " sessions; raise max_sessions or destroy one");
     constrain(*fork, constraint_of(session_of(s)));
+    ban(*fork, phrases_of(session_of(s)));
     hold_adapter(*fork, adapter_of(session_of(s)));
     fork->owner = retain(&e);
     *out = handle_of(fork);
@@ -239,6 +244,7 @@ void gptq::api::destroy_now(engine::Session& s) {
   gptq_engine& e = engine_of(s);
   e.engine->destroy_session(s);
   constrain(s, nullptr);
+  ban(s, nullptr);
   hold_adapter(s, nullptr);
   if (s.user_free) s.user_free(s.user);
   gptq_engine_destroy(&e);
@@ -321,7 +327,7 @@ gptq_status GPTQ_CALL gptq_session_read_tokens(gptq_session* s, gptq_token* buf,
   return guard_logged(s, [&] {
     require(s && n && (buf || !cap), "s, buf and n must not be NULL");
     engine::Session& session = session_of(s);
-    const auto unread = session.generated().subspan(session.tokens_read);
+    const auto unread = session.generated().first(session.n_readable()).subspan(session.tokens_read);
     *n = std::min(cap, unread.size());
     std::copy_n(unread.begin(), *n, buf);
     session.tokens_read += static_cast<uint32_t>(*n);

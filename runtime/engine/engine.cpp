@@ -156,6 +156,9 @@ Session* Engine::fork(const Session& from) {
   to->n_right = from.n_right;
   to->constraint = from.constraint;
   to->constraint_state = from.constraint_state;
+  to->phrases = from.phrases;
+  std::copy_n(from.bans, from.n_bans, to->bans);
+  to->n_bans = from.n_bans;
   to->max_tokens = from.max_tokens;
   to->first_generated = from.first_generated;
   to->n_generated = from.n_generated;
@@ -246,7 +249,7 @@ void Engine::start(Session& session) {
   session.status = GPTQ_OK;
   session.first_generated = session.n_tokens;
   session.n_generated = session.tokens_read = session.n_logits = session.stop_index = 0;
-  session.n_guessed = session.n_right = 0;
+  session.n_guessed = session.n_right = session.n_bans = 0;
   session.lookup = {};
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;

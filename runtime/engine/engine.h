@@ -98,7 +98,7 @@ class Engine {
     uint32_t* pooled_rows;        // [batch_tokens]: these, until the batch is formed
     float* pooled;                // [max_sessions][n_embd]: of a member, what the session's own will be
     Candidate* candidates;        // [n_vocab]
-    uint32_t* mask;               // [n_vocab / 32 up], of a constraint
+    uint32_t* mask;               // [n_vocab / 32 up], of a constraint and of bans
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
     uint32_t* session_pages;      // [max_sessions][pages_per_session]
     float* session_logits;        // [max_sessions][logits_rows][n_vocab]
@@ -113,6 +113,7 @@ class Engine {
   bool foreground_waits() const;
   bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
   uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
+  uint32_t foresee(const Session& session, std::span<int32_t> out) const;
   double batch_cost(uint32_t rows, uint32_t known) const;
   void widen_low_rank(uint32_t width);
   void adapt_rows(const Session& session, uint32_t n_rows);
@@ -144,6 +145,10 @@ class Engine {
   text::constraint::Constraint::State constrained(const Session& session, text::constraint::Constraint::State state, int32_t token, bool first) const;
   text::constraint::Constraint::State led(const Session& session, uint32_t n) const;
   bool find_mask(Member& member);
+  // bans.cpp
+  bool banned_at(const Session& session, uint32_t position) const;
+  void take_bans(const Member& member, std::span<uint32_t> mask) const;
+  void take_back(Session& session, uint32_t n);
   void take_sampled(Member& member, size_t row);
   void note_logprob(const Session& session, uint32_t position, int32_t token, size_t row);
   uint32_t unbroken(const Session& session, uint32_t n_tokens) const;

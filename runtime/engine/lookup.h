@@ -12,6 +12,7 @@ namespace gptq::engine {
 class Lookup {
  public:
   static constexpr uint32_t most = 15;  // guesses at once
+  static constexpr uint32_t by_constraint = 3;  // the trust in what a constraint foresees
   struct Place {
     uint32_t at = 0;     // 0 = none
     uint32_t trust = 0;  // by the length of the copy
@@ -24,8 +25,8 @@ class Lookup {
   void learn(uint32_t trust, uint32_t n, uint32_t right);
 
  private:
-  static constexpr uint32_t trusts = 3;
-  float right_[trusts] = {0.3f, 0.5f, 0.7f};  // how often the next one is
+  static constexpr uint32_t trusts = 4;
+  float right_[trusts] = {0.3f, 0.5f, 0.7f, 0.8f};  // how often the next one is
   uint32_t passed_[trusts] = {};              // guesses not tried since the last that was
 };
 

@@ -78,7 +78,8 @@ bool Engine::run_whole() {
 uint32_t Engine::candidates_wanted() const {
   uint32_t most = 1;
   for (const Member& m : std::span(scratch_.members, n_members_)) {
-    const uint32_t wanted = m.session->wants_logits() || m.session->wants_logprobs() || m.session->constraint ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
+    const bool all = m.session->wants_logits() || m.session->wants_logprobs() || m.session->constraint || m.session->phrases;
+    const uint32_t wanted = all ? 0 : m.session->sampling.candidates(model_.spec.n_vocab);
     if (!wanted) return 0;
     most = std::max(most, wanted);
   }

@@ -161,14 +161,22 @@ bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
 
 // Puts guesses behind the session's tokens, as many as are worth it; the batch has `rows` rows without them.
 uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust) {
-  if (!(session.flags & GPTQ_GEN_SPECULATE) || !speculates_ || session.wants_logits() || session.flags & GPTQ_GEN_PREFILL_ONLY) return 0;
+  const bool asked = session.flags & GPTQ_GEN_SPECULATE;
+  if (!speculates_ || !(asked || (session.constraint && replays_exactly())) || session.wants_logits() || session.flags & GPTQ_GEN_PREFILL_ONLY) return 0;
   most = std::min({most, Lookup::most, shape_.ctx_tokens - session.n_tokens});
   if (session.max_tokens) most = std::min(most, session.max_tokens - session.n_generated - 1);
-  const Lookup::Place place = Lookup::find({session.tokens, session.n_tokens});
+  int32_t* const behind = session.tokens + session.n_tokens;
+  const auto worth = [&](uint32_t of) { return session.lookup.worth(trust, of, [&](uint32_t more) { return batch_cost(rows + more, rows); }); };
+  if (session.constraint) {
+    const Lookup before = session.lookup;
+    trust = Lookup::by_constraint;
+    if (const uint32_t n = foresee(session, {behind, worth(most)})) return n;
+    session.lookup = before;
+  }
+  const Lookup::Place place = asked ? Lookup::find({session.tokens, session.n_tokens}) : Lookup::Place{};
   if (!place.at) return 0;
   trust = place.trust;
-  const uint32_t n = session.lookup.worth(trust, most, [&](uint32_t more) { return batch_cost(rows + more, rows); });
-  int32_t* const behind = session.tokens + session.n_tokens;
+  const uint32_t n = worth(most);
   for (uint32_t i = 0; i < n; ++i) behind[i] = session.tokens[place.at + i];  // also out of guesses, where the text goes round
   return n;
 }
@@ -275,12 +283,22 @@ void Engine::take_sampled(Member& member, size_t row) {
                         scratch_.candidates);
   } else {
     const auto* const constraint = session.constraint;
-    const auto mask = constraint ? std::span<const uint32_t>(scratch_.mask, constraint->mask_words()) : std::span<const uint32_t>();
-    if (constraint && !find_mask(member))
+    const std::span<uint32_t> all(scratch_.mask, (n_vocab + 31) / 32);
+    const auto pick = [&](std::span<const uint32_t> mask) {
+      return sample({logits_.all + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
+                    &sampler.mu, unbroken(session, n_tokens));
+    };
+    const bool banned = session.phrases && banned_at(session, n_tokens);
+    if (constraint && !find_mask(member)) {
       token = no_room;
-    else
-      token = sample({logits_.all + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
-                   &sampler.mu, unbroken(session, n_tokens));
+    } else {
+      if (banned) take_bans(member, all);
+      token = pick(constraint || banned ? all : std::span<const uint32_t>());
+      if (token >= 0 && session.phrases && !session.phrases->is_clean(token)) {
+        take_bans(member, all);
+        token = pick(all);
+      }
+    }
   }
   if (session.wants_logprobs() && token >= 0 && n_tokens < shape_.ctx_tokens) note_logprob(session, n_tokens, token, row);
   if (member.n_right < member.n_guesses && token == session.tokens[n_tokens]) {
@@ -319,48 +337,6 @@ bool Engine::loses_space(const Session& session) const {
   return tokenizer_->strips_leading_space() && !(session.flags & GPTQ_GEN_CONTINUE_TEXT);
 }
 
-// The state of the session's constraint after this generated token.
-text::constraint::Constraint::State Engine::constrained(const Session& session, text::constraint::Constraint::State state, int32_t token,
-                                                        bool first) const {
-  if (is_end_token(token)) return state;
-  std::string_view bytes = tokenizer_->token_bytes(token);
-  if (first && loses_space(session) && bytes.starts_with(' ')) bytes.remove_prefix(1);
-  return session.constraint->step(state, bytes);
-}
-
-// The state after the first n tokens behind the input, guesses among them. A constraint that forgot its states while it was led over them
-// has place for them alone the second time.
-text::constraint::Constraint::State Engine::led(const Session& session, uint32_t n) const {
-  auto state = session.constraint->start();
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    state = session.constraint->start();
-    for (uint32_t i = 0; i < n; ++i) state = constrained(session, state, session.tokens[session.first_generated + i], i == 0);
-    if (state != text::constraint::Constraint::lost) break;
-  }
-  return state;
-}
-
-bool Engine::constrain(Session& session) const {
-  using text::constraint::Constraint;
-  if (!session.constraint) return true;
-  session.constraint_state = led(session, session.n_generated);
-  return session.constraint_state != Constraint::dead && session.constraint_state != Constraint::lost;
-}
-
-// The mask of what may follow the member's right guesses.
-bool Engine::find_mask(Member& member) {
-  using text::constraint::Constraint;
-  const Session& session = *member.session;
-  const uint32_t n = session.n_generated + member.n_right;
-  const std::span<uint32_t> bits{scratch_.mask, session.constraint->mask_words()};
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    if (session.constraint->mask(member.constraint_state, n == 0 && loses_space(session), bits)) return true;
-    member.constraint_state = led(session, n);
-    if (member.constraint_state == Constraint::dead || member.constraint_state == Constraint::lost) return false;
-  }
-  return false;
-}
-
 void Engine::commit(gptq_step_info& info) {
   for (uint32_t m = 0; m < n_members_; ++m) {
     const Member& member = scratch_.members[m];
@@ -385,17 +361,21 @@ void Engine::commit(gptq_step_info& info) {
       finite ? end(session, GPTQ_STOP_PREFILLED) : end(session, GPTQ_STOP_ERROR, GPTQ_E_NUMERIC);
       continue;
     }
+    // Whether what follows the token counts too.
     const auto give = [&](const Member::Sampler& sampler, int32_t token) {
+      const uint32_t before = session.n_tokens;
       session.random = sampler.random;
       session.mu = sampler.mu;
       accept(session, token);
       info.tokens_generated += session.stop_reason != GPTQ_STOP_CONTEXT;
+      return session.running && session.n_tokens > before;
     };
-    for (uint32_t i = 0; i < member.n_right && session.running; ++i) {
-      give(member.after[i], session.tokens[session.n_tokens]);
-      session.n_computed += session.running;
+    bool goes_on = true;
+    for (uint32_t i = 0; i < member.n_right && goes_on; ++i) {
+      goes_on = give(member.after[i], session.tokens[session.n_tokens]);
+      session.n_computed += goes_on;
     }
-    if (!session.running) continue;
+    if (!goes_on) continue;
     if (member.sampled < 0)
       end(session, GPTQ_STOP_ERROR, member.sampled == none_allowed ? GPTQ_E_TEXT : member.sampled == no_room ? GPTQ_E_BUDGET_EXCEEDED : GPTQ_E_NUMERIC);
     else give(member.sampler, member.sampled);
@@ -411,7 +391,9 @@ void Engine::accept(Session& session, int32_t token) {
   if (session.n_generated++ == 0) session.first_token_us = static_cast<uint64_t>(us_since(session.started));
   if (session.constraint && session.constraint_state == text::constraint::Constraint::lost) session.constraint_state = led(session, session.n_generated);
   if (is_end_token(token) && !(session.flags & GPTQ_GEN_IGNORE_EOS)) return end(session, GPTQ_STOP_EOS);
-  if (const int32_t stop = session.text.push(token); stop >= 0) {
+  const int32_t stop = session.text.push(session.generated());
+  if (stop == TextStream::has_phrase) return take_back(session, session.text.phrase_tokens());
+  if (stop >= 0) {
     session.stop_index = static_cast<uint32_t>(stop);
     return end(session, GPTQ_STOP_STRING);
   }

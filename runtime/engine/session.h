@@ -12,6 +12,7 @@
 #include "gptq/gptq.h"
 #include "model/adapter.h"
 #include "text/constraint/constraint.h"
+#include "text/phrases.h"
 
 namespace gptq::engine {
 
@@ -61,6 +62,17 @@ struct Session {
   const text::constraint::Constraint* constraint = nullptr;
   void* constraint_owner = nullptr;  // the API's handle of it
   text::constraint::Constraint::State constraint_state = 0;
+  const text::Phrases* phrases = nullptr;  // that the text may not have
+  void* phrases_owner = nullptr;           // the API's handle of them
+  // Tokens that led to a phrase may not come again at their position in the sequence, as long as that can still be gone back to.
+  struct Ban {
+    static constexpr int32_t all_begins = -1;  // every token behind which a phrase may be begun
+    uint32_t position;
+    int32_t token;
+  };
+  static constexpr uint32_t bans_max = 256, bans_each_max = 16;
+  Ban bans[bans_max];  // positions rise
+  uint32_t n_bans = 0;
   Lookup lookup;
   uint32_t n_guessed = 0, n_right = 0;  // tokens that speculation computed, and of them those that were sampled
   uint32_t max_tokens = 0;
@@ -101,7 +113,8 @@ struct Session {
   bool pools_all() const { return running && pooling == Pooling::mean; }
   bool embedded() const { return !running && stop_reason == GPTQ_STOP_PREFILLED && n_pooled; }
   bool scores_input() const { return wants_logprobs() && flags & GPTQ_GEN_PREFILL_ONLY; }
-  bool readable() const { return end_unseen || n_logits || tokens_read < n_generated || text.unread(); }
+  uint32_t n_readable() const { return n_generated - text.tokens_held(); }
+  bool readable() const { return end_unseen || n_logits || tokens_read < n_readable() || text.unread(); }
 };
 
 }  // namespace gptq::engine

@@ -3,14 +3,18 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "gptq/gptq.h"
 #include "text/utf8.h"
 
 namespace gptq::engine {
 
-void TextStream::start(const text::Tokenizer* tokenizer, bool keep_leading_space, bool keep_stop) {
+void TextStream::start(const text::Tokenizer* tokenizer, bool keep_leading_space, bool keep_stop, const text::Phrases* phrases) {
   tokenizer_ = tokenizer;
+  phrases_ = phrases;
+  phrase_place_ = {};
+  phrase_tokens_ = tokens_held_ = settled_ = 0;
   keep_leading_space_ = keep_leading_space;
   keep_stop_ = keep_stop;
   any_pushed_ = stopped_ = false;
@@ -35,12 +39,71 @@ std::string_view TextStream::bytes_of(int32_t token, bool first) const {
   return bytes;
 }
 
-int32_t TextStream::push(int32_t token) {
+int32_t TextStream::push(std::span<const int32_t> tokens) {
+  const int32_t token = tokens.back();
   const std::string_view bytes = bytes_of(token, !any_pushed_);
   any_pushed_ = true;
   if (bytes.empty())
     if (const int32_t stop = special_stop(token); stop >= 0) return stop;
-  int32_t found = -1;
+  const text::Phrases::Hit hit = phrases_ ? phrases_->read(phrase_place_, bytes) : text::Phrases::Hit{};
+  // Of a stop string and a phrase that which ends first counts.
+  const int32_t found = push_bytes(hit.size ? bytes.substr(0, hit.end - 1) : bytes, true);
+  if (found >= 0) return found;
+  if (hit.size) {
+    phrase_tokens_ = 1;
+    for (size_t i = tokens.size() - 1, covered = hit.end; covered < hit.size; ++phrase_tokens_) {
+      --i;
+      covered += bytes_of(tokens[i], i == 0).size();
+    }
+    phrase_tokens_ = std::min(phrase_tokens_, static_cast<uint32_t>(tokens.size()) - settled_);
+    return has_phrase;
+  }
+  released_ = std::max(released_, pushed_ - std::max(held_back(), held_for_phrases(tokens)));
+  return goes_on;
+}
+
+// Whole tokens, so that they can go. Those that were settled once stay so: what goes back and then leads to a phrase that begins among them
+// goes back no further.
+size_t TextStream::held_for_phrases(std::span<const int32_t> tokens) {
+  size_t held = 0, i = tokens.size();
+  while (phrases_ && i > settled_ && held < phrase_place_.open()) {
+    --i;
+    held += bytes_of(tokens[i], i == 0).size();
+  }
+  settled_ = static_cast<uint32_t>(i);
+  tokens_held_ = static_cast<uint32_t>(tokens.size() - i);
+  return held;
+}
+
+// Tail and place follow from the last bytes alone: a phrase is no longer than the tail.
+void TextStream::go_back(std::span<const int32_t> tokens) {
+  static_assert(text::Phrases::bytes_max <= stop_bytes_max);
+  uint64_t bytes = 0;
+  size_t first = tokens.size();
+  for (; first && bytes < sizeof tail_ + 8; --first) bytes += bytes_of(tokens[first - 1], first == 1).size();
+  uint64_t before = 0;
+  for (size_t i = 0; i < first; ++i) before += bytes_of(tokens[i], i == 0).size();
+  pushed_ = before;
+  tail_size_ = 0;
+  phrase_place_ = {};
+  any_pushed_ = !tokens.empty();
+  for (size_t i = first; i < tokens.size(); ++i) {
+    const std::string_view text = bytes_of(tokens[i], i == 0);
+    phrases_->read(phrase_place_, text);
+    push_bytes(text, false);
+  }
+  held_for_phrases(tokens);
+}
+
+text::Phrases::Place TextStream::phrase_place(std::span<const int32_t> more, bool first) const {
+  text::Phrases::Place place = phrase_place_;
+  for (const int32_t token : more) phrases_->read(place, bytes_of(token, std::exchange(first, false)));
+  return place;
+}
+
+// Returns the index of a stop string, where they are looked for.
+int32_t TextStream::push_bytes(std::string_view bytes, bool look) {
+  int32_t found = goes_on;
   // A long token goes through the tail in pieces, so that a stop string is found wherever it lies.
   for (size_t at = 0; at < bytes.size() && found < 0;) {
     const size_t n = std::min<size_t>(bytes.size() - at, 8);
@@ -50,9 +113,8 @@ int32_t TextStream::push(int32_t token) {
     tail_size_ += n - drop;
     pushed_ += n;
     at += n;
-    found = find_stop(n);
+    if (look) found = find_stop(n);
   }
-  if (found < 0) released_ = std::max(released_, pushed_ - held_back());
   return found;
 }
 
@@ -92,26 +154,26 @@ size_t TextStream::held_back() const {
       if (tail.ends_with(stop.substr(0, n))) held = n;
   }
   for (size_t n = 1; n <= 3 && n <= tail.size(); ++n) {
-    const unsigned char c = static_cast<unsigned char>(tail[tail.size() - n]);
-    if ((c & 0xC0) == 0x80) continue;
-    const text::Sequence sequence = text::sequence_at(tail.substr(tail.size() - n));
-    const uint32_t whole = c > 0xF4 || c < 0xC2 ? 1 : c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
-    if (!sequence.valid && sequence.bytes == n && n < whole) held = std::max(held, n);
+    const std::string_view last = tail.substr(tail.size() - n);
+    if ((static_cast<unsigned char>(last[0]) & 0xC0) == 0x80) continue;
+    if (text::may_become_valid(last)) held = std::max(held, n);
     break;
   }
   return held;
 }
 
 void TextStream::finish() {
+  settled_ += std::exchange(tokens_held_, 0);
   if (!stopped_) released_ = pushed_;
 }
 
 bool TextStream::go_to(const Place& place, std::span<const int32_t> tokens) {
+  if (phrases_ && place.read <= pushed_) released_ = std::max(released_, place.read);
   if (place.token > tokens.size() || place.read > released_) return false;
   uint64_t before = place.byte;
   for (uint32_t i = 0; i < place.token; ++i) before += bytes_of(tokens[i], i == 0).size();
   const size_t size = place.token < tokens.size() ? bytes_of(tokens[place.token], place.token == 0).size() : 0;
-  if (before != place.read || place.byte > size) return false;
+  if (before != place.read || place.byte > size || (phrases_ && place.token > settled_)) return false;
   read_ = place.read;
   token_ = place.token;
   byte_ = place.byte;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The text of generated tokens, released in whole code points, held back while a stop string may still be coming.
+// The text of generated tokens, released in whole code points, held back while a stop string or a banned phrase may still be coming.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
+#include "text/phrases.h"
 #include "text/tokenizer.h"
 
 namespace gptq::engine {
@@ -14,12 +16,28 @@ constexpr size_t stop_strings_max = 16, stop_bytes_max = 256;
 class TextStream {
  public:
   // tokenizer may be NULL: there is no text then.
-  void start(const text::Tokenizer* tokenizer, bool keep_leading_space, bool keep_stop);
+  // Phrases, where there are any, must outlive it.
+  void start(const text::Tokenizer* tokenizer, bool keep_leading_space, bool keep_stop, const text::Phrases* phrases = nullptr);
   // False when there are too many stop strings or one is empty or too long.
   bool add_stop(const char* text, size_t size);
 
-  // Takes note of the next generated token. Returns the index of the stop string it completed, or -1.
-  int32_t push(int32_t token);
+  // Takes note of the last of the tokens, which is new. Returns the index of the stop string it completed, or one of these.
+  static constexpr int32_t goes_on = -1, has_phrase = -2;
+  int32_t push(std::span<const int32_t> tokens);
+  // After has_phrase: so many of the last tokens hold the phrase. They are to go before anything else.
+  uint32_t phrase_tokens() const { return phrase_tokens_; }
+  void go_back(std::span<const int32_t> tokens);
+  // So many of the last tokens may yet go: their text is held back.
+  uint32_t tokens_held() const { return tokens_held_; }
+  // So many of the first tokens never go. For saves: it does not follow from the tokens.
+  uint32_t settled() const { return settled_; }
+  void settle(uint32_t tokens) {
+    tokens_held_ -= std::min(tokens_held_, tokens - std::min(tokens, settled_));
+    settled_ = std::max(settled_, tokens);
+  }
+  // Where the text stands in the phrases, once these tokens have followed it.
+  text::Phrases::Place phrase_place(std::span<const int32_t> more, bool first) const;
+  std::string_view bytes_of(int32_t token, bool first) const;
   // No more tokens will come: what was held back is released, but for a stop string found.
   void finish();
 
@@ -41,8 +59,9 @@ class TextStream {
   bool keeps_stop() const { return keep_stop_; }
 
  private:
-  std::string_view bytes_of(int32_t token, bool first) const;
   int32_t special_stop(int32_t token);
+  int32_t push_bytes(std::string_view bytes, bool look);
+  size_t held_for_phrases(std::span<const int32_t> tokens);
   int32_t find_stop(size_t n_new);
   size_t held_back() const;
 
@@ -51,6 +70,9 @@ class TextStream {
     uint32_t size;
   };
   const text::Tokenizer* tokenizer_ = nullptr;
+  const text::Phrases* phrases_ = nullptr;
+  text::Phrases::Place phrase_place_;
+  uint32_t phrase_tokens_ = 0, tokens_held_ = 0, settled_ = 0;
   bool keep_leading_space_ = false, keep_stop_ = false, stopped_ = false;
   uint64_t pushed_ = 0;    // bytes of all tokens so far
   uint64_t released_ = 0;  // of them may be read

@@ -54,6 +54,7 @@ struct Tokenizer::Impl {
     bool special;  // honoured in this stretch
     Bpe::Scratch scratch;
     std::pmr::vector<int32_t>& out;
+    std::pmr::memory_resource* memory() const { return out.get_allocator().resource(); }  // for what the call needs
   };
   void encode(std::string_view text, EncodeOptions options, std::pmr::vector<int32_t>& out) const;
   void encode_stretch(std::string_view text, bool begins, Call& call) const;
@@ -123,7 +124,8 @@ void Tokenizer::Impl::collect_added() {
 
 void Tokenizer::Impl::encode(std::string_view text, EncodeOptions options, std::pmr::vector<int32_t>& out) const {
   if (text.size() >= UINT32_MAX) base::fail(GPTQ_E_TEXT, "a text of ", text.size(), " bytes; give it in parts below 4 GiB");
-  std::pmr::string repaired(memory);
+  std::pmr::memory_resource* const work = out.get_allocator().resource();
+  std::pmr::string repaired(work);
   if (valid_prefix(text) != text.size()) {
     append_repaired(text, repaired);
     text = repaired;
@@ -133,7 +135,7 @@ void Tokenizer::Impl::encode(std::string_view text, EncodeOptions options, std::
   };
   if (options.add_bos) add(facts.before());
   const auto honours = [&](size_t begin, size_t end) { return options.parse_special && !touches(options.plain, begin, end); };
-  Call call{false, Bpe::Scratch(text.size(), memory), out};
+  Call call{false, Bpe::Scratch(text.size(), work), out};
   const auto encode_between = [&](std::string_view stretch, bool begins) {
     const auto at = static_cast<size_t>(stretch.data() - text.data());
     call.special = honours(at, at + stretch.size());
@@ -151,7 +153,7 @@ bool Tokenizer::Impl::needs_normalizing(std::string_view text) const {
 // Order as in the file formats: NFC, spaces, prefix.
 void Tokenizer::Impl::normalize(std::pmr::string& text) const {
   if (facts.nfc() && nfc_quick_check(text) != text.size()) {
-    std::pmr::string composed(memory);
+    std::pmr::string composed(text.get_allocator());
     append_nfc(text, composed);
     text = std::move(composed);
   }
@@ -162,7 +164,7 @@ void Tokenizer::Impl::normalize(std::pmr::string& text) const {
 }
 
 void Tokenizer::Impl::encode_stretch(std::string_view text, bool begins, Call& call) const {
-  std::pmr::string changed(memory);
+  std::pmr::string changed(call.memory());
   if (needs_normalizing(text)) {
     changed = text;
     normalize(changed);
@@ -178,7 +180,7 @@ void Tokenizer::Impl::encode_stretch(std::string_view text, bool begins, Call& c
 }
 
 void Tokenizer::Impl::encode_plain(std::string_view text, bool begins, Call& call) const {
-  std::pmr::string changed(memory);
+  std::pmr::string changed(call.memory());
   const bool wants_prefix = facts.prefix() == fb::Prefix::unless_space || (facts.prefix() == fb::Prefix::first_unless_space && begins);
   const bool marks = characters && !facts.mark_spaces_first() && text.find(space_mark) != text.npos;
   const bool starts_with_space = text[0] == ' ' || (characters && text.starts_with(space_mark));
@@ -188,7 +190,7 @@ void Tokenizer::Impl::encode_plain(std::string_view text, bool begins, Call& cal
     if (marks) mark_to_space(changed);
     text = changed;
   }
-  for_each_piece(std::span(splits.data(), n_splits), text, memory, [&](std::string_view piece) { bpe.encode(piece, call.scratch, call.out); });
+  for_each_piece(std::span(splits.data(), n_splits), text, call.memory(), [&](std::string_view piece) { bpe.encode(piece, call.scratch, call.out); });
 }
 
 Tokenizer::Tokenizer(std::span<const std::byte> blob, uint32_t n_vocab, std::pmr::memory_resource* memory)

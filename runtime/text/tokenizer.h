@@ -28,7 +28,7 @@ class Tokenizer {
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
 
-  // Appends to out. Linear in the text up to a logarithm, whatever the text; bytes that are no UTF-8 are U+FFFD as in HF tokenizers.
+  // Appends to out, whose memory the call works in too. Linear in the text up to a logarithm, whatever the text; bytes that are no UTF-8 are U+FFFD as in HF tokenizers.
   void encode(std::string_view text, EncodeOptions options, std::pmr::vector<int32_t>& out) const;
 
   // The bytes a token adds to the text ("" for ids without text). Special tokens have theirs too: the caller decides whether to show them.

@@ -54,9 +54,16 @@ void append_repaired(std::string_view text, std::pmr::string& out) {
   }
 }
 
-void append_utf8(uint32_t code, std::pmr::string& out) {
-  const auto put = [&out](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
-  if (code < 0x80) return put(code);
+bool may_become_valid(std::string_view text) {
+  const auto first = static_cast<unsigned char>(text[0]);
+  const uint32_t whole = first > 0xF4 || first < 0xC2 ? 1 : first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  return sequence_at(text).bytes == text.size() && text.size() < whole;
+}
+
+uint32_t write_utf8(uint32_t code, char (&out)[4]) {
+  uint32_t n = 0;
+  const auto put = [&](uint32_t byte) { out[n++] = static_cast<char>(byte); };
+  if (code < 0x80) return put(code), n;
   if (code < 0x800) {
     put(0xC0 | code >> 6);
   } else {
@@ -69,6 +76,12 @@ void append_utf8(uint32_t code, std::pmr::string& out) {
     put(0x80 | (code >> 6 & 0x3F));
   }
   put(0x80 | (code & 0x3F));
+  return n;
+}
+
+void append_utf8(uint32_t code, std::pmr::string& out) {
+  char bytes[4];
+  out.append(bytes, write_utf8(code, bytes));
 }
 
 }  // namespace gptq::text

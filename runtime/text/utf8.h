@@ -45,6 +45,11 @@ size_t valid_prefix(std::string_view text);
 // Appends text with each maximal invalid part as U+FFFD.
 void append_repaired(std::string_view text, std::pmr::string& out);
 
+// Whether these bytes, of which sequence_at says that they are none, can still become a character.
+bool may_become_valid(std::string_view text);
+
+// Returns how many bytes it is.
+uint32_t write_utf8(uint32_t code, char (&out)[4]);
 void append_utf8(uint32_t code, std::pmr::string& out);
 
 }  // namespace gptq::text

@@ -256,7 +256,7 @@ TEST_F(Saved, IsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(restore(c.engine, bytes, &none), GPTQ_E_INVALID_STATE);
 }
 
-// As libraries before format 3 wrote it: without the last bytes of the header.
+// As libraries before format 4 wrote it: without the last bytes of the header.
 TEST_F(Saved, OfEarlierFormats) {
   const Rest rest = [&] {
     gptq_session* s = nullptr;
@@ -265,9 +265,9 @@ TEST_F(Saved, OfEarlierFormats) {
     gptq_session_destroy(s);
     return found;
   }();
-  for (uint32_t version = 1; version <= 2; ++version) {
+  for (uint32_t version = 1; version <= 3; ++version) {
     Bytes old = bytes;
-    old.erase(old.begin() + (version == 1 ? 192 : 296), old.begin() + 312);
+    old.erase(old.begin() + (version == 1 ? 192 : version == 2 ? 296 : 312), old.begin() + 320);
     const uint64_t size = old.size();
     std::memcpy(old.data() + 8, &version, sizeof version);
     std::memcpy(old.data() + 16, &size, sizeof size);
@@ -280,7 +280,7 @@ TEST_F(Saved, OfEarlierFormats) {
     ASSERT_EQ(restore(c.engine, old, &s), GPTQ_OK);
     EXPECT_EQ(rest_of(c.engine, s, 100), rest);
     gptq_session_destroy(s);
-    for (const uint32_t other : {0u, 4u, 1u << 31}) {
+    for (const uint32_t other : {0u, 5u, 1u << 31}) {
       std::memcpy(old.data() + 8, &other, sizeof other);
       seal();
       EXPECT_EQ(restore(c.engine, old, &s), GPTQ_E_UNSUPPORTED);

@@ -171,6 +171,50 @@ TEST(SpeculationWith, Constraints) {
   }
 }
 
+// What a constraint foresees is guessed unasked: what others than the longest tokens say, and other spaces than those before, only cost time.
+TEST(SpeculationWith, WhatAConstraintForesees) {
+  struct Source {
+    int32_t kind;
+    const char* text;
+  };
+  const Source sources[] = {
+      {GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"type": "object", "properties": {"the sea and the sky": {"enum": ["there it is", "where it was"]}, "another one": {"type": "boolean"},
+        "here": {"type": "object", "properties": {"in the house": {"const": "nobody"}}, "required": ["in the house"], "additionalProperties": false}},
+        "required": ["the sea and the sky", "another one", "here"], "additionalProperties": false})"},
+      {GPTQ_CONSTRAINT_GRAMMAR, "root ::= item item item\nitem ::= \"the other one is \" (\"round\" | \"red\") \" and then \""},
+      {GPTQ_CONSTRAINT_TAGS, R"({"tags": [{"begin": "e: the tool of ", "choice": ["anna", "otto"], "end": " is here"}], "triggers": ["e"]})"},
+      {GPTQ_CONSTRAINT_CHOICE, R"(["nothing else is said here", "something else is heard there"])"},
+  };
+  for (const Source& source : sources) {
+    std::vector<Outcome> plain;
+    for (const bool foresees : {false, true}) {
+      Guesses guesses;
+      Chain c(text_model(), params(1), with_threads(2));
+      const Constraint constraint(c.model, source.kind, source.text);
+      for (uint64_t seed = 0; seed < 12; ++seed) {
+        const auto sampling = warm(seed % 3 ? 0.7f : 0, seed);
+        auto how = generation(100, foresees ? 0 : GPTQ_GEN_LOGITS);
+        how.sampling = &sampling;
+        how.constraint = constraint.get();
+        c.session.truncate(0);
+        c.session.append(some_tokens(25));
+        c.session.start(how);
+        std::vector<float> row(512);
+        // A row of logits is read before the next token is computed: nothing is guessed.
+        while (c.engine.step(seed % 2 ? 5 : GPTQ_BUDGET_UNLIMITED) == GPTQ_MORE || c.session.info().state == GPTQ_SESSION_RUNNING) {
+          uint32_t first = 0, n = 0;
+          if (!foresees) check(gptq_session_read_logits(c.session.get(), row.data(), row.size(), &first, &n));
+        }
+        const Outcome said = outcome(c.session.get(), &guesses);
+        if (!foresees) plain.push_back(said);
+        EXPECT_EQ(said, plain[seed]) << source.text << seed;
+      }
+      if (foresees) EXPECT_GT(guesses.right, 0u) << source.text;
+      else EXPECT_EQ(guesses.tried, 0u);
+    }
+  }
+}
+
 TEST(SpeculationWith, Budgets) {
   const Tokens prompt = repeated(some_tokens(25));
   static constexpr gptq_logit_bias likely[] = {{40, 6}};

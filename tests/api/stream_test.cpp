@@ -71,7 +71,7 @@ TEST_P(Stream, GivesPieces) {
   int found = -1;
   for (size_t i = 0; i < c.tokens.size() && found < 0; ++i) {
     pushed.push_back(static_cast<gptq_token>(i));
-    found = stream.push(pushed.back());
+    found = stream.push(pushed);
     if (found < 0) read();
   }
   stream.finish();
@@ -91,7 +91,7 @@ TEST(Stream, LimitsOfStopStrings) {
   EXPECT_FALSE(stream.add_stop((longest + "x").data(), 257));
   for (int i = 0; i < 16; ++i) EXPECT_TRUE(stream.add_stop(longest.data(), longest.size()));
   EXPECT_FALSE(stream.add_stop("a", 1));
-  EXPECT_EQ(stream.push(0), -1) << "without a tokenizer there is no text";
+  EXPECT_EQ(stream.push(Tokens{0}), -1) << "without a tokenizer there is no text";
 }
 
 TEST(Stream, NeverSplitsWhateverTheBuffer) {
@@ -107,7 +107,7 @@ TEST(Stream, NeverSplitsWhateverTheBuffer) {
     std::vector<char> buffer(cap);
     for (size_t i = 0; i < bytes.size(); ++i) {
       pushed.push_back(static_cast<gptq_token>(i));
-      stream.push(pushed.back());
+      stream.push(pushed);
       if (i % 5 == 4 || i + 1 == bytes.size())
         while (const size_t n = stream.read(pushed, buffer)) {
           EXPECT_NE(static_cast<unsigned char>(buffer[0]) & 0xC0, 0x80);

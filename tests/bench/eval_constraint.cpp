@@ -23,7 +23,7 @@ struct Verdict {
 class Judge {
  public:
   Judge(const Model& model, const Constraint& constraint)
-      : model_(model), tokenizer_(*model.get()->tokenizer), rules_(constraint.get()->rules), scratch_(rules_.mask_words()) {}
+      : model_(model), tokenizer_(*model.get()->tokenizer), rules_(*constraint.get()->rules), scratch_(rules_.mask_words()) {}
   std::vector<double> mask_us;
 
   Verdict judge(const std::string& text) {
@@ -98,7 +98,7 @@ std::vector<std::string> texts_of(const std::string& path) {
 
 void constraint(const Options& o) {
   const auto [kind, source] = o.rules.source();
-  if (!kind) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema or --grammar");
+  if (!kind) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema, --grammar or --tools");
   const auto texts = texts_of(o.text);
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));

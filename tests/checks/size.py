@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-# size.py LIBGPTQ.so: stripped, it has at most 2.4 MB.
+# size.py LIBGPTQ.so: stripped, it has at most 2.6 MB.
 import os
 import subprocess
 import sys
 import tempfile
 
-LIMIT = 2_400_000
+LIMIT = 2_600_000
 
 with tempfile.TemporaryDirectory() as folder:
   stripped = os.path.join(folder, "libgptq.so")

@@ -40,6 +40,11 @@ const Source others[] = {
     {Kind::regex, "[^\"]{1,9}|\xe6\xbc\xa2+"},
     {Kind::grammar, "root ::= \"(\" root \")\" | [ab]+"},
     {Kind::grammar, "root ::= e\ne ::= t (\"+\" t)*\nt ::= f (\"*\" f)*\nf ::= \"(\" e \")\" | [0-9]+"},
+    {Kind::tags, R"({"tags": [{"begin": "<a>", "regex": "[ab]*<?", "end": "</a>"}, {"begin": "a<b", "choice": ["x", "xy", "0"], "end": "\"\""}]})"},
+    {Kind::tags, R"({"tags": [{"begin": "\": a", "json_schema": {"type": "array", "items": {"enum": ["a", 1]}}, "end": "a]"}, {"begin": "\": b", "json_schema": {"type": "string", "maxLength": 3}}],
+       "triggers": ["\":"]})"},
+    {Kind::tags, R"({"tags": [{"begin": "\"", "grammar": "root ::= \"(\" root \")\" | [0-9]*", "end": "\""}], "at_least_one": true, "stop_after_first": true})"},
+    {Kind::tags, R"({"tags": [{"begin": "a", "json_schema": {"enum": [1, 12, "a"]}, "end": "2a"}]})"},
 };
 
 std::vector<Source> sources() {

@@ -109,6 +109,8 @@ static unsafe class LayoutFacts {
     add("GPTQ_CONSTRAINT_REGEX", Constants.GPTQ_CONSTRAINT_REGEX);
     add("GPTQ_CONSTRAINT_JSON_SCHEMA", Constants.GPTQ_CONSTRAINT_JSON_SCHEMA);
     add("GPTQ_CONSTRAINT_GRAMMAR", Constants.GPTQ_CONSTRAINT_GRAMMAR);
+    add("GPTQ_CONSTRAINT_TAGS", Constants.GPTQ_CONSTRAINT_TAGS);
+    add("GPTQ_CONSTRAINT_BANNED", Constants.GPTQ_CONSTRAINT_BANNED);
     add("GPTQ_ORDER_GROUP_AWARE", Constants.GPTQ_ORDER_GROUP_AWARE);
     add("GPTQ_ORDER_NATURAL", Constants.GPTQ_ORDER_NATURAL);
     add("GPTQ_ORDER_ACT", Constants.GPTQ_ORDER_ACT);
@@ -339,6 +341,7 @@ static unsafe class LayoutFacts {
     add("gptq_generate_params.max_tokens", At(typeof(gptq_generate_params), "max_tokens"));
     add("gptq_generate_params.pooling", At(typeof(gptq_generate_params), "pooling"));
     add("gptq_generate_params.constraint", At(typeof(gptq_generate_params), "constraint"));
+    add("gptq_generate_params.banned", At(typeof(gptq_generate_params), "banned"));
     add("gptq_session_info", sizeof(gptq_session_info));
     add("gptq_session_info.struct_size", At(typeof(gptq_session_info), "struct_size"));
     add("gptq_session_info.state", At(typeof(gptq_session_info), "state"));

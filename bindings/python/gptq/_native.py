@@ -106,6 +106,8 @@ GPTQ_CONSTRAINT_CHOICE = 1
 GPTQ_CONSTRAINT_REGEX = 2
 GPTQ_CONSTRAINT_JSON_SCHEMA = 3
 GPTQ_CONSTRAINT_GRAMMAR = 4
+GPTQ_CONSTRAINT_TAGS = 5
+GPTQ_CONSTRAINT_BANNED = 6
 GPTQ_ORDER_GROUP_AWARE = 0
 GPTQ_ORDER_NATURAL = 1
 GPTQ_ORDER_ACT = 2
@@ -418,6 +420,7 @@ gptq_generate_params._fields_ = [
   ("max_tokens", c_uint32),
   ("pooling", c_int32),
   ("constraint", c_void_p),
+  ("banned", c_void_p),
 ]
 
 gptq_session_info._fields_ = [

@@ -19,7 +19,11 @@ TokenTrie trie_of(const Tokenizer& tokenizer, uint32_t n_vocab, std::span<const 
   }
   for (int32_t end : ends)
     if (end >= 0 && static_cast<uint32_t>(end) < n_vocab) pieces[static_cast<size_t>(end)] = {};
-  return TokenTrie(pieces, memory);
+  TokenTrie trie(pieces, memory);
+  for (uint32_t id = 0; id < n_vocab; ++id)
+    if (const auto token = static_cast<int32_t>(id); pieces[id].empty() && std::find(ends.begin(), ends.end(), token) == ends.end())
+      trie.others.push_back({id, tokenizer.token_bytes(token)});
+  return trie;
 }
 
 Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie, std::span<const int32_t> ends, size_t cache_bytes,
@@ -32,6 +36,7 @@ Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie
       slot_of_(memory),
       complete_(memory) {
   if (kind == Kind::json_schema) machine_ = &schema_.emplace(source, memory);
+  else if (kind == Kind::tags) machine_ = &tags_.emplace(source, memory);
   else
     machine_ = &grammar_.emplace(kind == Kind::choice  ? choices(source, memory)
                                  : kind == Kind::regex ? regex(source, memory)
@@ -74,6 +79,38 @@ Constraint::State Constraint::step(State state, std::string_view bytes) const {
   return settle() ? named(at) : lost;
 }
 
+void Constraint::Spaces::learn(std::string_view text) {
+  constexpr std::string_view white = " \n\t\r";
+  for (size_t i = 0; i < behind.size(); ++i)
+    for (size_t at = text.size(); (at = text.rfind(behind[i], at)) != std::string_view::npos; --at) {
+      const size_t end = text.find_first_not_of(white, at + 1);
+      if (end != std::string_view::npos) runs[i] = text.substr(at + 1, end - at - 1);
+      if (end != std::string_view::npos || at == 0) break;
+    }
+}
+
+size_t Constraint::foresee(State state, char last, const Spaces& spaces, std::span<char> out) const {
+  const std::lock_guard lock(guard_);
+  if (!knows(state)) return 0;
+  uint32_t at = static_cast<uint32_t>(state);
+  size_t n = 0;
+  const auto go = [&](char byte) {
+    const uint32_t to = n < out.size() ? machine_->next(at, static_cast<uint8_t>(byte)) : Machine::dead;
+    if (to == Machine::dead) return false;
+    at = to;
+    out[n++] = last = byte;
+    return true;
+  };
+  for (;;) {
+    const int byte = machine_->likely(at);
+    if (byte < 0) break;
+    if (const size_t which = Spaces::behind.find(last); which != std::string_view::npos && machine_->next(at, ' ') != Machine::dead)
+      for (const char space : spaces.runs[which]) go(space);
+    if (!go(static_cast<char>(byte))) break;
+  }
+  return settle() ? n : 0;
+}
+
 bool Constraint::accepts(State state) const {
   const std::lock_guard lock(guard_);
   return knows(state) && machine_->accepting(static_cast<uint32_t>(state));
@@ -91,7 +128,30 @@ bool Constraint::complete(State state) const {
   return !more;
 }
 
-void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
+// All but the few that go on wrongly behind a trigger.
+void Constraint::fill_free_text(uint32_t state, std::span<uint32_t> bits) const {
+  std::ranges::copy(trie_.all(), bits.begin());
+  const TokenTrie::Nodes& nodes = trie_.nodes();
+  uint32_t stack[TokenTrie::kLongest + 1];
+  stack[0] = state;
+  for (uint32_t n = 0; n < nodes.size();) {
+    const TokenTrie::Node& node = nodes[n];
+    const uint32_t from = stack[node.depth - 1u];
+    if (!(node.below & tags_->completing_classes()) && tags_->is_free(from)) {
+      n = node.after;
+      continue;
+    }
+    stack[node.depth] = machine_->next(from, node.byte);
+    if (stack[node.depth] != Machine::dead) {
+      ++n;
+      continue;
+    }
+    for (; n < node.after; ++n)
+      for (uint32_t token = nodes[n].token; token != TokenTrie::kNone; token = trie_.same(token)) bits[token / 32] &= ~(1u << (token % 32));
+  }
+}
+
+void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
   std::fill(bits.begin(), bits.end(), 0u);
   const uint32_t plain = skips_space ? 0 : machine_->plain_run(state);
   if (plain) trie_.add_plain(plain, bits);
@@ -119,6 +179,13 @@ void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits
     add(node.token);
     ++n;
   }
+}
+
+void Constraint::fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
+  if (tags_ && !skips_space && tags_->is_free(state)) fill_free_text(state, bits);
+  else fill_text(state, skips_space, bits);
+  for (size_t i = 0; tags_ && i < trie_.others.size(); ++i)
+    if (const TokenTrie::Other& other = trie_.others[i]; tags_->takes_whole(state, other.bytes)) bits[other.token / 32] |= 1u << (other.token % 32);
   if (!machine_->accepting(state)) return;
   for (const int32_t end : ends_)
     if (end >= 0 && static_cast<size_t>(end) < trie_.tokens()) bits[static_cast<size_t>(end) / 32] |= 1u << (end % 32);

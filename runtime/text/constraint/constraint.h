@@ -11,14 +11,15 @@
 
 #include "text/constraint/grammar.h"
 #include "text/constraint/schema_machine.h"
+#include "text/constraint/tags.h"
 #include "text/constraint/token_trie.h"
 #include "text/tokenizer.h"
 
 namespace gptq::text::constraint {
 
-enum class Kind : int32_t { choice = 1, regex = 2, json_schema = 3, grammar = 4 };
+enum class Kind : int32_t { choice = 1, regex = 2, json_schema = 3, grammar = 4, tags = 5 };
 
-// The tree of all tokens that are text: no special ones, none of ends.
+// The tree of all tokens that are text: no special ones, none of ends. The others beside it; their bytes stay the tokenizer's.
 TokenTrie trie_of(const Tokenizer& tokenizer, uint32_t n_vocab, std::span<const int32_t> ends, std::pmr::memory_resource* memory);
 
 // Any number of threads may use it. After construction nothing here allocates: states are found as they are reached, and when there is no
@@ -39,6 +40,17 @@ class Constraint {
   // Nothing but the end can follow.
   bool complete(State state) const;
 
+  // White space as a text has it: what came behind each of these the last time.
+  struct Spaces {
+    static constexpr std::string_view behind = ":,{[";
+    std::string_view runs[4] = {" ", " ", "", ""};
+    // Of a text; as they are where it does not say.
+    void learn(std::string_view text);
+  };
+  // What most likely follows a text that ends with `last`, as far as little else can: returns how many bytes of out. A guess, and no promise
+  // that these alone may come.
+  size_t foresee(State state, char last, const Spaces& spaces, std::span<char> out) const;
+
   size_t mask_words() const { return (trie_.tokens() + 31) / 32; }
   // Sets bit id of bits (mask_words()) where token id may come next; of end tokens where the text may end. False: the state is lost.
   // skips_space: the text loses a space it begins with; only at the start.
@@ -49,12 +61,15 @@ class Constraint {
   bool knows(State state) const { return state >> 32 == epoch_; }
   bool settle() const;
   void fill(uint32_t state, bool skips_space, std::span<uint32_t> bits) const;
+  void fill_text(uint32_t state, bool skips_space, std::span<uint32_t> bits) const;
+  void fill_free_text(uint32_t state, std::span<uint32_t> bits) const;
 
   const TokenTrie& trie_;
   const std::pmr::vector<int32_t> ends_;
   mutable std::mutex guard_;
   mutable std::optional<Grammar> grammar_;
   mutable std::optional<SchemaMachine> schema_;
+  mutable std::optional<TagMachine> tags_;
   Machine* machine_ = nullptr;
   mutable uint32_t epoch_ = 1;
   // Masks by state, the oldest making place.

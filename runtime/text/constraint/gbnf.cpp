@@ -12,13 +12,14 @@ namespace {
 class Parser {
  public:
   Parser(Nfa& nfa, std::string_view text) : nfa_(nfa), text_(text), rules_(nfa.memory) {}
-  void all() {
-    rule_of("root");
+  uint32_t all() {
+    const uint32_t root = rule_of("root");
     for (space(true); more(); space(true)) rule();
     for (const auto& [name, rule] : rules_)
       if (nfa_.rules[rule.number].first == Nfa::none)
         base::fail_at(GPTQ_E_INVALID_ARGUMENT, rule.asked_at, "grammar: there is no rule '", std::string_view(name), "', asked for at ",
                       rule.asked_at);
+    return root;
   }
 
  private:
@@ -185,9 +186,11 @@ class Parser {
 
 }  // namespace
 
+uint32_t add_grammar(Nfa& nfa, std::string_view source) { return Parser(nfa, source).all(); }
+
 Nfa grammar(std::string_view source, std::pmr::memory_resource* memory) {
   Nfa nfa({}, memory);
-  Parser(nfa, source).all();
+  add_grammar(nfa, source);
   nfa.finish("grammar");
   return nfa;
 }

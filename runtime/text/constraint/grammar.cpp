@@ -90,6 +90,17 @@ void Grammar::find_kinds() {
   for (unsigned byte = 1; byte < 256; ++byte) kinds_[byte] = static_cast<uint8_t>(kinds_[byte - 1] + begins[byte]);
 }
 
+int Grammar::likely(uint32_t state) {
+  const auto items = states_.at(state);
+  if (items.empty()) return not_known;
+  const bool ends = items[0] & flag_accepts;
+  if (items.size() == 1) return ends ? nothing : not_known;
+  const Nfa::Node& first = nfa_.nodes[items[1]];
+  for (size_t i = 1; i < items.size(); i += 2)
+    if (const Nfa::Node& n = nfa_.nodes[items[i]]; n.low != n.high || n.low != first.low) return not_known;
+  return ends ? not_known : first.low;
+}
+
 uint32_t Grammar::plain_run(uint32_t state) {
   if (!plain_[state]) {
     tried_.assign(1, state);

@@ -27,6 +27,7 @@ class Grammar final : public Machine {
   uint32_t start_of(uint32_t rule);
   // Endless or 0.
   uint32_t plain_run(uint32_t state) override;
+  int likely(uint32_t state) override;
   bool accepting(uint32_t state) override { return states_.at(state).size() && (states_.at(state)[0] & 1); }
   void clear() override;
 

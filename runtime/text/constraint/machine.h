@@ -81,6 +81,9 @@ class Machine {
   // So many plain characters (TokenTrie::is_plain) may follow, whichever they are, and no more; 0: that is not known.
   virtual uint32_t plain_run(uint32_t state) = 0;
   static constexpr uint32_t endless = ~0u - 1;
+  // The byte that will most likely come where white space, escapes and the order of keys are all that is open; or one of these.
+  static constexpr int not_known = -1, nothing = -2;  // nothing: only the end
+  virtual int likely(uint32_t state) = 0;
   // The classes of bytes (TokenTrie::class_of) that all lead back to the state.
   uint32_t loops(uint32_t state) {
     if (loops_[state] & known_loops) return loops_[state];

@@ -68,10 +68,9 @@ constexpr uint32_t none = SchemaNode::none, nodes_max = 20'000;
 
 class Compiler {
  public:
-  Compiler(Schema& schema, jinja::Heap& heap, const Value& root, std::pmr::memory_resource* memory)
+  Compiler(Schema& schema, jinja::Heap& heap, std::pmr::memory_resource* memory)
       : schema_(schema),
         heap_(heap),
-        root_(root),
         memory_(memory),
         known_(memory),
         places_(memory),
@@ -79,20 +78,29 @@ class Compiler {
         names_(memory),
         open_(memory),
         regexes_(memory) {}
-  void all() {
-    if (const Value* dialect = root_.is(JsonKind::dict) ? root_.dict->find(heap_, "$schema") : nullptr;
+  // One document, which is at the pointer of the whole source; its root.
+  uint32_t add(const Value& root, const std::pmr::string& pointer) {
+    places_.clear();
+    bases_.clear();
+    dynamic_anchors_ = 0;
+    old_ = false;
+    has_conditions_ = asserts_formats_ = true;
+    if (const Value* dialect = root.is(JsonKind::dict) ? root.dict->find(heap_, "$schema") : nullptr;
         dialect && dialect->is(JsonKind::string)) {
       asserts_formats_ = dialect->view().find("/draft/20") == std::string_view::npos;
       old_ = dialect->view().find("draft-0") != std::string_view::npos;
       has_conditions_ = !old_ || dialect->view().find("draft-07") != std::string_view::npos;
-      if (dialect->view().find("json-schema.org") == std::string_view::npos) fail("", "$schema", "an unknown dialect");
+      if (dialect->view().find("json-schema.org") == std::string_view::npos) fail(pointer, "$schema", "an unknown dialect");
     }
-    scan(root_, "", 0);
-    node_of(root_, "");
-    for (size_t done = 0; done < open_.size(); ++done) {
-      const Text pointer(open_[done].pointer, memory_);
-      fill(open_[done].node, *open_[done].value, pointer);
+    scan(root, Text(memory_), 0);
+    const uint32_t node = node_of(root, pointer);
+    for (; filled_ < open_.size(); ++filled_) {
+      const Text place(open_[filled_].pointer, memory_);
+      fill(open_[filled_].node, *open_[filled_].value, place);
     }
+    return node;
+  }
+  void finish() {
     refuse_cycles();
     sort_names();
     if (!schema_.patterns.rules.empty()) schema_.patterns.finish("schema", false);
@@ -533,6 +541,7 @@ class Compiler {
     for (const auto& [name, number] : names_) {  // in order
       place[number] = static_cast<uint32_t>(schema_.names.size());
       schema_.names.push_back(name);
+      schema_.order.push_back(number);
     }
     for (SchemaNode& n : schema_.nodes) {
       for (auto* list : {&n.properties, &n.dependent_schemas}) {
@@ -548,7 +557,6 @@ class Compiler {
 
   Schema& schema_;
   jinja::Heap& heap_;
-  const Value& root_;
   std::pmr::memory_resource* const memory_;
   bool old_ = false;              // before 2019-09
   bool has_conditions_ = true;    // if, then and else are of draft 7 and later
@@ -559,16 +567,25 @@ class Compiler {
   std::pmr::map<const jinja::Dict*, Text> bases_;
   std::pmr::map<Text, uint32_t> names_;
   std::pmr::vector<Open> open_;
+  size_t filled_ = 0;  // of them
   std::pmr::map<Text, uint32_t> regexes_;
 };
 
 }  // namespace
 
-Schema::Schema(std::string_view json, std::pmr::memory_resource* memory) : nodes(memory), names(memory), patterns({}, memory) {
+Schema::Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std::pmr::memory_resource* memory)
+    : nodes(memory), names(memory), order(memory), patterns({}, memory), roots(memory) {
+  Compiler compiler(*this, heap, memory);
+  for (const SchemaDocument& document : documents) roots.push_back(compiler.add(*document.value, document.pointer));
+  compiler.finish();
+  find_types(memory);
+}
+
+Schema Schema::of(std::string_view json, std::pmr::memory_resource* memory) {
   jinja::Heap heap(memory);
   const Value root = read_json(heap, json, "schema");
-  Compiler(*this, heap, root, memory).all();
-  find_types(memory);
+  const SchemaDocument documents[] = {{&root, std::pmr::string(memory)}};
+  return Schema(heap, documents, memory);
 }
 
 }  // namespace gptq::text::constraint

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory_resource>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,6 +13,11 @@
 
 #include "text/constraint/decimal.h"
 #include "text/constraint/nfa.h"
+
+namespace gptq::text::jinja {
+class Heap;
+struct Value;
+}  // namespace gptq::text::jinja
 
 namespace gptq::text::constraint {
 
@@ -89,12 +95,21 @@ struct SchemaNode : Bounds {
   }
 };
 
+// A schema within a source, at this JSON pointer; its own references start at itself.
+struct SchemaDocument {
+  const jinja::Value* value;
+  std::pmr::string pointer;
+};
+
 struct Schema {
-  Schema(std::string_view json, std::pmr::memory_resource* memory);
+  Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std::pmr::memory_resource* memory);
+  static Schema of(std::string_view json, std::pmr::memory_resource* memory);
   void find_types(std::pmr::memory_resource* memory);
-  std::pmr::vector<SchemaNode> nodes;  // the first is the root
+  std::pmr::vector<SchemaNode> nodes;
   std::pmr::vector<std::pmr::string> names;  // sorted
+  std::pmr::vector<uint32_t> order;          // of the names, as they came
   Nfa patterns;
+  std::pmr::vector<uint32_t> roots;  // of the documents
 };
 
 }  // namespace gptq::text::constraint

@@ -14,8 +14,6 @@ constexpr uint32_t n_states = 16'000, n_states_unique = 60'000, frames_max = 16'
 constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, top = 0;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
-// Where items are to be unique, a state holds what its text is.
-uint32_t states_for(std::string_view source) { return source.find("uniqueItems") == std::string_view::npos ? n_states : n_states_unique; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
 // Of values that begin with it.
 uint8_t types_of(uint8_t byte) {
@@ -28,13 +26,16 @@ uint8_t types_of(uint8_t byte) {
     default: return byte == '-' || is_digit(byte) ? type_integer | type_number : 0;
   }
 }
-constexpr std::string_view literals[] = {"null", "false", "true"};
-
 }  // namespace
 
-SchemaMachine::SchemaMachine(std::string_view source, std::pmr::memory_resource* memory)
-    : Machine(states_for(source), memory),
-      schema_(source, memory),
+// Where items are to be unique, a state holds what its text is.
+uint32_t SchemaMachine::states_for(const Schema& schema) {
+  return std::any_of(schema.nodes.begin(), schema.nodes.end(), [](const SchemaNode& n) { return n.unique; }) ? n_states_unique : n_states;
+}
+
+SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
+    : Machine(states_for(schema), memory),
+      schema_(std::move(schema)),
       has_patterns_(!schema_.patterns.rules.empty()),
       patterns_(std::move(schema_.patterns), {.states = has_patterns_ ? 8000u : 2u, .words = has_patterns_ ? words_max : 16}, memory),
       states_(states_max(), states_max() > n_states ? 2 * words_max : words_max, memory),
@@ -93,8 +94,8 @@ uint32_t SchemaMachine::make(std::initializer_list<uint32_t> head, View rest) {
   return with_row(states_.add(key_));
 }
 
-uint32_t SchemaMachine::start() {
-  roots_.assign(1, 1);  // node 0, which must hold
+uint32_t SchemaMachine::start_of(uint32_t document) {
+  roots_.assign(1, schema_.roots[document] << 1 | 1);  // which must hold
   const uint32_t plan = plan_of(roots_);
   return plan == none ? dead : if_any(make({at_value, top, plan, 0}), value_begins);
 }

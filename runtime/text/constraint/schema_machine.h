@@ -16,10 +16,16 @@ namespace gptq::text::constraint {
 
 class SchemaMachine final : public Machine {
  public:
-  SchemaMachine(std::string_view source, std::pmr::memory_resource* memory);
-  uint32_t start() override;
+  SchemaMachine(std::string_view source, std::pmr::memory_resource* memory)
+      : SchemaMachine(Schema::of(source, memory), memory) {}
+  SchemaMachine(Schema schema, std::pmr::memory_resource* memory);
+  uint32_t start() override { return start_of(0); }
+  static uint32_t states_for(const Schema& schema);
+  // Before a value that this document allows.
+  uint32_t start_of(uint32_t document);
   bool accepting(uint32_t state) override;
   uint32_t plain_run(uint32_t state) override;
+  int likely(uint32_t state) override;
   void clear() override;
 
  private:
@@ -70,6 +76,7 @@ class SchemaMachine final : public Machine {
   void each_in_place(const SchemaNode& n, F&& f) const;
   uint32_t link_of_key(uint32_t name, View automata);
   uint32_t link_of_item();
+  int likely_in_key(View s) const;
   uint32_t finish_link();
   void apply(uint32_t node, bool must, uint32_t position, Use use);
 

@@ -4,7 +4,7 @@
 
 namespace gptq::text::constraint {
 
-inline constexpr std::string_view value_begins = "\"0123456789-tfn{[";
+inline constexpr std::string_view value_begins = "\"0123456789-tfn{[", literals[] = {"null", "false", "true"};
 
 // Of texts in progress.
 inline uint64_t mix(uint64_t hash, uint64_t next) {

@@ -35,6 +35,52 @@ bool SchemaMachine::key_possible(uint32_t low, uint32_t high, View automata) {
   return true;
 }
 
+// Of the names that fit and were not there yet the first that the schema has.
+int SchemaMachine::likely_in_key(View s) const {
+  const View words = frames_.at(s[1]);
+  const Plan& p = plans_[words[f_plan]];
+  uint32_t best = none;
+  std::string_view name;
+  for (uint32_t i = s[4]; i < s[5]; ++i) {
+    const uint32_t id = pool_[p.names + i];
+    if (words[f_seen + i / 32] >> (i % 32) & 1 || schema_.order[id] >= best) continue;
+    best = schema_.order[id];
+    name = schema_.names[id];
+  }
+  if (s[2] || s[3] || best == none) return not_known;
+  return s[6] < name.size() ? static_cast<uint8_t>(name[s[6]]) : '"';
+}
+
+int SchemaMachine::likely(uint32_t state) {
+  const View s = states_.at(state);
+  if (s.empty()) return not_known;
+  switch (s[0]) {
+    case at_value: {
+      if (s[3]) return not_known;
+      const uint8_t types = plans_[s[2]].types;
+      return types == type_string ? '"' : types == type_object ? '{' : types == type_array ? '[' : not_known;
+    }
+    case in_string: {
+      if (s[3] || s[4] || plans_[s[2]].n_rules != 1) return not_known;
+      const int byte = patterns_.likely(s[8]);
+      return byte == nothing || byte == '"' || byte == '\\' ? '"' : byte;
+    }
+    case in_literal: return static_cast<uint8_t>(literals[s[3]][s[4]]);
+    case at_first_key:
+    case at_key: return '"';
+    case in_key: return likely_in_key(s);
+    case at_colon: return ':';
+    case after_value: {
+      const bool is_array = frames_.at(s[1])[f_count] & 1;
+      const uint8_t closing = is_array ? ']' : '}';
+      const bool closes = next(state, closing) != dead, goes_on = next(state, ',') != dead;
+      return closes == goes_on ? not_known : closes ? closing : ',';
+    }
+    case at_end: return nothing;
+    default: return not_known;
+  }
+}
+
 uint32_t SchemaMachine::begin_key(uint32_t frame) {
   load(frame);
   const Plan p = plans_[f_[f_plan]];

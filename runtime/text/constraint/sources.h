@@ -10,6 +10,8 @@ Nfa choices(std::string_view json, std::pmr::memory_resource* memory);
 Nfa regex(std::string_view pattern, std::pmr::memory_resource* memory);
 // GBNF, as llama.cpp writes it.
 Nfa grammar(std::string_view source, std::pmr::memory_resource* memory);
+// The same as a new rule.
+uint32_t add_grammar(Nfa& nfa, std::string_view source);
 // One of these strings as a new rule; sorts them.
 uint32_t add_literals(Nfa& nfa, std::pmr::vector<std::string_view>& texts);
 

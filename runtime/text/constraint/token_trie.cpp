@@ -32,16 +32,20 @@ bool TokenTrie::is_plain(std::string_view piece, uint32_t& characters) {
 }
 
 TokenTrie::TokenTrie(std::span<const std::string_view> pieces, std::pmr::memory_resource* memory)
-    : nodes_(memory),
+    : others(memory),
+      nodes_(memory),
       rest_(memory),
       same_(pieces.size(), kNone, memory),
+      all_((pieces.size() + 31) / 32, 0, memory),
       plain_((pieces.size() + 31) / 32, 0, memory),
       by_length_(memory),
       length_begins_(memory) {
   std::pmr::vector<uint32_t> order(memory), others(memory), lengths(pieces.size(), 0, memory);
   for (uint32_t id = 0; id < pieces.size(); ++id) {
     if (pieces[id].size() > kLongest) base::fail(GPTQ_E_FORMAT, "token ", id, " is longer than ", kLongest, " bytes");
-    if (!pieces[id].empty()) order.push_back(id);
+    if (pieces[id].empty()) continue;
+    order.push_back(id);
+    all_[id / 32] |= 1u << (id % 32);
   }
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
     return pieces[a] != pieces[b] ? pieces[a] < pieces[b] : a < b;

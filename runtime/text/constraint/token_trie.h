@@ -31,11 +31,19 @@ class TokenTrie {
   const Nodes& nodes() const { return nodes_; }
   uint32_t same(uint32_t token) const { return same_[token]; }  // the next token of equal bytes, or kNone
   size_t tokens() const { return same_.size(); }
+  // Tokens that are no plain text: special ones, those without text, those longer than kLongest. Who makes the tree adds them.
+  struct Other {
+    uint32_t token;
+    std::string_view bytes;
+  };
+  std::pmr::vector<Other> others;
 
   // Whole characters, none that JSON's strings want escaped.
   static bool is_plain(std::string_view piece, uint32_t& characters);
   // Those that are not plain.
   const Nodes& rest() const { return rest_; }
+  // A mask of all that have bytes.
+  std::span<const uint32_t> all() const { return all_; }
   // Sets the bits of plain tokens of at most so many characters.
   void add_plain(uint32_t characters, std::span<uint32_t> bits) const;
 
@@ -44,7 +52,7 @@ class TokenTrie {
 
   Nodes nodes_, rest_;
   std::pmr::vector<uint32_t> same_;
-  std::pmr::vector<uint32_t> plain_;          // a mask
+  std::pmr::vector<uint32_t> all_, plain_;    // masks
   std::pmr::vector<uint32_t> by_length_;      // plain tokens, the shortest first
   std::pmr::vector<uint32_t> length_begins_;  // [characters], in by_length_
 };

@@ -62,5 +62,7 @@ Value split_last(Heap& heap, const Value& string, const Value& separator, int64_
 
 enum class Case { upper, lower, title, capitalize, words };  // title: str.title; words: the filter `title`
 Value change_case(Heap& heap, const Value& string, Case to);
+// Of one character, where it is one too; of all sigmas the same.
+uint32_t small_letter(uint32_t code);
 
 }  // namespace gptq::text::jinja

@@ -171,6 +171,14 @@ bool breaks_word(uint32_t c) { return is_space(c) || c == '-' || c == '(' || c =
 
 }  // namespace
 
+uint32_t small_letter(uint32_t code) {
+  constexpr uint32_t capital_sigma = 0x3A3, final_sigma = 0x3C2, sigma = 0x3C3;
+  if (code < 0x80) return code >= 'A' && code <= 'Z' ? code + 32 : code;
+  if (code == capital_sigma || code == final_sigma) return sigma;
+  const CaseRange* r = find_range(to_lower, code);
+  return r ? code + static_cast<uint32_t>(r->delta) : code;
+}
+
 Value change_case(Heap& heap, const Value& string, Case to) {
   const std::string_view text = string.view();
   heap.spend_bytes(16 * uint64_t{string.size});

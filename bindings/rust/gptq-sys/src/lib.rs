@@ -141,7 +141,8 @@ pub const GPTQ_GEN_LOGPROBS: i32 = 64;
 /// computed only in what the engine's other sessions leave of a step: to have a long input ready
 pub const GPTQ_GEN_BACKGROUND: i32 = 128;
 /// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
-/// layers, rope that depends on the length, or with LOGITS
+/// layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU what a constraint leaves
+/// little choice about is guessed so without being asked
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
 pub const GPTQ_POOL_NONE: i32 = 0;
 pub const GPTQ_POOL_LAST: i32 = 1;
@@ -165,6 +166,8 @@ pub const GPTQ_CONSTRAINT_CHOICE: i32 = 1;
 pub const GPTQ_CONSTRAINT_REGEX: i32 = 2;
 pub const GPTQ_CONSTRAINT_JSON_SCHEMA: i32 = 3;
 pub const GPTQ_CONSTRAINT_GRAMMAR: i32 = 4;
+pub const GPTQ_CONSTRAINT_TAGS: i32 = 5;
+pub const GPTQ_CONSTRAINT_BANNED: i32 = 6;
 pub const GPTQ_ORDER_GROUP_AWARE: i32 = 0;
 pub const GPTQ_ORDER_NATURAL: i32 = 1;
 pub const GPTQ_ORDER_ACT: i32 = 2;
@@ -791,6 +794,10 @@ pub struct gptq_generate_params {
     pub pooling: i32,
     /// of the same model; NULL = any text. Not with IGNORE_EOS. The generation keeps it alive
     pub constraint: *mut gptq_constraint,
+    /// GPTQ_CONSTRAINT_BANNED of the same model: phrases that the text never has, in large and small letters. Where one is
+    /// complete the sequence goes back to before its first token, and another is sampled there. What may become one cannot
+    /// be read yet. Where nothing else may follow, TEXT. Not with LOGITS
+    pub banned: *mut gptq_constraint,
 }
 impl Default for gptq_generate_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -830,9 +837,9 @@ pub struct gptq_session_info {
     pub decode_us: u64,
     /// since start; first_token_us from start
     pub first_token_us: u64,
-    /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
+    /// tokens computed ahead (GPTQ_GEN_SPECULATE, constraints); of them sampled
     pub n_guessed: u32,
-    /// tokens computed ahead by GPTQ_GEN_SPECULATE; of them sampled
+    /// tokens computed ahead (GPTQ_GEN_SPECULATE, constraints); of them sampled
     pub n_guessed_right: u32,
     /// messages that the last set_chat left out (GPTQ_CHAT_DROP_OLDEST)
     pub n_dropped: u32,
@@ -1187,7 +1194,8 @@ extern "C" {
     /// may follow, and with TEXT where no token can express what must follow. Stop strings, max_tokens and the context's
     /// end still count and may cut it. Time and memory are bounded; the first call for a model makes a table of its
     /// tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is the byte where an expression was
-    /// refused; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED.
+    /// refused, the message has the JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY,
+    /// BUDGET_EXCEEDED.
     pub fn gptq_constraint_compile(m: *mut gptq_model, kind: i32, source: *const c_char, size: usize, out: *mut *mut gptq_constraint, err: *mut gptq_error) -> gptq_status;
     /// Any thread; running generations keep theirs.
     pub fn gptq_constraint_destroy(c: *mut gptq_constraint);
