@@ -14,7 +14,7 @@ except ImportError:
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HEADER = "include/gptq/gptq.h"
-SOURCES = ["*.md", "docs/*.md", "bindings/**/README.md", "tests/bench/**/*.md"]
+SOURCES = ["*.md", "docs/*.md", "examples/**/README.md", "bindings/**/README.md", "tests/bench/**/*.md"]
 NAVIGATION = ["README.md", "docs/tutorial.md", "docs/embedding.md", HEADER, "docs/quantizing.md", "docs/families.md", "docs/gpu.md",
               "docs/figures.md", "docs/trust.md", "docs/format.md", "docs/design.md", "docs/testing.md", "CONTRIBUTING.md", "SECURITY.md",
               "CHANGELOG.md"]
