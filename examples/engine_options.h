@@ -110,6 +110,14 @@ struct EngineOptions {
     std::fprintf(stderr, "device: CPU, since %s\n", error.message);
     return true;
   }
+  // Of several devices, which got what.
+  void tell_where(const Model& model) const {
+    auto p = make<gptq_placement>();
+    for (uint32_t i = 0; devices.size() > 1 && gptq_model_placement(model.get(), i, &p) == GPTQ_OK; ++i) {
+      const std::string name = p.kind == GPTQ_DEVICE_CPU ? "cpu" : "cuda:" + std::to_string(p.ordinal);
+      std::fprintf(stderr, "%s: %u layers from %u on, %.2f GB\n", name.c_str(), p.n_layers, p.first_layer, static_cast<double>(p.bytes) / 1e9);
+    }
+  }
   gptq_engine_params engine() const {
     auto params = make<gptq_engine_params>();
     params.ctx_tokens = ctx;

@@ -229,6 +229,7 @@ void run(Options& o, bool own_sampling) {
   const auto begin = std::chrono::steady_clock::now();
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));
+  o.tell_where(model);
   o.adapter.emplace(model, o);
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (const auto [kind, source] = o.rules.source(); kind) o.constraint.emplace(model, kind, source);

@@ -28,7 +28,7 @@ const Family* find_family(const JsonObject& config);
 JsonObject text_config(const JsonObject& config);
 void read_family(const Family& family, const JsonObject& config, format::fb::SpecT& spec, Layout& layout);
 
-// All of them and the Llama line as a table in Markdown, for --families and the README.
+// All of them and the Llama line as a table in Markdown, for --families and docs/families.md.
 std::string family_table();
 
 }  // namespace gptq::convert

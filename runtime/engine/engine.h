@@ -134,7 +134,9 @@ class Engine {
   uint32_t hidden_at_once() const;
   uint32_t candidates_wanted() const;
   bool settle(uint32_t wait_us, gptq_step_info& info);
-  void take_logits();
+  bool take_logits(Clock::time_point begin, uint32_t within_us, bool must);
+  void take_row(uint32_t row);
+  void await_nothing();
   void take_hidden();
   void end_all(gptq_status status);
   void commit(gptq_step_info& info);
@@ -180,6 +182,9 @@ class Engine {
   uint32_t next_layer_ = 0, next_logit_ = 0, next_pooled_ = 0;
   double batch_us_ = 0;
   bool awaits_ = false;        // devices have work that the batch cannot go on without
+  bool arrived_ = false;       // it is done, and its rows of logits are being sampled from
+  uint32_t n_taken_ = 0;       // of them were
+  double row_us_ = 0;          // what one takes
   Logits logits_;              // of it
   bool ahead_ = false;         // batches count that are not done; within a step alone
   double queued_us_ = 0;       // what a device was given in this step, by what it should take

@@ -16,6 +16,7 @@ size_t Engine::stage_at() const {
 
 double Engine::next_quantum() const {
   if (next_layer_ < model_.spec.n_layers) return stages_[stage_at()]->costs.estimate(n_rows_);
+  if (arrived_) return row_us_;
   if (next_logit_ == n_logit_rows_) return 0;  // hidden states are as good as there
   return logit_costs_.estimate(std::min(shape_.max_logits(), n_logit_rows_ - next_logit_));
 }
@@ -120,25 +121,32 @@ void Engine::make_sure() {
   ahead_ = false;
 }
 
-// Whether what the batch waits for is done, after at most so long; then goes on with it.
+// Whether what the batch waits for is done and taken, within so long; then goes on with it.
 bool Engine::settle(uint32_t wait_us, gptq_step_info& info) {
   const Clock::time_point begin = Clock::now();
-  if (!finish_stages(wait_us)) {
+  if (!arrived_ && finish_stages(wait_us)) {
+    note_costs();
+    make_sure();
+    arrived_ = true;
+  }
+  if (!arrived_ || !take_logits(begin, wait_us, info.quanta == 0)) {
     batch_us_ += us_since(begin);
     return false;
   }
-  note_costs();
-  make_sure();
-  take_logits();
   take_hidden();
   next_logit_ += logits_.n;
   next_pooled_ += logits_.n_hidden;
-  logits_ = {};
-  awaits_ = false;
+  await_nothing();
   batch_us_ += us_since(begin);
   const bool all = next_layer_ == model_.spec.n_layers && next_logit_ == n_logit_rows_ && next_pooled_ == n_pooled_rows_;
   if (n_members_ && all) commit(info);
   return true;
+}
+
+void Engine::await_nothing() {
+  logits_ = {};
+  n_taken_ = 0;
+  awaits_ = arrived_ = false;
 }
 
 // Quanta of devices are told apart by their number alone.

@@ -239,25 +239,34 @@ void Engine::adapt_rows(const Session& session, uint32_t n_rows) {
     scratch_.adapted[n_adapted_++] = {n_rows_, n_rows, changes, session.adapter_scale};
 }
 
-// Gives the rows of logits that were waited for to the sessions they belong to.
-void Engine::take_logits() {
-  const uint32_t n_vocab = model_.spec.n_vocab, first = next_logit_, count = logits_.n;
-  const float* logits = logits_.all;
-  for (uint32_t m = 0; m < n_members_; ++m) {
-    Member& member = scratch_.members[m];
-    const Session& session = *member.session;
-    const uint32_t begin = std::max(first, member.first_logit), end = std::min(first + count, member.first_logit + member.n_logits);
-    if (begin >= end) continue;
-    for (uint32_t i = begin; session.wants_logits() && i < end; ++i) {
-      const uint32_t slot = (session.first_logits + session.n_logits + i - member.first_logit) % shape_.logits_rows;
-      std::memcpy(session.logits + size_t(slot) * n_vocab, logits + size_t(i - first) * n_vocab, n_vocab * sizeof(float));
-    }
-    for (uint32_t i = begin; session.scores_input() && i < end; ++i)
-      if (const uint32_t next = session.n_computed + i - member.first_logit + 1; next < session.n_tokens) note_logprob(session, next, session.tokens[next], i - first);
-    const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
-    for (uint32_t i = begin; samples && i < end; ++i)
-      if (i + member.n_guesses + 1 >= member.first_logit + member.n_logits && !member.settled) take_sampled(member, i - first);
+// Gives the rows of logits that were waited for to the sessions they belong to, as many as the time allows; whether those are all. A row with a
+// constraint, or with top_p alone, takes as long as a layer. must: one of them in any case.
+bool Engine::take_logits(Clock::time_point begin, uint32_t within_us, bool must) {
+  for (; n_taken_ < logits_.n; ++n_taken_, must = false) {
+    const double used = us_since(begin);
+    if (!must && used + row_us_ > within_us) return false;
+    take_row(n_taken_);
+    row_us_ = 0.75 * row_us_ + 0.25 * (us_since(begin) - used);
   }
+  return true;
+}
+
+void Engine::take_row(uint32_t row) {
+  const uint32_t at = next_logit_ + row, n_vocab = model_.spec.n_vocab;
+  const std::span<Member> members(scratch_.members, n_members_);
+  const auto found = std::find_if(members.begin(), members.end(), [&](const Member& m) { return at < m.first_logit + m.n_logits; });
+  if (found == members.end()) return;
+  Member& member = *found;
+  const Session& session = *member.session;
+  const uint32_t i = at - member.first_logit;
+  if (session.wants_logits()) {
+    const uint32_t slot = (session.first_logits + session.n_logits + i) % shape_.logits_rows;
+    std::memcpy(session.logits + size_t(slot) * n_vocab, logits_.all + size_t{row} * n_vocab, n_vocab * sizeof(float));
+  }
+  const uint32_t next = session.n_computed + i + 1;
+  if (session.scores_input() && next < session.n_tokens) note_logprob(session, next, session.tokens[next], row);
+  const bool samples = session.n_pending() == member.n_rows && !(session.flags & GPTQ_GEN_PREFILL_ONLY);
+  if (samples && i + member.n_guesses + 1 >= member.n_logits && !member.settled) take_sampled(member, row);
 }
 
 // What follows the member's right guesses; another right guess where it is the next.
@@ -407,8 +416,7 @@ void Engine::end(Session& session, int32_t reason, gptq_status status) {
 // What goes wrong with a device ends everybody's generation; what they had before stays.
 void Engine::end_all(gptq_status status) {
   n_members_ = 0;
-  awaits_ = false;
-  logits_ = {};
+  await_nothing();
   ahead_ = false;
   for (Session& session : sessions_) {
     const bool taken_back = session.n_sure < session.n_computed;

@@ -195,6 +195,7 @@ void run(Options& o) {
     const Runtime runtime(o.runtime());
     if (first) std::fprintf(stderr, "%s\n%s\n", gptq_build_info(), runtime.kernels().c_str());
     const Model model(runtime, o.model, o.placement(runtime, o.model));
+    if (first) o.tell_where(model);
     Bench bench(model, o, ctx, sessions);
     for (const Test& t : tests) {
       const Result result = bench.run(t, o.repetitions);

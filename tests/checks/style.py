@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-FOLDERS = ["include", "runtime", "kernels", "converter", "bindings", "tests", "examples", ".ci"]
+FOLDERS = ["include", "runtime", "kernels", "converter", "bindings", "tests", "examples", "docs", ".ci"]
 MAX_LINES = 600
 LONGER = {"include/gptq/gptq.h": 700}  # all of the C API is one header
 NO_LICENCE_LINE = re.compile(r"py\.typed$|Cargo\.lock$|(\.md|\.json|\.txt|\.jinja|LICENSE|\.clang-format)$")
