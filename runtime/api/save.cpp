@@ -49,7 +49,7 @@ Saved saved_of(const engine::Session& s, int32_t kind) {
     saved.constraint_bytes = static_cast<uint32_t>(c->source.size());
   }
   if (const gptq_constraint* c = phrases_of(s)) saved.phrases_bytes = static_cast<uint32_t>(c->source.size());
-  saved.n_bans = s.n_bans;
+  saved.n_bans = s.running ? s.n_bans : 0;
   if (s.phrases) saved.tokens_settled = s.text.settled();
   if (kind == GPTQ_SAVE_FULL) {
     saved.n_computed = s.n_computed;
@@ -115,7 +115,7 @@ class ToHost final : public Out {
 };
 
 uint64_t bytes_of(const engine::Session& s, const Saved& saved) {
-  uint64_t size = sizeof saved + s.sampling.bias.size_bytes() + s.n_bans * sizeof *s.bans + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t) + rest_bytes(saved);
+  uint64_t size = sizeof saved + s.sampling.bias.size_bytes() + saved.n_bans * sizeof *s.bans + s.n_tokens * sizeof(int32_t) + sizeof(uint64_t) + rest_bytes(saved);
   for (uint32_t i = 0; i < s.text.n_stops(); ++i) size += sizeof(uint32_t) + s.text.stop(i).size();
   return size + saved.constraint_bytes + saved.phrases_bytes;
 }
@@ -123,7 +123,7 @@ uint64_t bytes_of(const engine::Session& s, const Saved& saved) {
 void write(const engine::Session& s, const Saved& saved, Out& out) {
   out.add(&saved, sizeof saved);
   out.add(s.bias, s.sampling.bias.size_bytes());
-  out.add(s.bans, s.n_bans * sizeof *s.bans);
+  out.add(s.bans, saved.n_bans * sizeof *s.bans);
   for (uint32_t i = 0; i < saved.n_stops; ++i) {
     const auto bytes = static_cast<uint32_t>(s.text.stop(i).size());
     out.add(&bytes, sizeof bytes);

@@ -220,6 +220,10 @@ TEST_F(Banned, GoesOnTheSame) {
       EXPECT_EQ(text + session.read(), expected) << seed << " " << steps;
       EXPECT_EQ(forked + fork.read(), expected) << seed << " " << steps;
       EXPECT_EQ(session.read_tokens(), tokens);
+      // What is over can be cut and saved too.
+      fork.truncate(static_cast<uint32_t>(8 + steps % 20));
+      const Session again(c.engine, fork.save());
+      EXPECT_EQ(again.info().n_tokens, fork.info().n_tokens);
       EXPECT_EQ(session.info().stop_reason, end.stop_reason);
       EXPECT_EQ(session.info().n_generated, end.n_generated);
     }

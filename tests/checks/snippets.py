@@ -19,7 +19,7 @@ extern gptq_runtime *runtime;
 extern gptq_model *model;
 extern gptq_engine *engine;
 extern gptq_session *session, *narrator, *knight, *elf, *ahead;
-extern gptq_constraint *moods, *price, *answer, *reply, *tools, *never;
+extern gptq_constraint *moods, *price, *answer, *reply;
 extern gptq_adapter *elvish;
 extern gptq_error err;
 extern gptq_source source;
