@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guests.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace tavern {
@@ -9,7 +10,7 @@ namespace {
 // JSON with these keys in this order, and no spaces but these: a schema would leave the order, spaces and escapes to the model, and a small one
 // loses itself in them.
 constexpr const char* rule =
-    R"~(\{"say": "[A-Z][A-Za-z ,.'!?-]{15,90}[.!?]", "mood": "(calm|merry|angry|afraid|sad|curious)", )~"
+    R"~(\{"say": "[A-Z][A-Za-z ,.'!?-]{10,70}[.!?]", "mood": "(calm|merry|angry|afraid|sad|curious)", )~"
     R"~("action": "(drinks|laughs|leans in|looks away|stands up|whispers)"\})~";
 
 constexpr const char* scene =
@@ -123,7 +124,7 @@ Step Guests::frame(uint32_t budget_us, double now) {
   const Step before{0, budget_us, quantum_us_};
   engine_.step(budget_us, &info);
   n_tokens_ += info.tokens_generated;
-  quantum_us_ = info.next_quantum_us;
+  quantum_us_ = std::max(quantum_us_, info.next_quantum_us);
   for (size_t i = 0; i < n; ++i)
     if (guests_[i].speaking) listen(i, now);
   return {info.used_us, before.budget_us, before.quantum_us};

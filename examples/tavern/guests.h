@@ -24,7 +24,7 @@ struct Guest {
   uint32_t turn = 0;
 };
 
-// A step's time, its budget and what one cut of the work was expected to take.
+// A step's time, its budget and the longest cut of the work that the engine has announced so far.
 struct Step {
   uint32_t used_us, budget_us, quantum_us;
 };

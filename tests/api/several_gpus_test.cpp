@@ -160,7 +160,9 @@ TEST_F(CudaSeveral, TokensAreThoseOfOneGpu) {
     const Tokens one = together(on_gpu(), n, 4, top_k);
     EXPECT_EQ(together(three, n, 4, top_k), one);
     EXPECT_EQ(together(three, n, 4, top_k, 1000000000), together(on_gpu(), n, 4, top_k, 1000000000)) << "in quanta";
-    if (n < 4) EXPECT_EQ(together(two, n, 4, top_k), one);
+    if (n < 4) {
+      EXPECT_EQ(together(two, n, 4, top_k), one);
+    }
   }
 }
 
