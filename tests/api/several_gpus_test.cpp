@@ -349,12 +349,12 @@ TEST_F(CudaSeveral, FullSavesGoOnAnywhere) {
         first = saved;
         expected = continue_with(engine, session, 4);
       }
-      const size_t head = 312 + 4 * n;  // Saved, which has times, and the tokens
-      EXPECT_EQ(saved.substr(head + 8), first.substr(head + 8)) << "the rows";
+      const size_t head = session.save(GPTQ_SAVE_REPLAY).size();  // which has times
+      EXPECT_TRUE(saved.substr(head) == first.substr(head)) << "the rows";
       bool exact = false;
       Session restored(engine, first, &exact);
       EXPECT_TRUE(exact);
-      EXPECT_EQ(restored.save(GPTQ_SAVE_FULL), first);
+      EXPECT_TRUE(restored.save(GPTQ_SAVE_FULL) == first);
       EXPECT_EQ(continue_with(engine, restored, 4), expected);
     }
   }
