@@ -88,9 +88,11 @@ bool handle_events(Guests& guests, const Options& o, double now, std::string& st
     if (event.type != SDL_KEYDOWN) continue;
     if (event.key.keysym.sym == SDLK_ESCAPE) return false;
     if (event.key.keysym.sym == SDLK_F5) {
-      const std::string saved = guests.save();
-      std::ofstream(o.game + ".part", std::ios::binary) << saved;
-      status = std::rename((o.game + ".part").c_str(), o.game.c_str()) == 0 ? "saved, " + std::to_string(saved.size()) + " bytes" : "cannot write " + o.game;
+      const std::string saved = guests.save(), part = o.game + ".part";
+      std::ofstream file(part, std::ios::binary);
+      file << saved;
+      file.close();
+      status = file && std::rename(part.c_str(), o.game.c_str()) == 0 ? "saved, " + std::to_string(saved.size()) + " bytes" : "cannot write " + o.game;
     }
     if (event.key.keysym.sym == SDLK_F9) {
       std::ifstream file(o.game, std::ios::binary);
