@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend's table over the CUDA runtime, which is linked in and finds the driver at run time.
-#include "kernels/gpu/backend.h"
+#include "kernels/cuda/table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +11,6 @@
 #include "kernels/cuda/contexts.h"
 #include "kernels/cuda/free_memory.h"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.h"
 
 struct gptq::gpu::Graph {
@@ -342,7 +341,7 @@ uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gem
 
 // The operations' launches happen on the stream's device.
 template <class Args, void (*op)(const Args&, Stream&)>
-void on_device(const Args& args, Stream& stream) {
+void operation(const Args& args, Stream& stream) {
   const OnDevice on(static_cast<Context&>(stream));
   op(args, stream);
 }
@@ -352,40 +351,6 @@ void on_device(const Args& args, Stream& stream) {
 
 extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq_gpu_backend() {
   using namespace gptq::cuda;
-  static const Backend table = {
-      .version = backend_version,
-      .kind = 2,
-      .name = "cuda",
-      .describe = describe,
-      .open = open,
-      .close = close,
-      .bytes_free = bytes_free,
-      .n_processors = n_processors,
-      .allocate = allocate,
-      .release = release,
-      .allocate_host = allocate_host,
-      .release_host = release_host,
-      .copy_in = copy_in,
-      .copy_out = copy_out,
-      .copy = copy,
-      .clear = clear,
-      .reaches = reaches,
-      .wait_for = wait_for,
-      .copy_across = copy_across,
-      .finish = finish,
-      .mark = mark,
-      .wait_for_mark = wait_for_mark,
-      .record_begin = record_begin,
-      .record_end = record_end,
-      .replay = replay,
-      .release_graph = release_graph,
-      .copy_bandwidth = copy_bandwidth,
-      .matmul_workspace = workspace_of_matmul,
-      .attention_workspace = attention_workspace,
-      .library_version = library_version,
-#define X(op, Args) .op = on_device<Args, op>,
-      GPTQ_GPU_OPS(X)
-#undef X
-  };
+  static const Backend table = GPTQ_CUDA_TABLE;
   return &table;
 }

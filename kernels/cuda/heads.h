@@ -63,9 +63,6 @@ GPTQ_DEVICE float largest(const float* x, uint32_t n) {
 
 GPTQ_DEVICE uint8_t code(float q) { return fabsf(q) <= 127.5f ? static_cast<uint8_t>(static_cast<int>(nearest(q)) + 128) : uint8_t{128}; }
 
-// Where the i-th of several bytes lies: of four the second and the third change places.
-GPTQ_DEVICE uint32_t byte_place(uint32_t i) { return (i & ~3u) | (i & 1) << 1 | (i >> 1 & 1); }
-
 // A key, whose elements lie together, or a value, which shares 16 positions' elements: `at` of them is its own.
 struct Place {
   uint64_t first;      // of the 16 positions, which are together either way
@@ -73,7 +70,7 @@ struct Place {
   bool value;
   GPTQ_MEMBER uint64_t of(uint32_t d) const { return value ? first * dims + d * 16 + at : (first + at) * dims + d; }
   GPTQ_MEMBER uint64_t of_byte(uint32_t d) const {
-    return value ? first * dims + d * 16 + byte_place(at) : (first + at) * dims + byte_place(d);
+    return value ? first * dims + d * 16 + kv_byte_place(at) : (first + at) * dims + kv_byte_place(d);
   }
 };
 

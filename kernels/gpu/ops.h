@@ -86,7 +86,7 @@ constexpr uint64_t kv_elements(const KvCache& kv) { return uint64_t{kv.n_kv_head
 constexpr uint64_t kv_half_bytes(const KvCache& kv) {
   return kv_elements(kv) * (kv.int8 ? 1 : 2) + (kv.int8 ? uint64_t{kv.n_kv_heads} * kv.page_tokens * 4 : 0);
 }
-// Where the i-th of several bytes is.
+// Where the i-th of several bytes lies: of four the second and the third change places.
 constexpr uint32_t kv_byte_place(uint32_t i) { return (i & ~3u) | (i & 1) << 1 | (i >> 1 & 1); }
 constexpr uint32_t head_dim_max = 256;
 

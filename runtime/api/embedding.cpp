@@ -3,11 +3,9 @@
 #include "api/embedding.h"
 
 #include <cmath>
-#include <memory>
 
 #include "api/guard.h"
-#include "api/handles.h"
-#include "base/call.h"
+#include "api/texts.h"
 
 using namespace gptq;
 using namespace gptq::api;
@@ -26,25 +24,15 @@ void check_flags(uint32_t flags) {
   if (flags & ~uint32_t(GPTQ_EMBED_NORMALIZE)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown embedding flags ", flags);
 }
 
-// A session that computes a text.
-struct Embedded {
-  std::unique_ptr<gptq_session, void (*)(gptq_session*)> session{nullptr, gptq_session_destroy};
-  size_t text;
-};
-
-Embedded begin(gptq_engine* e, std::span<const gptq_string> texts, size_t text, int32_t pooling) {
+OwnedSession session_with(gptq_engine* e, const gptq_string& text, size_t number, int32_t pooling) {
   gptq_session* s = nullptr;
   size_t n_tokens = 0;
   base::call([&](gptq_error* err) { return gptq_session_create(e, &s, err); });
-  Embedded embedded{{s, gptq_session_destroy}, text};
-  base::call([&](gptq_error* err) { return gptq_session_append_text(s, texts[text].ptr, texts[text].size, GPTQ_TEXT_ADD_BOS, &n_tokens, err); });
-  if (!n_tokens) base::fail(GPTQ_E_INVALID_ARGUMENT, "text ", text, " is empty: there is nothing to embed");
-  gptq_generate_params params{};
-  params.struct_size = sizeof params;
-  params.flags = GPTQ_GEN_PREFILL_ONLY;
-  params.pooling = pooling;
-  base::call([&](gptq_error* err) { return gptq_session_start(s, &params, err); });
-  return embedded;
+  OwnedSession owned(s, gptq_session_destroy);
+  base::call([&](gptq_error* err) { return gptq_session_append_text(s, text.ptr, text.size, GPTQ_TEXT_ADD_BOS, &n_tokens, err); });
+  if (!n_tokens) base::fail(GPTQ_E_INVALID_ARGUMENT, "text ", number, " is empty: there is nothing to embed");
+  start_prefill(s, 0, pooling);
+  return owned;
 }
 
 }  // namespace
@@ -90,19 +78,10 @@ gptq_status GPTQ_CALL gptq_embed(gptq_engine* e, const gptq_string* texts, size_
       flags = pooling ? own_pooling_flags(model) : uint32_t{GPTQ_EMBED_NORMALIZE};
       if (!pooling) pooling = GPTQ_POOL_LAST;
     }
-    std::pmr::vector<Embedded> running(&e->model.runtime.memory);
-    for (size_t next = 0; next < n || !running.empty();) {
-      for (; next < n && e->engine->has_slot(); ++next) running.push_back(begin(e, {texts, n}, next, pooling));
-      require(!running.empty(), "no session slot is free; raise max_sessions or destroy one", GPTQ_E_INVALID_STATE);
-      step_batch(*e);
-      std::erase_if(running, [&](const Embedded& embedded) {
-        const engine::Session& done = session_of(embedded.session.get());
-        if (done.running) return false;
-        if (done.status != GPTQ_OK) base::fail(done.status, "text ", embedded.text, " could not be computed: ", gptq_status_name(done.status));
-        write_embedding(done, flags, out + embedded.text * model.spec.n_embd);
-        return true;
-      });
-    }
+    compute_texts(*e, n, [&](size_t i) { return session_with(e, texts[i], i, pooling); }, [&](size_t i, const engine::Session& done) {
+      if (done.status != GPTQ_OK) base::fail(done.status, "text ", i, " could not be computed: ", gptq_status_name(done.status));
+      write_embedding(done, flags, out + i * model.spec.n_embd);
+    });
     return GPTQ_OK;
   });
 }

@@ -7,8 +7,10 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#include <unistd.h>
 
 #include "base/failure.h"
+#include "base/threads.h"
 
 namespace gptq::base {
 namespace {
@@ -50,6 +52,18 @@ void* HostMemory::allocate_for(uint32_t tag, size_t bytes, size_t align) {
 void HostMemory::deallocate_of(uint32_t tag, void* p, size_t bytes, size_t align) {
   free_(user_, p, bytes, align, GPTQ_MEM_HOST, tag);
   bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+}
+
+Buffer brought(Buffer buffer, Pool& pool) {
+  constexpr size_t least_page = 4096;
+  const long free_pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  const uint64_t most = free_pages > 0 && page > 0 ? static_cast<uint64_t>(free_pages) * static_cast<uint64_t>(page) / 4 * 3 : 0;
+  const size_t size = static_cast<size_t>(std::min<uint64_t>(buffer.size(), most));
+  pool.run(static_cast<uint32_t>((size + huge_page - 1) / huge_page), [&](uint32_t i) {
+    for (size_t at = i * huge_page; at < std::min(size, (i + 1) * huge_page); at += least_page)
+      *const_cast<volatile std::byte*>(buffer.data() + at) = std::byte{0};
+  });
+  return buffer;
 }
 
 }  // namespace gptq::base

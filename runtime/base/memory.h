@@ -79,6 +79,11 @@ class Buffer {
   size_t size_ = 0;
 };
 
+class Pool;
+// The system gives memory when it is first written to, 2 MB at a time: milliseconds that a step with a budget does not have. So it is written
+// to now, as much as three quarters of what is free; the rest comes when it is needed.
+Buffer brought(Buffer buffer, Pool& pool);
+
 // Cuts one block into aligned arrays. With base NULL it only adds up: run a layout function once to measure, once to place.
 class Arena {
  public:

@@ -2,8 +2,6 @@
 // The engine's memory and its sessions; scheduler.cpp does the work.
 #include "engine/engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <limits>
 
@@ -27,19 +25,6 @@ base::Buffer reserve(const model::ModelSpec& spec, const EngineShape& shape, con
   base::Arena measure;
   Scratch(spec, shape, weights, measure);
   return {memory, base::to_size(measure.used())};
-}
-
-// The system gives memory when it is first written to, 2 MB at a time: milliseconds that a step with a budget does not have. As much as three
-// quarters of what is free; the rest comes when it is needed.
-base::Buffer brought(base::Pool& pool, base::Buffer buffer) {
-  constexpr size_t piece = size_t{2} << 20, least_page = 4096;
-  const long free_pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  const uint64_t most = free_pages > 0 && page > 0 ? static_cast<uint64_t>(free_pages) * static_cast<uint64_t>(page) / 4 * 3 : 0;
-  const size_t size = static_cast<size_t>(std::min<uint64_t>(buffer.size(), most));
-  pool.run(static_cast<uint32_t>((size + piece - 1) / piece), [&](uint32_t i) {
-    for (size_t at = i * piece; at < std::min(size, (i + 1) * piece); at += least_page) *const_cast<volatile std::byte*>(buffer.data() + at) = std::byte{0};
-  });
-  return buffer;
 }
 
 }  // namespace
@@ -81,8 +66,8 @@ Engine::Engine(const model::Model& model, const text::Tokenizer* tokenizer, cons
       shape_(shape),
       pool_(pool),
       resource_(memory),
-      memory_(brought(pool, reserve<Scratch>(model.spec, shape, weight_shape(model), memory))),
-      kv_memory_(brought(pool, base::Buffer(memory, base::to_size(host_kv_bytes(shape, model.spec))))),
+      memory_(base::brought(reserve<Scratch>(model.spec, shape, weight_shape(model), memory), pool)),
+      kv_memory_(base::brought({memory, base::to_size(host_kv_bytes(shape, model.spec))}, pool)),
       scratch_([&] {
         base::Arena arena(memory_.data());
         return Scratch(model.spec, shape, weight_shape(model), arena);
@@ -148,7 +133,7 @@ Session* Engine::fork(const Session& from) {
   to->n_computed = from.n_computed;
   to->pooling = from.pooling;
   to->n_pooled = from.n_pooled;
-  std::copy_n(from.pooled, model_.spec.n_embd, to->pooled);
+  if (from.n_pooled) std::copy_n(from.pooled, model_.spec.n_embd, to->pooled);
   share_pages(*to, from, (to->n_computed + shape_.page_tokens - 1) / shape_.page_tokens);
   if (state_bytes_ && from.n_computed) std::copy_n(from.states[from.state], state_bytes_, to->states[from.state]);
   if (state_bytes_ && from.n_before != Session::no_state && from.n_before)

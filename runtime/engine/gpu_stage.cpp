@@ -29,7 +29,7 @@ device::GpuLimits limits_of(const EngineShape& shape, const model::ModelSpec& sp
   for (const model::LayerSpec& layer : spec.layers) widest = std::max(widest, 2 * layer.n_ff);
   device::GpuLimits limits{{shape.batch_tokens, weights.columns, widest, spec.n_heads, spec.n_kv_heads, spec.head_dim, shape.ctx_tokens,
            shape.activations == device::Activations::f32, weights.dense},
-          std::max(shape.max_sessions, recorded_rows(shape, stage)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), stage.end_layer == spec.n_layers ? std::max(spec.n_vocab, spec.n_embd) : 0};
+          std::max(shape.max_sessions, recorded_rows(shape, stage)), shape.page_tokens, shape.pages_per_session(), shape.max_logits(), stage.end_layer == spec.n_layers ? logits_width(spec) : 0};
   for (const model::Rope& rope : spec.ropes) limits.rope_pairs[limits.n_ropes++] = rope.dim / 2;
   limits.alibi_slopes = spec.alibi_slopes;
   limits.prepares = spec.beyond_llama;

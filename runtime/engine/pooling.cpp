@@ -8,7 +8,7 @@ namespace gptq::engine {
 
 // As many as the place for logits holds on their way to the host.
 uint32_t Engine::hidden_at_once() const {
-  const uint64_t room = uint64_t{shape_.max_logits()} * std::max(model_.spec.n_vocab, model_.spec.n_embd) / model_.spec.n_embd;
+  const uint64_t room = uint64_t{shape_.max_logits()} * logits_width(model_.spec) / model_.spec.n_embd;
   return static_cast<uint32_t>(std::clamp<uint64_t>(room, 1, n_pooled_rows_ - next_pooled_));
 }
 

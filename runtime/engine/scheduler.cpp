@@ -442,7 +442,7 @@ void Engine::leave_batch(const Session& session) {
   for (uint32_t m = 0; m < n_members_; ++m)
     if (scratch_.members[m].session == &session) {
       n_members_ = 0;
-          return;
+      return;
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an engine is asked to hold: gptq_engine_params with every default filled in.
 #pragma once
+#include <algorithm>
+
 #include "device/cpu/cpu_device.h"
 #include "engine/kv_layout.h"
 #include "gptq/gptq.h"
@@ -18,6 +20,8 @@ struct EngineShape {
   uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
   uint32_t max_logits() const;  // rows of logits computed at a time
 };
+// Numbers a row of what the host gets of a model: logits, or hidden states in their place.
+inline uint32_t logits_width(const model::ModelSpec& spec) { return std::max(spec.n_vocab, spec.n_embd); }
 // Of a model's matrices.
 struct WeightShape {
   uint32_t columns = 0;         // the most

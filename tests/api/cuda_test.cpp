@@ -233,26 +233,7 @@ TEST_F(Cuda, TokensAreTheSameWholeAndInQuanta) {
   for (const uint32_t top_k : {1u, 5u, 1000u}) {
     SCOPED_TRACE(top_k);
     const uint32_t n_sessions = top_k == 1 ? 12 : 3, n_tokens = 5;  // 12: more than are replayed in quanta
-    const auto tokens = [&](uint32_t budget_us) {
-      Engine engine(model, engine_of(0, n_sessions));
-      std::vector<Session> sessions;
-      for (uint32_t i = 0; i < n_sessions; ++i) {
-        sessions.emplace_back(engine);
-        sessions.back().append(some_tokens(1 + i, i + 1));
-        auto sampling = make<gptq_sampling>();
-        sampling.temperature = top_k > 1 ? 1 : 0;
-        sampling.top_k = static_cast<int32_t>(top_k);
-        sampling.seed = i + 1;
-        auto params = generation(n_tokens);
-        params.sampling = &sampling;
-        sessions.back().start(params);
-      }
-      while (engine.step(budget_us) == GPTQ_MORE) continue;
-      Tokens all;
-      for (Session& session : sessions)
-        for (const int32_t token : session.read_tokens()) all.push_back(token);
-      return all;
-    };
+    const auto tokens = [&](uint32_t budget_us) { return generate_together(model, n_sessions, n_tokens, static_cast<int32_t>(top_k), budget_us); };
     const uint32_t before = state().replays;
     const Tokens whole = tokens(GPTQ_BUDGET_UNLIMITED);
     EXPECT_EQ(whole.size(), n_sessions * n_tokens);
@@ -264,30 +245,9 @@ TEST_F(Cuda, TokensAreTheSameWholeAndInQuanta) {
   }
 }
 
-TEST_F(Cuda, SessionsTogetherGiveWhatTheyGiveAlone) {
-  const Model model(runtime, text_model(), on_gpu());
-  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 3));
-  std::vector<Tokens> alone;
-  for (uint32_t i = 0; i < 3; ++i) {
-    Session session(engine);
-    alone.push_back(greedy(engine, session, some_tokens(3 + 20 * i, i + 1), 6));
-  }
-  std::vector<Session> sessions;
-  for (uint32_t i = 0; i < 3; ++i) {
-    sessions.emplace_back(engine);
-    sessions.back().append(some_tokens(3 + 20 * i, i + 1));
-    sessions.back().start(generation(6));
-  }
-  finish(engine);
-  for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
-}
-
-// From 9 on their layers are replayed by the next multiple of 8, with rows of the shortest added.
-TEST_F(Cuda, ManySessionsTogetherAreReplayed) {
-  constexpr uint32_t n = 9, n_tokens = 3;
-  const Model model(runtime, text_model(), on_gpu());
-  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, n));
-  const auto prompt = [](uint32_t i) { return some_tokens(2 + i, i + 1); };
+// What sessions generate together is what each generates alone. Returns how often something was replayed while they were together.
+template <class Prompt>
+uint32_t expect_as_alone(const Engine& engine, uint32_t n, uint32_t n_tokens, Prompt prompt) {
   std::vector<Tokens> alone;
   for (uint32_t i = 0; i < n; ++i) {
     Session session(engine);
@@ -301,8 +261,24 @@ TEST_F(Cuda, ManySessionsTogetherAreReplayed) {
   }
   const uint32_t before = state().replays;
   finish(engine);
-  EXPECT_EQ(state().replays - before, emulated ? n_tokens - 1 : 0);  // a quantum of layers for every token behind the prompts
+  const uint32_t replays = state().replays - before;
   for (uint32_t i = 0; i < n; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
+  return replays;
+}
+
+TEST_F(Cuda, SessionsTogetherGiveWhatTheyGiveAlone) {
+  const Model model(runtime, text_model(), on_gpu());
+  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 3));
+  expect_as_alone(engine, 3, 6, [](uint32_t i) { return some_tokens(3 + 20 * i, i + 1); });
+}
+
+// From 9 on their layers are replayed by the next multiple of 8, with rows of the shortest added.
+TEST_F(Cuda, ManySessionsTogetherAreReplayed) {
+  constexpr uint32_t n = 9, n_tokens = 3;
+  const Model model(runtime, text_model(), on_gpu());
+  const Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, n));
+  const uint32_t replays = expect_as_alone(engine, n, n_tokens, [](uint32_t i) { return some_tokens(2 + i, i + 1); });
+  EXPECT_EQ(replays, emulated ? n_tokens - 1 : 0);  // a quantum of layers for every token behind the prompts
 }
 
 // So are those of a family whose embedding is scaled, the added rows' too.
@@ -318,19 +294,7 @@ TEST_F(Cuda, ManySessionsOfAScaledEmbeddingAreReplayed) {
     for (int32_t& id : ids) id %= static_cast<int32_t>(model.info().n_vocab);
     return ids;
   };
-  std::vector<Tokens> alone;
-  for (uint32_t i = 0; i < n; ++i) {
-    Session session(engine);
-    alone.push_back(greedy(engine, session, prompt(i), n_tokens));
-  }
-  std::vector<Session> sessions;
-  for (uint32_t i = 0; i < n; ++i) {
-    sessions.emplace_back(engine);
-    sessions.back().append(prompt(i));
-    sessions.back().start(generation(n_tokens));
-  }
-  finish(engine);
-  for (uint32_t i = 0; i < n; ++i) EXPECT_EQ(sessions[i].read_tokens(), alone[i]) << i;
+  expect_as_alone(engine, n, n_tokens, prompt);
 }
 
 TEST_F(Cuda, StepNeverWaitsForABusyGpu) {

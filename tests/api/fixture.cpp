@@ -269,6 +269,30 @@ Tokens greedy(const Engine& engine, Session& session, const Tokens& prompt, uint
   return continue_with(engine, session, n);
 }
 
+Tokens generate_together(const Model& model, uint32_t n, uint32_t n_tokens, int32_t top_k, uint32_t budget_us) {
+  Engine engine(model, engine_of(0, n));
+  std::vector<Session> sessions;
+  for (uint32_t i = 0; i < n; ++i) {
+    sessions.emplace_back(engine);
+    sessions.back().append(some_tokens(1 + i, i + 1));
+    auto sampling = make<gptq_sampling>();
+    sampling.temperature = top_k == 1 ? 0 : 1;
+    sampling.top_k = top_k;
+    sampling.seed = i + 1;
+    auto how = generation(n_tokens);
+    how.sampling = &sampling;
+    sessions.back().start(how);
+  }
+  while (engine.step(budget_us) == GPTQ_MORE) continue;
+  Tokens all;
+  for (Session& session : sessions) {
+    EXPECT_EQ(session.info().status, GPTQ_OK);
+    for (const int32_t token : session.read_tokens()) all.push_back(token);
+  }
+  EXPECT_EQ(all.size(), n * n_tokens);
+  return all;
+}
+
 std::vector<float> all_logits(const Model& model, const Engine& engine, Session& session, const Tokens& ids, uint32_t budget_us) {
   const size_t n_vocab = model.info().n_vocab;
   std::vector<float> logits(ids.size() * n_vocab);

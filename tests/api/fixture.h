@@ -94,6 +94,8 @@ int finish(const Engine& engine, uint32_t budget_us = GPTQ_BUDGET_UNLIMITED);
 // The n tokens that follow, whatever they are.
 Tokens continue_with(const Engine& engine, Session& session, uint32_t n);
 Tokens greedy(const Engine& engine, Session& session, const Tokens& prompt, uint32_t n);
+// What n sessions with prompts of different lengths generate together, one's tokens behind the other's.
+Tokens generate_together(const Model& model, uint32_t n, uint32_t n_tokens, int32_t top_k = 1, uint32_t budget_us = GPTQ_BUDGET_UNLIMITED);
 // Logits after every token: [ids.size()][n_vocab].
 std::vector<float> all_logits(const Model& model, const Engine& engine, Session& session, const Tokens& ids,
                               uint32_t budget_us = GPTQ_BUDGET_UNLIMITED);

@@ -80,27 +80,7 @@ class CudaSeveral : public testing::Test {
   Tokens together(const gptq_model_params& params, uint32_t n, uint32_t n_tokens, int32_t top_k = 1, uint32_t budget_us = GPTQ_BUDGET_UNLIMITED,
                   const std::string& path = text_model()) {
     const Model model(runtime, path, params);
-    Engine engine(model, engine_of(0, n));
-    std::vector<Session> sessions;
-    for (uint32_t i = 0; i < n; ++i) {
-      sessions.emplace_back(engine);
-      sessions.back().append(some_tokens(1 + i, i + 1));
-      auto sampling = make<gptq_sampling>();
-      sampling.temperature = top_k == 1 ? 0 : 1;
-      sampling.top_k = top_k;
-      sampling.seed = i + 1;
-      auto generate = generation(n_tokens);
-      generate.sampling = &sampling;
-      sessions.back().start(generate);
-    }
-    while (engine.step(budget_us) == GPTQ_MORE) continue;
-    Tokens all;
-    for (Session& session : sessions) {
-      EXPECT_EQ(session.info().status, GPTQ_OK);
-      for (const int32_t token : session.read_tokens()) all.push_back(token);
-    }
-    EXPECT_EQ(all.size(), n * n_tokens);
-    return all;
+    return generate_together(model, n, n_tokens, top_k, budget_us);
   }
   Runtime runtime{with_threads(1)};
 };

@@ -117,16 +117,9 @@ TEST_F(Tagged, ForksSavesSpeculationAndBudgetsGoOn) {
       for (int i = 0; i < steps; ++i) c.engine.step(1, nullptr);
       const Session fork = session.fork();
       for (const int32_t kind : {GPTQ_SAVE_REPLAY, GPTQ_SAVE_FULL}) {
-        std::vector<char> bytes;
-        session.save(kind, [&](const char* from, size_t n) { return bytes.insert(bytes.end(), from, from + n), true; });
-        gptq_session* restored = nullptr;
-        check(gptq_session_restore(other.engine.get(), bytes.data(), bytes.size(), &restored, nullptr));
+        Session restored(other.engine, session.save(kind));
         finish(other.engine, 20);
-        char buffer[2048];
-        size_t n = 0;
-        check(gptq_session_read(restored, buffer, sizeof buffer, &n));
-        EXPECT_EQ(std::string(buffer, n), text) << steps;
-        gptq_session_destroy(restored);
+        EXPECT_EQ(restored.read(), text) << steps;
       }
       finish(c.engine, 3);
       EXPECT_EQ(session.read(), text) << steps;

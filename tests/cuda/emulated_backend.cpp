@@ -12,9 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.h"
-#include "kernels/gpu/backend.h"
+#include "kernels/cuda/table.h"
 #include "tests/cuda/emulated_backend.h"
 #include "tests/cuda/fake_cublaslt.h"
 
@@ -287,7 +286,7 @@ uint64_t workspace_of_matmul(const Shape& shape, Stream& stream) {
 }
 // What is done at once is counted.
 template <class Args, void (*op)(const Args&, Stream&)>
-void counted(const Args& args, Stream& stream) {
+void operation(const Args& args, Stream& stream) {
   if (stream.record) return op(args, stream);
   ++counts.launches;
   put(&stream, [=, &stream] { op(args, stream); });
@@ -299,41 +298,7 @@ uint64_t library_version(const Stream& stream) { return stream.gemm ? stream.gem
 
 extern "C" __attribute__((visibility("default"))) const gptq::gpu::Backend* gptq_gpu_backend() {
   using namespace gptq::cuda;
-  static const Backend table = {
-      .version = backend_version,
-      .kind = 2,
-      .name = "cuda",
-      .describe = describe,
-      .open = open,
-      .close = close,
-      .bytes_free = bytes_free,
-      .n_processors = n_processors,
-      .allocate = allocate,
-      .release = release,
-      .allocate_host = allocate_host,
-      .release_host = release_host,
-      .copy_in = copy_in,
-      .copy_out = copy_out,
-      .copy = copy,
-      .clear = clear,
-      .reaches = reaches,
-      .wait_for = wait_for,
-      .copy_across = copy_across,
-      .finish = finish,
-      .mark = mark,
-      .wait_for_mark = wait_for_mark,
-      .record_begin = record_begin,
-      .record_end = record_end,
-      .replay = replay,
-      .release_graph = release_graph,
-      .copy_bandwidth = copy_bandwidth,
-      .matmul_workspace = workspace_of_matmul,
-      .attention_workspace = attention_workspace,
-      .library_version = library_version,
-#define X(op, Args) .op = counted<Args, op>,
-      GPTQ_GPU_OPS(X)
-#undef X
-  };
+  static const Backend table = GPTQ_CUDA_TABLE;
   return &table;
 }
 
