@@ -113,6 +113,7 @@ int main(void) {
   printf("GPTQ_QUANT_STATIC_GROUPS %lld\n", (long long)GPTQ_QUANT_STATIC_GROUPS);
   printf("GPTQ_QUANTIZE_REFERENCE %lld\n", (long long)GPTQ_QUANTIZE_REFERENCE);
   printf("GPTQ_QUANTIZE_REPLACE %lld\n", (long long)GPTQ_QUANTIZE_REPLACE);
+  printf("GPTQ_QUANTIZE_AIM %lld\n", (long long)GPTQ_QUANTIZE_AIM);
   printf("gptq_error %lld\n", (long long)sizeof(gptq_error));
   printf("gptq_error.struct_size %lld\n", (long long)offsetof(gptq_error, struct_size));
   printf("gptq_error.status %lld\n", (long long)offsetof(gptq_error, status));

@@ -118,6 +118,7 @@ gptq_quantize_params params_of(const QuantizeArguments& a, Job& job) {
   p.struct_size = sizeof p;
   if (a.mode == "reference") p.flags |= GPTQ_QUANTIZE_REFERENCE;
   if (a.force) p.flags |= GPTQ_QUANTIZE_REPLACE;
+  if (a.aim) p.flags |= GPTQ_QUANTIZE_AIM;
   p.defaults.bits = a.bits;
   p.defaults.group_size = a.group_size;
   p.defaults.damp = a.damp;
@@ -191,6 +192,7 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   c.add_option("--damp", a.damp, "of the mean of the Hessian's diagonal")->check(CLI::Range(1e-6, 1.0))->capture_default_str();
   c.add_option("--first-token-weight", a.first_token_weight, "how many tokens the first of a row counts for (default: 32)");
   c.add_option("--mode", a.mode, "reference: the published algorithm alone")->check(CLI::IsMember({"default", "reference"}))->capture_default_str();
+  c.add_flag("--aim", a.aim, "aim at the original model's outputs (GPTAQ): closer to it, in about twice the time");
   c.add_option("--dynamic", a.dynamic, "JSON file of overrides: {\"regex over module names\": {\"bits\": 8, \"group_size\": 64}, \"-:regex\": {}}");
   c.add_option("--keep", a.keep, "regex over module names to leave as they are; repeatable");
   c.add_option("--report", a.report, "CSV file with a line for every matrix");

@@ -9,6 +9,7 @@ namespace gptq::convert {
 
 struct QuantizeArguments {
   std::string source, target, mode = "default", order = "group-aware", report, dynamic;
+  bool aim = false;
   std::vector<std::string> calibration, keep;
   uint32_t bits = 4, head_bits = 16, rows = 128, row_tokens = 0, threads = 0;
   int32_t group_size = 128;

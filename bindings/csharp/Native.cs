@@ -114,6 +114,7 @@ public static class Constants {
   public const int GPTQ_QUANT_STATIC_GROUPS = 4;
   public const int GPTQ_QUANTIZE_REFERENCE = 1;
   public const int GPTQ_QUANTIZE_REPLACE = 2;
+  public const int GPTQ_QUANTIZE_AIM = 4;
 }
 [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
 public unsafe delegate void gptq_log_fn(void* a0, int a1, byte* a2, UIntPtr a3);

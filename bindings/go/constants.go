@@ -111,3 +111,4 @@ const QuantAsymmetric = 2
 const QuantStaticGroups = 4
 const QuantizeReference = 1
 const QuantizeReplace = 2
+const QuantizeAim = 4

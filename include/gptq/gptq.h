@@ -571,7 +571,9 @@ typedef int64_t(GPTQ_CALL *gptq_calibration_fn)(void *user, uint32_t row, gptq_t
 
 enum {
   GPTQ_QUANTIZE_REFERENCE = 1,               /* the algorithm as published, nothing more: for comparisons */
-  GPTQ_QUANTIZE_REPLACE = 2                  /* replace an existing file */
+  GPTQ_QUANTIZE_REPLACE = 2,                 /* replace an existing file */
+  GPTQ_QUANTIZE_AIM = 4                      /* aim at the original model's outputs (GPTAQ, Li et al. 2025): closer to it, in about
+                                              * twice the time; not with REFERENCE. Since 0.2 */
 };
 typedef struct gptq_quantize_params {        /* all-zero = 4 bits, group_size 128, symmetric, text sampled from the model */
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;

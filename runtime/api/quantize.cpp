@@ -77,7 +77,8 @@ void send_report(const gptq_quantize_params& p, const quantize::ModuleReport& r)
 
 quantize::Options options_of(const gptq_runtime& rt, const gptq_quantize_params& p) {
   refuse_extensions(p.next);
-  require(!(p.flags & ~uint32_t(GPTQ_QUANTIZE_REFERENCE | GPTQ_QUANTIZE_REPLACE)), "unknown flags in gptq_quantize_params");
+  require(!(p.flags & ~uint32_t(GPTQ_QUANTIZE_REFERENCE | GPTQ_QUANTIZE_REPLACE | GPTQ_QUANTIZE_AIM)), "unknown flags in gptq_quantize_params");
+  require(!(p.flags & GPTQ_QUANTIZE_REFERENCE) || !(p.flags & GPTQ_QUANTIZE_AIM), "the published algorithm does not aim: give REFERENCE or AIM");
   require(p.head_bits == 0 || p.head_bits == 4 || p.head_bits == 8, "head_bits must be 0, 4 or 8");
   require(p.head_group_size >= -1, "head_group_size must be -1 or above 0");
   require(p.first_token_weight >= 0 && p.first_token_weight <= 1e6, "first_token_weight must be within 0 and a million");
@@ -90,6 +91,7 @@ quantize::Options options_of(const gptq_runtime& rt, const gptq_quantize_params&
   options.reference = p.flags & GPTQ_QUANTIZE_REFERENCE;
   if (p.first_token_weight > 0) options.first_token_weight = p.first_token_weight;
   options.replace = p.flags & GPTQ_QUANTIZE_REPLACE;
+  options.aim = p.flags & GPTQ_QUANTIZE_AIM;
   if (rt.memory.limit()) options.memory_max = rt.memory.limit() - std::min(rt.memory.limit(), rt.memory.bytes());
   if (p.module)
     options.choose = [&p](std::string_view name, uint32_t n, uint32_t k, quantize::ModuleOptions& o) {
@@ -228,7 +230,7 @@ gptq_status GPTQ_CALL gptq_quantize_estimate_get(gptq_runtime* rt, const gptq_so
     const RowSource rows(*rt, source, p, reader);
     const quantize::Options options = options_of(*rt, p);
     const auto chosen = quantize::choose_options(reader, options, &rt->memory);
-    write_struct(out, quantize::estimate(reader, chosen, rows.rows(), rows.row_tokens(), options.memory_max, rt->kernels, rt->pool, &rt->memory));
+    write_struct(out, quantize::estimate(reader, chosen, rows.rows(), rows.row_tokens(), options, rt->kernels, rt->pool, &rt->memory));
     return GPTQ_OK;
   });
 }

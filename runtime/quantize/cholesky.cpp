@@ -56,4 +56,38 @@ bool factor_upper(double* h, uint32_t k, double* scratch, const kernels::Kernels
   return true;
 }
 
+void mirror_upper(double* r, uint32_t k, base::Pool& pool) {
+  pool.run(k, [&](uint32_t j) {
+    for (uint32_t i = 0; i < j; ++i) r[size_t{j} * k + i] = r[size_t{i} * k + j];
+  });
+}
+
+void solve_rows(const double* r, uint32_t k, double* y, uint32_t rows, const kernels::Kernels& kernels) {
+  for (uint32_t last = k; last > 0;) {  // u R^T = y
+    const uint32_t first = (last - 1) / block * block;
+    if (last < k) kernels.subtract_product({y + last, r + size_t{last} * k + first, y + first, k, k, k, rows, last - first, k - last});
+    for (uint32_t row = 0; row < rows; ++row) {
+      double* u = y + size_t{row} * k;
+      for (uint32_t j = last; j-- > first;) {
+        const double* pivot = r + size_t{j} * k;
+        for (uint32_t m = j + 1; m < last; ++m) u[j] -= u[m] * pivot[m];
+        u[j] /= pivot[j];
+      }
+    }
+    last = first;
+  }
+  for (uint32_t first = 0; first < k; first += block) {  // z R = u
+    const uint32_t last = std::min(k, first + block);
+    if (first) kernels.subtract_product({y, r + first, y + first, k, k, k, rows, last - first, first});
+    for (uint32_t row = 0; row < rows; ++row) {
+      double* z = y + size_t{row} * k;
+      for (uint32_t j = first; j < last; ++j) {
+        const double* pivot = r + size_t{j} * k;  // below the diagonal: the column of R
+        for (uint32_t m = first; m < j; ++m) z[j] -= z[m] * pivot[m];
+        z[j] /= pivot[j];
+      }
+    }
+  }
+}
+
 }  // namespace gptq::quantize

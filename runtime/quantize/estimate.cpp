@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "model/weights.h"
+#include "quantize/aim.h"
 #include "quantize/quantize.h"
 #include "quantize/replay.h"
 
@@ -27,24 +28,29 @@ struct LayerNeeds {
     const uint64_t elements = uint64_t{slot.n} * slot.k;
     weights = base::add(weights, read);
     if (slot.is_vector) return;
-    if (slot.id.expert == model::no_index) weights += base::mul(elements, sizeof(float) + 1);  // computed with as floats
+    if (slot.id.expert == model::no_index) weights += base::mul(elements, sizeof(float) + 1), dense += elements;  // computed with as floats
     else weights += made, passing = std::max(passing, base::mul(elements, sizeof(float) + 1)), expert = std::max<uint64_t>(expert, slot.k);
     if (made) widest = std::max<uint64_t>(widest, slot.k);
+  }
+  // What aiming takes: the matrices as they were, computed with as floats, and what is added to them.
+  uint64_t aim_bytes(uint32_t chunk_tokens, uint32_t threads) const {
+    return base::add(base::mul(dense, 2 * sizeof(float)), widest ? Aim::bytes(static_cast<uint32_t>(widest), chunk_tokens, threads) : 0);
   }
   uint64_t bytes(const model::ModelSpec& spec, uint64_t memory_max, uint32_t threads) const {
     const uint64_t gram = expert ? Gram::bytes(static_cast<uint32_t>(expert), threads) : 0;
     return weights + passing + squares(widest) + std::min(gram * spec.experts.n, std::max(gram, grams_bytes_max(memory_max)));
   }
-  uint64_t weights = 0, passing = 0, widest = 0, expert = 0;
+  uint64_t weights = 0, dense = 0, passing = 0, widest = 0, expert = 0;
 };
 
 // Floating-point operations for one matrix. The gates and ups of experts are gone through once more for the sake of their downs.
-double operations_of(const model::Slot& slot, const model::Experts& experts, double tokens) {
+double operations_of(const model::Slot& slot, const model::Experts& experts, double tokens, bool aim) {
   const double n = slot.n, k = slot.k;
   const bool is_expert = slot.id.expert != model::no_index;
   if (is_expert) tokens *= static_cast<double>(experts.n_active) / experts.n;
   const double passes = is_expert && slot.id.role != model::Role::expert_down ? 2 : 1;
-  return 2 * passes * tokens * n * k + tokens * k * k + 16 * n * k * k;
+  const double aiming = aim && !is_expert ? 2 * tokens * k * (n + k) + 8 * n * k * k : 0;
+  return 2 * passes * tokens * n * k + tokens * k * k + 16 * n * k * k + aiming;
 }
 
 // Floating-point operations a second, of what most of the time goes to.
@@ -78,7 +84,9 @@ std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, con
 bool keeps_on_disk(uint64_t store_bytes, uint64_t memory_max) { return memory_max && store_bytes > memory_max / 2; }
 
 gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const ModuleOptions> chosen, uint64_t rows, uint32_t row_tokens,
-                                uint64_t memory_max, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
+                                const Options& options, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
+  const bool aim = options.aim && !options.reference;
+  const uint64_t memory_max = options.memory_max;
   const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
   const double tokens = static_cast<double>(rows) * row_tokens;
   gptq_quantize_estimate out{};
@@ -97,12 +105,13 @@ gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const Mo
     if (!wanted.bits) continue;
     ++out.n_modules;
     out.work_bytes += made;
-    operations += operations_of(slot, spec.experts, tokens);
+    operations += operations_of(slot, spec.experts, tokens, aim);
     if (!slot.in_layer()) head = bytes + made + base::mul(slot.n, slot.k, sizeof(float) + 1) + squares(slot.k);
   }
   uint64_t most = std::max(others, head);
-  for (const LayerNeeds& layer : layers) most = std::max(most, layer.bytes(spec, memory_max, pool.threads()));
-  const uint64_t stores = Replay::store_bytes(spec, base::mul(rows, row_tokens));
+  for (const LayerNeeds& layer : layers)
+    most = std::max(most, base::add(layer.bytes(spec, memory_max, pool.threads()), aim ? layer.aim_bytes(Replay::chunk_tokens(row_tokens), pool.threads()) : 0));
+  const uint64_t stores = Replay::store_bytes(spec, base::mul(rows, row_tokens, aim ? 2 : 1));
   const uint64_t work = Replay::scratch_bytes(spec, row_tokens) + most;
   out.host_bytes = base::add(work, keeps_on_disk(stores, memory_max) ? 0 : stores);
   if (keeps_on_disk(stores, memory_max)) out.work_bytes += stores;

@@ -28,7 +28,21 @@ Gram::Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::p
 void Gram::add(const float* x, const float* weights, uint32_t rows) {
   rows_ += rows;
   for (uint32_t first = 0; first < rows; first += run_rows)
-    add_run(x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
+    add_run(nullptr, x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
+}
+
+void Gram::add_cross(const float* left, const float* x, const float* weights, uint32_t rows) {
+  if (!left_panels_.size()) left_panels_ = base::Buffer(memory_, panels_.size());
+  rows_ += rows;
+  for (uint32_t first = 0; first < rows; first += run_rows)
+    add_run(left + size_t{first} * k_, x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
+}
+
+void Gram::add(const Gram& other) {
+  rows_ += other.rows_;
+  pool_.run(k_, [&](uint32_t i) {
+    for (size_t j = size_t{i} * k_; j < size_t{i + 1} * k_; ++j) data()[j] += other.data()[j];
+  });
 }
 
 void Gram::collect(const float* x, const float* weights, uint32_t rows) {
@@ -51,8 +65,11 @@ uint64_t Gram::bytes(uint32_t k, uint32_t threads) {
          uint64_t{tile_size} * tile_size * sizeof(float) * threads * 4;
 }
 
-void Gram::add_run(const float* x, const float* weights, uint32_t rows) {
-  fill_panels(x, weights, rows);
+// left: NULL = x, of which the lower triangle is enough.
+void Gram::add_run(const float* left, const float* x, const float* weights, uint32_t rows) {
+  fill_panels(x, weights, rows, panels_);
+  if (left) fill_panels(left, weights, rows, left_panels_);
+  const auto* left_panels = reinterpret_cast<const float*>((left ? left_panels_ : panels_).data());
   const uint32_t across = (k_ + tile_size - 1) / tile_size, tiles = across * across;
   // As many at a time as there is room for.
   const uint32_t slots = static_cast<uint32_t>(tiles_.size() / (size_t{tile_size} * tile_size * sizeof(float)));
@@ -60,15 +77,15 @@ void Gram::add_run(const float* x, const float* weights, uint32_t rows) {
   pool_.run(std::min(slots, tiles), [&](uint32_t slot) {
     float* out = reinterpret_cast<float*>(tiles_.data()) + size_t{slot} * tile_size * tile_size;
     for (uint32_t tile; (tile = next.fetch_add(1, std::memory_order_relaxed)) < tiles;)
-      if (tile % across <= tile / across) add_tile(tile / across * tile_size, tile % across * tile_size, rows, out);
+      if (left || tile % across <= tile / across) add_tile(left_panels, tile / across * tile_size, tile % across * tile_size, rows, out);
   });
 }
 
 // [k / 48 up][rows][48], each row by the root of its weight.
-void Gram::fill_panels(const float* x, const float* weights, uint32_t rows) {
+void Gram::fill_panels(const float* x, const float* weights, uint32_t rows, base::Buffer& panels) {
   pool_.run((k_ + panel_columns - 1) / panel_columns, [&](uint32_t task) {
     const uint32_t first = task * panel_columns, n = std::min(panel_columns, k_ - first);
-    float* out = reinterpret_cast<float*>(panels_.data()) + size_t{first} * rows;
+    float* out = reinterpret_cast<float*>(panels.data()) + size_t{first} * rows;
     for (uint32_t row = 0; row < rows; ++row, out += panel_columns) {
       const float factor = weights ? std::sqrt(weights[row]) : 1.0f;
       for (uint32_t c = 0; c < n; ++c) out[c] = factor * x[size_t{row} * k_ + first + c];
@@ -77,13 +94,13 @@ void Gram::fill_panels(const float* x, const float* weights, uint32_t rows) {
   });
 }
 
-void Gram::add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
+void Gram::add_tile(const float* left, uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
   const uint32_t m = std::min(tile_size, k_ - i0), n = std::min(tile_size, k_ - j0);
   const auto* panels = reinterpret_cast<const float*>(panels_.data());
   std::fill_n(out, size_t{m} * n, 0.0f);
   for (uint32_t i = 0; i < m; i += panel_columns) {
-    const uint32_t columns = i0 == j0 ? std::min(n, i + panel_columns) : n;  // the upper triangle comes at the end
-    kernels_.add_product({panels + size_t{i0 + i} * rows, panels + size_t{j0} * rows, out + size_t{i} * n, 1, panel_columns, n,
+    const uint32_t columns = left == panels && i0 == j0 ? std::min(n, i + panel_columns) : n;  // the upper triangle comes at the end
+    kernels_.add_product({left + size_t{i0 + i} * rows, panels + size_t{j0} * rows, out + size_t{i} * n, 1, panel_columns, n,
                           std::min(panel_columns, m - i), columns, rows});
   }
   for (uint32_t i = 0; i < m; ++i) {

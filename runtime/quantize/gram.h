@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of outer products of a layer's inputs over the calibration tokens: what GPTQ calls the Hessian.
+// Sums of outer products of a layer's inputs over the calibration tokens: what GPTQ calls the Hessian; and of other rows with them.
 #pragma once
 #include "base/memory.h"
 #include "base/threads.h"
@@ -13,7 +13,10 @@ class Gram {
   Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
   // x [rows][k]; weights [rows] or NULL = 1 each
   void add(const float* x, const float* weights, uint32_t rows);
-  // The same for a few rows at a time: they are kept until there are enough for a run.
+  // G [k][k] = sum over tokens of weight * left^T x instead; nothing of it is mirrored
+  void add_cross(const float* left, const float* x, const float* weights, uint32_t rows);
+  void add(const Gram& other);
+  // As add(x, ...), for a few rows at a time: they are kept until there are enough for a run.
   void collect(const float* x, const float* weights, uint32_t rows);
   void finish();  // adds what was kept, and fills the upper triangle
   bool is_finite() const;
@@ -24,16 +27,16 @@ class Gram {
 
  private:
   void add_kept();
-  void add_run(const float* x, const float* weights, uint32_t rows);
-  void fill_panels(const float* x, const float* weights, uint32_t rows);
-  void add_tile(uint32_t i0, uint32_t j0, uint32_t rows, float* out);
+  void add_run(const float* left, const float* x, const float* weights, uint32_t rows);
+  void fill_panels(const float* x, const float* weights, uint32_t rows, base::Buffer& panels);
+  void add_tile(const float* left, uint32_t i0, uint32_t j0, uint32_t rows, float* out);
 
   const uint32_t k_;
   uint64_t rows_ = 0;
   const kernels::Kernels& kernels_;
   base::Pool& pool_;
   std::pmr::memory_resource* memory_;
-  base::Buffer sums_, panels_, tiles_, kept_;  // kept_: [run][k] and a weight for each
+  base::Buffer sums_, panels_, left_panels_, tiles_, kept_;  // kept_: [run][k] and a weight for each
   uint32_t n_kept_ = 0;
 };
 

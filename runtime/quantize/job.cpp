@@ -15,7 +15,8 @@ Job::Job(const base::Source& source, std::string_view target, const Calibration&
          std::span<const ModuleOptions> chosen, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
     : options_(options), chosen_(chosen), calibration_(calibration), kernels_(kernels), pool_(pool), memory_(memory), target_(target),
       reader_(source, memory), spec_(model::check_spec(*reader_.manifest().spec(), memory)), slots_(model::weight_slots(spec_, memory)),
-      plan_(calibration.row_tokens, memory), work_(target, key()), replay_(spec_, plan_, store_folder(), kernels, pool, memory) {
+      plan_(calibration.row_tokens, memory), aimed_tokens_(options.aim && !options.reference ? plan_.n_tokens : 0), work_(target, key()),
+      replay_(spec_, plan_, aimed_tokens_, store_folder(), kernels, pool, memory) {
   if (options.first_token_weight != 1 && !options.reference) weights_.emplace(plan_.chunk_tokens, memory);
   for (const model::Slot& slot : slots_)
     if (slot.quantizable()) work_total_ += pass_work(slot) + solve_work(slot);
@@ -30,7 +31,7 @@ void Job::run() {
 }
 
 std::string Job::store_folder() const {
-  const uint64_t stores = Replay::store_bytes(spec_, plan_.n_tokens);
+  const uint64_t stores = Replay::store_bytes(spec_, plan_.n_tokens + aimed_tokens_);
   return keeps_on_disk(stores, options_.memory_max) ? work_.path() : std::string();
 }
 
@@ -40,7 +41,7 @@ uint64_t Job::key() const {
   const auto add = [&](const auto& value) { text.append(reinterpret_cast<const char*>(&value), sizeof value); };
   const auto add_options = [&](const ModuleOptions& o) { add(o.bits), add(o.group_size), add(o.symmetric), add(o.static_groups), add(o.order), add(o.damp); };
   add(reader_.manifest_hash());
-  add(options_.reference), add(options_.first_token_weight);
+  add(options_.reference), add(options_.first_token_weight), add(options_.aim);
   for (const ModuleOptions& chosen : chosen_) add_options(chosen);
   add(format::hash_bytes(std::as_bytes(calibration_.tokens)));
   add(format::hash_bytes(std::as_bytes(calibration_.row_tokens)));
@@ -66,8 +67,9 @@ void Job::embed() {
   const auto of = [&](Role role) { return weights.linear({.role = role}); };
   const model::Ends ends{.embed = of(Role::embed), .positions = of(Role::positions), .embed_proj = of(Role::embed_proj),
                          .embed_norm = of(Role::embed_norm), .final_norm = {}, .head_proj = {}, .head = {}};
-  for (const Chunk& chunk : plan_.chunks)
+  step_all([&](const Chunk& chunk, const model::Layer&) {
     replay_.embed(chunk, calibration_.tokens.subspan(chunk.first_token, chunk.n_tokens), ends);
+  });
 }
 
 void Job::do_layer(uint32_t index) {
@@ -75,6 +77,7 @@ void Job::do_layer(uint32_t index) {
   layer_ = weights.layer(spec_, index);
   begin(index);
   replay_.begin_layer(index);
+  hold_original();
   if (done_) load_done(index);
   do_mixer();
   if (spec_.layers[index].experts) do_experts();
@@ -87,7 +90,7 @@ void Job::do_mixer() {
   const bool two_steps = static_cast<bool>(layer_[Role::q_a]);  // to the queries of latent attention
   const Modules first = two_steps ? modules({Role::q_a, Role::kv_a})
                                   : modules({Role::q, Role::k, Role::v, Role::attn_gate, Role::kv_a, Role::z, Role::conv_in});
-  stage(first, [&](const Chunk& chunk) { return replay_.mixer_input(chunk, layer_); });
+  stage(first, [&](const Chunk& chunk, const model::Layer& layer) { return replay_.mixer_input(chunk, layer); });
   if (spec_.layers[index_].mixer == model::Mixer::latent) {
     std::vector<Modules> inner;
     if (two_steps) inner.push_back(modules({Role::q}));
@@ -96,13 +99,13 @@ void Job::do_mixer() {
     tap[layer_[Role::k_b].w].last = true;
     tapped_stage(inner, tap, [&](const Chunk& chunk) { replay_.tap_mixer(chunk, layer_, tap, weights_of(chunk)); });
   }
-  stage(modules({Role::o}), [&](const Chunk& chunk) { return replay_.mix(chunk, layer_); });
+  stage(modules({Role::o}), [&](const Chunk& chunk, const model::Layer& layer) { return replay_.mix(chunk, layer); });
 }
 
 void Job::do_dense_mlp() {
-  stage(modules({Role::gate, Role::up}), [&](const Chunk& chunk) { return replay_.add_mixed(chunk, layer_); });
-  stage(modules({Role::down}), [&](const Chunk& chunk) { return replay_.activate(chunk, layer_); });
-  for (const Chunk& chunk : plan_.chunks) replay_.finish(chunk, layer_);
+  stage(modules({Role::gate, Role::up}), [&](const Chunk& chunk, const model::Layer& layer) { return replay_.add_mixed(chunk, layer); });
+  stage(modules({Role::down}), [&](const Chunk& chunk, const model::Layer& layer) { return replay_.activate(chunk, layer); });
+  step_all([&](const Chunk& chunk, const model::Layer& layer) { replay_.finish(chunk, layer); });
 }
 
 void Job::do_head() {
@@ -119,8 +122,16 @@ void Job::do_head() {
   ends.head = weights.linear({.role = role});
   begin(spec_.n_layers);
   if (done_) tell_reports(format::Reader(base::FileSource(work_.path_of(spec_.n_layers)), memory_));
-  else stage({{&slot_of({.role = role}), &ends.head}}, [&](const Chunk& chunk) { return replay_.head_input(chunk, ends); });
+  else stage({{&slot_of({.role = role}), &ends.head}}, [&](const Chunk& chunk, const model::Layer&) { return replay_.head_input(chunk, ends); });
   end(spec_.n_layers);
+}
+
+// Before anything of the layer is quantized.
+void Job::hold_original() {
+  original_ = layer_;
+  if (!aimed_tokens_) return;
+  for (const model::Slot& slot : layer_slots(index_))
+    if (!slot.is_vector && slot.id.expert == model::no_index && original_.at(slot.id)) original_.at(slot.id).w = replay_.hold(original_.at(slot.id).w);
 }
 
 void Job::load_done(uint32_t index) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/weights.h"
+#include "quantize/aim.h"
 #include "quantize/quantize.h"
 #include "quantize/replay.h"
 #include "quantize/solver.h"
@@ -40,6 +41,7 @@ class Job {
   void begin(uint32_t place);
   void end(uint32_t place);
   void load_done(uint32_t index);
+  void hold_original();
   kernels::Matrix stand_in(const model::Slot& slot, const kernels::Matrix& w);
   void write();
   std::unique_ptr<format::fb::TensorT> copy(const format::Reader& from, const format::fb::Tensor& tensor, format::Writer& writer) const;
@@ -53,13 +55,18 @@ class Job {
   Modules modules_of(uint32_t expert, bool down, bool all_tokens);
 
   // job_stages.cpp
-  // One step of a layer over all tokens, and then the matrices that read what it gives; NULL: these tokens are not needed.
-  void stage(const Modules& modules, const std::function<const float*(const Chunk&)>& step);
+  // One step of a layer over all tokens, and then the matrices that read what it gives; NULL: these tokens are not needed. The layer is
+  // the one at hand, or as it was in the original model.
+  void stage(const Modules& modules, const std::function<const float*(const Chunk&, const model::Layer&)>& step);
+  // The same without matrices.
+  void step_all(const std::function<void(const Chunk&, const model::Layer&)>& step);
+  void follow_original(const Chunk& chunk, const std::function<void(const model::Layer&)>& step);
   // A pass that the tap looks at, and then the matrices, of which it sees each list's first.
   void tapped_stage(std::span<const Modules> inputs, Tap& tap, const std::function<void(const Chunk&)>& pass);
+  uint32_t first_held(const Chunk& chunk) const;
   bool is_wanted(const Modules& modules) const;
-  void solve_all(const Modules& modules, Gram* gram);
-  void solve_module(const Module& module, const Gram& gram);
+  void solve_all(const Modules& modules, Gram* gram, Aim* aim = nullptr);
+  void solve_module(const Module& module, const Gram& gram, const Target& target);
   void note(const Module& module, const Gram& gram, const Solution& solution, double seconds);
   void tell_reports(const format::Reader& reader) const;
   const float* weights_of(const Chunk& chunk);
@@ -87,6 +94,7 @@ class Job {
   const model::ModelSpec spec_;
   const std::pmr::vector<model::Slot> slots_;
   const Plan plan_;
+  const uint64_t aimed_tokens_;  // whose way through the original model is followed too: all or none
   WorkFolder work_;
   Replay replay_;
   std::optional<std::pmr::vector<float>> weights_;
@@ -95,7 +103,7 @@ class Job {
   // The layer at hand.
   uint32_t index_ = 0;
   bool done_ = false;
-  model::Layer layer_;
+  model::Layer layer_, original_;
   std::optional<model::Weights> made_;  // where an earlier call did it
   std::vector<PackedModule> packed_;
   std::vector<ModuleReport> reports_;

@@ -27,23 +27,23 @@ void Job::do_experts() {
   // o is added; on the way: how many tokens are routed to each expert.
   Tap counts(memory_);
   for (const model::Expert& expert : layer_.experts) counts[expert.up.w].last = true;
-  stage(modules({Role::shared_gate, Role::shared_up}), [&](const Chunk& chunk) {
-    const float* input = replay_.add_mixed(chunk, layer_);
-    if (!done_) replay_.tap_experts(chunk, layer_, input, counts, nullptr);
+  stage(modules({Role::shared_gate, Role::shared_up}), [&](const Chunk& chunk, const model::Layer& layer) {
+    const float* input = replay_.add_mixed(chunk, layer);
+    if (!done_ && &layer == &layer_) replay_.tap_experts(chunk, layer_, input, counts, nullptr);
     return input;
   });
   std::vector<uint64_t> tokens;
   for (const model::Expert& expert : layer_.experts) tokens.push_back(counts[expert.up.w].rows);
   do_expert_stage(tokens, false);
-  stage(modules({Role::shared_down}), [&](const Chunk& chunk) -> const float* {
+  stage(modules({Role::shared_down}), [&](const Chunk& chunk, const model::Layer& layer) -> const float* {
     if (done_ || !spec_.experts.n_ff_shared) return nullptr;
-    return replay_.activate(chunk, layer_, layer_[Role::shared_gate], layer_[Role::shared_up]);
+    return replay_.activate(chunk, layer, layer[Role::shared_gate], layer[Role::shared_up]);
   });
   do_expert_stage(tokens, true);
-  for (const Chunk& chunk : plan_.chunks) {
-    replay_.finish(chunk, layer_);
+  step_all([&](const Chunk& chunk, const model::Layer& layer) {
+    replay_.finish(chunk, layer);
     work_done(0);
-  }
+  });
 }
 
 // Gates and ups of all experts, or their downs.
@@ -67,13 +67,13 @@ void Job::do_starved(const std::vector<uint32_t>& experts, bool down) {
     Modules all;
     for (const uint32_t expert : experts)
       for (const Module& module : modules_of(expert, down, true)) all.push_back(module);
-    return stage(all, [&](const Chunk& chunk) { return replay_.mlp_input(chunk, layer_); });
+    return stage(all, [&](const Chunk& chunk, const model::Layer& layer) { return replay_.mlp_input(chunk, layer); });
   }
   for (const uint32_t expert : experts) {
-    const model::Expert& e = layer_.experts[expert];
-    const uint64_t enough = uint64_t{enough_for_each_input} * e.down.w.k;
-    stage(modules_of(expert, down, true), [&](const Chunk& chunk) -> const float* {
-      return chunk.first_token < enough ? replay_.activate(chunk, layer_, e.gate, e.up) : nullptr;
+    const uint64_t enough = uint64_t{enough_for_each_input} * layer_.experts[expert].down.w.k;
+    stage(modules_of(expert, down, true), [&](const Chunk& chunk, const model::Layer& layer) -> const float* {
+      const model::Expert& e = layer.experts[expert];
+      return chunk.first_token < enough ? replay_.activate(chunk, layer, e.gate, e.up) : nullptr;
     });
   }
 }

@@ -21,15 +21,50 @@ bool Job::is_wanted(const Modules& modules) const {
   return !done_ && std::any_of(modules.begin(), modules.end(), [&](const Module& m) { return options_of(*m.slot).bits; });
 }
 
-void Job::stage(const Modules& modules, const std::function<const float*(const Chunk&)>& step) {
-  std::optional<Gram> gram;
-  if (is_wanted(modules)) gram.emplace(modules[0].slot->k, kernels_, pool_, memory_);
+void Job::follow_original(const Chunk& chunk, const std::function<void(const model::Layer&)>& step) {
+  if (chunk.first_token >= aimed_tokens_) return;
+  replay_.follow(Replay::original);
+  step(original_);
+  replay_.follow(Replay::quantized);
+}
+
+void Job::step_all(const std::function<void(const Chunk&, const model::Layer&)>& step) {
   for (const Chunk& chunk : plan_.chunks) {
-    const float* x = step(chunk);
-    if (gram && x) gram->add(x, weights_of(chunk), chunk.n_tokens);
+    follow_original(chunk, [&](const model::Layer& layer) { step(chunk, layer); });
+    step(chunk, layer_);
+  }
+}
+
+void Job::stage(const Modules& modules, const std::function<const float*(const Chunk&, const model::Layer&)>& step) {
+  std::optional<Gram> gram;
+  std::optional<Aim> aim;
+  if (is_wanted(modules)) {
+    gram.emplace(modules[0].slot->k, kernels_, pool_, memory_);
+    if (aimed_tokens_) aim.emplace(modules[0].slot->k, plan_.chunk_tokens, kernels_, pool_, memory_);
+  }
+  for (const Chunk& chunk : plan_.chunks) {
+    bool aimed = false;
+    follow_original(chunk, [&](const model::Layer& layer) {
+      const float* x = step(chunk, layer);
+      if (!aim || !x) return;
+      aim->keep(x, chunk.n_tokens);
+      aimed = true;
+    });
+    const float* x = step(chunk, layer_);
+    if (aimed && x) aim->add(x, weights_of(chunk), chunk.n_tokens, first_held(chunk));
+    else if (gram && x) gram->add(x, weights_of(chunk), chunk.n_tokens);
     pass_done(modules, chunk);
   }
-  solve_all(modules, gram ? &*gram : nullptr);
+  solve_all(modules, gram ? &*gram : nullptr, aim ? &*aim : nullptr);
+}
+
+// A quarter of the aimed rows, the last of each chunk; of chunks with a single row every fourth, or the last.
+uint32_t Job::first_held(const Chunk& chunk) const {
+  const auto n = static_cast<uint32_t>(chunk.sequences.size());
+  if (n > 1) return chunk.sequences[n - std::max(1u, n / 4)].first_row;
+  const auto index = static_cast<size_t>(&chunk - plan_.chunks.data());
+  const bool last = chunk.first_token + chunk.n_tokens == aimed_tokens_;
+  return index % 4 == 3 || (last && index && index < 3) ? 0 : chunk.n_tokens;
 }
 
 void Job::tapped_stage(std::span<const Modules> inputs, Tap& tap, const std::function<void(const Chunk&)>& pass) {
@@ -51,20 +86,26 @@ void Job::tapped_stage(std::span<const Modules> inputs, Tap& tap, const std::fun
 }
 
 // gram: NULL where nothing is to be made of them.
-void Job::solve_all(const Modules& modules, Gram* gram) {
+void Job::solve_all(const Modules& modules, Gram* gram, Aim* aim) {
   if (!gram) {
     for (const Module& module : modules) work_done(solve_work(*module.slot));
     return;
+  }
+  std::vector<Target> targets(modules.size());
+  if (aim) {
+    std::vector<const kernels::Matrix*> matrices;
+    for (const Module& module : modules) matrices.push_back(&module.linear->w);
+    targets = aim->finish(matrices, *gram);
   }
   gram->finish();
   // What an expert makes of tokens that are not its own may be anything: then it is rounded to nearest.
   if (!gram->is_finite() && !modules[0].all_tokens)
     base::fail(GPTQ_E_NUMERIC, "the inputs of '", modules[0].slot->name, "' are not finite: is there NaN or infinity in the model's norms or weights?");
   problem_.reset();
-  for (const Module& module : modules) solve_module(module, *gram);
+  for (size_t i = 0; i < modules.size(); ++i) solve_module(modules[i], *gram, targets[i]);
 }
 
-void Job::solve_module(const Module& module, const Gram& gram) {
+void Job::solve_module(const Module& module, const Gram& gram, const Target& target) {
   const model::Slot& slot = *module.slot;
   const std::string name(slot.name);
   const ModuleOptions& options = options_of(slot);
@@ -74,7 +115,8 @@ void Job::solve_module(const Module& module, const Gram& gram) {
   const Clock::time_point begin = Clock::now();
   if (!problem_ || !(problem_->options == options)) problem_.emplace(gram, options, options_.reference, kernels_, pool_, memory_);
   const double work = solve_work(slot) / slot.n;
-  Solution solution = solve(module.linear->w, *problem_, kernels_, pool_, memory_, [&](uint32_t rows) { work_done(work * rows); });
+  const float* more = target.more.size() ? reinterpret_cast<const float*>(target.more.data()) : nullptr;
+  Solution solution = solve(module.linear->w, more, *problem_, kernels_, pool_, memory_, [&](uint32_t rows) { work_done(work * rows); });
   PackedModule packed{name, slot.n, slot.k, options.group_size, model::pack_quantized(name, solution.weight, slot.n, slot.k, pool_, memory_)};
   module.linear->w = stand_in(slot, packed.tensor.matrix(slot.n, slot.k));
   static_assert(std::is_nothrow_move_constructible_v<PackedModule>, "or else what stands in would point at what was copied");
@@ -111,10 +153,10 @@ const float* Job::weights_of(const Chunk& chunk) {
   return weights_->data();
 }
 
-// Experts see their share of the tokens.
+// Experts see their share of the tokens. Aiming goes through them twice.
 double Job::pass_work(const model::Slot& slot) const {
   const double share = slot.id.expert == model::no_index ? 1 : static_cast<double>(spec_.experts.n_active) / spec_.experts.n;
-  return share * static_cast<double>(plan_.n_tokens) * slot.k * (2.0 * slot.n + slot.k);
+  return share * (aimed_tokens_ ? 2 : 1) * static_cast<double>(plan_.n_tokens) * slot.k * (2.0 * slot.n + slot.k);
 }
 
 void Job::pass_done(const Modules& modules, const Chunk& chunk) {

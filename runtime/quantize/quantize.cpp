@@ -53,7 +53,7 @@ void quantize(const base::Source& source, std::string_view target, const Calibra
     check_target(target, options.replace);
     chosen = choose_options(reader, options, memory);
     const auto rows = static_cast<uint64_t>(calibration.row_tokens.size());
-    check_space(target, estimate(reader, chosen, rows, calibration.row_tokens[0], options.memory_max, kernels, pool, memory));
+    check_space(target, estimate(reader, chosen, rows, calibration.row_tokens[0], options, kernels, pool, memory));
   }
   Job(source, target, calibration, options, chosen, kernels, pool, memory).run();
 }

@@ -22,6 +22,7 @@ struct Options {
   ModuleOptions head{.bits = 0};     // of the head, or of the embedding that serves as one
   bool reference = false;            // the published algorithm, nothing more
   double first_token_weight = 32;    // how many tokens the first of a row counts for
+  bool aim = false;                  // at the original model's outputs; see aim.h
   bool replace = false;              // an existing target
   format::MakeFrame zstd = nullptr;  // for what comes with the codes
   uint64_t memory_max = 0;           // beyond it activations go to a file; 0 = no limit
@@ -35,7 +36,7 @@ std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, con
 
 // What a job over rows of row_tokens tokens takes.
 gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const ModuleOptions> chosen, uint64_t rows, uint32_t row_tokens,
-                                uint64_t memory_max, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+                                const Options& options, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
 
 // Whether the activations go to a file.
 bool keeps_on_disk(uint64_t store_bytes, uint64_t memory_max);

@@ -70,8 +70,13 @@ Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::A
       kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))),
       state(arena.take<std::byte>(state_bytes(spec))) {}
 
-Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
-               std::pmr::memory_resource* memory)
+Replay::Stores::Stores(const model::ModelSpec& spec, uint64_t n_tokens, std::string_view folder, std::pmr::memory_resource* memory)
+    : x(n_tokens, spec.n_embd, folder, memory), inner(n_tokens, inner_width(spec), folder, memory) {
+  if (is_parallel(spec)) branch.emplace(n_tokens, spec.n_embd, folder, memory);
+}
+
+Replay::Replay(const model::ModelSpec& spec, const Plan& plan, uint64_t original_tokens, std::string_view folder, const kernels::Kernels& kernels,
+               base::Pool& pool, std::pmr::memory_resource* memory)
     : spec_(spec),
       memory_([&] {
         base::Arena measure;
@@ -83,14 +88,17 @@ Replay::Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view 
         return Scratch(spec, plan, arena);
       }()),
       device_(kernels, pool, scratch_.device, memory),
-      x_(plan.n_tokens, spec.n_embd, folder, memory),
-      inner_(plan.n_tokens, inner_width(spec), folder, memory) {
-  if (is_parallel(spec)) branch_.emplace(plan.n_tokens, spec.n_embd, folder, memory);
+      streams_{{spec, plan.n_tokens, folder, memory}, {spec, original_tokens, folder, memory}} {
   begin_layer(0);
 }
 
+uint32_t Replay::chunk_tokens(uint32_t row_tokens) {
+  const uint32_t n = std::max(1u, row_tokens);
+  return std::max(1u, wanted_tokens / n) * n;
+}
+
 uint64_t Replay::scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens) {
-  const std::vector<uint32_t> rows(std::max(1u, wanted_tokens / std::max(1u, row_tokens)), std::max(1u, row_tokens));
+  const std::vector<uint32_t> rows(chunk_tokens(row_tokens) / std::max(1u, row_tokens), std::max(1u, row_tokens));
   base::Arena measure;
   Scratch(spec, Plan(rows, std::pmr::get_default_resource()), measure);
   return measure.used();
@@ -100,8 +108,8 @@ uint64_t Replay::store_bytes(const model::ModelSpec& spec, uint64_t n_tokens) {
   return base::mul(n_tokens, uint64_t{spec.n_embd} * (is_parallel(spec) ? 2 : 1) + inner_width(spec), sizeof(float));
 }
 
-void Replay::load(const Chunk& chunk) { x_.read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
-void Replay::store(const Chunk& chunk) { x_.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
+void Replay::load(const Chunk& chunk) { now_->x.read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
+void Replay::store(const Chunk& chunk) { now_->x.write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x); }
 
 void Replay::begin_layer(uint32_t index) {
   layer_ = index;
@@ -159,7 +167,7 @@ const float* Replay::mix(const Chunk& chunk, const model::Layer& layer) {
   const float* input = mixer_input(chunk, layer);
   begin_chunk(chunk);
   forward_->mix(chunk.n_tokens, layer, layer_, {.x = input});
-  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::o].w.k, scratch_.workspace.attended);
+  now_->inner.write(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::o].w.k, scratch_.workspace.attended);
   return scratch_.workspace.attended;
 }
 
@@ -188,12 +196,12 @@ const float* Replay::mlp_input(const Chunk& chunk, const model::Layer& layer) {
 const float* Replay::add_mixed(const Chunk& chunk, const model::Layer& layer) {
   const engine::Workspace& ws = scratch_.workspace;
   load(chunk);
-  inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::o].w.k, ws.attended);
+  now_->inner.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::o].w.k, ws.attended);
   if (is_parallel(spec_)) {
     forward_->mix_output(chunk.n_tokens, layer, ws.branch, false);
     if (const model::Linear& out_norm = layer[Role::attn_out_norm])
       device_.norm(ws.branch, forward_->norm_of(out_norm), ws.branch, chunk.n_tokens, spec_.n_embd);
-    branch_->write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
+    now_->branch->write(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
     return mlp_norm(chunk, layer);
   }
   if (spec_.residual == Residual::from_norm) norm(chunk, layer[Role::attn_norm], ws.x);
@@ -220,7 +228,7 @@ const float* Replay::activate(const Chunk& chunk, const model::Layer& layer, con
 
 const float* Replay::activate(const Chunk& chunk, const model::Layer& layer) {
   const float* activated = activate(chunk, layer, layer[Role::gate], layer[Role::up]);
-  inner_.write(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, activated);
+  now_->inner.write(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, activated);
   return activated;
 }
 
@@ -229,11 +237,11 @@ void Replay::finish(const Chunk& chunk, const model::Layer& layer) {
   const bool experts = !layer.experts.empty(), plain = !experts && !is_parallel(spec_) && !layer[Role::mlp_out_norm] && spec_.residual_scale == 1;
   float* to = plain ? ws.x : ws.branch;
   load(chunk);
-  if (is_parallel(spec_)) branch_->read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
+  if (is_parallel(spec_)) now_->branch->read(chunk.first_token, uint64_t{chunk.n_tokens} * spec_.n_embd, ws.branch);
   if (experts) {
     forward_->experts(chunk.n_tokens, layer, mlp_norm(chunk, layer), to, is_parallel(spec_));
   } else {
-    inner_.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, ws.gate);
+    now_->inner.read(chunk.first_token, uint64_t{chunk.n_tokens} * layer[Role::down].w.k, ws.gate);
     forward_->mlp_output(chunk.n_tokens, layer, {.x = ws.gate}, to, plain || is_parallel(spec_));
   }
   if (!plain) add_branch(chunk, layer[Role::mlp_out_norm]);

@@ -33,13 +33,19 @@ class Plan {
 
 class Replay {
  public:
-  // folder: where the activations are kept; empty = in memory.
-  Replay(const model::ModelSpec& spec, const Plan& plan, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
+  // What the tokens pass through: the matrices as they have become, or, some of them, those of the model as it was.
+  enum Stream { quantized, original };
+  // original_tokens: of the original stream, the first so many. folder: where the activations are kept; empty = in memory.
+  Replay(const model::ModelSpec& spec, const Plan& plan, uint64_t original_tokens, std::string_view folder, const kernels::Kernels& kernels, base::Pool& pool,
          std::pmr::memory_resource* memory);
   static uint64_t scratch_bytes(const model::ModelSpec& spec, uint32_t row_tokens);
+  static uint32_t chunk_tokens(uint32_t row_tokens);  // of rows of one length, the most
   static uint64_t store_bytes(const model::ModelSpec& spec, uint64_t n_tokens);
 
-  // What stands for a quantized matrix in the layer's steps from now on, until drop_all().
+  // Whose tokens the steps from now on work on; both use the same memory for what they return.
+  void follow(Stream stream) { now_ = &streams_[stream]; }
+
+  // What stands for a matrix in the layer's steps from now on, until drop_all().
   kernels::Matrix hold(const kernels::Matrix& w) { return device_.hold(w); }
   void drop_all() { device_.drop_all(); }
 
@@ -86,8 +92,12 @@ class Replay {
   std::optional<engine::Forward> forward_;
   uint32_t layer_ = 0;
   std::vector<device::Sequence> sequences_;
-  TokenStore x_, inner_;  // the residual stream; what o or down reads
-  std::optional<TokenStore> branch_;  // of parallel residuals: what o gave
+  struct Stores {
+    Stores(const model::ModelSpec& spec, uint64_t n_tokens, std::string_view folder, std::pmr::memory_resource* memory);
+    TokenStore x, inner;  // the residual stream; what o or down reads
+    std::optional<TokenStore> branch;  // of parallel residuals: what o gave
+  };
+  Stores streams_[2], *now_ = streams_;
 };
 
 }  // namespace gptq::quantize

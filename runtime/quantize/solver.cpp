@@ -99,9 +99,11 @@ class Walk {
 };
 
 // Rows of w in the order of work.
-void load(const kernels::Matrix& w, const Problem& p, const kernels::Kernels& kernels, uint32_t first, Strip& s) {
+void load(const kernels::Matrix& w, const float* more, const Problem& p, const kernels::Kernels& kernels, uint32_t first, Strip& s) {
   for (uint32_t row = 0; row < s.rows; ++row) {
     kernels.dequantize_row({&w, first + row, s.floats});
+    if (more)
+      for (uint32_t i = 0; i < p.k; ++i) s.floats[i] += more[(size_t{first} + row) * p.k + i];
     for (uint32_t c = 0; c < p.k; ++c) {
       const double value = p.reference && p.dead[c] ? 0.0 : static_cast<double>(s.floats[p.order[c]]);
       s.target[size_t{row} * p.k + c] = s.wanted[size_t{row} * p.k + c] = value;
@@ -135,7 +137,7 @@ double energy(const double* x, const Problem& p, const kernels::Kernels& kernels
 
 }  // namespace
 
-Solution solve(const kernels::Matrix& w, const Problem& p, const kernels::Kernels& kernels, base::Pool& pool,
+Solution solve(const kernels::Matrix& w, const float* more, const Problem& p, const kernels::Kernels& kernels, base::Pool& pool,
                std::pmr::memory_resource* memory, const std::function<void(uint32_t)>& tick) {
   Solution solution(memory);
   model::QuantizedWeight& out = solution.weight;
@@ -155,7 +157,7 @@ Solution solve(const kernels::Matrix& w, const Problem& p, const kernels::Kernel
     pool.run_throwing(std::min(at_a_time, strips - first), [&](uint32_t task) {
       const uint32_t strip_index = first + task, row = strip_index * strip_rows;
       Strip strip(std::min(strip_rows, w.n - row), p.k, p.n_groups, memory);
-      load(w, p, kernels, row, strip);
+      load(w, more, p, kernels, row, strip);
       wholes[strip_index] = energy(strip.target, p, kernels, strip);
       Walk(strip, p, kernels).run();
       if (p.solvable && !p.reference) {

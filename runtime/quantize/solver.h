@@ -54,8 +54,9 @@ struct Solution {
   double error = 0;  // relative, squared
 };
 
-// w [n][k] of any kind -> codes. tick is called now and then from the calling thread with the number of rows done since; it may throw.
-Solution solve(const kernels::Matrix& w, const Problem& problem, const kernels::Kernels& kernels, base::Pool& pool,
+// w [n][k] of any kind, with more [n][k] added where it is not NULL -> codes. tick is called now and then from the calling thread with the
+// number of rows done since; it may throw.
+Solution solve(const kernels::Matrix& w, const float* more, const Problem& problem, const kernels::Kernels& kernels, base::Pool& pool,
                std::pmr::memory_resource* memory, const std::function<void(uint32_t)>& tick);
 
 }  // namespace gptq::quantize

@@ -165,6 +165,20 @@ TEST(QuantizeMixtures, NothingOnTheWayMatters) {
   }
 }
 
+TEST(QuantizeMixtures, AimedAreNearerThanRounded) {
+  for (const char* family : mixtures) {
+    const std::string folder = folder_of(family), &from = float_model(folder);
+    const Target target;
+    Job job = job_for(from, 4800);
+    job.params.first_token_weight = 1;
+    job.params.flags = GPTQ_QUANTIZE_AIM;
+    ASSERT_EQ(job.run(from, target.path()), GPTQ_OK);
+    const std::string rounded = (target.folder() / "rounded.gptq").string();
+    write_model(folder, rounded, true);
+    EXPECT_LT(mean_kl(from, target.path()), mean_kl(from, rounded)) << family;
+  }
+}
+
 TEST(QuantizeMixtures, ExpertsSeeTheirOwnTokens) {
   const std::string& from = float_model(folder_of("mixtral-w4-g32"));  // 2 of its experts a token
   const Target target;

@@ -132,6 +132,37 @@ TEST(Quantize, GoesOnWhereItWasKilled) {
   EXPECT_TRUE(read_bytes(target.path()) == expected());
 }
 
+TEST(Quantize, AimedIsTheSameWhateverHappens) {
+  const auto aimed = [] {
+    Job job;
+    job.params.flags = GPTQ_QUANTIZE_AIM;
+    return job;
+  };
+  const Target whole, parts;
+  ASSERT_EQ(aimed().run(dense_model(), whole.path(), 3), GPTQ_OK);
+  const Bytes bytes = read_bytes(whole.path());
+  EXPECT_FALSE(bytes == expected());
+  for (const uint32_t at : {100u, 450u, 800u}) {
+    Job job = aimed();
+    job.on_progress = [&](uint32_t permille) { return permille >= at; };
+    EXPECT_EQ(job.run(dense_model(), parts.path()), GPTQ_E_CANCELLED);
+  }
+  ASSERT_EQ(aimed().run(dense_model(), parts.path(), 1), GPTQ_OK);
+  EXPECT_TRUE(read_bytes(parts.path()) == bytes);
+  const Target small;  // the first limit that is enough, with both streams in files
+  std::string message;
+  for (uint64_t limit = 1 << 20;; limit += limit / 4) {
+    ASSERT_LT(limit, 64 << 20) << message;
+    const gptq_status status = aimed().run(dense_model(), small.path(), 1, limit, &message);
+    if (status == GPTQ_OK) break;
+    ASSERT_EQ(status, GPTQ_E_BUDGET_EXCEEDED) << message;
+  }
+  EXPECT_TRUE(read_bytes(small.path()) == bytes);
+  Job both = aimed();
+  both.params.flags |= GPTQ_QUANTIZE_REFERENCE | GPTQ_QUANTIZE_REPLACE;
+  EXPECT_EQ(both.run(dense_model(), small.path()), GPTQ_E_INVALID_ARGUMENT);
+}
+
 TEST(Quantize, OtherSettingsStartAnew) {
   const Target target;
   Job job;

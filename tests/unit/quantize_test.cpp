@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "quantize/aim.h"
 #include "quantize/cholesky.h"
 #include "quantize/grid.h"
 #include "quantize/solver.h"
@@ -56,7 +57,7 @@ kernels::Matrix dense(const std::vector<float>& w, uint32_t n, uint32_t k) {
 }
 
 Solution solve_with(Lab& lab, const std::vector<float>& w, uint32_t n, const Problem& problem) {
-  return solve(dense(w, n, problem.k), problem, lab.kernels, lab.pool, memory, [](uint32_t) {});
+  return solve(dense(w, n, problem.k), nullptr, problem, lab.kernels, lab.pool, memory, [](uint32_t) {});
 }
 
 TEST(Quantize, GramIsTheWeightedSumOfOuterProducts) {
@@ -276,6 +277,92 @@ TEST(Quantize, HopelessInputs) {
 }
 
 // Rows a few at a time, in any pieces, give what they give together.
+TEST(Quantize, SolvedRowsTimesTheMatrixAreTheRows) {
+  Lab lab;
+  for (const uint32_t k : {1u, 2u, 63u, 64u, 65u, 200u}) {
+    const uint32_t rows = 5;
+    const Gram gram = gram_of(lab, inputs(lab, 2 * k + 8, k), k);
+    Square r(gram.data(), gram.data() + size_t{k} * k), scratch(factor_scratch(k));
+    ASSERT_TRUE(factor_upper(r.data(), k, scratch.data(), lab.kernels, lab.pool));
+    mirror_upper(r.data(), k, lab.pool);
+    const std::vector<float> y = lab.floats(size_t{rows} * k);
+    std::vector<double> z(y.begin(), y.end());
+    solve_rows(r.data(), k, z.data(), rows, lab.kernels);
+    for (uint32_t row = 0; row < rows; ++row)
+      for (uint32_t j = 0; j < k; ++j) {
+        double sum = 0;
+        for (uint32_t i = 0; i < k; ++i) sum += z[size_t{row} * k + i] * gram.data()[size_t{i} * k + j];
+        EXPECT_NEAR(sum, y[size_t{row} * k + j], 1e-6) << k;
+      }
+  }
+}
+
+TEST(Quantize, CrossGramIsTheSumOfOuterProducts) {
+  Lab lab;
+  for (const uint32_t k : {1u, 64u, 401u}) {
+    const uint32_t tokens = 600;
+    const std::vector<float> left = lab.floats(size_t{tokens} * k), x = lab.floats(size_t{tokens} * k);
+    std::vector<float> weights(tokens, 1.0f);
+    weights[3] = 32;
+    Gram gram(k, lab.kernels, lab.pool, memory);
+    gram.add_cross(left.data(), x.data(), weights.data(), tokens);
+    for (uint32_t i = 0; i < k; ++i)
+      for (uint32_t j = 0; j < k; j += 3) {
+        double sum = 0;
+        for (uint32_t t = 0; t < tokens; ++t) sum += double{weights[t]} * left[size_t{t} * k + i] * x[size_t{t} * k + j];
+        EXPECT_NEAR(sum, gram.data()[size_t{i} * k + j], 2e-3) << k;
+      }
+  }
+}
+
+// What a matrix aims at where the original model's inputs are x.
+Target target_of(Lab& lab, const std::vector<float>& w, uint32_t n, const std::vector<float>& original, const std::vector<float>& x, uint32_t k) {
+  const auto tokens = static_cast<uint32_t>(x.size() / k);
+  Aim aim(k, tokens, lab.kernels, lab.pool, memory);
+  Gram gram(k, lab.kernels, lab.pool, memory);
+  aim.keep(original.data(), tokens);
+  aim.add(x.data(), nullptr, tokens, tokens / 4 * 3);
+  const kernels::Matrix matrix = dense(w, n, k);
+  const kernels::Matrix* const matrices[] = {&matrix};
+  std::vector<Target> targets = aim.finish(matrices, gram);
+  gram.finish();
+  const Gram plain = gram_of(lab, x, k);
+  for (size_t i = 0; i < size_t{k} * k; ++i) EXPECT_NEAR(gram.data()[i], plain.data()[i], 1e-4 * plain.data()[0] + 2e-3);
+  return std::move(targets[0]);
+}
+
+TEST(Quantize, AimMakesUpForADifferenceThatTheInputsTell) {
+  Lab lab;
+  const uint32_t n = 150, k = 40, tokens = 1600;
+  const std::vector<float> x = lab.floats(size_t{tokens} * k), w = lab.floats(size_t{n} * k), e = lab.floats(size_t{k} * k);
+  std::vector<float> original = x;
+  for (uint32_t t = 0; t < tokens; ++t)
+    for (uint32_t i = 0; i < k; ++i)
+      for (uint32_t j = 0; j < k; ++j) original[size_t{t} * k + j] += 0.02f * x[size_t{t} * k + i] * e[size_t{i} * k + j];
+  const Target target = target_of(lab, w, n, original, x, k);
+  EXPECT_GT(target.share, 0.99);
+  EXPECT_EQ(target.damp, 0.01);
+  const auto* more = reinterpret_cast<const float*>(target.more.data());
+  double missed = 0, whole = 0;
+  for (uint32_t row = 0; row < n; ++row)
+    for (uint32_t i = 0; i < k; ++i) {  // W x = W x~ + W (E^T x~)
+      double wanted = 0;
+      for (uint32_t j = 0; j < k; ++j) wanted += 0.02 * w[size_t{row} * k + j] * e[size_t{i} * k + j];
+      missed += std::pow(more[size_t{row} * k + i] - wanted, 2), whole += wanted * wanted;
+    }
+  EXPECT_LT(missed / whole, 1e-3);
+}
+
+TEST(Quantize, AimLeavesNoiseAlone) {
+  Lab lab;
+  const uint32_t n = 150, k = 40, tokens = 80;
+  const std::vector<float> x = lab.floats(size_t{tokens} * k), w = lab.floats(size_t{n} * k), noise = lab.floats(size_t{tokens} * k);
+  std::vector<float> original = x;
+  for (size_t i = 0; i < original.size(); ++i) original[i] += noise[i];
+  EXPECT_LT(target_of(lab, w, n, original, x, k).share, 0.2);
+  EXPECT_EQ(target_of(lab, w, n, x, x, k).share, 0);  // no difference at all
+}
+
 TEST(Quantize, CollectedRowsAreAddedRows) {
   Lab lab;
   const uint32_t k = 40, tokens = 1100;

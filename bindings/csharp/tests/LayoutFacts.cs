@@ -119,6 +119,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_QUANT_STATIC_GROUPS", Constants.GPTQ_QUANT_STATIC_GROUPS);
     add("GPTQ_QUANTIZE_REFERENCE", Constants.GPTQ_QUANTIZE_REFERENCE);
     add("GPTQ_QUANTIZE_REPLACE", Constants.GPTQ_QUANTIZE_REPLACE);
+    add("GPTQ_QUANTIZE_AIM", Constants.GPTQ_QUANTIZE_AIM);
     add("gptq_error", sizeof(gptq_error));
     add("gptq_error.struct_size", At(typeof(gptq_error), "struct_size"));
     add("gptq_error.status", At(typeof(gptq_error), "status"));

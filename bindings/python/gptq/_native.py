@@ -116,6 +116,7 @@ GPTQ_QUANT_ASYMMETRIC = 2
 GPTQ_QUANT_STATIC_GROUPS = 4
 GPTQ_QUANTIZE_REFERENCE = 1
 GPTQ_QUANTIZE_REPLACE = 2
+GPTQ_QUANTIZE_AIM = 4
 
 class gptq_error(Structure): pass
 class gptq_ext(Structure): pass

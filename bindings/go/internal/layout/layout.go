@@ -126,6 +126,7 @@ func Facts() map[string]int64 {
 	facts["GPTQ_QUANT_STATIC_GROUPS"] = int64(gptq.QuantStaticGroups)
 	facts["GPTQ_QUANTIZE_REFERENCE"] = int64(gptq.QuantizeReference)
 	facts["GPTQ_QUANTIZE_REPLACE"] = int64(gptq.QuantizeReplace)
+	facts["GPTQ_QUANTIZE_AIM"] = int64(gptq.QuantizeAim)
 	facts["gptq_error"] = int64(unsafe.Sizeof(C.gptq_error{}))
 	facts["gptq_error.struct_size"] = int64(unsafe.Offsetof(C.gptq_error{}.struct_size))
 	facts["gptq_error.status"] = int64(unsafe.Offsetof(C.gptq_error{}.status))

@@ -181,6 +181,9 @@ pub const GPTQ_QUANT_STATIC_GROUPS: i32 = 4;
 pub const GPTQ_QUANTIZE_REFERENCE: i32 = 1;
 /// replace an existing file
 pub const GPTQ_QUANTIZE_REPLACE: i32 = 2;
+/// aim at the original model's outputs (GPTAQ, Li et al. 2025): closer to it, in about twice the time; not with
+/// REFERENCE. Since 0.2
+pub const GPTQ_QUANTIZE_AIM: i32 = 4;
 
 pub type gptq_log_fn = Option<unsafe extern "C" fn(*mut c_void, i32, *const c_char, usize)>;
 /// Returns size bytes at a multiple of align (a power of two), or NULL. tag (GPTQ_TAG_*) names the use for the host's

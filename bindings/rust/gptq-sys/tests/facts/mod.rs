@@ -111,6 +111,7 @@ pub const FACTS: &[(&str, i64)] = &[
     ("GPTQ_QUANT_STATIC_GROUPS", gptq_sys::GPTQ_QUANT_STATIC_GROUPS as i64),
     ("GPTQ_QUANTIZE_REFERENCE", gptq_sys::GPTQ_QUANTIZE_REFERENCE as i64),
     ("GPTQ_QUANTIZE_REPLACE", gptq_sys::GPTQ_QUANTIZE_REPLACE as i64),
+    ("GPTQ_QUANTIZE_AIM", gptq_sys::GPTQ_QUANTIZE_AIM as i64),
     ("gptq_error", core::mem::size_of::<gptq_sys::gptq_error>() as i64),
     ("gptq_error.struct_size", core::mem::offset_of!(gptq_sys::gptq_error, struct_size) as i64),
     ("gptq_error.status", core::mem::offset_of!(gptq_sys::gptq_error, status) as i64),

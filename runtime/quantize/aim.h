@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the matrices that read one input aim at.
+//
+// With X the inputs in the original model and X~ those that the quantized matrices before give, W^ X~ is to be close to W X, not to W X~
+// (GPTAQ, Li et al. 2025). That is GPTQ's problem with W + W (X - X~) X~^T H^-1 instead of W, H = X~ X~^T. Of few tokens the correction is
+// mostly noise; so some rows are held back, and what it gains on them decides how far it is damped and which share of it is added.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "quantize/gram.h"
+
+namespace gptq::quantize {
+
+struct Target {
+  base::Buffer more;  // [n][k] floats to add to the weights; empty = none
+  double share = 0, damp = 0;
+};
+
+class Aim {
+ public:
+  // chunk_tokens: the most rows given at a time.
+  Aim(uint32_t k, uint32_t chunk_tokens, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+  // Rows of the original model [rows][k], and then those of the quantized one, with weights or NULL = 1; rows from first_held on are held back.
+  void keep(const float* x, uint32_t rows);
+  void add(const float* x, const float* weights, uint32_t rows, uint32_t first_held);
+  // For each matrix [n][k]. The inputs' own products are added to gram. No further rows then.
+  std::vector<Target> finish(std::span<const kernels::Matrix* const> matrices, Gram& gram);
+  static uint64_t bytes(uint32_t k, uint32_t chunk_tokens, uint32_t threads);  // of memory, about
+
+ private:
+  struct Pair {
+    Pair(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+    Gram h, cross;  // X~ X~^T, (X - X~) X~^T
+  };
+  bool factor(double damp);
+  void choose(const kernels::Matrix& w, double damp, Target& target);
+  void correct(const kernels::Matrix& w, Target& target);
+  void times(const kernels::Matrix& w, std::span<const uint32_t> rows, const double* square, double* out) const;
+
+  const uint32_t k_;
+  const kernels::Kernels& kernels_;
+  base::Pool& pool_;
+  std::pmr::memory_resource* memory_;
+  base::Buffer kept_;  // x, then x - x~
+  Pair used_, held_;
+  base::Buffer factor_;
+  double best_gain_ = 0;
+};
+
+}  // namespace gptq::quantize
