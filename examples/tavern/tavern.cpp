@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <thread>
 
 #include "picture.h"
 
@@ -105,7 +106,8 @@ bool handle_events(Guests& guests, const Options& o, double now, std::string& st
 
 int play(const Options& o) {
   auto desc = gptq::make<gptq_runtime_desc>();
-  desc.threads = o.threads;
+  // A core is left to the frames and to the screen: a thread that waits for one holds up the step.
+  desc.threads = o.threads ? o.threads : std::max(2u, std::thread::hardware_concurrency()) - 1;
   const gptq::Runtime runtime(desc);
   const gptq::Model model(runtime, o.model);
   Guests guests(model, o.seed);
@@ -150,7 +152,7 @@ int main(int argc, char** argv) {
   app.add_option("--game", o.game, "where F5 saves and F9 loads")->capture_default_str();
   app.add_option("--font", o.font, "a TrueType font")->capture_default_str();
   app.add_option("--seed", o.seed, "of what they say")->capture_default_str();
-  app.add_option("-t,--threads", o.threads, "threads that compute (default: one per core)");
+  app.add_option("-t,--threads", o.threads, "threads that compute (default: one less than there are cores)");
   CLI11_PARSE(app, argc, argv);
   try {
     return play(o);
