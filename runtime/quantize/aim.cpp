@@ -98,8 +98,8 @@ void Aim::choose(const kernels::Matrix& w, double damp, Target& target) {
   for (uint32_t i = 0; i < strips; ++i) sa += a[i], sb += b[i];
   if (!(sa > 0) || !(sb > 0)) return;
   const double share = std::min(share_max, sa / sb), gain = 2 * share * sa - share * share * sb;
-  if (!(gain > best_gain_)) return;
-  best_gain_ = gain;
+  if (!(gain > target.gain)) return;
+  target.gain = gain;
   target.share = share;
   target.damp = damp;
 }
@@ -122,15 +122,10 @@ std::vector<Target> Aim::finish(std::span<const kernels::Matrix* const> matrices
   kept_ = base::Buffer();
   used_.h.finish();
   held_.h.finish();
-  std::vector<double> gains(matrices.size());
   if (held_.h.rows()) {
     for (const double damp : damps) {
       if (!factor(damp)) continue;
-      for (size_t i = 0; i < matrices.size(); ++i) {
-        best_gain_ = gains[i];
-        choose(*matrices[i], damp, targets[i]);
-        gains[i] = best_gain_;
-      }
+      for (size_t i = 0; i < matrices.size(); ++i) choose(*matrices[i], damp, targets[i]);
     }
   }
   used_.h.add(held_.h);

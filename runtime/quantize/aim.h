@@ -14,7 +14,7 @@ namespace gptq::quantize {
 
 struct Target {
   base::Buffer more;  // [n][k] floats to add to the weights; empty = none
-  double share = 0, damp = 0;
+  double share = 0, damp = 0, gain = 0;  // gain: of the squared error on rows held back
 };
 
 class Aim {
@@ -45,7 +45,6 @@ class Aim {
   base::Buffer kept_;  // x, then x - x~
   Pair used_, held_;
   base::Buffer factor_;
-  double best_gain_ = 0;
 };
 
 }  // namespace gptq::quantize

@@ -28,6 +28,15 @@ bool factor_diagonal(double* h, uint32_t k, uint32_t first, uint32_t last) {
   return true;
 }
 
+// Columns first..last-1 of a row that what comes after them is taken off already: times the inverse of R^T's square on the diagonal.
+void divide_row(const double* r, uint32_t k, uint32_t first, uint32_t last, double* row) {
+  for (uint32_t j = last; j-- > first;) {
+    const double* pivot = r + size_t{j} * k;
+    for (uint32_t m = j + 1; m < last; ++m) row[j] -= row[m] * pivot[m];
+    row[j] /= pivot[j];
+  }
+}
+
 }  // namespace
 
 bool factor_upper(double* h, uint32_t k, double* scratch, const kernels::Kernels& kernels, base::Pool& pool) {
@@ -43,12 +52,7 @@ bool factor_upper(double* h, uint32_t k, double* scratch, const kernels::Kernels
     if (!factor_diagonal(h, k, first, last)) return false;
     pool.run((first + rows_per_task - 1) / rows_per_task, [&](uint32_t task) {
       for (uint32_t i = task * rows_per_task; i < std::min(first, (task + 1) * rows_per_task); ++i)
-        for (uint32_t j = last; j-- > first;) {
-          double* row = h + size_t{i} * k;
-          const double* pivot = h + size_t{j} * k;
-          for (uint32_t m = j + 1; m < last; ++m) row[j] -= row[m] * pivot[m];
-          row[j] /= pivot[j];
-        }
+        divide_row(h, k, first, last, h + size_t{i} * k);
     });
     last = first;
   }
@@ -66,14 +70,7 @@ void solve_rows(const double* r, uint32_t k, double* y, uint32_t rows, const ker
   for (uint32_t last = k; last > 0;) {  // u R^T = y
     const uint32_t first = (last - 1) / block * block;
     if (last < k) kernels.subtract_product({y + last, r + size_t{last} * k + first, y + first, k, k, k, rows, last - first, k - last});
-    for (uint32_t row = 0; row < rows; ++row) {
-      double* u = y + size_t{row} * k;
-      for (uint32_t j = last; j-- > first;) {
-        const double* pivot = r + size_t{j} * k;
-        for (uint32_t m = j + 1; m < last; ++m) u[j] -= u[m] * pivot[m];
-        u[j] /= pivot[j];
-      }
-    }
+    for (uint32_t row = 0; row < rows; ++row) divide_row(r, k, first, last, y + size_t{row} * k);
     last = first;
   }
   for (uint32_t first = 0; first < k; first += block) {  // z R = u

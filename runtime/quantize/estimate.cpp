@@ -85,7 +85,7 @@ bool keeps_on_disk(uint64_t store_bytes, uint64_t memory_max) { return memory_ma
 
 gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const ModuleOptions> chosen, uint64_t rows, uint32_t row_tokens,
                                 const Options& options, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
-  const bool aim = options.aim && !options.reference;
+  const bool aim = options.aim;
   const uint64_t memory_max = options.memory_max;
   const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
   const double tokens = static_cast<double>(rows) * row_tokens;

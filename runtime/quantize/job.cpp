@@ -15,7 +15,7 @@ Job::Job(const base::Source& source, std::string_view target, const Calibration&
          std::span<const ModuleOptions> chosen, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
     : options_(options), chosen_(chosen), calibration_(calibration), kernels_(kernels), pool_(pool), memory_(memory), target_(target),
       reader_(source, memory), spec_(model::check_spec(*reader_.manifest().spec(), memory)), slots_(model::weight_slots(spec_, memory)),
-      plan_(calibration.row_tokens, memory), aimed_tokens_(options.aim && !options.reference ? plan_.n_tokens : 0), work_(target, key()),
+      plan_(calibration.row_tokens, memory), aimed_tokens_(options.aim ? plan_.n_tokens : 0), work_(target, key()),
       replay_(spec_, plan_, aimed_tokens_, store_folder(), kernels, pool, memory) {
   if (options.first_token_weight != 1 && !options.reference) weights_.emplace(plan_.chunk_tokens, memory);
   for (const model::Slot& slot : slots_)
@@ -128,8 +128,8 @@ void Job::do_head() {
 
 // Before anything of the layer is quantized.
 void Job::hold_original() {
-  original_ = layer_;
   if (!aimed_tokens_) return;
+  original_ = layer_;
   for (const model::Slot& slot : layer_slots(index_))
     if (!slot.is_vector && slot.id.expert == model::no_index && original_.at(slot.id)) original_.at(slot.id).w = replay_.hold(original_.at(slot.id).w);
 }

@@ -43,15 +43,12 @@ void Job::stage(const Modules& modules, const std::function<const float*(const C
     if (aimed_tokens_) aim.emplace(modules[0].slot->k, plan_.chunk_tokens, kernels_, pool_, memory_);
   }
   for (const Chunk& chunk : plan_.chunks) {
-    bool aimed = false;
     follow_original(chunk, [&](const model::Layer& layer) {
       const float* x = step(chunk, layer);
-      if (!aim || !x) return;
-      aim->keep(x, chunk.n_tokens);
-      aimed = true;
+      if (aim && x) aim->keep(x, chunk.n_tokens);
     });
     const float* x = step(chunk, layer_);
-    if (aimed && x) aim->add(x, weights_of(chunk), chunk.n_tokens, first_held(chunk));
+    if (aim && x) aim->add(x, weights_of(chunk), chunk.n_tokens, first_held(chunk));
     else if (gram && x) gram->add(x, weights_of(chunk), chunk.n_tokens);
     pass_done(modules, chunk);
   }

@@ -22,7 +22,7 @@ struct Options {
   ModuleOptions head{.bits = 0};     // of the head, or of the embedding that serves as one
   bool reference = false;            // the published algorithm, nothing more
   double first_token_weight = 32;    // how many tokens the first of a row counts for
-  bool aim = false;                  // at the original model's outputs; see aim.h
+  bool aim = false;                  // at the original model's outputs, see aim.h; not with reference
   bool replace = false;              // an existing target
   format::MakeFrame zstd = nullptr;  // for what comes with the codes
   uint64_t memory_max = 0;           // beyond it activations go to a file; 0 = no limit

@@ -276,7 +276,6 @@ TEST(Quantize, HopelessInputs) {
   EXPECT_LT(error, 0.02 * weights);  // 4 bits of normal weights
 }
 
-// Rows a few at a time, in any pieces, give what they give together.
 TEST(Quantize, SolvedRowsTimesTheMatrixAreTheRows) {
   Lab lab;
   for (const uint32_t k : {1u, 2u, 63u, 64u, 65u, 200u}) {
@@ -363,6 +362,7 @@ TEST(Quantize, AimLeavesNoiseAlone) {
   EXPECT_EQ(target_of(lab, w, n, x, x, k).share, 0);  // no difference at all
 }
 
+// Rows a few at a time, in any pieces, give what they give together.
 TEST(Quantize, CollectedRowsAreAddedRows) {
   Lab lab;
   const uint32_t k = 40, tokens = 1100;
