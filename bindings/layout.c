@@ -105,6 +105,7 @@ int main(void) {
   printf("GPTQ_CONSTRAINT_GRAMMAR %lld\n", (long long)GPTQ_CONSTRAINT_GRAMMAR);
   printf("GPTQ_CONSTRAINT_TAGS %lld\n", (long long)GPTQ_CONSTRAINT_TAGS);
   printf("GPTQ_CONSTRAINT_BANNED %lld\n", (long long)GPTQ_CONSTRAINT_BANNED);
+  printf("GPTQ_CONSTRAINT_JSON_COMPACT %lld\n", (long long)GPTQ_CONSTRAINT_JSON_COMPACT);
   printf("GPTQ_ORDER_GROUP_AWARE %lld\n", (long long)GPTQ_ORDER_GROUP_AWARE);
   printf("GPTQ_ORDER_NATURAL %lld\n", (long long)GPTQ_ORDER_NATURAL);
   printf("GPTQ_ORDER_ACT %lld\n", (long long)GPTQ_ORDER_ACT);

@@ -152,7 +152,7 @@ class ChosenAdapter {
 // What a text must be.
 struct RuleOptions {
   std::vector<std::string> choices;
-  std::string regex, json_schema, grammar, tools;  // the last three: files
+  std::string regex, json_schema, json_compact, grammar, tools;  // all but the first: files
   // GPTQ_CONSTRAINT_* and its source; 0: no constraint.
   std::pair<int32_t, std::string> source() const;
 };
@@ -180,6 +180,7 @@ inline std::pair<int32_t, std::string> RuleOptions::source() const {
     return std::string(std::istreambuf_iterator<char>(file), {});
   };
   if (!json_schema.empty()) return {GPTQ_CONSTRAINT_JSON_SCHEMA, read(json_schema)};
+  if (!json_compact.empty()) return {GPTQ_CONSTRAINT_JSON_COMPACT, read(json_compact)};
   if (!grammar.empty()) return {GPTQ_CONSTRAINT_GRAMMAR, read(grammar)};
   if (!tools.empty()) return {GPTQ_CONSTRAINT_TAGS, read(tools)};
   return {};

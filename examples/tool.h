@@ -53,12 +53,20 @@ inline void add_to(CLI::App& app, RuleOptions& o) {
   auto* choice = app.add_option("--choice", o.choices, "the text is this, or one of several given");
   auto* regex = app.add_option("--regex", o.regex, "the text matches this as a whole")->excludes(choice);
   auto* schema = app.add_option("--json-schema", o.json_schema, "the text is JSON that this file's schema (2020-12) allows")->excludes(choice)->excludes(regex);
-  auto* grammar =
-      app.add_option("--grammar", o.grammar, "the text is what this file's grammar (GBNF) allows")->excludes(choice)->excludes(regex)->excludes(schema);
+  auto* compact = app.add_option("--json-compact", o.json_compact, "the same without spaces, with keys in the schema's order and no needless escapes")
+                      ->excludes(choice)
+                      ->excludes(regex)
+                      ->excludes(schema);
+  auto* grammar = app.add_option("--grammar", o.grammar, "the text is what this file's grammar (GBNF) allows")
+                      ->excludes(choice)
+                      ->excludes(regex)
+                      ->excludes(schema)
+                      ->excludes(compact);
   app.add_option("--tools", o.tools, "any text, and tool calls as this file's tags say (GPTQ_CONSTRAINT_TAGS in gptq.h)")
       ->excludes(choice)
       ->excludes(regex)
       ->excludes(schema)
+      ->excludes(compact)
       ->excludes(grammar);
 }
 

@@ -106,6 +106,7 @@ public static class Constants {
   public const int GPTQ_CONSTRAINT_GRAMMAR = 4;
   public const int GPTQ_CONSTRAINT_TAGS = 5;
   public const int GPTQ_CONSTRAINT_BANNED = 6;
+  public const int GPTQ_CONSTRAINT_JSON_COMPACT = 7;
   public const int GPTQ_ORDER_GROUP_AWARE = 0;
   public const int GPTQ_ORDER_NATURAL = 1;
   public const int GPTQ_ORDER_ACT = 2;

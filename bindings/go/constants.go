@@ -103,6 +103,7 @@ const ConstraintJsonSchema = 3
 const ConstraintGrammar = 4
 const ConstraintTags = 5
 const ConstraintBanned = 6
+const ConstraintJsonCompact = 7
 const OrderGroupAware = 0
 const OrderNatural = 1
 const OrderAct = 2

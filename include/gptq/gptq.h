@@ -490,15 +490,17 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
 /* What a generated text must be. CHOICE: one of a JSON array of strings. REGEX: a text that the expression matches as a whole; what ECMAScript,
  * Python and PCRE have in common, without assertions about surroundings and references back. JSON_SCHEMA: JSON that a schema (2020-12, older
  * drafts' keywords too) allows, in any order of keys and with any spaces inside, none around; references stay within the document; formats
- * count where $schema is not 2019-09 or later. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. TAGS: any text until a
+ * count where $schema is not 2019-09 or later. JSON_COMPACT: the same schemas, of the ways to write a value only the shortest: no white space
+ * outside strings, keys in the order in which the schema names them (what $ref, allOf, anyOf or oneOf before properties name comes first) and
+ * before all that it does not name, no escape for a character that needs none, whole numbers as digits alone. GRAMMAR: GBNF, the grammars of llama.cpp, without left recursion. TAGS: any text until a
  * trigger, then a tag, then any text again; for tool calls. A JSON object: tags, an array of {"begin": "<tool_call>", "json_schema": {...},
- * "end": "</tool_call>"} with regex, grammar or choice instead of json_schema; without end the text ends with what the tag holds. triggers,
+ * "end": "</tool_call>"} with json_compact, regex, grammar or choice instead of json_schema; without end the text ends with what the tag holds. triggers,
  * an array of texts, those of begin where it is left out: once one has come, in whatever tokens, one of the begins that start with it must
  * follow. at_least_one: true: no end before a tag; stop_after_first: true: the end behind it. Special tokens count by their text; within what
  * a tag holds none comes. In free text all may come but tokens with a trigger and something that may not follow it.
  * BANNED is no constraint, but phrases for banned in gptq_generate_params: a JSON array of at most 1,000 strings of 256 bytes. */
 enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3, GPTQ_CONSTRAINT_GRAMMAR = 4,
-       GPTQ_CONSTRAINT_TAGS = 5, GPTQ_CONSTRAINT_BANNED = 6 };
+       GPTQ_CONSTRAINT_TAGS = 5, GPTQ_CONSTRAINT_BANNED = 6, GPTQ_CONSTRAINT_JSON_COMPACT = 7 };
 /* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are never sampled, an end
  * token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing may follow, and with TEXT where no token can
  * express what must follow. Stop strings, max_tokens and the context's end still count and may cut it. Time and memory are bounded; the first

@@ -13,7 +13,7 @@ constexpr size_t cache_bytes = 4 << 20;  // of masks, a constraint
 constexpr size_t source_bytes_max = 1 << 20;
 
 gptq_constraint* compile(gptq_model& m, int32_t kind, std::string_view source) {
-  require(kind >= GPTQ_CONSTRAINT_CHOICE && kind <= GPTQ_CONSTRAINT_BANNED, "unknown kind of constraint");
+  require(kind >= GPTQ_CONSTRAINT_CHOICE && kind <= GPTQ_CONSTRAINT_JSON_COMPACT, "unknown kind of constraint");
   require(source.size() <= source_bytes_max, "the constraint's source has more than a megabyte");
   tokenizer_of(m);
   auto* c = create<gptq_constraint>(static_cast<std::pmr::memory_resource&>(m.runtime.memory), m, kind, source, cache_bytes);

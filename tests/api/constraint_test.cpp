@@ -79,10 +79,12 @@ TEST_F(Constrained, WholeMatchesOfAnExpression) {
   }
 }
 
+constexpr const char* guard = R"({"type": "object", "properties": {"mood": {"enum": ["calm", "angry"]},
+    "hits": {"type": "integer", "minimum": 3, "maximum": 17}, "armed": {"type": "boolean"}}, "required": ["mood", "hits"], "additionalProperties": false})";
+
 // Of the schema's own words; that any text it does not allow is refused, the suite of JSON Schema says.
 TEST_F(Constrained, JsonThatTheSchemaAllows) {
-  const Constraint constraint(c.model, GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"type": "object", "properties": {"mood": {"enum": ["calm", "angry"]},
-    "hits": {"type": "integer", "minimum": 3, "maximum": 17}, "armed": {"type": "boolean"}}, "required": ["mood", "hits"], "additionalProperties": false})");
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_JSON_SCHEMA, guard);
   const std::regex escape("\\\\u00(..)"), hits("\"hits\"\\s*:\\s*([^\\s,}]+)"), mood("\"mood\"\\s*:\\s*\"(calm|angry)\"");
   int ended = 0;
   for (uint64_t seed = 0; seed < 100; ++seed) {
@@ -103,6 +105,17 @@ TEST_F(Constrained, JsonThatTheSchemaAllows) {
     EXPECT_TRUE(n >= 3 && n <= 17 && n == std::floor(n)) << said;
   }
   EXPECT_GT(ended, 0);
+}
+
+TEST_F(Constrained, CompactJsonIsWrittenOneWay) {
+  const Constraint constraint(c.model, GPTQ_CONSTRAINT_JSON_COMPACT, guard);
+  const std::regex expected(R"re(\{"mood":"(calm|angry)","hits":([3-9]|1[0-7])(,"armed":(true|false))?\})re");
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    int32_t stop_reason = 0;
+    const std::string said = text(constraint, seed, &stop_reason);
+    EXPECT_EQ(stop_reason, GPTQ_STOP_CONSTRAINT) << said;
+    EXPECT_TRUE(std::regex_match(said, expected)) << said;
+  }
 }
 
 TEST_F(Constrained, WhatTheGrammarDerives) {
@@ -150,11 +163,17 @@ TEST_F(Constrained, SessionsDoNotMix) {
 // In every place of a generation: a fork, and a save restored in another engine, say the same; also when the constraint's handle is gone.
 TEST_F(Constrained, ForksAndSavesGoOn) {
   Chain other(text_model(), engine_of(0, 2), with_threads(2));
-  for (int steps = 0; steps < 24; ++steps) {
-    auto constraint = std::make_unique<Constraint>(c.model, GPTQ_CONSTRAINT_REGEX, "(say|do) [a-z]{4,12}, (\\d{2}|never)!");
+  const std::pair<int32_t, const char*> sources[] = {
+      {GPTQ_CONSTRAINT_REGEX, "(say|do) [a-z]{4,12}, (\\d{2}|never)!"},
+      {GPTQ_CONSTRAINT_JSON_COMPACT, R"({"properties": {"say": {"type": "string", "maxLength": 9}, "do": {"enum": ["run", "rest"]}},
+        "required": ["do"], "additionalProperties": false, "type": "object"})"}};
+  for (int i = 0; i < 48; ++i) {
+    const int steps = i / 2;
+    const auto [kind, source] = sources[i % 2];
+    auto constraint = std::make_unique<Constraint>(c.model, kind, source);
     const Way way(*constraint, 5);
     begin(c.session, way);
-    for (int i = 0; i < steps; ++i) c.engine.step(1, nullptr);
+    for (int step = 0; step < steps; ++step) c.engine.step(1, nullptr);
     Session fork = c.session.fork();
     size_t n = 0;
     gptq_session_save(c.session.get(), GPTQ_SAVE_REPLAY, nullptr, 0, &n, nullptr);
@@ -227,6 +246,7 @@ INSTANTIATE_TEST_SUITE_P(Sources, Refused,
                                          Refusal{GPTQ_CONSTRAINT_CHOICE, "[]", nowhere, "array"},
                                          Refusal{GPTQ_CONSTRAINT_JSON_SCHEMA, R"({"properties": {"a": {"$ref": "http://x/y"}}})", nowhere, "/properties/a/$ref"},
                                          Refusal{GPTQ_CONSTRAINT_JSON_SCHEMA, R"j({"items": {"pattern": "(?=a)"}})j", 2, "/items/pattern"},
+                                         Refusal{GPTQ_CONSTRAINT_JSON_COMPACT, R"({"required": [1]})", nowhere, "/required"},
                                          Refusal{GPTQ_CONSTRAINT_GRAMMAR, "root ::= a", 10, "no rule 'a'"},
                                          Refusal{GPTQ_CONSTRAINT_GRAMMAR, "root ::= root \"a\" | \"b\"", nowhere, "calls itself"},
                                          Refusal{99, "a", nowhere, "kind"}));

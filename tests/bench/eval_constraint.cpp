@@ -98,7 +98,7 @@ std::vector<std::string> texts_of(const std::string& path) {
 
 void constraint(const Options& o) {
   const auto [kind, source] = o.rules.source();
-  if (!kind) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema, --grammar or --tools");
+  if (!kind) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema, --json-compact, --grammar or --tools");
   const auto texts = texts_of(o.text);
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));

@@ -27,4 +27,4 @@ tail -n 1 talk | python3 -c '
 import json, sys
 answer = json.load(sys.stdin)
 assert set(answer) == {"deed", "gold"}, answer
-assert answer["deed"] in ("let pass", "fight", "ask") and answer["gold"] in range(10), answer' || fail 'the answer is not what the expression allows'
+assert answer["deed"] in ("let pass", "fight", "ask") and answer["gold"] in range(10), answer' || fail 'the answer is not what the schema allows'

@@ -67,10 +67,13 @@ TEST(ConstraintTags, SchemasKeepTheirReferences) {
     {"begin": "<b>", "json_schema": {"$ref": "#/$defs/x", "$defs": {"x": {"const": 2}}}, "end": "."},
     {"begin": "<c>", "json_schema": {"$schema": "http://json-schema.org/draft-07/schema#", "type": "string", "format": "date"}, "end": "."},
     {"begin": "<d>", "json_schema": {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "string", "format": "date"}, "end": "."},
-    {"begin": "<e>", "json_schema": true, "end": "."}]})j";
+    {"begin": "<e>", "json_schema": true, "end": "."},
+    {"begin": "<f>", "json_compact": true, "end": "."}]})j";
   const Rules rules(Kind::tags, source, bytes_alone());
-  EXPECT_TRUE(rules.accepts("<a>1.<b>2.<c>\"2024-02-29\".<d>\"x\".<e>{\"any\": [1.5]}.<a>1."));
-  for (const char* text : {"<a>2.", "<b>1.", "<c>\"x\".", "<d>1.", "<e>x."}) EXPECT_FALSE(rules.accepts(text)) << text;
+  EXPECT_TRUE(rules.accepts("<a>1.<b>2.<c>\"2024-02-29\".<d>\"x\".<e>{\"any\": [1.5]}.<f>{\"any\":[1.5]}.<a>1."));
+  const Rules several(Kind::tags, R"j({"tags": [{"begin": "<a>", "json_schema": {"type": "array", "maxItems": 0}}, {"begin": "<b>", "json_schema": {"type": "string"}, "end": "."}]})j", bytes_alone());
+  EXPECT_TRUE(several.accepts("<b>\"x\".<b>\"\".<a>[]"));
+  for (const char* text : {"<a>2.", "<b>1.", "<c>\"x\".", "<d>1.", "<e>x.", "<f>{\"any\": [1.5]}."}) EXPECT_FALSE(rules.accepts(text)) << text;
 }
 
 struct Bad {

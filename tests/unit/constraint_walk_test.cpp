@@ -45,13 +45,22 @@ const Source others[] = {
        "triggers": ["\":"]})"},
     {Kind::tags, R"({"tags": [{"begin": "\"", "grammar": "root ::= \"(\" root \")\" | [0-9]*", "end": "\""}], "at_least_one": true, "stop_after_first": true})"},
     {Kind::tags, R"({"tags": [{"begin": "a", "json_schema": {"enum": [1, 12, "a"]}, "end": "2a"}]})"},
+    {Kind::tags, R"({"tags": [{"begin": "<a", "json_compact": {"properties": {"b": true, "a": {"const": ["a", 1]}}, "required": ["a"]}, "end": "a>"}, {"begin": "<b", "json_schema": {"const": ["a", 1]}}]})"},
 };
 
 std::vector<Source> sources() {
   std::vector<Source> all(std::begin(others), std::end(others));
-  for (const SchemaRow& row : schema_rows) all.push_back({Kind::json_schema, row.schema, row.every_end_seen});
-  for (const char* schema : narrow_schemas) all.push_back({Kind::json_schema, schema});
+  for (const Kind kind : {Kind::json_schema, Kind::json_compact}) {
+    for (const SchemaRow& row : schema_rows) all.push_back({kind, row.schema, row.every_end_seen});
+    for (const char* schema : narrow_schemas) all.push_back({kind, schema});
+  }
   return all;
+}
+
+// A text of compact JSON as the plain kind judges it, which allows its schema's values and all ways to write them.
+void expect_valid(const Source& source, const std::string& text) {
+  const bool valid = source.kind != Kind::json_compact || accepts(Kind::json_schema, source.text, text);
+  EXPECT_TRUE(valid) << source.text << ": " << text;
 }
 
 // What stands in quotes in the source, with its quotes, and pieces of JSON.
@@ -171,6 +180,7 @@ void finish_at_random(const Source& source, Rules& rules, std::mt19937& random) 
     ASSERT_FALSE(tokens.empty()) << source.text << ": nothing can follow " << walk.text;
     if (rules.may(Vocabulary::end) && (steps >= free_steps || tokens.size() == 1)) {
       EXPECT_TRUE(rules.accepts(walk.text)) << source.text << ": " << walk.text;
+      expect_valid(source, walk.text);
       return;
     }
     size_t token = tokens[random() % tokens.size()];

@@ -35,7 +35,7 @@ Constraint::Constraint(Kind kind, std::string_view source, const TokenTrie& trie
       owners_(n_slots_, 0, memory),
       slot_of_(memory),
       complete_(memory) {
-  if (kind == Kind::json_schema) machine_ = &schema_.emplace(source, memory);
+  if (kind == Kind::json_schema || kind == Kind::json_compact) machine_ = &schema_.emplace(source, kind == Kind::json_compact, memory);
   else if (kind == Kind::tags) machine_ = &tags_.emplace(source, memory);
   else
     machine_ = &grammar_.emplace(kind == Kind::choice  ? choices(source, memory)

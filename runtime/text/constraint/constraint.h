@@ -17,7 +17,7 @@
 
 namespace gptq::text::constraint {
 
-enum class Kind : int32_t { choice = 1, regex = 2, json_schema = 3, grammar = 4, tags = 5 };
+enum class Kind : int32_t { choice = 1, regex = 2, json_schema = 3, grammar = 4, tags = 5, json_compact = 7 };
 
 // The tree of all tokens that are text: no special ones, none of ends. The others beside it; their bytes stay the tokenizer's.
 TokenTrie trie_of(const Tokenizer& tokenizer, uint32_t n_vocab, std::span<const int32_t> ends, std::pmr::memory_resource* memory);

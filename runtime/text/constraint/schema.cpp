@@ -352,7 +352,7 @@ class Compiler {
       const uint32_t never = node_of(Value::of_bool(false), pointer);
       SchemaNode& n = schema_.nodes[node];
       n.types = type_object;
-      for (const auto& [name, child] : properties) n.required.push_back(name);
+      for (const auto& [name, child] : properties) n.required.push_back(name), n.named.push_back(name);
       n.properties = std::move(properties);
       n.additional = never;
     } else {
@@ -448,8 +448,20 @@ class Compiler {
     fill_object(node, value, pointer);
     fill_array(node, value, pointer);
   }
+  static bool names_last(const jinja::Dict& keywords) {
+    constexpr std::string_view in_place[] = {"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf"};
+    for (uint32_t i = 0; i < keywords.size && keywords.entries[i].key.view() != "properties"; ++i)
+      if (std::ranges::find(in_place, keywords.entries[i].key.view()) != std::end(in_place)) return true;
+    return false;
+  }
   void fill_object(uint32_t node, const Value& value, const Text& pointer) {
     const auto at = [&]() -> SchemaNode& { return schema_.nodes[node]; };
+    at().named_last = names_last(*value.dict);
+    const auto named = [&](std::string_view key) {
+      const uint32_t name = name_of(key);
+      at().named.push_back(name);
+      return name;
+    };
     const auto each = [&](const char* keyword, auto&& use) {
       const Value* v = value.dict->find(heap_, keyword);
       if (!v) return;
@@ -459,7 +471,7 @@ class Compiler {
     };
     each("properties", [&](std::string_view key, const Value& v, const Text& place) {
       const uint32_t one = node_of(v, place);
-      at().properties.emplace_back(name_of(key), one);
+      at().properties.emplace_back(named(key), one);
     });
     each("patternProperties", [&](std::string_view key, const Value& v, const Text& place) {
       const uint32_t one = node_of(v, place), rule = pattern_of(key, pointer, "patternProperties");
@@ -467,22 +479,19 @@ class Compiler {
     });
     const auto dependency = [&](const char* keyword) {
       each(keyword, [&](std::string_view key, const Value& v, const Text& place) {
-        if (v.is(JsonKind::list)) {
-          for (uint32_t i = 0; i < v.array->size; ++i)
-            at().dependent_required.emplace_back(name_of(key), name_of(string(v.array->items[i], pointer, keyword)));
-          return;
-        }
+        const uint32_t name = named(key);
+        for (uint32_t i = 0; v.is(JsonKind::list) && i < v.array->size; ++i)
+          at().dependent_required.emplace_back(name, named(string(v.array->items[i], pointer, keyword)));
+        if (v.is(JsonKind::list)) return;
         const uint32_t one = node_of(v, place);
-        at().dependent_schemas.emplace_back(name_of(key), one);
+        at().dependent_schemas.emplace_back(name, one);
       });
     };
-    dependency("dependentRequired");
-    dependency("dependentSchemas");
-    dependency("dependencies");
     if (const Value* v = value.dict->find(heap_, "required"); v && !v->is(JsonKind::boolean)) {
       const jinja::Array& all = list(*v, pointer, "required");
-      for (uint32_t i = 0; i < all.size; ++i) at().required.push_back(name_of(string(all.items[i], pointer, "required")));
+      for (uint32_t i = 0; i < all.size; ++i) at().required.push_back(named(string(all.items[i], pointer, "required")));
     }
+    for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) dependency(keyword);
   }
   void fill_array(uint32_t node, const Value& value, const Text& pointer) {
     const auto at = [&]() -> SchemaNode& { return schema_.nodes[node]; };
@@ -541,7 +550,6 @@ class Compiler {
     for (const auto& [name, number] : names_) {  // in order
       place[number] = static_cast<uint32_t>(schema_.names.size());
       schema_.names.push_back(name);
-      schema_.order.push_back(number);
     }
     for (SchemaNode& n : schema_.nodes) {
       for (auto* list : {&n.properties, &n.dependent_schemas}) {
@@ -550,6 +558,7 @@ class Compiler {
       }
       for (auto& [name, other] : n.dependent_required) name = place[name], other = place[other];
       for (uint32_t& name : n.required) name = place[name];
+      for (uint32_t& name : n.named) name = place[name];
       std::sort(n.required.begin(), n.required.end());
       n.required.erase(std::unique(n.required.begin(), n.required.end()), n.required.end());
     }
@@ -574,17 +583,17 @@ class Compiler {
 }  // namespace
 
 Schema::Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std::pmr::memory_resource* memory)
-    : nodes(memory), names(memory), order(memory), patterns({}, memory), roots(memory) {
+    : nodes(memory), names(memory), patterns({}, memory), roots(memory) {
   Compiler compiler(*this, heap, memory);
-  for (const SchemaDocument& document : documents) roots.push_back(compiler.add(*document.value, document.pointer));
+  for (const SchemaDocument& document : documents) roots.push_back({compiler.add(*document.value, document.pointer), document.compact});
   compiler.finish();
   find_types(memory);
 }
 
-Schema Schema::of(std::string_view json, std::pmr::memory_resource* memory) {
+Schema Schema::of(std::string_view json, bool compact, std::pmr::memory_resource* memory) {
   jinja::Heap heap(memory);
   const Value root = read_json(heap, json, "schema");
-  const SchemaDocument documents[] = {{&root, std::pmr::string(memory)}};
+  const SchemaDocument documents[] = {{&root, std::pmr::string(memory), compact}};
   return Schema(heap, documents, memory);
 }
 

@@ -62,7 +62,8 @@ struct SchemaNode : Bounds {
         required(m),
         dependent_required(m),
         dependent_schemas(m),
-        prefix(m) {}
+        prefix(m),
+        named(m) {}
   bool never = false;
   uint8_t types = type_any;
   // Of the same value.
@@ -85,6 +86,9 @@ struct SchemaNode : Bounds {
   List<uint32_t> prefix;
   uint32_t items = none, contains = none, min_contains = 1, max_contains = none, min_items = 0, max_items = none, unevaluated_items = none;
   bool unique = false;
+  // Names as they came, those of properties first; named_last: what it applies in place before properties comes first.
+  List<uint32_t> named;
+  bool named_last = false;
 
   bool limits_numbers() const { return limits() || (has_enum && !numbers.empty()); }
   bool limits_strings() const { return min_length || max_length != none || pattern != none || has_enum; }
@@ -96,20 +100,25 @@ struct SchemaNode : Bounds {
 };
 
 // A schema within a source, at this JSON pointer; its own references start at itself.
+// compact: no white space, keys in the schema's order, no needless escapes, integers as digits.
 struct SchemaDocument {
   const jinja::Value* value;
   std::pmr::string pointer;
+  bool compact = false;
 };
 
 struct Schema {
   Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std::pmr::memory_resource* memory);
-  static Schema of(std::string_view json, std::pmr::memory_resource* memory);
+  static Schema of(std::string_view json, bool compact, std::pmr::memory_resource* memory);
   void find_types(std::pmr::memory_resource* memory);
   std::pmr::vector<SchemaNode> nodes;
   std::pmr::vector<std::pmr::string> names;  // sorted
-  std::pmr::vector<uint32_t> order;          // of the names, as they came
   Nfa patterns;
-  std::pmr::vector<uint32_t> roots;  // of the documents
+  struct Root {
+    uint32_t node;
+    bool compact;
+  };
+  std::pmr::vector<Root> roots;  // of the documents
 };
 
 }  // namespace gptq::text::constraint

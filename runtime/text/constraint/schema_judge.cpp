@@ -65,23 +65,57 @@ SchemaMachine::Truth SchemaMachine::own_string(const SchemaNode& n, const Plan& 
   return final_ ? yes : open;
 }
 
-bool SchemaMachine::is_seen(uint32_t name, const Plan& plan) const {
+uint32_t SchemaMachine::place_of(uint32_t name, const Plan& plan) const {
   const View names = list(plan.names, plan.n_names);
-  const auto at = static_cast<uint32_t>(std::lower_bound(names.begin(), names.end(), name) - names.begin());
+  return static_cast<uint32_t>(std::lower_bound(names.begin(), names.end(), name) - names.begin());
+}
+
+bool SchemaMachine::is_seen(uint32_t name, const Plan& plan) const {
+  const uint32_t at = place_of(name, plan);
   return f_[f_seen + at / 32] >> (at % 32) & 1;
+}
+
+// In compact JSON: the name's place is behind, whether it came or not.
+bool SchemaMachine::is_passed(uint32_t place, const Plan& plan) const { return pool_[plan.ranks + place] + 1 < f_[f_place]; }
+
+// Where only listed keys may come: whether there are too few that still can.
+bool SchemaMachine::too_few_left(const SchemaNode& n, const Plan& plan) const {
+  const bool own = n.additional != none && node(n.additional).never && n.patterns.empty();
+  if (!own && (plan.free_keys || plan.n_key_rules)) return false;
+  uint32_t most = (f_[f_count] >> 1) + (coming_ != no_child);
+  for (uint32_t i = 0; i < plan.n_names && most < n.min_properties; ++i) {
+    if (is_passed(i, plan) || f_[f_seen + i / 32] >> (i % 32) & 1) continue;
+    const uint32_t child = own ? n.child(pool_[plan.names + i]) : none;
+    most += pool_[plan.viable + i] && (!own || (child != none && !node(child).never));
+  }
+  return most < n.min_properties;
 }
 
 SchemaMachine::Truth SchemaMachine::own_object(const SchemaNode& n, const Plan& plan) const {
   if (!(n.types & type_object)) return no;
   const uint32_t count = f_[f_count] >> 1;
-  if (n.max_properties != none && count + coming_ > n.max_properties) return no;
+  if (n.max_properties != none && count + (coming_ != no_child) > n.max_properties) return no;
   uint32_t missing_names = 0;
-  for (const uint32_t name : n.required) missing_names += !is_seen(name, plan);
-  if (n.max_properties != none && count + missing_names > n.max_properties) return no;
+  for (const uint32_t name : n.required) {
+    const uint32_t at = place_of(name, plan);
+    if (f_[f_seen + at / 32] >> (at % 32) & 1) continue;
+    if (is_passed(at, plan)) return no;
+    ++missing_names;
+  }
+  if (n.max_properties != none && count + (coming_ == known_child) + missing_names > n.max_properties) return no;
   bool missing = count < n.min_properties || missing_names;
-  for (const auto& [name, other] : n.dependent_required) missing |= is_seen(name, plan) && !is_seen(other, plan);
+  if (f_[f_place] && n.min_properties && too_few_left(n, plan)) return no;
+  for (const auto& [name, other] : n.dependent_required) {
+    if (!is_seen(name, plan) || is_seen(other, plan)) continue;
+    if (is_passed(place_of(other, plan), plan)) return no;
+    missing = true;
+  }
   if (final_) return missing ? no : yes;
-  const bool may_fail = missing || !n.properties.empty() || !n.patterns.empty() || n.additional != none || n.names != none ||
+  const bool undecided = std::any_of(n.properties.begin(), n.properties.end(), [&](const auto& property) {
+    const uint32_t rank = pool_[plan.ranks + place_of(property.first, plan)];
+    return rank + 1 >= f_[f_place] || (coming_ == known_child && rank + 2 == f_[f_place]);
+  });
+  const bool may_fail = missing || (!n.properties.empty() && undecided) || !n.patterns.empty() || n.additional != none || n.names != none ||
                         n.max_properties != none || !n.dependent_required.empty() || n.has_enum;
   return may_fail ? open : yes;
 }
@@ -89,7 +123,7 @@ SchemaMachine::Truth SchemaMachine::own_object(const SchemaNode& n, const Plan& 
 SchemaMachine::Truth SchemaMachine::own_array(const SchemaNode& n, uint32_t position, const Plan& plan) const {
   if (!(n.types & type_array)) return no;
   const uint32_t count = f_[f_count] >> 1;
-  if (n.max_items != none && count + coming_ > n.max_items) return no;
+  if (n.max_items != none && count + (coming_ != no_child) > n.max_items) return no;
   bool missing = count < n.min_items;
   if (n.contains != none) {
     uint32_t at = f_seen + plan.seen_words() + plan.node_words();

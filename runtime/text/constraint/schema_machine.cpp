@@ -11,7 +11,7 @@ namespace gptq::text::constraint {
 namespace {
 
 constexpr uint32_t n_states = 16'000, n_states_unique = 60'000, frames_max = 16'000, plans_max = 4'000, bounds_max = 400, links_max = 16'000, words_max = 1 << 19;
-constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, top = 0;
+constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
@@ -83,7 +83,7 @@ void SchemaMachine::clear() {
   bounds_.clear();
   pool_.clear();
   with_row(states_.add({}));
-  frames_.add({});  // the top: around the whole text
+  for (uint32_t document = 0; document < schema_.roots.size(); ++document) frames_.add({&document, 1});
 }
 
 uint32_t SchemaMachine::make(std::initializer_list<uint32_t> head, View rest) {
@@ -95,16 +95,16 @@ uint32_t SchemaMachine::make(std::initializer_list<uint32_t> head, View rest) {
 }
 
 uint32_t SchemaMachine::start_of(uint32_t document) {
-  roots_.assign(1, schema_.roots[document] << 1 | 1);  // which must hold
+  roots_.assign(1, schema_.roots[document].node << 1 | 1);  // which must hold
   const uint32_t plan = plan_of(roots_);
-  return plan == none ? dead : if_any(make({at_value, top, plan, 0}), value_begins);
+  return plan == none ? dead : if_any(make({at_value, document, plan, 0}), value_begins);
 }
 
 bool SchemaMachine::accepting(uint32_t state) {
   const View s = states_.at(state);
   if (s.empty()) return false;
   if (s[0] == at_end) return true;
-  if (s[0] != in_number || s[1] != top) return false;
+  if (s[0] != in_number || !is_top(s[1])) return false;
   const uint32_t phase = s[3] & 15;
   if (phase != 1 && phase != 2 && phase != 4 && phase != 7) return false;
   phase_ = s[3];
@@ -118,7 +118,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
   const View s = states_.at(state);
   switch (s[0]) {
     case at_value:
-      if (is_space(byte)) return s[1] == top ? dead : state;
+      if (is_space(byte)) return takes_space(s[1]) ? state : dead;
       if (byte == ']' && s[3]) return close_container(s[1]);
       if (s[3] == 2) return dead;
       return begin_value(s[1], s[2], byte);
@@ -137,13 +137,13 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
       if (byte == '}') return close_container(s[1]);
       [[fallthrough]];
     case at_key:
-      if (is_space(byte)) return state;
+      if (is_space(byte)) return takes_space(s[1]) ? state : dead;
       return byte == '"' ? begin_key(s[1]) : dead;
     case in_key: return on_key(s, byte);
     case at_colon: {
-      if (is_space(byte)) return state;
-      if (byte != ':') return dead;
       const uint32_t frame = s[1];
+      if (is_space(byte)) return takes_space(frame) ? state : dead;
+      if (byte != ':') return dead;
       return make({at_value, frame, plan_of_value(frame), 0});
     }
     case after_value: return on_after(s, byte);
@@ -189,14 +189,14 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
   for (uint32_t i = 0; i < 3; ++i)
     if (byte == static_cast<uint8_t>(literals[i][0])) {
       literal_ = 1u << i;
-      return judge(plan, literal, true) && bearable(frame, plan) ? make({in_literal, frame, plan, i, 1}) : dead;
+      return !is_taken(mix(1, i), taken_in(frame)) && judge(plan, literal, true) && bearable(frame, plan) ? make({in_literal, frame, plan, i, 1}) : dead;
     }
   return dead;
 }
 
 uint32_t SchemaMachine::open_container(uint32_t frame, uint32_t plan, What what) {
   const Plan p = plans_[plan];
-  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashing(frame) || (p.unique && what == array)});
+  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashing(frame) || (p.unique && what == array), compact(frame)});
   f_.resize(f_seen + p.seen_words() + p.node_words() + p.n_contains, 0);
   if (!judge(plan, what, false) || !bearable(frame, plan)) return dead;
   if (what == array) return if_any(next_item(true), "]\"0123456789-tfn{[");
@@ -236,7 +236,7 @@ uint32_t SchemaMachine::close_container(uint32_t frame) {
 // status_ has what the plan's nodes say of the whole value; its container takes note.
 uint32_t SchemaMachine::finish_value(uint32_t frame) {
   if (full_) return dead;
-  if (frame == top) return status_[0] == yes ? make({at_end, top}) : dead;
+  if (is_top(frame)) return status_[schema_.roots[frame].node] == yes ? make({at_end, frame}) : dead;
   load(frame);
   const uint32_t own_plan = f_[f_plan];
   const Plan p = plans_[own_plan];
@@ -303,7 +303,7 @@ bool SchemaMachine::note_hash(const Plan& p) {
 
 uint32_t SchemaMachine::on_after(View s, uint8_t byte) {
   const uint32_t frame = s[1];
-  if (is_space(byte)) return make({after_value, frame});
+  if (is_space(byte)) return takes_space(frame) ? make({after_value, frame}) : dead;
   load(frame);
   const bool is_array = f_[f_count] & 1;
   if (byte == (is_array ? ']' : '}')) return close_container(frame);
@@ -315,6 +315,7 @@ uint32_t SchemaMachine::on_after(View s, uint8_t byte) {
 uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
   const uint32_t plan = s[2], phase = s[3] & 15;
   taken_ = taken_in(s[1]);
+  const bool whole = !(plans_[plan].types & type_number) && compact(s[1]);  // only digits
   const bool free = s[3] & 64, ends = phase == 1 || phase == 2 || phase == 4 || phase == 7;
   phase_ = s[3];
   text_size_ = static_cast<uint32_t>((s.size() - 4) * 4);
@@ -324,14 +325,14 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
   if (is_digit(byte)) {
     constexpr uint32_t after[] = {2, 99, 2, 4, 4, 7, 7, 7};
     next = phase == 0 && byte == '0' ? 1 : after[phase];
-  } else if (byte == '.' && (phase == 1 || phase == 2)) {
+  } else if (byte == '.' && (phase == 1 || phase == 2) && !whole) {
     next = 3;
-  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !plans_[plan].narrow_numbers && !hashing(s[1])) {
+  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !plans_[plan].narrow_numbers && !hashing(s[1])) {
     next = 5;
   } else if ((byte == '+' || byte == '-') && phase == 5) {
     next = 6;
   } else {
-    if (!ends || s[1] == top) return dead;
+    if (!ends || is_top(s[1])) return dead;
     if (hashing(s[1])) hash_ = hash_of(Decimal::of(std::string_view(text_, text_size_)));
     judge(plan, number, true);
     const uint32_t state = finish_value(s[1]);

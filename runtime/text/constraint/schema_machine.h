@@ -16,8 +16,8 @@ namespace gptq::text::constraint {
 
 class SchemaMachine final : public Machine {
  public:
-  SchemaMachine(std::string_view source, std::pmr::memory_resource* memory)
-      : SchemaMachine(Schema::of(source, memory), memory) {}
+  SchemaMachine(std::string_view source, bool compact, std::pmr::memory_resource* memory)
+      : SchemaMachine(Schema::of(source, compact, memory), memory) {}
   SchemaMachine(Schema schema, std::pmr::memory_resource* memory);
   uint32_t start() override { return start_of(0); }
   static uint32_t states_for(const Schema& schema);
@@ -41,7 +41,7 @@ class SchemaMachine final : public Machine {
 
   // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
   struct Plan {
-    uint32_t nodes, n_nodes, must, names, n_names, viable, rules, n_rules, key_rules, n_key_rules;
+    uint32_t nodes, n_nodes, must, names, n_names, viable, ranks, rules, n_rules, key_rules, n_key_rules;
     uint32_t names_plan;
     uint32_t bounds;  // what all numbers must keep, where several nodes say it
     uint32_t length_cap, count_cap, n_contains;
@@ -49,16 +49,17 @@ class SchemaMachine final : public Machine {
     bool optional;       // some root need not hold: those around may fail by it
     bool caps;           // some node limits how many children there are
     bool closes;         // nodes that need not hold are failed by some keys
+    bool orders;         // more than required names can fail a node by what came before
     bool narrow_numbers; // more than one node limits numbers: they have no exponents
     bool narrow_strings; // whether any string is left takes a search
     uint8_t types;       // that all which must hold allow
     uint32_t seen_words() const { return (n_names + 31) / 32; }
     uint32_t node_words() const { return (n_nodes + 31) / 32; }
   };
-  // Of a container in progress, in words.
+  // Of a container in progress, in words. f_place, of compact JSON, else 0: 2 + the last key's rank: names up to it cannot come any more.
   // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are
   // wanted; f_hashes: how many there are behind all else, of the items.
-  enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
+  enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_place, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
   enum Use : uint32_t { applies, contains, unevaluated };
 
   uint32_t find(uint32_t state, uint8_t byte) override;
@@ -69,6 +70,7 @@ class SchemaMachine final : public Machine {
   // schema_plan.cpp
   uint32_t plan_of(Words& roots);
   bool build(uint32_t id);
+  void rank_names(const Plan& plan, View roots);
   void walk(uint32_t root);
   bool refuses_keys(const SchemaNode& n) const;
   bool narrows_strings(const Plan& p) const;
@@ -90,7 +92,10 @@ class SchemaMachine final : public Machine {
   Truth with_others(const SchemaNode& n, Truth own, const Plan& plan) const;
   bool leaves_unevaluated(uint32_t i, uint32_t position, const Plan& plan);
   void contributing(uint32_t i, const Plan& plan);
+  uint32_t place_of(uint32_t name, const Plan& plan) const;
   bool is_seen(uint32_t name, const Plan& plan) const;
+  bool is_passed(uint32_t place, const Plan& plan) const;
+  bool too_few_left(const SchemaNode& n, const Plan& plan) const;
   bool number_possible(const Bounds& bounds, const SchemaNode* n, bool only_integers) const;
   bool exponent_possible(const SchemaNode& n) const;
   static bool number_holds(const SchemaNode& n, const Decimal& d);
@@ -102,6 +107,11 @@ class SchemaMachine final : public Machine {
   uint32_t finish_value(uint32_t frame);
   uint32_t next_item(bool may_close);
   bool key_possible(uint32_t low, uint32_t high, View automata);
+  bool others_possible(const Plan& plan, View automata) const;
+  uint32_t rank_limit(const Plan& plan) const;
+  // Whether more than its name decides if a key may come.
+  bool keys_tried(const Plan& plan) const { return plan.closes || plan.caps || (f_[f_place] && plan.orders); }
+  bool is_taken(uint64_t hash, View taken) const;
   bool startable(uint32_t plan);
 
   // schema_outlook.cpp: whether what is begun can still come to an end
@@ -109,7 +119,6 @@ class SchemaMachine final : public Machine {
   bool takes_child(uint32_t frame);
   bool unevaluated_fails(View link) const;
   bool key_holds(uint32_t name, View automata, bool whole);
-  bool any_key_holds(uint32_t low, uint32_t high, View automata);
   uint32_t if_any(uint32_t state, std::string_view bytes);
   uint32_t string_state(std::initializer_list<uint32_t> head, View automata);
   bool string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash);
@@ -122,11 +131,15 @@ class SchemaMachine final : public Machine {
   struct KeyPlace { uint32_t low, high, depth; };
   void advance_key(KeyPlace& place, uint8_t byte, const Plan& plan) const;
   template <class Alive>
-  bool escape_possible(const StringReader& reader, View states, const KeyPlace& place, Alive&& alive);
+  bool escape_possible(const StringReader& reader, bool compact, View states, const KeyPlace& place, Alive&& alive);
   uint32_t begin_key(uint32_t frame);
   uint32_t end_key(View s);
   void load(uint32_t frame);
-  bool hashing(uint32_t frame) const { return frame != 0 && frames_.at(frame)[f_hashing]; }
+  // The first frames are around whole texts, one for each document.
+  bool is_top(uint32_t frame) const { return frame < schema_.roots.size(); }
+  bool hashing(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing]; }
+  bool compact(uint32_t frame) const { return is_top(frame) ? schema_.roots[frame].compact : frames_.at(frame)[f_place] != 0; }
+  bool takes_space(uint32_t frame) const { return !is_top(frame) && !compact(frame); }
   bool note_hash(const Plan& plan);
   uint32_t plan_of_value(uint32_t frame);
   View taken_in(uint32_t frame) const;
@@ -147,7 +160,8 @@ class SchemaMachine final : public Machine {
   // The value at hand, for judge.
   What what_ = literal;
   bool final_ = false;
-  uint32_t coming_ = 0;  // children that are begun or about to be
+  enum Coming : uint8_t { no_child, some_child, known_child };
+  Coming coming_ = no_child;  // one that is begun or about to be, and whether its key is known
   uint32_t literal_ = 0, count_ = 0, phase_ = 0;
   View automata_;
   View taken_;  // hashes of what a number cannot be, as its array wants unique items

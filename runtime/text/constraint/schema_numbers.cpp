@@ -135,16 +135,11 @@ bool SchemaMachine::number_possible(const Bounds& bounds, const SchemaNode* n, b
   std::string_view text(text_ + negative, text_size_ - negative);
   if (phase == 3 && !place) return false;
   if (phase == 3) text.remove_suffix(1);
-  const auto is_taken = [&](const Decimal& x) {
-    for (size_t at = 0; at < taken_.size(); at += 2)
-      if (joined(taken_[at], taken_[at + 1]) == hash_of(x)) return true;
-    return false;
-  };
   const auto good = [&](const Reach& reach) {
     if (!meets(bounds, reach, negative, only_integers)) return false;
     if (!n || !n->has_enum) return true;
     return std::any_of(n->numbers.begin(), n->numbers.end(), [&](const Decimal& x) {
-      return !is_taken(x) && (x.digits < 0) == (negative && x.digits) && reach.contains(x.digits < 0 ? negated(x) : x) &&
+      return !is_taken(hash_of(x), taken_) && (x.digits < 0) == (negative && x.digits) && reach.contains(x.digits < 0 ? negated(x) : x) &&
              number_holds(*n, x);
     });
   };
@@ -153,7 +148,8 @@ bool SchemaMachine::number_possible(const Bounds& bounds, const SchemaNode* n, b
   Decimal high = low;
   const bool more = phase >= 3 ? place && !only_integers : place > 1 && !only_integers;  // behind a point
   if (more) ++high.digits;
-  if (good({low, high})) return true;
+  const bool taken = only_integers && !taken_.empty() && is_taken(hash_of(negative ? negated(Decimal::of(text)) : Decimal::of(text)), taken_);
+  if (!taken && good({low, high})) return true;
   if (phase != 2) return false;
   for (uint32_t k = 1; k <= place; ++k) {
     Reach longer{low, low};

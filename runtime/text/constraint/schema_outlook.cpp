@@ -29,7 +29,7 @@ bool SchemaMachine::unevaluated_fails(View link) const {
 
 // After a judge that is not final: nodes that need not hold, and cannot any more, may make those around fail.
 bool SchemaMachine::bearable(uint32_t frame, uint32_t plan) {
-  while (frame != 0 && plans_[plan].optional) {
+  while (!is_top(frame) && plans_[plan].optional) {
     const View words = frames_.at(frame), link = links_.at(words[f_link]);
     const Plan& p = plans_[words[f_plan]];
     above_.assign(words.begin(), words.end());
@@ -52,9 +52,9 @@ bool SchemaMachine::bearable(uint32_t frame, uint32_t plan) {
     }
     if (!news) return true;
     std::swap(f_, above_);
-    coming_ = 1;
+    coming_ = known_child;
     const bool alive = judge(words[f_plan], words[f_count] & 1 ? array : object, false);
-    coming_ = 0;
+    coming_ = no_child;
     std::swap(f_, above_);
     if (!alive) return false;
     plan = words[f_plan];
@@ -65,13 +65,13 @@ bool SchemaMachine::bearable(uint32_t frame, uint32_t plan) {
 
 // Whether the container may have another child.
 bool SchemaMachine::takes_child(uint32_t frame) {
-  if (frame == 0 || !plans_[frames_.at(frame)[f_plan]].caps) return true;
+  if (is_top(frame) || !plans_[frames_.at(frame)[f_plan]].caps) return true;
   const View words = frames_.at(frame);
   around_.assign(words.begin(), words.end());
   std::swap(f_, around_);
-  coming_ = 1;
+  coming_ = f_[f_link] == none ? some_child : known_child;
   const bool alive = judge(f_[f_plan], f_[f_count] & 1 ? array : object, false);
-  coming_ = 0;
+  coming_ = no_child;
   std::swap(f_, around_);
   return alive && bearable(words[f_parent], words[f_plan]);
 }
@@ -85,9 +85,12 @@ bool SchemaMachine::key_holds(uint32_t name, View automata, bool whole) {
   uint32_t* const fails = around_.data() + f_seen + p.seen_words();
   bool news = name != none;
   if (name != none) {
-    const View names = list(p.names, p.n_names);
-    const auto at = static_cast<uint32_t>(std::lower_bound(names.begin(), names.end(), name) - names.begin());
+    const uint32_t at = place_of(name, p);
     around_[f_seen + at / 32] |= 1u << (at % 32);
+    if (f_[f_place]) around_[f_place] = pool_[p.ranks + at] + 2;
+  } else if (f_[f_place]) {
+    around_[f_place] = p.n_names + 2;
+    news = true;
   }
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(pool_[p.nodes + i]);
@@ -109,23 +112,11 @@ bool SchemaMachine::key_holds(uint32_t name, View automata, bool whole) {
   }
   if (!news) return true;
   std::swap(f_, around_);
-  coming_ = 1;
+  coming_ = known_child;
   const bool alive = judge(f_[f_plan], object, false);
-  coming_ = 0;
+  coming_ = no_child;
   std::swap(f_, around_);
   return alive && bearable(f_[f_parent], f_[f_plan]);
-}
-
-bool SchemaMachine::any_key_holds(uint32_t low, uint32_t high, View automata) {
-  constexpr uint32_t tries_max = 64;
-  const Plan& p = plans_[f_[f_plan]];
-  if (key_holds(none, automata, false)) return true;
-  uint32_t tries = 0;
-  for (uint32_t i = low; i < high; ++i) {
-    if (f_[f_seen + i / 32] >> (i % 32) & 1) continue;
-    if (++tries > tries_max || key_holds(pool_[p.names + i], automata, false)) return true;
-  }
-  return false;
 }
 
 // In strings and keys; where several nodes have a say in characters, the walk finds it.
@@ -135,8 +126,9 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   if (s[0] == in_key) {
     const Plan& p = plans_[frames_.at(s[1])[f_plan]];
     if (s[2] || s[3] || !p.free_keys || p.names_plan != none) return 0;
-    if (!p.closes) return endless;
     load(s[1]);
+    if (rank_limit(p) != none) return 0;
+    if (!keys_tried(p)) return endless;
     return p.n_key_rules == 0 && key_holds(none, {}, false) ? endless : 0;
   }
   const Plan& p = plans_[s[2]];
@@ -160,11 +152,13 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
 // Whether the string may end here.
 bool SchemaMachine::string_holds(uint32_t frame, uint32_t plan, uint64_t hash) {
   if (!judge(plan, string, true) || !bearable(frame, plan)) return false;
-  if (!hashing(frame)) return true;
-  const View taken = taken_in(frame);
+  return !is_taken(mix(hash, 3), taken_in(frame));
+}
+
+bool SchemaMachine::is_taken(uint64_t hash, View taken) const {
   for (size_t at = 0; at < taken.size(); at += 2)
-    if (joined(taken[at], taken[at + 1]) == mix(hash, 3)) return false;
-  return true;
+    if (joined(taken[at], taken[at + 1]) == hash) return true;
+  return false;
 }
 
 // Hashes of the items that may not come again.

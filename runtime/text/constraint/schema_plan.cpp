@@ -96,6 +96,7 @@ bool SchemaMachine::build(uint32_t id) {
     p.plain_strings &= !n.limits_strings();
     const bool must = pool_[p.must + i];
     limit_numbers += n.limits_numbers();
+    p.orders |= n.min_properties || !n.dependent_required.empty() || !n.dependent_schemas.empty();
     if (must) p.types &= n.never ? 0 : n.types;
     else p.closes |= refuses_keys(n) || !n.required.empty() || !n.dependent_required.empty();
     p.length_cap = std::max({p.length_cap, n.min_length, n.max_length == none ? 0 : n.max_length + 1});
@@ -134,10 +135,11 @@ bool SchemaMachine::build(uint32_t id) {
   std::sort(key_.begin(), key_.end());
   key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
   p.n_names = static_cast<uint32_t>(key_.size());
-  if (!room(2 * key_.size())) return false;
+  if (!room(3 * key_.size())) return false;
   p.names = static_cast<uint32_t>(pool_.size());
   pool_.insert(pool_.end(), key_.begin(), key_.end());
   p.viable = static_cast<uint32_t>(pool_.size());
+  p.ranks = p.viable + p.n_names;
   for (const uint32_t name : key_) {
     bool viable = true, evaluated = any_additional;
     for (const uint32_t at : order_) evaluated |= node(at).child(name) != none || !node(at).patterns.empty();
@@ -150,6 +152,7 @@ bool SchemaMachine::build(uint32_t id) {
     }
     pool_.push_back(viable);
   }
+  rank_names(p, roots);
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(order_[i]);
     if (!pool_[p.must + i]) continue;
@@ -185,6 +188,34 @@ bool SchemaMachine::build(uint32_t id) {
     plans_[id].names_plan = names_plan;
   }
   return true;
+}
+
+// Appends the place of every name in the order in which the schema has them.
+void SchemaMachine::rank_names(const Plan& p, View roots) {
+  pool_.resize(p.ranks + p.n_names, none);
+  uint32_t rank = 0;
+  const auto take = [&](const SchemaNode& n) {
+    for (const uint32_t name : n.named)
+      if (uint32_t& place = pool_[p.ranks + place_of(name, p)]; place == none) place = rank++;
+  };
+  Words& open = step_;
+  open.clear();
+  for (size_t i = roots.size(); i-- > 0;) open.push_back(roots[i] & ~1u);
+  while (!open.empty() && rank < p.n_names) {
+    const uint32_t at = open.back() >> 1;
+    const bool done = open.back() & 1;
+    open.pop_back();
+    if (!done && marked_[at]) continue;
+    marked_[at] = 1;
+    const SchemaNode& n = node(at);
+    if (done || !n.named_last) take(n);
+    if (done) continue;
+    if (n.named_last) open.push_back(at << 1 | 1);
+    const auto first = static_cast<ptrdiff_t>(open.size());
+    each_in_place(n, [&](uint32_t to) { open.push_back(to << 1); });
+    std::reverse(open.begin() + first, open.end());
+  }
+  for (uint32_t i = 0; i < p.n_nodes; ++i) marked_[pool_[p.nodes + i]] = 0;
 }
 
 void SchemaMachine::apply(uint32_t node, bool must, uint32_t position, Use use) {

@@ -9,10 +9,30 @@ namespace gptq::text::constraint {
 
 // Whether a key may go on as one of these names, or as one that no list has.
 bool SchemaMachine::key_possible(uint32_t low, uint32_t high, View automata) {
+  constexpr uint32_t tries_max = 64;
   const Plan& p = plans_[f_[f_plan]];
-  if (p.closes && !any_key_holds(low, high, automata)) return false;
-  for (uint32_t i = low; i < high; ++i)
-    if (pool_[p.viable + i] && !(f_[f_seen + i / 32] >> (i % 32) & 1)) return true;
+  const bool tries = keys_tried(p);
+  const uint32_t limit = rank_limit(p);
+  if (limit == none && others_possible(p, automata) && (!tries || key_holds(none, automata, false))) return true;
+  uint32_t tried = 0;
+  for (uint32_t i = low; i < high; ++i) {
+    if (!pool_[p.viable + i] || f_[f_seen + i / 32] >> (i % 32) & 1 || is_passed(i, p) || pool_[p.ranks + i] > limit) continue;
+    if (!tries || ++tried > tries_max || key_holds(pool_[p.names + i], automata, false)) return true;
+  }
+  return false;
+}
+
+// In compact JSON: of the names that must come the first that did not; nothing behind it may come.
+uint32_t SchemaMachine::rank_limit(const Plan& p) const {
+  uint32_t limit = none;
+  for (uint32_t i = 0; i < p.n_nodes && f_[f_place]; ++i)
+    for (const uint32_t name : node(pool_[p.nodes + i]).required)
+      if (pool_[p.must + i] && !is_seen(name, p)) limit = std::min(limit, pool_[p.ranks + place_of(name, p)]);
+  return limit;
+}
+
+// Keys that no list has.
+bool SchemaMachine::others_possible(const Plan& p, View automata) const {
   if (p.free_keys) return true;
   // Of each that must hold and is closed, some pattern is still possible.
   const View rules = list(p.key_rules, p.n_key_rules);
@@ -42,10 +62,10 @@ int SchemaMachine::likely_in_key(View s) const {
   uint32_t best = none;
   std::string_view name;
   for (uint32_t i = s[4]; i < s[5]; ++i) {
-    const uint32_t id = pool_[p.names + i];
-    if (words[f_seen + i / 32] >> (i % 32) & 1 || schema_.order[id] >= best) continue;
-    best = schema_.order[id];
-    name = schema_.names[id];
+    const uint32_t rank = pool_[p.ranks + i];
+    if (words[f_seen + i / 32] >> (i % 32) & 1 || rank + 1 < words[f_place] || rank >= best) continue;
+    best = rank;
+    name = schema_.names[pool_[p.names + i]];
   }
   if (s[2] || s[3] || best == none) return not_known;
   return s[6] < name.size() ? static_cast<uint8_t>(name[s[6]]) : '"';
@@ -112,9 +132,14 @@ void SchemaMachine::advance_key(KeyPlace& place, uint8_t byte, const Plan& plan)
 // Whether some character that the escape can become may come. Of those that begin with the same bytes all are passed over at once; a search
 // that takes too long says yes.
 template <class Alive>
-bool SchemaMachine::escape_possible(const StringReader& reader, View states, const KeyPlace& place, Alive&& alive) {
+bool SchemaMachine::escape_possible(const StringReader& reader, bool compact, View states, const KeyPlace& place, Alive&& alive) {
   auto [code, last] = reader.range();
+  if (compact) last = std::min<uint32_t>(last, '\\');
   for (unsigned tries = 0; code <= last && tries < 2000; ++tries) {
+    if (compact && !reader.can_need(code)) {
+      ++code;
+      continue;
+    }
     StringReader one{};
     one.put(code);
     tried_.assign(states.begin(), states.end());
@@ -137,6 +162,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   load(s[1]);
   const Plan p = plans_[f_[f_plan]];
   StringReader reader{.escape = s[2], .utf8 = s[3]};
+  if (f_[f_place] && !reader.is_needful(byte)) return dead;
   const auto result = reader.take(byte);
   if (result == StringReader::wrong) return dead;
   if (result == StringReader::closes) return end_key(s);
@@ -161,7 +187,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
     return judge(p.names_plan, string, false);
   };
   if (!alive(place, states)) return dead;
-  if (reader.escape && (!p.free_keys || p.closes || p.names_plan != none) && !escape_possible(reader, states, place, alive)) return dead;
+  if (reader.escape && (!p.free_keys || p.closes || f_[f_place] || p.names_plan != none) && !escape_possible(reader, f_[f_place], states, place, alive)) return dead;
   if (patterns_.full()) return full_ = true, dead;
   return make({in_key, s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
 }
@@ -172,14 +198,15 @@ uint32_t SchemaMachine::end_key(View s) {
   uint32_t name = none;
   if (s[4] < s[5] && schema_.names[pool_[p.names + s[4]]].size() == s[6]) {
     if (f_[f_seen + s[4] / 32] >> (s[4] % 32) & 1) return dead;  // a second time
+    if (is_passed(s[4], p) || !pool_[p.viable + s[4]]) return dead;
     f_[f_seen + s[4] / 32] |= 1u << (s[4] % 32);
     name = pool_[p.names + s[4]];
-    if (!pool_[p.viable + s[4]]) return dead;
   } else if (!p.free_keys && !key_possible(0, 0, s.subspan(10))) {
     return dead;
   }
   const View automata = s.subspan(10);
   if (p.closes && !key_holds(name, automata, true)) return dead;
+  if (f_[f_place]) f_[f_place] = name == none ? p.n_names + 2 : pool_[p.ranks + s[4]] + 2;
   const uint32_t link = link_of_key(name, automata);
   if (link == none || !startable(links_.at(link)[0])) return dead;
   bool evaluated = std::any_of(mask_.begin(), mask_.end(), [](uint32_t word) { return word != 0; });
@@ -199,9 +226,9 @@ uint32_t SchemaMachine::end_key(View s) {
   }
   f_[f_link] = link;
   f_[f_key] = s[8], f_[f_key + 1] = s[9];
-  coming_ = 1;
+  coming_ = known_child;
   const bool alive = judge(own_plan, object, false);
-  coming_ = 0;
+  coming_ = no_child;
   if (!alive || !bearable(f_[f_parent], own_plan)) return dead;
   const uint32_t id = frames_.add(f_);
   if (id == none) return full_ = true, dead;
@@ -212,6 +239,7 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
   const uint32_t plan = s[2];
   const Plan p = plans_[plan];
   StringReader reader{.escape = s[3], .utf8 = s[4]};
+  if (reader.escape && compact(s[1]) && !reader.is_needful(byte)) return dead;
   const auto result = reader.take(byte);
   if (result == StringReader::wrong) return dead;
   if (result == StringReader::closes) {
@@ -237,7 +265,7 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
       automata_ = tried;
       return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, count_, hash + 1);
     };
-    if (!escape_possible(reader, states, {}, alive)) return dead;
+    if (!escape_possible(reader, compact(s[1]), states, {}, alive)) return dead;
   }
   if (patterns_.full()) return full_ = true, dead;
   automata_ = states;

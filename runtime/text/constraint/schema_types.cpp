@@ -49,7 +49,8 @@ class Finder {
       unsigned listed = any(n.values);
       if (n.literals & 1) listed |= type_null;
       if (n.literals & 6) listed |= type_boolean;
-      if (!n.numbers.empty()) listed |= type_number | type_integer;
+      if (!n.numbers.empty()) listed |= type_integer;
+      if (std::any_of(n.numbers.begin(), n.numbers.end(), [](const Decimal& d) { return !d.is_integer(); })) listed |= type_number;
       if (n.strings != none) listed |= type_string;
       types &= listed;
     }

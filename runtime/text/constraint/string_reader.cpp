@@ -7,6 +7,27 @@
 
 namespace gptq::text::constraint {
 
+namespace {
+
+// Control characters that have a letter.
+bool is_lettered(uint32_t code) { return code == '\b' || code == '\f' || code == '\n' || code == '\r' || code == '\t'; }
+
+}  // namespace
+
+bool StringReader::is_needful(uint8_t byte) const {
+  const uint32_t state = escape & 0xFF, value = escape >> 8;
+  if (state == 1) return byte != '/';
+  if (state == 2 || state == 3) return byte == '0';
+  if (state == 4) return byte == '0' || byte == '1';
+  if (state != 5) return true;
+  return byte <= '9' ? !is_lettered(value << 4 | (byte - '0')) : byte >= 'a' && !is_lettered(value << 4 | (byte - 'a' + 10u));
+}
+
+bool StringReader::can_need(uint32_t code) const {
+  const bool any = (escape & 0xFF) == 1;
+  return code < 0x20 ? any || !is_lettered(code) : any && (code == '"' || code == '\\');
+}
+
 std::pair<uint32_t, uint32_t> StringReader::range() const {
   const uint32_t state = escape & 0xFF, value = escape >> 8;
   if (state < 2) return {0, code_point_max};

@@ -15,6 +15,9 @@ struct StringReader {
   Result take(uint8_t byte);
   Result hex(uint8_t byte);
   void put(uint32_t code);
+  // Whether the escape in progress may go on so where only characters that need one are escaped, the shortest way; and what it can be then.
+  bool is_needful(uint8_t byte) const;
+  bool can_need(uint32_t code) const;
   // The characters that the escape in progress can still be.
   std::pair<uint32_t, uint32_t> range() const;
 };

@@ -67,25 +67,26 @@ class Reader {
   }
 
   void tag(const Value& v, const Text& place) {
-    only(v, place, {"begin", "end", "json_schema", "regex", "grammar", "choice"});
+    only(v, place, {"begin", "end", "json_schema", "json_compact", "regex", "grammar", "choice"});
     begins_.push_back(literal(v.dict->find(heap_, "begin"), below(place, "begin")));
     TagSet::Tag tag{.end = Text(memory_)};
     if (const Value* end = v.dict->find(heap_, "end")) tag.end = literal(end, below(place, "end"));
     int kinds = 0;
-    for (const char* kind : {"json_schema", "regex", "grammar", "choice"})
+    for (const char* kind : {"json_schema", "json_compact", "regex", "grammar", "choice"})
       if (const Value* rules = v.dict->find(heap_, kind)) {
         ++kinds;
         hold(tag, kind, *rules, below(place, kind));
       }
-    if (kinds != 1) refuse(place, "one of json_schema, regex, grammar and choice is wanted");
+    if (kinds != 1) refuse(place, "one of json_schema, json_compact, regex, grammar and choice is wanted");
     set_.tags.push_back(std::move(tag));
   }
 
   void hold(TagSet::Tag& tag, std::string_view kind, const Value& rules, const Text& place) {
-    tag.is_schema = kind == "json_schema";
+    const bool compact = kind == "json_compact";
+    tag.is_schema = compact || kind == "json_schema";
     if (tag.is_schema) {
       tag.root = static_cast<uint32_t>(schemas_.size());
-      schemas_.push_back({&rules, place});
+      schemas_.push_back({&rules, place, compact});
       return;
     }
     if (!rules.is(kind == "choice" ? Kind::list : Kind::string)) refuse(place, kind == "choice" ? "an array of strings is wanted" : "a string is wanted");

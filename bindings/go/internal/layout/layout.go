@@ -118,6 +118,7 @@ func Facts() map[string]int64 {
 	facts["GPTQ_CONSTRAINT_GRAMMAR"] = int64(gptq.ConstraintGrammar)
 	facts["GPTQ_CONSTRAINT_TAGS"] = int64(gptq.ConstraintTags)
 	facts["GPTQ_CONSTRAINT_BANNED"] = int64(gptq.ConstraintBanned)
+	facts["GPTQ_CONSTRAINT_JSON_COMPACT"] = int64(gptq.ConstraintJsonCompact)
 	facts["GPTQ_ORDER_GROUP_AWARE"] = int64(gptq.OrderGroupAware)
 	facts["GPTQ_ORDER_NATURAL"] = int64(gptq.OrderNatural)
 	facts["GPTQ_ORDER_ACT"] = int64(gptq.OrderAct)
