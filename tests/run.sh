@@ -5,10 +5,12 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: tests/run.sh [--clang] [--sanitize] [--build DIR] [-j N]
+usage: tests/run.sh [--quick] [--clang] [--sanitize] [--every-gpu] [--build DIR] [-j N]
 
+  --quick       without what takes long: the C API's tests, installing, the CUDA backend
   --clang       build with clang instead of gcc
   --sanitize    build with the address and undefined behaviour sanitizers
+  --every-gpu   compile the CUDA backend for all generations; otherwise for those three whose code differs
   --build DIR   build there; otherwise in build/release, build/release-clang, ...
   -j N          compile N files at a time; otherwise as many as there are cores
 
@@ -20,11 +22,13 @@ END
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-compiler=gcc sanitize=no build='' jobs=$(nproc)
+compiler=gcc sanitize=no quick=no archs=75,80,90 build='' jobs=$(nproc)
 while [[ $# -gt 0 ]]; do
   case $1 in
+    --quick) quick=yes ;;
     --clang) compiler=clang ;;
     --sanitize) sanitize=yes ;;
+    --every-gpu) archs=75,80,86,89,90,100,120 ;;
     --build) build=${2:?--build needs a folder}; shift ;;
     -j) jobs=${2:?-j needs a number}; shift ;;
     -h | --help) usage; exit 0 ;;
@@ -33,13 +37,20 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 
-options=(-Dtests=enabled -Dconverter=enabled -Db_pch=true)
-suffix='' targets=(all)
+options=(-Dtests=enabled -Dconverter=enabled -Db_pch=true -Dgpu_archs="$archs")
+suffix='' targets=(all) tests=()
 needs=(tests)
 case $compiler in
-  gcc) export CC=gcc CXX=g++; [[ $sanitize == yes ]] || needs+=(tavern) ;;
-  clang) export CC=clang CXX=clang++; suffix+=-clang; needs+=(clang); options+=(-Dcuda=disabled) ;;
+  gcc) export CC='ccache gcc' CXX='ccache g++'; [[ $sanitize == yes ]] || needs+=(tavern) ;;
+  clang) export CC='ccache clang' CXX='ccache clang++'; suffix+=-clang; needs+=(clang); options+=(-Dcuda=disabled) ;;
 esac
+export CCACHE_SLOPPINESS=pch_defines,time_macros  # else it keeps nothing that uses a precompiled header
+if [[ $quick == yes ]]; then
+  suffix+=-quick needs=(tests)
+  options+=(-Dcuda=disabled)
+  targets=(tests/unit/unit_tests tests/kernels/kernel_test tests/cuda/cuda_kernel_test tests/cuda/libgptq_cuda_emulated.so)
+  tests=(--suite unit --suite kernels --suite source)
+fi
 if [[ $sanitize == yes ]]; then
   suffix+=-sanitize
   # Of debug information the line numbers: all of it takes as long to write as the code.
@@ -61,6 +72,6 @@ ninja -C "$build" -j "$jobs" "${targets[@]}"
 
 status=0
 find "$build" -maxdepth 1 -name '*.xml' -delete
-meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 3 || status=$?
+meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 3 "${tests[@]}" || status=$?
 python3 "$root/tests/count_results.py" "$build/meson-logs/testlog.junit.xml" "$status"
 exit "$status"

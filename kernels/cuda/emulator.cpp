@@ -49,10 +49,9 @@ struct Stack {
 };
 Stack scheduler_stack;
 
-// for_good: nobody comes back.
-void leave([[maybe_unused]] Stack& from, [[maybe_unused]] const Stack& to, [[maybe_unused]] bool for_good = false) {
+void leave([[maybe_unused]] Stack& from, [[maybe_unused]] const Stack& to) {
 #if GPTQ_FIBERS_ARE_WATCHED
-  __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake, to.bottom, to.bytes);
+  __sanitizer_start_switch_fiber(&from.fake, to.bottom, to.bytes);
 #endif
 }
 void arrive([[maybe_unused]] Stack& at, [[maybe_unused]] Stack* from = nullptr) {
@@ -61,11 +60,11 @@ void arrive([[maybe_unused]] Stack& at, [[maybe_unused]] Stack* from = nullptr) 
 #endif
 }
 
-// Begins as a ucontext; from then on it is switched by _setjmp and _longjmp, which unlike swapcontext make no system call.
+// Begins as a ucontext, once; from then on it is switched by _setjmp and _longjmp, which make no system call, for block after block.
 struct Fiber {
   ucontext_t context;
   jmp_buf place;
-  bool begun;
+  bool begun = false;
   std::unique_ptr<std::byte[]> stack;
   Stack watched;
   bool done;
@@ -90,18 +89,27 @@ Block block;
   abort();
 }
 
-void enter() {
-  arrive(block.fibers[here.thread].watched, &scheduler_stack);
-  (*block.kernel)();
-  Fiber& me = block.fibers[here.thread];
-  if (me.copies.size()) give_up("a thread ended with copies nobody waited for");
-  me.done = true;
-  if (--block.alive && block.barrier.arrived == block.alive) {
-    block.barrier.arrived = 0;
-    ++block.barrier.generation;
+void go_to_scheduler(Fiber& me) {
+  if (!_setjmp(me.place)) {
+    leave(me.watched, scheduler_stack);
+    _longjmp(block.scheduler, 1);
   }
-  leave(me.watched, scheduler_stack, true);
-  _longjmp(block.scheduler, 1);
+  arrive(me.watched, &scheduler_stack);
+}
+
+void enter() {
+  Fiber& me = block.fibers[here.thread];
+  arrive(me.watched, &scheduler_stack);
+  for (;;) {
+    (*block.kernel)();
+    if (me.copies.size()) give_up("a thread ended with copies nobody waited for");
+    me.done = true;
+    if (--block.alive && block.barrier.arrived == block.alive) {
+      block.barrier.arrived = 0;
+      ++block.barrier.generation;
+    }
+    go_to_scheduler(me);
+  }
 }
 
 void wait(const uint32_t& generation, uint32_t seen) {
@@ -109,24 +117,22 @@ void wait(const uint32_t& generation, uint32_t seen) {
   me.waits_for = &generation;
   me.seen = seen;
   const Place place = here;
-  if (!_setjmp(me.place)) {
-    leave(me.watched, scheduler_stack);
-    _longjmp(block.scheduler, 1);
-  }
-  arrive(me.watched);
+  go_to_scheduler(me);
   here = place;
 }
 
 void start(uint32_t thread) {
   Fiber& f = block.fibers[thread];
-  if (!f.stack) f.stack = std::make_unique<std::byte[]>(stack_bytes);
-  getcontext(&f.context);
-  f.context.uc_stack.ss_sp = f.stack.get();
-  f.context.uc_stack.ss_size = stack_bytes;
-  f.watched = {f.stack.get(), stack_bytes};
-  f.context.uc_link = nullptr;
-  makecontext(&f.context, enter, 0);
-  f.done = f.begun = false;
+  if (!f.stack) {
+    f.stack = std::make_unique<std::byte[]>(stack_bytes);
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack.get();
+    f.context.uc_stack.ss_size = stack_bytes;
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, enter, 0);
+    f.watched = {f.stack.get(), stack_bytes};
+  }
+  f.done = false;
   f.waits_for = nullptr;
   f.copies.clear();
   f.group = 0;

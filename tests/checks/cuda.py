@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# cuda.py LIBGPTQ_CUDA.so USAGE...: the backend has kernels for every architecture, none spills registers or has memory of its own (by what ptxas
-# said), it exports one function and is not large.
+# cuda.py LIBGPTQ_CUDA.so ARCHS USAGE...: the backend has kernels for each of ARCHS (75,80,...), none spills registers or has memory
+# of its own (by what ptxas said), it exports one function and is not large.
 import os
 import re
 import subprocess
 import sys
 
-LIMIT = 10_000_000
-ARCHITECTURES = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90"}
+LIMIT = 10_000_000  # bytes
 
-backend, *usage = sys.argv[1:]
+backend, architectures, *usage = sys.argv[1:]
 problems, kernels, most, found = [], 0, 0, set()
 for path in usage:
   name = architecture = ""
@@ -24,7 +23,7 @@ for path in usage:
           problems.append(f"{architecture} {name}: {match[0]}")
       if match := re.search(r"Used (\d+) registers", line):
         most = max(most, int(match[1]))
-problems += [f"no code for {missing}" for missing in sorted(ARCHITECTURES - found)]
+problems += [f"no code for {missing}" for missing in sorted({f"sm_{arch}" for arch in architectures.split(",")} - found)]
 
 exported = [line.split()[-1] for line in subprocess.run(["nm", "-D", "--defined-only", backend], check=True, capture_output=True, text=True).stdout.splitlines()]
 problems += [f"exported: {symbol}" for symbol in exported if symbol != "gptq_gpu_backend"]
