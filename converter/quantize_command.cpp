@@ -103,7 +103,9 @@ struct Job {
     if (now != phase) phase = now, phase_began = Clock::now();
     const double seconds = std::chrono::duration<double>(Clock::now() - phase_began).count();
     if (isatty(STDERR_FILENO)) {
-      const char* what = phase == GPTQ_PHASE_SAMPLE ? "sampling calibration text" : "quantizing";
+      const char* what = phase == GPTQ_PHASE_SAMPLE    ? "sampling calibration text"
+                         : phase == GPTQ_PHASE_MEASURE ? "measuring what each matrix is worth"
+                                                       : "quantizing";
       const double left = permille ? seconds / permille * (1000 - permille) : 0;
       const size_t full = std::min<size_t>(permille, 1000) * 30 / 1000;
       const std::string bar = std::string(full, '#') + std::string(30 - full, '.');
@@ -113,20 +115,41 @@ struct Job {
   }
 };
 
-gptq_quantize_params params_of(const QuantizeArguments& a, Job& job) {
+bool is_one_of(double bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
+
+// 8 bits cost a head or a tied embedding next to nothing and are half the bytes, which every token reads. A small head is left alone.
+uint32_t head_bits_for(const std::string& model) {
+  const base::FileSource file(model);
+  std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+  const format::Reader reader(file, memory);
+  const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+  uint64_t all = 0, head = 0;
+  for (const model::Slot& slot : model::weight_slots(spec, memory)) {
+    const format::fb::Tensor* tensor = reader.find(slot.name);
+    if (!tensor || slot.is_vector) continue;
+    all += uint64_t{slot.n} * slot.k;
+    if (slot.id.role == model::head_role(spec) && !kernels::is_quantized(static_cast<kernels::Kind>(tensor->kind()))) head = uint64_t{slot.n} * slot.k;
+  }
+  return head && (spec.tied_head || head > all / 50) ? 8 : 16;
+}
+
+gptq_quantize_params params_of(const QuantizeArguments& a, const std::string& model, Job& job) {
   gptq_quantize_params p{};
   p.struct_size = sizeof p;
   if (a.mode == "reference") p.flags |= GPTQ_QUANTIZE_REFERENCE;
   if (a.force) p.flags |= GPTQ_QUANTIZE_REPLACE;
   if (a.aim) p.flags |= GPTQ_QUANTIZE_AIM;
-  p.defaults.bits = a.bits;
+  if (is_one_of(a.bits)) p.defaults.bits = static_cast<uint32_t>(a.bits);
+  else p.bits_per_weight = a.bits;
+  p.file_bytes_max = a.file_bytes_max;
   p.defaults.group_size = a.group_size;
   p.defaults.damp = a.damp;
   if (a.asymmetric) p.defaults.flags |= GPTQ_QUANT_ASYMMETRIC;
   if (a.static_groups) p.defaults.flags |= GPTQ_QUANT_STATIC_GROUPS;
   const bool natural = a.mode == "reference" || a.order == "natural";
   p.defaults.order = a.desc_act ? GPTQ_ORDER_ACT : natural ? GPTQ_ORDER_NATURAL : GPTQ_ORDER_GROUP_AWARE;
-  p.head_bits = a.head_bits == 16 ? 0 : a.head_bits;
+  if (a.head_bits) p.head_bits = a.head_bits;
+  else if (!a.file_bytes_max) p.head_bits = a.mode == "reference" ? 16 : head_bits_for(model);
   p.rows = a.rows;
   p.row_tokens = a.row_tokens;
   p.first_token_weight = a.first_token_weight;
@@ -178,10 +201,13 @@ void show_estimate(gptq_runtime* runtime, const gptq_source& source, const gptq_
 void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   c.add_option("SRC", a.source, "16 or 32 bit model: a .gptq file, a Hugging Face folder, a .gguf file, or OWNER/NAME of the hub")->required();
   c.add_option("DST", a.target, "file to write")->required();
-  c.add_option("--bits", a.bits, "of the layers' matrices")->check(CLI::IsMember({2, 3, 4, 8}))->capture_default_str();
-  c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all")->capture_default_str();
+  CLI::Option* bits = c.add_option("--bits", a.bits, "of the layers' matrices: 2, 3, 4 or 8. Any other number, such as 3.5, is a mean with scales: bits "
+                                                     "and group sizes are then chosen matrix by matrix, by what rounding it costs the model's predictions");
+  bits->check(CLI::Range(2.0, 16.0))->capture_default_str();
+  c.add_option("--size", a.file_bytes_max, "most bytes of DST, such as 90M: chosen in the same way, the head's bits too")->transform(CLI::AsSizeValue(true))->excludes(bits);
+  c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all (default: 128, or chosen)");
   c.add_flag("--asym", a.asymmetric, "with zero points");
-  c.add_option("--head-bits", a.head_bits, "of head and tied embedding")->check(CLI::IsMember({4, 8, 16}))->capture_default_str();
+  c.add_option("--head-bits", a.head_bits, "of head and tied embedding; 16 = as it is (default: 8 where it is tied or large)")->check(CLI::IsMember({4, 8, 16}));
   c.add_option("--calibration", a.calibration,
                "text, .jsonl (\"text\" or \"messages\") or .ids (token ids); repeatable. Without it the model samples its own text");
   c.add_option("--rows", a.rows, "rows of calibration tokens, cut one after another")->check(CLI::Range(1, 1 << 20))->capture_default_str();
@@ -209,7 +235,7 @@ void run_quantize(const QuantizeArguments& a) {
   const ConvertedSource converted(a);
   const Runtime runtime(a);
   Job job(a, converted.path());
-  gptq_quantize_params params = params_of(a, job);
+  gptq_quantize_params params = params_of(a, converted.path(), job);
   gptq_source source{};
   source.struct_size = sizeof source;
   source.path = converted.path().c_str();

@@ -182,7 +182,7 @@ typedef struct gptq_source {                    /* exactly one of path, data, io
   uint64_t offset; uint64_t size;               /* a sub-range (a pak file); size 0 = to the end */
 } gptq_source;
 
-enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_PHASE_QUANTIZE = 4 };
+enum { GPTQ_PHASE_LOAD = 1, GPTQ_PHASE_VERIFY = 2, GPTQ_PHASE_SAMPLE = 3, GPTQ_PHASE_QUANTIZE = 4, GPTQ_PHASE_MEASURE = 5 };
 
 /* A device that gets layers of a model. */
 typedef struct gptq_device_share {
@@ -580,7 +580,7 @@ enum {
 typedef struct gptq_quantize_params {        /* all-zero = 4 bits, group_size 128, symmetric, text sampled from the model */
   uint32_t struct_size; uint32_t flags; const gptq_ext *next;
   gptq_quantize_module defaults;             /* of every matrix of the layers; struct_size, name, n and k are not read */
-  uint32_t head_bits; int32_t head_group_size;              /* of the head (a tied embedding serves as one): 0 = as it is; 4 or 8 */
+  uint32_t head_bits; int32_t head_group_size;              /* of the head (a tied embedding serves as one): 0, 16 = as it is; 4 or 8 */
   /* Calibration data: text, tokens or a callback; text and tokens are cut into rows. None: the model samples its own text. */
   const char *text; size_t text_size;
   const gptq_token *tokens; size_t n_tokens;
@@ -588,8 +588,13 @@ typedef struct gptq_quantize_params {        /* all-zero = 4 bits, group_size 12
   uint32_t rows; uint32_t row_tokens;        /* most rows, tokens of a row; 0 = 128 and 2048, or less if the model's context is shorter */
   gptq_quantize_module_fn module; void *module_user;        /* may be NULL, like all callbacks */
   gptq_quantize_report_fn report; void *report_user;
-  gptq_progress_fn progress; void *progress_user;           /* phases SAMPLE and QUANTIZE */
+  gptq_progress_fn progress; void *progress_user;           /* phases SAMPLE, MEASURE (with a budget) and QUANTIZE */
   double first_token_weight;                 /* how many tokens the first of a row counts for: attention leans on it; 0 = 32 */
+  /* A budget instead of defaults.bits; at most one of the two, 0 = none. What rounding a matrix costs the model's predictions is measured,
+   * and bits are given where they help most; the group size is chosen as well if defaults.group_size is 0. Matrices that module gives
+   * settings of its own keep them; those that read the same input (q, k, v; gate, up) get the same. Since 0.2. */
+  uint64_t file_bytes_max;                   /* of the whole file; the head is chosen too if head_bits is 0, and kept as it is if 16 */
+  double bits_per_weight;                    /* mean over the layers' matrices, with their scales: 3.5 */
 } gptq_quantize_params;
 typedef struct gptq_quantize_estimate {
   uint32_t struct_size; uint32_t n_modules;

@@ -79,19 +79,26 @@ quantize::Options options_of(const gptq_runtime& rt, const gptq_quantize_params&
   refuse_extensions(p.next);
   require(!(p.flags & ~uint32_t(GPTQ_QUANTIZE_REFERENCE | GPTQ_QUANTIZE_REPLACE | GPTQ_QUANTIZE_AIM)), "unknown flags in gptq_quantize_params");
   require(!(p.flags & GPTQ_QUANTIZE_REFERENCE) || !(p.flags & GPTQ_QUANTIZE_AIM), "the published algorithm does not aim: give REFERENCE or AIM");
-  require(p.head_bits == 0 || p.head_bits == 4 || p.head_bits == 8, "head_bits must be 0, 4 or 8");
+  require(p.head_bits == 0 || p.head_bits == 4 || p.head_bits == 8 || p.head_bits == 16, "head_bits must be 0, 4, 8 or 16");
   require(p.head_group_size >= -1, "head_group_size must be -1 or above 0");
   require(p.first_token_weight >= 0 && p.first_token_weight <= 1e6, "first_token_weight must be within 0 and a million");
+  require(!p.file_bytes_max || p.bits_per_weight == 0, "give file_bytes_max or bits_per_weight, not both");
+  require(p.bits_per_weight == 0 || (p.bits_per_weight >= 2 && p.bits_per_weight <= 16), "bits_per_weight must be within 2 and 16");
   quantize::Options options;
   static_assert(sizeof p.defaults == 56, "it stands in gptq_quantize_params by value: what is new goes into a struct behind next");
   options.module = settings_of(p.defaults);
   options.head = options.module;
-  options.head.bits = p.head_bits;
+  options.head.bits = p.head_bits == 16 ? 0 : p.head_bits;
   options.head.group_size = p.head_group_size ? p.head_group_size : options.module.group_size;
   options.reference = p.flags & GPTQ_QUANTIZE_REFERENCE;
   if (p.first_token_weight > 0) options.first_token_weight = p.first_token_weight;
   options.replace = p.flags & GPTQ_QUANTIZE_REPLACE;
   options.aim = p.flags & GPTQ_QUANTIZE_AIM;
+  options.file_bytes_max = p.file_bytes_max;
+  options.mean_bits = p.bits_per_weight;
+  options.any_group = !p.defaults.group_size;
+  options.any_head = !p.head_bits;
+  options.log = [&rt](std::string_view text) { rt.log(GPTQ_LOG_INFO, text); };
   if (rt.memory.limit()) options.memory_max = rt.memory.limit() - std::min(rt.memory.limit(), rt.memory.bytes());
   if (p.module)
     options.choose = [&p](std::string_view name, uint32_t n, uint32_t k, quantize::ModuleOptions& o) {
@@ -100,10 +107,12 @@ quantize::Options options_of(const gptq_runtime& rt, const gptq_quantize_params&
       o = settings_of(m);
     };
   if (p.report) options.report = [&p](const quantize::ModuleReport& report) { send_report(p, report); };
-  if (p.progress)
-    options.progress = [&p](uint32_t permille) {
-      if (p.progress(p.progress_user, GPTQ_PHASE_QUANTIZE, permille)) base::fail(GPTQ_E_CANCELLED, "quantizing was cancelled");
+  const auto telling = [&p](uint32_t phase) {
+    return [&p, phase](uint32_t permille) {
+      if (p.progress(p.progress_user, phase, permille)) base::fail(GPTQ_E_CANCELLED, "quantizing was cancelled");
     };
+  };
+  if (p.progress) options.measuring = telling(GPTQ_PHASE_MEASURE), options.progress = telling(GPTQ_PHASE_QUANTIZE);
   return options;
 }
 

@@ -25,6 +25,7 @@ class Reader {
 
   const fb::Manifest& manifest() const { return *manifest_; }
   uint64_t manifest_hash() const { return manifest_hash_; }
+  uint64_t manifest_bytes() const { return bytes_.size(); }
   // The tensor of that name, or NULL. Tensors are in the order of their names.
   const fb::Tensor* find(std::string_view name) const;
 

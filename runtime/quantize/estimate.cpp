@@ -12,13 +12,6 @@
 namespace gptq::quantize {
 namespace {
 
-// Bytes of a quantized matrix in the file.
-uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options) {
-  const uint64_t group = options.group_size < 0 ? k : std::min<uint64_t>(k, static_cast<uint64_t>(options.group_size));
-  const uint64_t rows = base::round_up(n, 16), groups = base::divide_up(k, group);
-  return base::mul(rows, base::round_up(k, 64), options.bits) / 8 + base::mul(rows, groups, options.symmetric ? 2 : 3);
-}
-
 // Of what inputs are to each other, in the order of work, and its factor.
 uint64_t squares(uint64_t k) { return base::mul(k, k, 3 * sizeof(double)); }
 
@@ -66,6 +59,12 @@ double measure_rate(const kernels::Kernels& kernels, base::Pool& pool, std::pmr:
 }
 
 }  // namespace
+
+uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options) {
+  const uint64_t group = options.group_size < 0 ? k : std::min<uint64_t>(k, static_cast<uint64_t>(options.group_size));
+  const uint64_t rows = base::round_up(n, 16), groups = base::divide_up(k, group);
+  return base::mul(rows, base::round_up(k, 64), options.bits) / 8 + base::mul(rows, groups, options.symmetric ? 2 : 3);
+}
 
 std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, const Options& options, std::pmr::memory_resource* memory) {
   const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "quantize/job.h"
+#include "quantize/mixture.h"
 
 namespace gptq::quantize {
 namespace {
@@ -45,6 +46,7 @@ void check_target(std::string_view target, bool replace) {
 void quantize(const base::Source& source, std::string_view target, const Calibration& calibration, const Options& options,
               const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
   std::pmr::vector<ModuleOptions> chosen(memory);
+  Options settled = options;
   {
     const format::Reader reader(source, memory);
     model::check_features(reader.manifest());
@@ -52,10 +54,14 @@ void quantize(const base::Source& source, std::string_view target, const Calibra
     check(calibration, spec);
     check_target(target, options.replace);
     chosen = choose_options(reader, options, memory);
+    if (options.has_budget()) chosen = divide_budget(reader, chosen, calibration, options, kernels, pool, memory);
+    const auto slots = model::weight_slots(spec, memory);
+    for (size_t i = 0; i < slots.size(); ++i)
+      if (slots[i].id.role == model::head_role(spec) && !slots[i].is_vector) settled.head = chosen[i];
     const auto rows = static_cast<uint64_t>(calibration.row_tokens.size());
     check_space(target, estimate(reader, chosen, rows, calibration.row_tokens[0], options, kernels, pool, memory));
   }
-  Job(source, target, calibration, options, chosen, kernels, pool, memory).run();
+  Job(source, target, calibration, settled, chosen, kernels, pool, memory).run();
 }
 
 }  // namespace gptq::quantize

@@ -26,13 +26,23 @@ struct Options {
   bool replace = false;              // an existing target
   format::MakeFrame zstd = nullptr;  // for what comes with the codes
   uint64_t memory_max = 0;           // beyond it activations go to a file; 0 = no limit
+  // A budget, which bits (and group sizes, and the head's bits) are chosen by, matrix by matrix: see mixture.h. 0 = none.
+  uint64_t file_bytes_max = 0;
+  double mean_bits = 0;              // of the layers' matrices, with their scales
+  bool any_group = false, any_head = false;
+  bool has_budget() const { return file_bytes_max || mean_bits > 0; }
   std::function<void(std::string_view name, uint32_t n, uint32_t k, ModuleOptions&)> choose;
   std::function<void(const ModuleReport&)> report;
   std::function<void(uint32_t permille)> progress;  // throws to cancel
+  std::function<void(uint32_t permille)> measuring; // the same, while costs are measured
+  std::function<void(std::string_view)> log;
 };
 
 // What every slot of the model (weight_slots) is to become, choose asked once for each matrix; bits 0 = it stays as it is.
 std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, const Options& options, std::pmr::memory_resource* memory);
+
+// Bytes of a quantized matrix in the file.
+uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options);
 
 // What a job over rows of row_tokens tokens takes.
 gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const ModuleOptions> chosen, uint64_t rows, uint32_t row_tokens,

@@ -39,9 +39,11 @@ uint64_t state_bytes(const model::ModelSpec& spec) { return largest(spec, [](con
 
 }  // namespace
 
-Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory) : chunks(memory), pages_(memory) {
+Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory, uint32_t n_apart, uint32_t logits)
+    : chunks(memory), logits(logits), pages_(memory) {
   for (const uint32_t n : rows) {
-    if (chunks.empty() || chunks.back().n_tokens + n > wanted_tokens) chunks.emplace_back(n_tokens, memory);
+    const bool apart = chunks.size() == 1 && chunks[0].sequences.size() == n_apart;
+    if (chunks.empty() || apart || chunks.back().n_tokens + n > wanted_tokens) chunks.emplace_back(n_tokens, memory);
     Chunk& chunk = chunks.back();
     chunk.sequences.push_back({chunk.n_tokens, n, 0, nullptr});
     chunk.n_tokens += n;
@@ -64,7 +66,7 @@ Plan::Plan(std::span<const uint32_t> rows, std::pmr::memory_resource* memory) : 
 
 Replay::Scratch::Scratch(const model::ModelSpec& spec, const Plan& plan, base::Arena& arena)
     : rotation(spec, plan.row_tokens, plan.chunk_tokens, arena),
-      workspace(spec, plan.chunk_tokens, 0, arena),
+      workspace(spec, plan.chunk_tokens, plan.logits, arena),
       routing(spec, plan.chunk_tokens, arena),
       device(engine::cpu_limits(spec, {}, plan.chunk_tokens, device::Activations::f32, plan.row_tokens), arena),  // dense matrices gather nothing
       kv(arena.take<std::byte>(base::mul(plan.chunk_pages, page_bytes(spec)))),
@@ -141,6 +143,31 @@ void Replay::embed(const Chunk& chunk, std::span<const int32_t> tokens, const mo
   device_.begin({tokens, chunk.sequences, {}, {}});
   forward_->embed(chunk.n_tokens, ends);
   store(chunk);
+}
+
+void Replay::embed_to(const Chunk& chunk, std::span<const int32_t> tokens, const model::Ends& ends, float* x) {
+  device_.begin({tokens, chunk.sequences, {}, {}});
+  forward_->embed(chunk.n_tokens, ends);
+  std::copy_n(scratch_.workspace.x, size_t{chunk.n_tokens} * spec_.n_embd, x);
+}
+
+void Replay::pass(const Chunk& chunk, const model::Layer& layer, float* x) {
+  const size_t size = size_t{chunk.n_tokens} * spec_.n_embd;
+  std::copy_n(x, size, scratch_.workspace.x);
+  begin_chunk(chunk);
+  forward_->layer(chunk.n_tokens, layer, layer_);
+  std::copy_n(scratch_.workspace.x, size, x);
+}
+
+void Replay::pass(const Chunk& chunk, const model::Layer& layer, float* x, Tap& tap, const float* token_weights) {
+  tapped(chunk, tap, token_weights, [&] { pass(chunk, layer, x); });
+}
+
+const float* Replay::logits(const Chunk& chunk, const float* x, std::span<const uint32_t> rows, const model::Ends& ends) {
+  std::copy_n(x, size_t{chunk.n_tokens} * spec_.n_embd, scratch_.workspace.x);
+  device_.begin({{}, chunk.sequences, rows, {}});
+  forward_->logits(0, static_cast<uint32_t>(rows.size()), ends);
+  return scratch_.workspace.logits;
 }
 
 const float* Replay::norm(const Chunk& chunk, const model::Linear& weights, float* out) {

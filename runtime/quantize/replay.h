@@ -21,11 +21,12 @@ struct Chunk {
 
 class Plan {
  public:
-  // Chunks of about 2048 tokens.
-  Plan(std::span<const uint32_t> row_tokens, std::pmr::memory_resource* memory);
+  // Chunks of about 2048 tokens, of which the first has n_apart rows, if that is not 0. logits: of how many tokens at a time they are asked for.
+  Plan(std::span<const uint32_t> row_tokens, std::pmr::memory_resource* memory, uint32_t n_apart = 0, uint32_t logits = 0);
   std::pmr::vector<Chunk> chunks;
   uint64_t n_tokens = 0;
   uint32_t chunk_tokens = 0, chunk_pages = 0, row_tokens = 0;  // the most of any
+  const uint32_t logits;
 
  private:
   std::pmr::vector<uint32_t> pages_;  // 0, 1, 2, ...: what the sequences point into
@@ -66,6 +67,13 @@ class Replay {
   // What any MLP of the layer reads, once o is added; and what its down reads of all tokens.
   const float* mlp_input(const Chunk& chunk, const model::Layer& layer);
   const float* activate(const Chunk& chunk, const model::Layer& layer, const model::Linear& gate, const model::Linear& up);
+
+  // The same without stores, for hidden states [n_tokens][n_embd] that lie elsewhere: made of tokens, taken through the whole layer that
+  // was begun, and the logits of some of the chunk's rows, [rows][n_vocab].
+  void embed_to(const Chunk& chunk, std::span<const int32_t> tokens, const model::Ends& ends, float* x);
+  void pass(const Chunk& chunk, const model::Layer& layer, float* x);
+  void pass(const Chunk& chunk, const model::Layer& layer, float* x, Tap& tap, const float* token_weights);
+  const float* logits(const Chunk& chunk, const float* x, std::span<const uint32_t> rows, const model::Ends& ends);
 
  private:
   struct Scratch {

@@ -121,6 +121,19 @@ TEST_P(QuantizeFamilies, ErrLessThanRounding) {
   if (std::getenv("GPTQ_SHOW")) std::printf("%-40s %4zu matrices, KL %.3e, rounded %.3e\n", name_of(GetParam()).c_str(), job.reported.size(), ours, theirs);
 }
 
+TEST_P(QuantizeFamilies, KeepToABudget) {
+  const Target target;
+  const std::string& from = float_model(GetParam());
+  Job job = job_for(from, 240);
+  job.params.file_bytes_max = std::filesystem::file_size(from) / 2;
+  std::string message;
+  ASSERT_EQ(job.run(from, target.path(), 2, 0, &message), GPTQ_OK) << message;
+  EXPECT_LE(std::filesystem::file_size(target.path()), job.params.file_bytes_max);
+  const double apart = mean_kl(from, target.path());
+  EXPECT_GE(apart, 0);
+  EXPECT_LT(apart, 1);
+}
+
 std::string test_name(const testing::TestParamInfo<std::string>& info) {
   std::string name = name_of(info.param);
   std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');

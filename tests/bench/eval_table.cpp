@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "eval.h"
+#include "eval_plot.h"
 
 namespace gptq::eval {
 namespace {
@@ -66,6 +67,12 @@ void table(const Options& given) {
   std::printf("| file | MB | bits/weight | perplexity | KL mean (nats) | top-1 |\n|---|---|---|---|---|---|\n");
   print_row(reference);
   for (const auto& c : candidates) print_row(*c);
+  if (!o.plot.empty()) {
+    std::vector<Point> points;
+    for (const auto& c : candidates)
+      points.push_back({std::filesystem::path(c->path).stem(), static_cast<double>(std::filesystem::file_size(c->path)) / 1e6, c->divergence.mean()});
+    write_plot(o.plot, std::filesystem::path(first).stem(), std::move(points));
+  }
   std::printf("\n%zu windows of %u tokens; the first file %s.\n", windows.size(), ctx,
               o.exact  ? "and all others in exact mode"
               : o.bf16 ? "in exact mode, the others with bfloat16 activations"

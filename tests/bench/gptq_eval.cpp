@@ -133,6 +133,7 @@ int main(int argc, char** argv) {
       ->required()
       ->expected(3, -1)
       ->type_name("");
+  files.add_option("--plot", o.plot, "also draw divergence against size, as an SVG file");
   add_window_options(files, o);
   CLI::App& rules = *app.add_subcommand("constraint", "which texts a constraint accepts as a whole, else the byte it refused, and what its masks cost");
   rules.add_option("MODEL", o.model, "a .gptq file")->required();
