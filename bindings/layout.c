@@ -80,6 +80,7 @@ int main(void) {
   printf("GPTQ_GEN_CONTINUE_TEXT %lld\n", (long long)GPTQ_GEN_CONTINUE_TEXT);
   printf("GPTQ_GEN_LOGITS %lld\n", (long long)GPTQ_GEN_LOGITS);
   printf("GPTQ_GEN_LOGPROBS %lld\n", (long long)GPTQ_GEN_LOGPROBS);
+  printf("GPTQ_GEN_MARKED %lld\n", (long long)GPTQ_GEN_MARKED);
   printf("GPTQ_GEN_BACKGROUND %lld\n", (long long)GPTQ_GEN_BACKGROUND);
   printf("GPTQ_GEN_SPECULATE %lld\n", (long long)GPTQ_GEN_SPECULATE);
   printf("GPTQ_POOL_NONE %lld\n", (long long)GPTQ_POOL_NONE);
@@ -97,6 +98,10 @@ int main(void) {
   printf("GPTQ_STOP_CONSTRAINT %lld\n", (long long)GPTQ_STOP_CONSTRAINT);
   printf("GPTQ_STOP_ERROR %lld\n", (long long)GPTQ_STOP_ERROR);
   printf("GPTQ_STOP_PREFILLED %lld\n", (long long)GPTQ_STOP_PREFILLED);
+  printf("GPTQ_MARK_NONE %lld\n", (long long)GPTQ_MARK_NONE);
+  printf("GPTQ_MARK_ANSWER %lld\n", (long long)GPTQ_MARK_ANSWER);
+  printf("GPTQ_MARK_THINKING %lld\n", (long long)GPTQ_MARK_THINKING);
+  printf("GPTQ_MARK_TOOL_CALL %lld\n", (long long)GPTQ_MARK_TOOL_CALL);
   printf("GPTQ_SAVE_REPLAY %lld\n", (long long)GPTQ_SAVE_REPLAY);
   printf("GPTQ_SAVE_FULL %lld\n", (long long)GPTQ_SAVE_FULL);
   printf("GPTQ_CONSTRAINT_CHOICE %lld\n", (long long)GPTQ_CONSTRAINT_CHOICE);
@@ -358,6 +363,14 @@ int main(void) {
   printf("gptq_session_info.n_guessed_right %lld\n", (long long)offsetof(gptq_session_info, n_guessed_right));
   printf("gptq_session_info.n_dropped %lld\n", (long long)offsetof(gptq_session_info, n_dropped));
   printf("gptq_session_info.reserved %lld\n", (long long)offsetof(gptq_session_info, reserved));
+  printf("gptq_marked %lld\n", (long long)sizeof(gptq_marked));
+  printf("gptq_marked.struct_size %lld\n", (long long)offsetof(gptq_marked, struct_size));
+  printf("gptq_marked.kind %lld\n", (long long)offsetof(gptq_marked, kind));
+  printf("gptq_marked.call %lld\n", (long long)offsetof(gptq_marked, call));
+  printf("gptq_marked.more %lld\n", (long long)offsetof(gptq_marked, more));
+  printf("gptq_marked.size %lld\n", (long long)offsetof(gptq_marked, size));
+  printf("gptq_marked.name %lld\n", (long long)offsetof(gptq_marked, name));
+  printf("gptq_marked.id %lld\n", (long long)offsetof(gptq_marked, id));
   printf("gptq_token_logprob %lld\n", (long long)sizeof(gptq_token_logprob));
   printf("gptq_token_logprob.token %lld\n", (long long)offsetof(gptq_token_logprob, token));
   printf("gptq_token_logprob.logprob %lld\n", (long long)offsetof(gptq_token_logprob, logprob));

@@ -81,6 +81,7 @@ public static class Constants {
   public const int GPTQ_GEN_CONTINUE_TEXT = 8;
   public const int GPTQ_GEN_LOGITS = 16;
   public const int GPTQ_GEN_LOGPROBS = 64;
+  public const int GPTQ_GEN_MARKED = 256;
   public const int GPTQ_GEN_BACKGROUND = 128;
   public const int GPTQ_GEN_SPECULATE = 32;
   public const int GPTQ_POOL_NONE = 0;
@@ -98,6 +99,10 @@ public static class Constants {
   public const int GPTQ_STOP_CONSTRAINT = 6;
   public const int GPTQ_STOP_ERROR = 7;
   public const int GPTQ_STOP_PREFILLED = 8;
+  public const int GPTQ_MARK_NONE = 0;
+  public const int GPTQ_MARK_ANSWER = 1;
+  public const int GPTQ_MARK_THINKING = 2;
+  public const int GPTQ_MARK_TOOL_CALL = 3;
   public const int GPTQ_SAVE_REPLAY = 0;
   public const int GPTQ_SAVE_FULL = 1;
   public const int GPTQ_CONSTRAINT_CHOICE = 1;
@@ -447,6 +452,17 @@ public unsafe struct gptq_session_info {
   public static gptq_session_info New() { return new gptq_session_info { struct_size = (uint)sizeof(gptq_session_info) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
+public unsafe struct gptq_marked {
+  public uint struct_size;
+  public int kind;
+  public uint call;
+  public uint more;
+  public UIntPtr size;
+  public fixed byte name[128];
+  public fixed byte id[64];
+  public static gptq_marked New() { return new gptq_marked { struct_size = (uint)sizeof(gptq_marked) }; }
+}
+[StructLayout(LayoutKind.Sequential)]
 public unsafe struct gptq_token_logprob {
   public int token;
   public float logprob;
@@ -611,6 +627,8 @@ public static unsafe class Api {
   public static extern int gptq_session_read_tokens(IntPtr s, int* buf, UIntPtr cap, UIntPtr* n);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_read_logits(IntPtr s, float* @out, UIntPtr cap_floats, uint* first_position, uint* n_rows);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_read_marked(IntPtr s, byte* buf, UIntPtr cap, gptq_marked* @out);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_cancel(IntPtr s);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

@@ -86,6 +86,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_GEN_CONTINUE_TEXT", Constants.GPTQ_GEN_CONTINUE_TEXT);
     add("GPTQ_GEN_LOGITS", Constants.GPTQ_GEN_LOGITS);
     add("GPTQ_GEN_LOGPROBS", Constants.GPTQ_GEN_LOGPROBS);
+    add("GPTQ_GEN_MARKED", Constants.GPTQ_GEN_MARKED);
     add("GPTQ_GEN_BACKGROUND", Constants.GPTQ_GEN_BACKGROUND);
     add("GPTQ_GEN_SPECULATE", Constants.GPTQ_GEN_SPECULATE);
     add("GPTQ_POOL_NONE", Constants.GPTQ_POOL_NONE);
@@ -103,6 +104,10 @@ static unsafe class LayoutFacts {
     add("GPTQ_STOP_CONSTRAINT", Constants.GPTQ_STOP_CONSTRAINT);
     add("GPTQ_STOP_ERROR", Constants.GPTQ_STOP_ERROR);
     add("GPTQ_STOP_PREFILLED", Constants.GPTQ_STOP_PREFILLED);
+    add("GPTQ_MARK_NONE", Constants.GPTQ_MARK_NONE);
+    add("GPTQ_MARK_ANSWER", Constants.GPTQ_MARK_ANSWER);
+    add("GPTQ_MARK_THINKING", Constants.GPTQ_MARK_THINKING);
+    add("GPTQ_MARK_TOOL_CALL", Constants.GPTQ_MARK_TOOL_CALL);
     add("GPTQ_SAVE_REPLAY", Constants.GPTQ_SAVE_REPLAY);
     add("GPTQ_SAVE_FULL", Constants.GPTQ_SAVE_FULL);
     add("GPTQ_CONSTRAINT_CHOICE", Constants.GPTQ_CONSTRAINT_CHOICE);
@@ -364,6 +369,14 @@ static unsafe class LayoutFacts {
     add("gptq_session_info.n_guessed_right", At(typeof(gptq_session_info), "n_guessed_right"));
     add("gptq_session_info.n_dropped", At(typeof(gptq_session_info), "n_dropped"));
     add("gptq_session_info.reserved", At(typeof(gptq_session_info), "reserved"));
+    add("gptq_marked", sizeof(gptq_marked));
+    add("gptq_marked.struct_size", At(typeof(gptq_marked), "struct_size"));
+    add("gptq_marked.kind", At(typeof(gptq_marked), "kind"));
+    add("gptq_marked.call", At(typeof(gptq_marked), "call"));
+    add("gptq_marked.more", At(typeof(gptq_marked), "more"));
+    add("gptq_marked.size", At(typeof(gptq_marked), "size"));
+    add("gptq_marked.name", At(typeof(gptq_marked), "name"));
+    add("gptq_marked.id", At(typeof(gptq_marked), "id"));
     add("gptq_token_logprob", sizeof(gptq_token_logprob));
     add("gptq_token_logprob.token", At(typeof(gptq_token_logprob), "token"));
     add("gptq_token_logprob.logprob", At(typeof(gptq_token_logprob), "logprob"));

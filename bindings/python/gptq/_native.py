@@ -83,6 +83,7 @@ GPTQ_GEN_KEEP_STOP = 4
 GPTQ_GEN_CONTINUE_TEXT = 8
 GPTQ_GEN_LOGITS = 16
 GPTQ_GEN_LOGPROBS = 64
+GPTQ_GEN_MARKED = 256
 GPTQ_GEN_BACKGROUND = 128
 GPTQ_GEN_SPECULATE = 32
 GPTQ_POOL_NONE = 0
@@ -100,6 +101,10 @@ GPTQ_STOP_CANCELLED = 5
 GPTQ_STOP_CONSTRAINT = 6
 GPTQ_STOP_ERROR = 7
 GPTQ_STOP_PREFILLED = 8
+GPTQ_MARK_NONE = 0
+GPTQ_MARK_ANSWER = 1
+GPTQ_MARK_THINKING = 2
+GPTQ_MARK_TOOL_CALL = 3
 GPTQ_SAVE_REPLAY = 0
 GPTQ_SAVE_FULL = 1
 GPTQ_CONSTRAINT_CHOICE = 1
@@ -141,6 +146,7 @@ class gptq_logit_bias(Structure): pass
 class gptq_sampling(Structure): pass
 class gptq_generate_params(Structure): pass
 class gptq_session_info(Structure): pass
+class gptq_marked(Structure): pass
 class gptq_token_logprob(Structure): pass
 class gptq_adapter_info(Structure): pass
 class gptq_quantize_module(Structure): pass
@@ -447,6 +453,16 @@ gptq_session_info._fields_ = [
   ("reserved", c_uint32),
 ]
 
+gptq_marked._fields_ = [
+  ("struct_size", c_uint32),
+  ("kind", c_int32),
+  ("call", c_uint32),
+  ("more", c_uint32),
+  ("size", c_size_t),
+  ("name", c_char * 128),
+  ("id", c_char * 64),
+]
+
 gptq_token_logprob._fields_ = [
   ("token", gptq_token),
   ("logprob", c_float),
@@ -564,6 +580,7 @@ FUNCTIONS = {
   "gptq_session_read": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)]),
   "gptq_session_read_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),
   "gptq_session_read_logits": (gptq_status, [c_void_p, POINTER(c_float), c_size_t, POINTER(c_uint32), POINTER(c_uint32)]),
+  "gptq_session_read_marked": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(gptq_marked)]),
   "gptq_session_cancel": (gptq_status, [c_void_p]),
   "gptq_session_info_get": (gptq_status, [c_void_p, POINTER(gptq_session_info)]),
   "gptq_session_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),

@@ -138,6 +138,9 @@ pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
 pub const GPTQ_GEN_LOGITS: i32 = 16;
 /// keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input
 pub const GPTQ_GEN_LOGPROBS: i32 = 64;
+/// for gptq_session_read_marked. At the start UNSUPPORTED where the format of the chat template is not known. Since
+/// 0.2
+pub const GPTQ_GEN_MARKED: i32 = 256;
 /// computed only in what the engine's other sessions leave of a step: to have a long input ready
 pub const GPTQ_GEN_BACKGROUND: i32 = 128;
 /// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
@@ -160,6 +163,10 @@ pub const GPTQ_STOP_CANCELLED: i32 = 5;
 pub const GPTQ_STOP_CONSTRAINT: i32 = 6;
 pub const GPTQ_STOP_ERROR: i32 = 7;
 pub const GPTQ_STOP_PREFILLED: i32 = 8;
+pub const GPTQ_MARK_NONE: i32 = 0;
+pub const GPTQ_MARK_ANSWER: i32 = 1;
+pub const GPTQ_MARK_THINKING: i32 = 2;
+pub const GPTQ_MARK_TOOL_CALL: i32 = 3;
 pub const GPTQ_SAVE_REPLAY: i32 = 0;
 pub const GPTQ_SAVE_FULL: i32 = 1;
 pub const GPTQ_CONSTRAINT_CHOICE: i32 = 1;
@@ -859,6 +866,33 @@ impl Default for gptq_session_info {
     }
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gptq_marked {
+    /// GPTQ_MARK_*; NONE: nothing can be read now
+    pub struct_size: u32,
+    /// GPTQ_MARK_*; NONE: nothing can be read now
+    pub kind: i32,
+    /// of a TOOL_CALL: its number in this generation, from 0; more: 1 = the next read goes on with its arguments
+    pub call: u32,
+    /// of a TOOL_CALL: its number in this generation, from 0; more: 1 = the next read goes on with its arguments
+    pub more: u32,
+    /// bytes in buf
+    pub size: usize,
+    /// of a TOOL_CALL, NUL-terminated: the tool's name; the id that the model gave the call, or ""
+    pub name: [c_char; 128],
+    /// of a TOOL_CALL, NUL-terminated: the tool's name; the id that the model gave the call, or ""
+    pub id: [c_char; 64],
+}
+impl Default for gptq_marked {
+    /// All fields zero, which is the C API's default. `struct_size` is set.
+    fn default() -> Self {
+        let mut value: Self = unsafe { core::mem::zeroed() };
+        value.struct_size = core::mem::size_of::<Self>() as u32;
+        value
+    }
+}
+
 /// Log-probabilities of the tokens at positions first to first + n - 1: natural logarithms of softmax of the logits as
 /// the model gives them, before biases, temperature and what else samples; NaN where they were not asked for with
 /// GPTQ_GEN_LOGPROBS, at position 0, and in a restored session. best: NULL or \[n]\[best_logprobs], the best at each
@@ -1130,7 +1164,7 @@ extern "C" {
     pub fn gptq_session_set_chat(s: *mut gptq_session, chat: *const gptq_chat, n_tokens: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end
     /// token. Unread output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from),
-    /// INVALID_ARGUMENT.
+    /// INVALID_ARGUMENT, UNSUPPORTED (GPTQ_GEN_MARKED).
     pub fn gptq_session_start(s: *mut gptq_session, params: *const gptq_generate_params, err: *mut gptq_error) -> gptq_status;
     /// Moves unread output out: whole UTF-8 code points of text; token ids; logits rows \[n_rows]\[n_vocab] that follow
     /// the tokens at positions *first_position and on (with GPTQ_GEN_LOGITS; the session waits while all logits_rows are
@@ -1138,6 +1172,18 @@ extern "C" {
     pub fn gptq_session_read(s: *mut gptq_session, buf: *mut c_char, cap: usize, size: *mut usize) -> gptq_status;
     pub fn gptq_session_read_tokens(s: *mut gptq_session, buf: *mut gptq_token, cap: usize, n: *mut usize) -> gptq_status;
     pub fn gptq_session_read_logits(s: *mut gptq_session, out: *mut f32, cap_floats: usize, first_position: *mut u32, n_rows: *mut u32) -> gptq_status;
+    /// Moves the next unread piece of a generation with GPTQ_GEN_MARKED to buf: whole UTF-8 code points of answer or
+    /// thinking, or the arguments of a tool call, a JSON object. Read until kind is NONE. Answer and thinking come as they
+    /// are generated; a call comes when it is complete, so that what turns out to be none (no valid JSON, no name, cut by
+    /// the end) is answer instead, as it was written. Left out are the marks ("\<think>", "\<tool_call>", ...), what is
+    /// around the arguments of a call, and white space beside both. Within thinking no text is a call. Formats: the chat
+    /// template of the last gptq_session_set_chat, else the model's own, tells which: tool calls of Llama 3, Qwen 2.5 and
+    /// 3, Hermes, Granite 4, Mistral, DeepSeek V3 and R1, Kimi K2; thinking of "\<think>" and "\[THINK]", also where the
+    /// template has opened it. gptq_session_read and gptq_session_read_tokens give the same generation as ever, each from
+    /// where it was read to. buf and *out are the caller's; allocates nothing. Forks and saves go on where it was read to.
+    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, STRUCT_VERSION, INVALID_STATE (without GPTQ_GEN_MARKED).
+    /// Since 0.2.
+    pub fn gptq_session_read_marked(s: *mut gptq_session, buf: *mut c_char, cap: usize, out: *mut gptq_marked) -> gptq_status;
     /// From any thread: the session ends (GPTQ_STOP_CANCELLED) at the next cut of the work.
     pub fn gptq_session_cancel(s: *mut gptq_session) -> gptq_status;
     pub fn gptq_session_info_get(s: *const gptq_session, out: *mut gptq_session_info) -> gptq_status;
