@@ -14,7 +14,7 @@ constexpr uint32_t before_most = 256, before_unknown = 8;
 void MarkStream::start(const text::MarkFormat& format, const TextStream& text, std::span<const int32_t> tokens) {
   *this = {};
   format_ = format;
-  reader_.start(format);
+  reader_.start(format, true);
   // Back to the last token of the template's own: from there on it is the model's turn, which the template or the host may have begun.
   const auto of_template = [&](int32_t token) {
     const std::string_view special = text.special_of(token);

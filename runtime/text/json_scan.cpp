@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/json_scan.h"
 
+#include <string_view>
+
 namespace gptq::text {
 namespace {
 
@@ -86,9 +88,7 @@ JsonScan::Result JsonScan::feed(char c) {
       return static_cast<unsigned char>(c) < 0x20 ? Result::bad : Result::more;
     case State::escape:
       if (c == 'u') return n_hex_ = 4, go(State::hex);
-      for (const char known : {'"', '\\', '/', 'b', 'f', 'n', 'r', 't'})
-        if (c == known) return go(State::string);
-      return Result::bad;
+      return std::string_view("\"\\/bfnrt").find(c) != std::string_view::npos ? go(State::string) : Result::bad;
     case State::hex:
       if (!is_hex(c)) return Result::bad;
       return --n_hex_ ? Result::more : go(State::string);

@@ -12,13 +12,15 @@ constexpr uint32_t openers = bit(Mark::section) | bit(Mark::call);
 
 }  // namespace
 
-void MarkReader::start(const MarkFormat& format) {
+void MarkReader::start(const MarkFormat& format, bool before) {
   *this = {};
+  before_ = before;
   calls_ = format.calls;
   for (size_t i = 0; i < n_marks; ++i) marks_[i] = format.mark(static_cast<Mark>(i));
 }
 
 void MarkReader::begin_here() {
+  before_ = false;
   floor_ = at_ + n_open_;
   n_calls_ = 0;
   // A role's name is no answer. Only where JSON alone makes a call, what stands before it counts.
@@ -59,7 +61,7 @@ void MarkReader::apply_switch() {
 // Marks that count where the reader stands.
 MarkReader::Marks MarkReader::awaited() const {
   switch (phase_) {
-    case Phase::text: return kind_ == Kind::thinking ? bit(Mark::think_end) : openers | (answers_ ? 0 : bit(Mark::think));
+    case Phase::text: return kind_ == Kind::thinking ? bit(Mark::think_end) : openers | (answers_ && !before_ ? 0 : bit(Mark::think));
     case Phase::section: return bit(Mark::call);
     case Phase::opened: return 0;
     case Phase::name: return bit(Mark::arguments) | bit(Mark::id);
@@ -223,7 +225,7 @@ bool MarkReader::on_byte(char c) {
 bool MarkReader::on_mark(Mark m, bool special) {
   switch (m) {
     case Mark::think:
-      if (answers_ && !special) return false;
+      if (answers_ && !special && !before_) return false;
       phase_ = Phase::text;
       switch_to(Kind::thinking);
       return true;

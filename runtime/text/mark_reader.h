@@ -25,8 +25,8 @@ class MarkReader {
     Range arguments;  // their JSON; empty: there are none
   };
 
-  void start(const MarkFormat& format);
-  // What was read so far was there before: of its text nothing is told.
+  // before: what is read first stands before what is to be told, up to begin_here.
+  void start(const MarkFormat& format, bool before = false);
   void begin_here();
 
   // The next byte, or a special token, which is no text. Not while something waits.
@@ -79,6 +79,7 @@ class MarkReader {
   Kind kind_ = Kind::answer;
   uint64_t begin_ = 0, end_ = 0;    // the known text
   uint64_t floor_ = 0;              // nothing before it is told
+  bool before_ = false;             // nothing is told yet
   bool skips_space_ = false;        // a mark is just behind
   bool answers_ = false;            // the answer has text since the last mark
   bool switch_waits_ = false, call_waits_ = false;
