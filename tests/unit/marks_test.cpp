@@ -245,6 +245,7 @@ struct Known {
   const char* file;  // of the reference templates
   MarkFormat format;
   const char* problem = nullptr;
+  enum { with_tools, without_tools, not_at_all } rendered = with_tools;  // where something else of it is outside the subset
 };
 const Known templates[] = {
     {"Apriel-1.6-15b-Thinker-fixed", {Thinking::none, Calls::listed}},
@@ -252,7 +253,7 @@ const Known templates[] = {
     {"CohereForAI-c4ai-command-r-plus-tool_use", {}, "how it writes"},
     {"GLM-4.6", {}, "elements"},
     {"HuggingFaceTB-SmolLM3-3B", {Thinking::angle, Calls::none}},
-    {"Kimi-K2-Thinking", {Thinking::angle, Calls::kimi}},
+    {"Kimi-K2-Thinking", {Thinking::angle, Calls::kimi}, nullptr, Known::not_at_all},
     {"LFM2.5-8B-A1B", {}, "how it writes"},
     {"MiMo-VL", {Thinking::none, Calls::tagged}},
     {"NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use", {Thinking::none, Calls::tagged}},
@@ -267,7 +268,7 @@ const Known templates[] = {
     {"google-gemma-2-2b-it", {}, "neither"},
     {"google-gemma-4-31B-it", {}, "how it writes"},
     {"ibm-granite-granite-4.0", {Thinking::none, Calls::tagged}},
-    {"llama-cpp-deepseek-r1", {Thinking::angle, Calls::deepseek}},
+    {"llama-cpp-deepseek-r1", {Thinking::angle, Calls::deepseek}, nullptr, Known::without_tools},
     {"meta-llama-Llama-3.1-8B-Instruct", {Thinking::none, Calls::llama}},
     {"meta-llama-Llama-3.3-70B-Instruct", {Thinking::none, Calls::llama}},
     {"microsoft-Phi-3.5-mini-instruct", {}, "neither"},
@@ -282,10 +283,10 @@ std::string template_of(const std::string& name) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-std::string render(std::string_view source, const std::vector<text::ChatMessage>& messages) {
+std::string render(std::string_view source, const std::vector<text::ChatMessage>& messages, bool tools) {
   text::ChatInput input;
   input.messages = messages;
-  input.tools_json = R"j([{"type": "function", "function": {"name": "get_weather", "description": "?", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}])j";
+  if (tools) input.tools_json = R"j([{"type": "function", "function": {"name": "get_weather", "description": "?", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}])j";
   input.kwargs_json = R"j({"enable_thinking": true})j";
   input.bos_token = "<s>";
   input.eos_token = "</s>";
@@ -315,12 +316,14 @@ TEST(Marks, OfRealTemplates) {
     MarkFormat again;
     EXPECT_TRUE(again.set_code(found.format.code()));
     EXPECT_EQ(again, found.format);
-    if (found.format.calls == Calls::none) continue;
-    const char* const calls = R"j({"content": "", "tool_calls": [{"type": "function", "id": "functions.get_weather:0", "function": {"name": "get_weather", "arguments": {"city": "K\u00f6ln \"}\"", "days": [1, 2.5]}}}]})j";
+    if (found.format.calls == Calls::none || known.rendered == Known::not_at_all) continue;
+    const char* const calls = R"j("tool_calls": [{"type": "function", "id": "functions.get_weather:0", "function": {"name": "get_weather", "arguments": {"city": "K\u00f6ln \"}\"", "days": [1, 2.5]}}}]})j";
+    const std::string message = (found.format.calls == Calls::deepseek ? "{\"content\": null, " : "{\"content\": \"\", ") + std::string(calls);
     const std::vector<text::ChatMessage> question = {{.role = "user", .text = "How is the weather?", .extra_json = ""}};
     std::vector<text::ChatMessage> answered = question;
-    answered.push_back({.role = "assistant", .text = {}, .extra_json = calls});
-    const std::string asked = render(source, question), both = render(source, answered);
+    answered.push_back({.role = "assistant", .text = {}, .extra_json = message});
+    const bool tools = known.rendered == Known::with_tools;
+    const std::string asked = render(source, question, tools), both = render(source, answered, tools);
     const auto common = std::mismatch(asked.begin(), asked.end(), both.begin(), both.end()).first - asked.begin();
     std::string turn = both.substr(static_cast<size_t>(common));
     for (const std::string_view head : {"assistant<|end_header_id|>\n\n", "assistant\n", "assistant<|end_of_role|>", "<｜Assistant｜>", "assistant<|im_middle|>", "<|begin_assistant|>"})
