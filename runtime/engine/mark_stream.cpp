@@ -113,9 +113,9 @@ bool MarkStream::unread(const Source& source) const {
   return reader_.waits() || reader_.known().size() || may_feed(source) || (source.ended && !ended_ && !reader_.idle());
 }
 
-bool MarkStream::go_to(uint64_t taken, const Source& source) {
+bool MarkStream::go_to(uint64_t taken, uint64_t looked_at, const Source& source) {
   while (taken_ < taken) {
-    find(source, 256);
+    find(source, 1);  // no further than was looked at
     uint64_t step = std::min(taken - taken_, reader_.known().size());
     if (step) {
       reader_.take_text(step);
@@ -128,6 +128,7 @@ bool MarkStream::go_to(uint64_t taken, const Source& source) {
     }
     taken_ += step;
   }
+  while (place_.read - begin_ < looked_at && !reader_.waits() && may_feed(source)) feed(source);
   return true;
 }
 

@@ -39,8 +39,8 @@ class MarkStream {
   // For saves: bytes that were read, and bytes of the text that were looked at.
   uint64_t taken() const { return taken_; }
   uint64_t looked_at() const { return place_.read - begin_; }
-  // Goes on where so much was taken; false where that is not in the text.
-  bool go_to(uint64_t taken, const Source& source);
+  // Goes on where so much was taken and looked at; false where that is not in the text.
+  bool go_to(uint64_t taken, uint64_t looked_at, const Source& source);
 
  private:
   bool may_feed(const Source& source) const;
