@@ -70,9 +70,45 @@ void MarkStream::find(const Source& source, size_t wanted) {
   }
 }
 
-uint64_t MarkStream::arguments_left() const {
-  const uint64_t size = reader_.call()->arguments.size();
-  return (size ? size : no_arguments.size()) - call_taken_;
+// Bytes of the waiting call's arguments.
+size_t MarkStream::take_arguments(const Source& source, std::span<char> out) {
+  const text::MarkReader::Range all = reader_.call()->arguments;
+  size_t n;
+  if (!all.size()) {
+    n = no_arguments.substr(static_cast<size_t>(call_taken_)).copy(out.data(), out.size());
+    call_taken_ += n;
+    call_done_ = call_taken_ == no_arguments.size();
+    taken_ += n;
+  } else if (has_elements(format_.calls)) {
+    n = write_elements(source, out);
+    call_taken_ += n;
+    call_done_ = writer_.done();
+    taken_ += n;
+  } else {
+    source.text.move(taken_at_, all.begin + call_taken_, source.tokens, n_before_);
+    const uint64_t from = taken_at_.read;
+    n = source.text.copy(taken_at_, all.end, source.tokens, n_before_, out);
+    call_taken_ += taken_at_.read - from;
+    call_done_ = call_taken_ == all.size();
+    taken_ += taken_at_.read - from;
+  }
+  return n;
+}
+
+size_t MarkStream::write_elements(const Source& source, std::span<char> out) {
+  const text::MarkReader::Range all = reader_.call()->arguments;
+  if (!call_taken_) writer_.start(format_, all.begin, all.end);
+  TextStream::Place looked = taken_at_;
+  const auto at = [&](uint64_t place) {
+    source.text.move(taken_at_, writer_.place(), source.tokens, n_before_);
+    if (place < looked.read) looked = taken_at_;
+    source.text.move(looked, place, source.tokens, n_before_);
+    for (;; ++looked.token, looked.byte = 0) {
+      const std::string_view bytes = source.text.bytes_of(source.tokens[looked.token], looked.token == n_before_);
+      if (looked.byte < bytes.size()) return bytes[looked.byte];
+    }
+  };
+  return writer_.write(at, out);
 }
 
 MarkStream::Piece MarkStream::read(const Source& source, std::span<char> out, text::MarkReader::Call& call) {
@@ -91,22 +127,16 @@ MarkStream::Piece MarkStream::read(const Source& source, std::span<char> out, te
   piece.number = reader_.n_calls();
   call = *reader_.call();
   piece.call = &call;
-  if (const auto all = call.arguments; all.size()) {
-    source.text.move(taken_at_, all.begin + call_taken_, source.tokens, n_before_);
-    const uint64_t from = taken_at_.read;
-    piece.size = source.text.copy(taken_at_, all.end, source.tokens, n_before_, out);
-    call_taken_ += taken_at_.read - from;
-    taken_ += taken_at_.read - from;
-  } else {
-    piece.size = no_arguments.substr(static_cast<size_t>(call_taken_)).copy(out.data(), out.size());
-    call_taken_ += piece.size;
-    taken_ += piece.size;
-  }
-  piece.goes_on = arguments_left() > 0;
-  if (piece.goes_on) return piece;
-  call_taken_ = 0;
-  reader_.take_call();
+  piece.size = take_arguments(source, out);
+  piece.goes_on = !call_done_;
+  if (call_done_) end_call();
   return piece;
+}
+
+void MarkStream::end_call() {
+  call_taken_ = 0;
+  call_done_ = false;
+  reader_.take_call();
 }
 
 bool MarkStream::unread(const Source& source) const {
@@ -116,17 +146,22 @@ bool MarkStream::unread(const Source& source) const {
 bool MarkStream::go_to(uint64_t taken, uint64_t looked_at, const Source& source) {
   while (taken_ < taken) {
     find(source, 1);  // no further than was looked at
-    uint64_t step = std::min(taken - taken_, reader_.known().size());
-    if (step) {
-      reader_.take_text(step);
-    } else if (reader_.call()) {
-      step = std::min(taken - taken_, arguments_left());
+    const uint64_t left = taken - taken_, known = reader_.known().size();
+    if (known) {
+      reader_.take_text(std::min(left, known));
+      taken_ += std::min(left, known);
+    } else if (const auto* call = reader_.call(); call && !has_elements(format_.calls) && call->arguments.size()) {
+      const uint64_t step = std::min(left, call->arguments.size() - call_taken_);
       call_taken_ += step;
-      if (!arguments_left()) call_taken_ = 0, reader_.take_call();
+      taken_ += step;
+      if (call_taken_ == call->arguments.size()) end_call();
+    } else if (call) {
+      char text[64];
+      if (!take_arguments(source, std::span(text).first(static_cast<size_t>(std::min<uint64_t>(left, sizeof text))))) return false;
+      if (call_done_) end_call();
     } else {
       return false;
     }
-    taken_ += step;
   }
   while (place_.read - begin_ < looked_at && !reader_.waits() && may_feed(source)) feed(source);
   return true;

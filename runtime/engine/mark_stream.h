@@ -6,6 +6,7 @@
 #include <span>
 
 #include "engine/text_stream.h"
+#include "text/argument_writer.h"
 #include "text/mark_reader.h"
 
 namespace gptq::engine {
@@ -46,7 +47,9 @@ class MarkStream {
   bool may_feed(const Source& source) const;
   void feed(const Source& source);
   void find(const Source& source, size_t wanted);
-  uint64_t arguments_left() const;
+  void end_call();
+  size_t take_arguments(const Source& source, std::span<char> out);
+  size_t write_elements(const Source& source, std::span<char> out);
 
   text::MarkFormat format_;
   text::MarkReader reader_;
@@ -54,7 +57,9 @@ class MarkStream {
   uint64_t begin_ = 0;             // of the generated tokens' text
   TextStream::Place place_{};      // the reader's
   TextStream::Place taken_at_{};   // somewhere before what is read next
-  uint64_t call_taken_ = 0;        // of the arguments
+  uint64_t call_taken_ = 0;        // bytes of the arguments
+  bool call_done_ = false;         // all of them are
+  text::ArgumentWriter writer_;    // of those that are elements
   uint64_t taken_ = 0;
   bool ended_ = false;
 };

@@ -61,13 +61,20 @@ void MarkReader::apply_switch() {
 // Marks that count where the reader stands.
 MarkReader::Marks MarkReader::awaited() const {
   switch (phase_) {
-    case Phase::text: return kind_ == Kind::thinking ? bit(Mark::think_end) : openers | (answers_ && !before_ ? 0 : bit(Mark::think));
+    case Phase::text:
+      if (kind_ == Kind::thinking) return bit(Mark::think_end);
+      if (before_) return openers | bit(Mark::think) | bit(Mark::think_end);
+      return openers | (answers_ ? 0 : bit(Mark::think));
     case Phase::section: return bit(Mark::call);
     case Phase::opened: return 0;
-    case Phase::name: return bit(Mark::arguments) | bit(Mark::id);
+    case Phase::name: return bit(Mark::arguments) | bit(Mark::id) | (calls_ == Calls::pairs ? bit(Mark::key) | bit(Mark::call_end) : 0);
     case Phase::second_name: return bit(Mark::fence);
     case Phase::id: return bit(Mark::arguments);
     case Phase::before_arguments: return bit(Mark::fence);
+    case Phase::parameters: return bit(Mark::key) | bit(Mark::call_end);
+    case Phase::key: return bit(Mark::key_end);
+    case Phase::before_value: return bit(Mark::value);
+    case Phase::value: return bit(Mark::value_end);
     case Phase::behind:
       return openers | bit(Mark::call_end) | bit(Mark::section_end) | bit(Mark::think) | (fenced_ ? bit(Mark::fence_end) : 0);
     default: return 0;
@@ -169,13 +176,14 @@ bool MarkReader::on_byte(char c) {
     case Phase::section: return space;
     case Phase::opened:
       if (space) return true;
-      if (calls_ == Calls::deepseek || calls_ == Calls::kimi) return begin_name(), on_byte(c);
+      if (calls_ >= Calls::deepseek) return begin_name(), on_byte(c);
       if (c == '{') return begin_object(c, bare_);
       if (c == '[' && calls_ != Calls::llama && !list_) return list_ = true;
       if (calls_ == Calls::mistral && !list_) return begin_name(), on_byte(c);
       return false;
     case Phase::name:
       if (c == '{' && calls_ == Calls::mistral && finish_name()) return phase_ = Phase::before_arguments, on_byte(c);
+      if (c == '\n' && calls_ == Calls::pairs) return begin_parameters(0);
       return add_to(call_.name, n_name_, name_bytes_max, c);
     case Phase::second_name:
       if (c == '\n') return finish_name() && (phase_ = Phase::before_arguments, true);
@@ -201,6 +209,10 @@ bool MarkReader::on_byte(char c) {
       return finish_call();
     }
     case Phase::object: return on_object(c);
+    case Phase::parameters:
+    case Phase::before_value: return space;
+    case Phase::key: return static_cast<unsigned char>(c) >= 0x20;
+    case Phase::value: return true;
     case Phase::in_list:
       if (space) return true;
       if (c == ',') return phase_ = Phase::opened, true;
@@ -237,15 +249,29 @@ bool MarkReader::on_mark(Mark m, bool special) {
       phase_ = Phase::opened;
       return true;
     case Mark::call_end:
+      if (phase_ == Phase::name && !begin_parameters(mark(m).size())) return false;
+      if (phase_ == Phase::parameters) {
+        call_.arguments.end = special ? at_ : at_ - mark(m).size();
+        return finish_call();
+      }
+      [[fallthrough]];
     case Mark::section_end:
     case Mark::fence_end:
       fenced_ = false;
       begin_ = end_ = at_;
       return true;
     case Mark::arguments:
+      if (has_elements(calls_)) return begin_parameters(0);
       if (phase_ == Phase::name && !finish_name()) return false;
       phase_ = Phase::before_arguments;
       return true;
+    case Mark::key:
+      if (phase_ == Phase::name && !begin_parameters(special ? 0 : mark(m).size())) return false;
+      phase_ = Phase::key;
+      return true;
+    case Mark::key_end: phase_ = mark(Mark::value).empty() ? Phase::value : Phase::before_value; return true;
+    case Mark::value: phase_ = Phase::value; return true;
+    case Mark::value_end: phase_ = Phase::parameters; return true;
     case Mark::id:
       if (!finish_name()) return false;
       phase_ = Phase::id;
@@ -286,6 +312,14 @@ bool MarkReader::finish_name() {
   n_name_ = static_cast<uint8_t>(name.size());
   call_.name[n_name_] = 0;
   return n_name_ > 0;
+}
+
+// The mark that has just been read belongs to them.
+bool MarkReader::begin_parameters(size_t mark_bytes) {
+  if (!finish_name()) return false;
+  call_.arguments.begin = at_ - mark_bytes;
+  phase_ = Phase::parameters;
+  return true;
 }
 
 bool MarkReader::begin_object(char c, bool bare) {

@@ -22,7 +22,7 @@ class MarkReader {
   };
   struct Call {
     char name[name_bytes_max + 1], id[id_bytes_max + 1];  // with zeros behind them
-    Range arguments;  // their JSON; empty: there are none
+    Range arguments;  // their JSON, or of formats that have elements these; empty: there are none
   };
 
   // before: what is read first stands before what is to be told, up to begin_here.
@@ -50,7 +50,7 @@ class MarkReader {
 
  private:
   enum class Phase : uint8_t {
-    text, section, opened, name, second_name, id, before_arguments, arguments, object, in_list, behind,
+    text, section, opened, name, second_name, id, before_arguments, arguments, object, in_list, parameters, key, before_value, value, behind,
   };
   using Marks = uint32_t;  // a bit for each
   std::string_view mark(Mark m) const { return marks_[static_cast<size_t>(m)]; }
@@ -64,6 +64,7 @@ class MarkReader {
   void begin_name();
   bool add_to(char* to, uint8_t& n, size_t most, char c);
   bool finish_name();
+  bool begin_parameters(size_t mark_bytes);
   bool finish_call();
   void give_up();
   void switch_to(Kind kind);

@@ -7,7 +7,7 @@
 
 namespace gptq::text {
 
-enum class Thinking : uint8_t { none, angle, bracket };  // <think> and </think>; [THINK] and [/THINK]
+enum class Thinking : uint8_t { none, angle, bracket, seed };  // <think> and </think>; [THINK] and [/THINK]; <seed:think> and </seed:think>
 
 enum class Calls : uint8_t {
   none,
@@ -17,11 +17,18 @@ enum class Calls : uint8_t {
   mistral,   // [TOOL_CALLS] and a list, or name[ARGS]{...}, or name[CALL_ID]id[ARGS]{...}
   deepseek,  // sections, in them the name, and JSON that may be fenced
   kimi,      // sections, in them functions.name:0, and JSON
+  function,  // <function=name>{...}</function>: Functionary
+  // Arguments as elements, not as JSON.
+  elements,  // <tool_call><function=name><parameter=key>value</parameter></function></tool_call>: Qwen 3.5 and Coder, Nemotron 3
+  seed,      // the same with <seed:tool_call>
+  params,    // <function name="name"><param name="key">value</param></function>: MiniCPM 5
+  pairs,     // <tool_call>name<arg_key>key</arg_key><arg_value>value</arg_value></tool_call>: GLM
 };
+constexpr bool has_elements(Calls calls) { return calls >= Calls::elements; }
 
 // All of the marks that the formats have between them.
-enum class Mark : uint8_t { think, think_end, section, section_end, call, call_end, arguments, id, fence, fence_end };
-constexpr size_t n_marks = 10;
+enum class Mark : uint8_t { think, think_end, section, section_end, call, call_end, arguments, id, fence, fence_end, key, key_end, value, value_end };
+constexpr size_t n_marks = 14;
 constexpr size_t mark_bytes_max = 40;
 
 struct MarkFormat {

@@ -35,15 +35,18 @@ struct Told {
     for (;;) {
       check(gptq_session_read_marked(s, buffer.data(), cap, &marked));
       if (marked.kind == GPTQ_MARK_NONE) return;
-      if (marked.kind == GPTQ_MARK_TOOL_CALL) {
-        if (!more) all += "|" + std::to_string(marked.call) + " " + marked.name + (marked.id[0] ? std::string("#") + marked.id : "") + " ";
-      } else if (marked.kind != last) {
-        all += marked.kind == GPTQ_MARK_ANSWER ? "|answer " : "|thinking ";
-      }
-      last = marked.kind;
-      more = marked.more;
-      all.append(buffer.data(), marked.size);
+      add(marked, buffer.data());
     }
+  }
+  void add(const gptq_marked& marked, const char* text) {
+    if (marked.kind == GPTQ_MARK_TOOL_CALL) {
+      if (!more) all += "|" + std::to_string(marked.call) + " " + marked.name + (marked.id[0] ? std::string("#") + marked.id : "") + " ";
+    } else if (marked.kind != last) {
+      all += marked.kind == GPTQ_MARK_ANSWER ? "|answer " : "|thinking ";
+    }
+    last = marked.kind;
+    more = marked.more;
+    all.append(text, marked.size);
   }
 };
 
@@ -104,6 +107,41 @@ TEST_F(Marks, ThinkingThatTheTemplateBegan) {
   EXPECT_EQ(all(c.session), "|thinking only <tool_call>");
 }
 
+const char* const coder = "{% for m in messages %}{{ m.content }}{% endfor %}{# <think></think> <tool_call><function=name><parameter=key></parameter></function></tool_call> #}";
+const char* const elements_said = "So.\n<tool_call>\n<function=look>\n<parameter=at>\nthe \"sea\" \xC3\xA9\n</parameter>\n<parameter=n>\n12\n</parameter>\n</function>\n</tool_call>";
+const char* const elements_told = "|answer So.|0 look {\"at\": \"the \\\"sea\\\" \xC3\xA9\", \"n\": 12}";
+
+TEST_F(Marks, ElementsAreJson) {
+  for (const size_t cap : {4, 5, 6, 7, 64}) {
+    start(c.session, 0, coder, elements_said);
+    finish(c.engine);
+    Told told;
+    told.read(c.session.get(), cap);
+    EXPECT_EQ(told.all, elements_told) << cap;
+    EXPECT_EQ(c.session.read(), elements_said);
+  }
+  // Saved and forked while the call is being read.
+  start(c.session, 0, coder, elements_said);
+  finish(c.engine);
+  Told told;
+  char text[4];
+  auto marked = make<gptq_marked>();
+  for (int reads = 0; reads < 100; ++reads) {
+    Session restored(c.engine, c.session.save());
+    EXPECT_EQ(restored.save(), c.session.save());
+    Told rest = told, fork_rest = told;
+    rest.read(restored.get(), 9);
+    EXPECT_EQ(rest.all, elements_told) << reads;
+    const Session fork = c.session.fork();
+    fork_rest.read(fork.get());
+    EXPECT_EQ(fork_rest.all, elements_told) << reads;
+    check(gptq_session_read_marked(c.session.get(), text, sizeof text, &marked));
+    if (marked.kind == GPTQ_MARK_NONE) break;
+    told.add(marked, text);
+  }
+  EXPECT_EQ(told.all, elements_told);
+}
+
 // At every quantum: in the middle of a mark, of a character, of a call that is half read.
 TEST_F(Marks, ForksAndSavesGoOnAnywhere) {
   Chain other(text_model(), params());
@@ -133,10 +171,7 @@ TEST_F(Marks, ForksAndSavesGoOnAnywhere) {
       auto marked = make<gptq_marked>();
       check(gptq_session_read_marked(c.session.get(), text, sizeof text, &marked));
       if (marked.kind == GPTQ_MARK_NONE) continue;
-      if (marked.kind == GPTQ_MARK_TOOL_CALL && !told.more) told.all += "|" + std::to_string(marked.call) + " " + marked.name + " ";
-      if (marked.kind != GPTQ_MARK_TOOL_CALL && marked.kind != told.last) told.all += marked.kind == GPTQ_MARK_ANSWER ? "|answer " : "|thinking ";
-      told.last = marked.kind, told.more = marked.more;
-      told.all.append(text, marked.size);
+      told.add(marked, text);
     }
   }
   EXPECT_GT(steps, 100);
@@ -167,7 +202,7 @@ TEST_F(Marks, SavesThatNobodyWroteAreRefused) {
   EXPECT_EQ(with(taken, n, 8), GPTQ_OK);
   EXPECT_EQ(with(taken, n + 1, 8), GPTQ_E_FORMAT);
   EXPECT_EQ(with(looked_at, 1u << 30, 8), GPTQ_E_FORMAT);
-  EXPECT_EQ(with(format, 7, 4), GPTQ_E_FORMAT);
+  EXPECT_EQ(with(format, 4, 4), GPTQ_E_FORMAT);
   EXPECT_EQ(with(format, 77 << 8, 4), GPTQ_E_FORMAT);
 }
 

@@ -7,10 +7,12 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/failure.h"
+#include "text/argument_writer.h"
 #include "text/chat_template.h"
 #include "text/mark_reader.h"
 
@@ -25,7 +27,7 @@ using text::Thinking;
 // Text in which special tokens stand between \1 and \2, read as the engine does: what comes out, a line for each kind that follows another.
 class Reading {
  public:
-  explicit Reading(const MarkFormat& format, bool before = false) { reader_.start(format, before); }
+  explicit Reading(const MarkFormat& format, bool before = false) : format_(format) { reader_.start(format, before); }
   void feed(std::string_view text) {
     for (const char c : text) {
       if (c == '\1') {
@@ -74,7 +76,7 @@ class Reading {
       reader_.take_text(known.size());
     } else if (const MarkReader::Call* call = reader_.call()) {
       told += "\ncall " + std::to_string(reader_.n_calls()) + " " + call->name + (call->id[0] ? std::string("#") + call->id : "") + ": ";
-      told += call->arguments.size() ? tell(call->arguments) : "{}";
+      told += !call->arguments.size() ? "{}" : has_elements(format_.calls) ? write(call->arguments) : tell(call->arguments);
       last_.clear();
       reader_.take_call();
     }
@@ -84,6 +86,19 @@ class Reading {
     told_to_ = range.end;
     return text_.substr(range.begin, range.size());
   }
+  // Some bytes at a time.
+  std::string write(MarkReader::Range range) {
+    std::string all;
+    text::ArgumentWriter writer;
+    writer.start(format_, range.begin, range.end);
+    for (size_t room = 4; !writer.done(); room = room * 5 % 23 + 4) {
+      char out[32];
+      const size_t n = writer.write([&](uint64_t place) { return text_.at(place); }, std::span(out).first(room));
+      all.append(out, n);
+    }
+    return all;
+  }
+  const MarkFormat format_;
   MarkReader reader_;
   std::string text_, special_, last_;
   bool in_special_ = false;
@@ -115,7 +130,8 @@ void expect_cut_anywhere(const MarkFormat& format, std::string_view text, const 
 }
 
 constexpr MarkFormat qwen{Thinking::angle, Calls::tagged}, llama{Thinking::none, Calls::llama}, mistral{Thinking::bracket, Calls::mistral},
-    deepseek{Thinking::angle, Calls::deepseek}, kimi{Thinking::angle, Calls::kimi}, apriel{Thinking::none, Calls::listed};
+    deepseek{Thinking::angle, Calls::deepseek}, kimi{Thinking::angle, Calls::kimi}, apriel{Thinking::none, Calls::listed}, functionary{Thinking::none, Calls::function},
+    coder{Thinking::angle, Calls::elements}, glm{Thinking::angle, Calls::pairs}, minicpm{Thinking::angle, Calls::params};
 
 struct Row {
   MarkFormat format;
@@ -183,6 +199,23 @@ const Row rows[] = {
     {kimi, "\1<|tool_calls_section_begin|>\2\1<|tool_call_begin|>\2""functions.f:0\1<|tool_call_argument_begin|>\2{\"a\": 1}\1<|tool_call_end|>\2\1<|tool_call_begin|>\2"
            "functions.g:1\1<|tool_call_argument_begin|>\2{}\1<|tool_call_end|>\2\1<|tool_calls_section_end|>\2",
      "\ncall 0 f#functions.f:0: {\"a\": 1}\ncall 1 g#functions.g:1: {}"},
+    {functionary, "I do <function=f>{\"a\": \">\"}</function><function=g>{}</function>.", "\nanswer: I do\ncall 0 f: {\"a\": \">\"}\ncall 1 g: {}\nanswer: ."},
+    {functionary, "<function=f>no</function>", "\nanswer: <function=f>no</function>"},
+    // Elements
+    {coder, "Now:\n<tool_call>\n<function=f>\n<parameter=a>\nx \"y\"\n\\z\t</b>\n</parameter>\n<parameter=b>\n12\n</parameter>\n<parameter=c>\n[1, {\"d\": null}]\n</parameter>\n</function>\n</tool_call>",
+     "\nanswer: Now:\ncall 0 f: {\"a\": \"x \\\"y\\\"\\n\\\\z\\t</b>\", \"b\": 12, \"c\": [1, {\"d\": null}]}"},
+    {coder, "<tool_call>\n<function=f>\n</function>\n</tool_call>\n<tool_call>\n<function=g>\n<parameter=a>\nTrue\n</parameter>\n<parameter=b>\n</parameter>\n<parameter=c>\n\"q\"\n</parameter></function></tool_call>.",
+     "\ncall 0 f: {}\ncall 1 g: {\"a\": true, \"b\": \"\", \"c\": \"\\\"q\\\"\"}\nanswer: ."},
+    {coder, "<function=f><parameter=a>012</parameter><parameter=b> 1e5 </parameter><parameter=c>\x03\xC3\xA9\xF0\x9F\x98\x80\xFF</parameter></function>",
+     "\ncall 0 f: {\"a\": \"012\", \"b\":  1e5 , \"c\": \"\\u0003\xC3\xA9\xF0\x9F\x98\x80\xEF\xBF\xBD\"}"},
+    {coder, "<tool_call>\n<function=f>\n<parameter=a>\nx", "\nanswer: <tool_call>\n<function=f>\n<parameter=a>\nx"},
+    {coder, "<tool_call>\n<function=f>\nx</function></tool_call>", "\nanswer: <tool_call>\n<function=f>\nx</function></tool_call>"},
+    {coder, "a <function= b", "\nanswer: a <function= b"},
+    {glm, "\n<think>so</think>\nI look.\n<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x y</arg_value>\n<arg_key>b</arg_key>\n<arg_value>true</arg_value>\n</tool_call>",
+     "\nthinking: so\nanswer: I look.\ncall 0 f: {\"a\": \"x y\", \"b\": true}"},
+    {glm, "<tool_call>f</tool_call><tool_call>g\n</tool_call><tool_call>h<arg_key>\"</arg_key><arg_value></arg_value></tool_call>", "\ncall 0 f: {}\ncall 1 g: {}\ncall 2 h: {\"\\\"\": \"\"}"},
+    {glm, "<tool_call>f\n<arg_key>a</arg_key><arg_key>b</arg_key></tool_call>", "\nanswer: <tool_call>f\n<arg_key>a</arg_key><arg_key>b</arg_key></tool_call>"},
+    {minicpm, "<function name=\"f\"><param name=\"a\">5</param><param name=\"b\"><![CDATA[<1>]]></param></function>", "\ncall 0 f: {\"a\": 5, \"b\": \"<1>\"}"},
     {apriel, "Well <tool_calls>[{\"name\": \"f\", \"arguments\": {\"a\": 1}, \"id\": \"1\"}]</tool_calls>.", "\nanswer: Well\ncall 0 f#1: {\"a\": 1}\nanswer: ."},
 };
 
@@ -194,9 +227,9 @@ TEST(Marks, AreReadCutAnywhere) {
 TEST(Marks, NothingIsLost) {
   uint32_t seed = 1;
   const std::string_view parts[] = {"<tool_call>", "</tool_call>", "{\"name\": ", "\"a\"", ", \"arguments\": ", "{", "}", "[", "]", "\"", "\\", " ", "\n", "x", "[TOOL_CALLS]", "[ARGS]",
-                                    "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "```json\n", "<", "\xC3\xA9", "1e5", ":"};
+                                    "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "```json\n", "<", "\xC3\xA9", "1e5", ":", "<function=", ">", "<parameter=", "</parameter>", "</function>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<function name=\""};
   int calls = 0;
-  for (const MarkFormat format : {qwen, llama, mistral, deepseek, kimi, apriel})
+  for (const MarkFormat format : {qwen, llama, mistral, deepseek, kimi, apriel, functionary, coder, glm, minicpm})
     for (int i = 0; i < 20000; ++i) {
       std::string text;
       for (int n = 0; n < 12; ++n) {
@@ -221,6 +254,7 @@ TEST(Marks, OfATurnThatWasBegun) {
   };
   EXPECT_EQ(behind(deepseek, "<think>\n", "so\n</think>\n\nyes"), "\nthinking: so\nanswer: yes");
   EXPECT_EQ(behind(qwen, "assistant\n<think>\n\n</think>\n\n", "\nyes"), "\nanswer: yes");
+  EXPECT_EQ(behind(deepseek, "</think>", "\n\nyes"), "\nanswer: yes");
   EXPECT_EQ(behind(qwen, "assistant\n", "<think>a</think>b"), "\nthinking: a\nanswer: b");
   EXPECT_EQ(behind(qwen, "assistant\n", " b"), "\nanswer:  b");
   EXPECT_EQ(behind(llama, "\n\n", "{\"name\": \"f\", \"parameters\": {}}"), "\ncall 0 f: {}");
@@ -249,9 +283,9 @@ struct Known {
 };
 const Known templates[] = {
     {"Apriel-1.6-15b-Thinker-fixed", {Thinking::none, Calls::listed}},
-    {"ByteDance-Seed-OSS", {}, "how it writes"},
+    {"ByteDance-Seed-OSS", {Thinking::seed, Calls::seed}},
     {"CohereForAI-c4ai-command-r-plus-tool_use", {}, "how it writes"},
-    {"GLM-4.6", {}, "elements"},
+    {"GLM-4.6", {Thinking::angle, Calls::pairs}},
     {"HuggingFaceTB-SmolLM3-3B", {Thinking::angle, Calls::none}},
     {"Kimi-K2-Thinking", {Thinking::angle, Calls::kimi}, nullptr, Known::not_at_all},
     {"LFM2.5-8B-A1B", {}, "how it writes"},
@@ -261,7 +295,15 @@ const Known templates[] = {
     {"Qwen-QwQ-32B", {Thinking::angle, Calls::tagged}},
     {"Qwen-Qwen2.5-7B-Instruct", {Thinking::none, Calls::tagged}},
     {"Qwen-Qwen3-0.6B", {Thinking::angle, Calls::tagged}},
-    {"Qwen3.5-4B", {}, "elements"},
+    {"Qwen3.5-4B", {Thinking::angle, Calls::elements}},
+    {"NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", {Thinking::angle, Calls::elements}},
+    {"StepFun3.5-Flash", {Thinking::angle, Calls::elements}},
+    {"meetkai-functionary-medium-v3.1", {Thinking::none, Calls::function}},
+    {"openbmb-MiniCPM5-1B", {Thinking::angle, Calls::params}},
+    {"poolside-Laguna-XS-2.1", {Thinking::angle, Calls::pairs}},
+    {"tencent-Hy3", {}, "how it writes"},
+    {"MiniMax-M3", {}, "how it writes"},
+    {"GigaChat3-10B-A1.8B", {}, "how it writes"},
     {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", {Thinking::angle, Calls::deepseek}},
     {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", {Thinking::angle, Calls::deepseek}},
     {"deepseek-ai-DeepSeek-V3.2", {}, "how it writes"},
@@ -326,9 +368,9 @@ TEST(Marks, OfRealTemplates) {
     const std::string asked = render(source, question, tools), both = render(source, answered, tools);
     const auto common = std::mismatch(asked.begin(), asked.end(), both.begin(), both.end()).first - asked.begin();
     std::string turn = both.substr(static_cast<size_t>(common));
-    for (const std::string_view head : {"assistant<|end_header_id|>\n\n", "assistant\n", "assistant<|end_of_role|>", "<｜Assistant｜>", "assistant<|im_middle|>", "<|begin_assistant|>"})
+    for (const std::string_view head : {"assistant<|end_header_id|>\n\n", "assistant\n", "assistant<|end_of_role|>", "<｜Assistant｜>", "assistant<|im_middle|>", "<|begin_assistant|>", "<|assistant|>", "<assistant>\n</think>\n"})
       if (const size_t at = turn.find(head); at != std::string::npos) turn = turn.substr(at + head.size());
-    for (const std::string_view end : {"<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<|end|>"})
+    for (const std::string_view end : {"<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<|end|>", "<seed:eos>", "<|eom_id|>", "</assistant>"})
       if (const size_t at = turn.find(end); at != std::string::npos) turn = turn.substr(0, at);
     const std::string id = found.format.calls == Calls::kimi ? "#functions.get_weather:0" : "";
     expect_cut_anywhere(found.format, turn, "\ncall 0 get_weather" + id + ": {\"city\": \"Köln \\\"}\\\"\", \"days\": [1, 2.5]}");
@@ -338,7 +380,7 @@ TEST(Marks, OfRealTemplates) {
 TEST(Marks, CodesOfFormats) {
   MarkFormat format;
   EXPECT_TRUE(format.set_code(0));
-  EXPECT_FALSE(format.set_code(3));
+  EXPECT_FALSE(format.set_code(4));
   EXPECT_FALSE(format.set_code(200 << 8));
 }
 
