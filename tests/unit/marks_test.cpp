@@ -279,7 +279,7 @@ struct Known {
   const char* file;  // of the reference templates
   MarkFormat format;
   const char* problem = nullptr;
-  enum { with_tools, without_tools, not_at_all } rendered = with_tools;  // where something else of it is outside the subset
+  enum { with_tools, without_tools, not_at_all, arguments_as_text } rendered = with_tools;  // where something else of it is outside the subset
 };
 const Known templates[] = {
     {"Apriel-1.6-15b-Thinker-fixed", {Thinking::none, Calls::listed}},
@@ -304,7 +304,7 @@ const Known templates[] = {
     {"tencent-Hy3", {}, "how it writes"},
     {"MiniMax-M3", {}, "how it writes"},
     {"GigaChat3-10B-A1.8B", {}, "how it writes"},
-    {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", {Thinking::angle, Calls::deepseek}},
+    {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", {Thinking::angle, Calls::deepseek}, nullptr, Known::arguments_as_text},
     {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", {Thinking::angle, Calls::deepseek}},
     {"deepseek-ai-DeepSeek-V3.2", {}, "how it writes"},
     {"google-gemma-2-2b-it", {}, "neither"},
@@ -359,12 +359,15 @@ TEST(Marks, OfRealTemplates) {
     EXPECT_TRUE(again.set_code(found.format.code()));
     EXPECT_EQ(again, found.format);
     if (found.format.calls == Calls::none || known.rendered == Known::not_at_all) continue;
-    const char* const calls = R"j("tool_calls": [{"type": "function", "id": "functions.get_weather:0", "function": {"name": "get_weather", "arguments": {"city": "K\u00f6ln \"}\"", "days": [1, 2.5]}}}]})j";
-    const std::string message = (found.format.calls == Calls::deepseek ? "{\"content\": null, " : "{\"content\": \"\", ") + std::string(calls);
+    const std::string arguments = known.rendered == Known::arguments_as_text ? R"j("{\"city\": \"K\u00f6ln \\\"}\\\"\", \"days\": [1, 2.5]}")j"
+                                                                             : R"j({"city": "K\u00f6ln \"}\"", "days": [1, 2.5]})j";
+    const std::string content = found.format.calls == Calls::deepseek ? "null" : "\"\"";
+    const std::string message = R"j({"tool_calls": [{"type": "function", "id": "functions.get_weather:0", "function": {"name": "get_weather", "arguments": )j" +
+                                arguments + "}}], \"content\": " + content + "}";
     const std::vector<text::ChatMessage> question = {{.role = "user", .text = "How is the weather?", .extra_json = ""}};
     std::vector<text::ChatMessage> answered = question;
     answered.push_back({.role = "assistant", .text = {}, .extra_json = message});
-    const bool tools = known.rendered == Known::with_tools;
+    const bool tools = known.rendered != Known::without_tools;
     const std::string asked = render(source, question, tools), both = render(source, answered, tools);
     const auto common = std::mismatch(asked.begin(), asked.end(), both.begin(), both.end()).first - asked.begin();
     std::string turn = both.substr(static_cast<size_t>(common));
