@@ -10,7 +10,8 @@ import sys
 
 VOCAB, WIDTH, FF, LAYERS, HEADS, HEAD = 384, 64, 128, 2, 4, 16
 TEMPLATE = ("{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
-            "{% if add_generation_prompt %}<s>bot:{% endif %}")
+            "{% if add_generation_prompt %}<s>bot:{% endif %}"
+            "{# It thinks in <think></think> and calls tools with <tool_call>{\"name\": , \"arguments\": }</tool_call>. #}")
 
 
 def vocabulary():

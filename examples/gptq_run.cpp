@@ -26,7 +26,7 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> ban_phrases;
   std::optional<Constraint> banned;      // made of these
   std::optional<tool::ChosenAdapter> adapter;
-  bool ignore_eos = false, print_ids = false, chat = false;
+  bool ignore_eos = false, print_ids = false, chat = false, show_marks = false, hide_thinking = false;
   std::string speculate;
 };
 
@@ -68,14 +68,16 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--speculate", o.speculate, "lookup: the same text, sooner where it repeats itself or the prompt")->check(CLI::IsMember({"lookup"}));
   tool::add_to(app, o.rules);
   app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
-  app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
+  auto* print_ids = app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
+  app.add_flag("--show-marks", o.show_marks, "say what is thinking, answer and tool call, by the model's chat template")->excludes(print_ids);
+  app.add_flag("--hide-thinking", o.hide_thinking, "print answer and tool calls alone")->excludes(print_ids);
 }
 
 gptq_generate_params generate_params(const Options& o, const std::vector<gptq_string>& stops) {
   auto params = make<gptq_generate_params>();
   params.sampling = &o.sampling;
   params.max_tokens = o.max_tokens;
-  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE);
+  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE) | (o.show_marks || o.hide_thinking ? GPTQ_GEN_MARKED : 0);
   params.stop = stops.data();
   params.n_stop = stops.size();
   params.constraint = o.constraint ? o.constraint->get() : nullptr;
@@ -96,24 +98,65 @@ void report(const gptq_session_info& info, size_t n_prompt, double load_s) {
   if (info.n_guessed) std::fprintf(stderr, "speculation: %u of %u guesses right\n", info.n_guessed_right, info.n_guessed);
 }
 
-// Generates after what the session holds, text going out as it comes; returns the text.
-std::string stream(Session& session, const Options& o, const gptq_generate_params& params) {
-  struct Output {
-    std::string text;
-    bool print;
-  } output{"", !o.print_ids};
+// Where the text of a generation goes as it comes.
+class Output {
+ public:
+  Output(Session& session, const Options& o) : session_(session), o_(o) {}
+  void add(std::string_view text) {
+    all.append(text);
+    if (o_.show_marks || o_.hide_thinking) print_marked();
+    else if (!o_.print_ids) print(text);
+  }
+  // After the last text.
+  void finish() {
+    if (o_.show_marks || o_.hide_thinking) print_marked();
+  }
+  void end_line() {
+    if (!at_line_) print("\n");
+  }
+  std::string all;
+
+ private:
+  void print(std::string_view text) {
+    if (text.empty()) return;
+    write(std::string(text));
+    at_line_ = text.back() == '\n';
+  }
+  void print_marked() {
+    for (const Marked& piece : session_.read_marked()) {
+      if (piece.kind == GPTQ_MARK_THINKING && o_.hide_thinking) continue;
+      const bool call = piece.kind == GPTQ_MARK_TOOL_CALL;
+      if (call || piece.kind != last_) {
+        if (last_) end_line();
+        if (call) print("[tool call " + std::to_string(piece.call) + "] " + piece.name + " ");
+        else if (o_.show_marks) print(piece.kind == GPTQ_MARK_THINKING ? "[thinking] " : "[answer] ");
+      }
+      print(piece.text);
+      last_ = piece.kind;
+    }
+  }
+  Session& session_;
+  const Options& o_;
+  int32_t last_ = 0;
+  bool at_line_ = true;
+};
+
+// Generates after what the session holds, text going out as it comes, to the end of a line if it is asked for; returns the text as it was generated.
+std::string stream(Session& session, const Options& o, const gptq_generate_params& params, bool end_line) {
+  Output output(session, o);
   session.generate("", params, [](void* user, const char* text, size_t size) -> int32_t {
-    Output& out = *static_cast<Output*>(user);
-    out.text.append(text, size);
-    if (out.print) write({text, size});
+    static_cast<Output*>(user)->add({text, size});
     return 0;
   }, &output);
+  output.finish();
   if (o.print_ids)
     for (const char* comma = ""; const gptq_token id : session.read_tokens()) {
       write(comma + std::to_string(id));
       comma = ",";
     }
-  return output.text;
+  if (end_line && !o.print_ids) output.end_line();
+  else write("\n");
+  return output.all;
 }
 
 void append_text(Session& session, const std::string& text) {
@@ -153,8 +196,7 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   if (o.prompt) append_text(session, *o.prompt);
   if (!o.score.empty()) return score(session, o);
   const size_t n_prompt = session.info().n_tokens - n_known;
-  stream(session, o, generate_params(o, stops));
-  write("\n");
+  stream(session, o, generate_params(o, stops), o.show_marks || o.hide_thinking);
   if (o.save) save(session, *o.save);
   report(session.info(), n_prompt, load_s);
 }
@@ -211,8 +253,7 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
     turns.push_back({"user", line});
     const uint32_t before = session.info().n_tokens - session.info().n_pending;
     set_chat(session, turns);
-    turns.push_back({"assistant", stream(session, o, generate_params(o, stops))});
-    write("\n");
+    turns.push_back({"assistant", stream(session, o, generate_params(o, stops), true)});
     const gptq_session_info info = session.info();
     report(info, info.n_tokens - info.n_generated - std::min(before, info.n_tokens - info.n_generated), load_s);
     if (o.prompt && !isatty(0) && std::cin.peek() == EOF) break;

@@ -302,6 +302,14 @@ struct Generation {
   }
 };
 
+// A piece of what was generated with GPTQ_GEN_MARKED.
+struct Marked {
+  int32_t kind = GPTQ_MARK_NONE;  // GPTQ_MARK_*
+  std::string text;               // of a tool call its arguments, a JSON object
+  uint32_t call = 0;              // its number in this generation
+  std::string name, id;           // of the tool; what the model called the call, or ""
+};
+
 class Stream;
 
 class Session {
@@ -434,6 +442,20 @@ class Session {
       text.append(buffer, n);
     }
     return text;
+  }
+  // With GPTQ_GEN_MARKED: what can be read now, text of one kind in one piece. A call comes whole.
+  std::vector<Marked> read_marked() {
+    std::vector<Marked> pieces;
+    char buffer[512];
+    auto marked = make<gptq_marked>();
+    for (bool more = false;; more = marked.more) {
+      check(gptq_session_read_marked(get(), buffer, sizeof buffer, &marked));
+      if (marked.kind == GPTQ_MARK_NONE) return pieces;
+      const bool call = marked.kind == GPTQ_MARK_TOOL_CALL;
+      if (pieces.empty() || pieces.back().kind != marked.kind || (call && !more))
+        pieces.push_back({marked.kind, {}, marked.call, marked.name, marked.id});
+      pieces.back().text.append(buffer, marked.size);
+    }
   }
   std::vector<gptq_token> read_tokens() {
     std::vector<gptq_token> tokens(info().tokens_unread);

@@ -7,6 +7,22 @@ using Gptq.Native;
 
 namespace Gptq {
 
+public enum Mark {
+  Answer = Constants.GPTQ_MARK_ANSWER,
+  Thinking = Constants.GPTQ_MARK_THINKING,
+  ToolCall = Constants.GPTQ_MARK_TOOL_CALL
+}
+
+/// <summary>A piece of what was generated with GenerateOptions.Marked. Text: of a tool call its arguments, a JSON object; Call: its number in this
+/// generation; Id: what the model called it, or "".</summary>
+public sealed class Marked {
+  public Mark Kind { get; internal set; }
+  public string Text { get; internal set; }
+  public int Call { get; internal set; }
+  public string Name { get; internal set; }
+  public string Id { get; internal set; }
+}
+
 public enum StopReason {
   None = Constants.GPTQ_STOP_NONE,
   Eos = Constants.GPTQ_STOP_EOS,
@@ -51,7 +67,7 @@ public sealed unsafe class GenerateOptions {
   public IReadOnlyDictionary<int, float> Bias;
   /// <summary>Of the same model; null = any text.</summary>
   public Constraint Constraint;
-  public bool RandomSeed, ModelDefaults, IgnoreEos, PrefillOnly, KeepStop, ContinueText, Logits, Speculate;
+  public bool RandomSeed, ModelDefaults, IgnoreEos, PrefillOnly, KeepStop, ContinueText, Logits, Speculate, Marked;
 
   static uint Flag(bool wanted, int flag) { return wanted ? (uint)flag : 0; }
 
@@ -96,7 +112,8 @@ public sealed unsafe class GenerateOptions {
     parameters->max_tokens = (uint)MaxTokens;
     parameters->flags = Flag(IgnoreEos, Constants.GPTQ_GEN_IGNORE_EOS) | Flag(PrefillOnly, Constants.GPTQ_GEN_PREFILL_ONLY) |
                         Flag(KeepStop, Constants.GPTQ_GEN_KEEP_STOP) | Flag(ContinueText, Constants.GPTQ_GEN_CONTINUE_TEXT) |
-                        Flag(Logits, Constants.GPTQ_GEN_LOGITS) | Flag(Speculate, Constants.GPTQ_GEN_SPECULATE);
+                        Flag(Logits, Constants.GPTQ_GEN_LOGITS) | Flag(Speculate, Constants.GPTQ_GEN_SPECULATE) |
+                        Flag(Marked, Constants.GPTQ_GEN_MARKED);
     parameters->constraint = constraint;
     if (Stop != null) {
       parameters->stop = (gptq_string*)arena.Bytes(sizeof(gptq_string) * Stop.Count);
@@ -201,6 +218,37 @@ public sealed unsafe class Session : GptqHandle {
     var buffer = new byte[512];
     for (int size; (size = Read(buffer)) > 0;) text.Append(Encoding.UTF8.GetString(buffer, 0, size));
     return text.ToString();
+  }
+
+  /// <summary>With GenerateOptions.Marked: what came since the last read, text of one kind in one piece. A tool call comes when it is complete.</summary>
+  public IReadOnlyList<Marked> ReadMarked() {
+    var pieces = new List<Marked>();
+    var texts = new List<List<byte>>();
+    var buffer = new byte[512];
+    bool more = false;
+    using (var session = Hold())
+    using (Engine.Domain.Enter())
+    fixed (byte* to = buffer) {
+      for (;;) {
+        var marked = gptq_marked.New();
+        GptqException.Check(Api.gptq_session_read_marked(session.Pointer, to, (UIntPtr)buffer.Length, &marked));
+        if (marked.kind == Constants.GPTQ_MARK_NONE) break;
+        var kind = (Mark)marked.kind;
+        if (pieces.Count == 0 || pieces[pieces.Count - 1].Kind != kind || (kind == Mark.ToolCall && !more)) {
+          pieces.Add(new Marked { Kind = kind, Call = (int)marked.call, Name = Text(marked.name, 128), Id = Text(marked.id, 64) });
+          texts.Add(new List<byte>());
+        }
+        for (int i = 0; i < (int)marked.size; i++) texts[texts.Count - 1].Add(buffer[i]);
+        more = marked.more != 0;
+      }
+    }
+    for (int i = 0; i < pieces.Count; i++) pieces[i].Text = Encoding.UTF8.GetString(texts[i].ToArray());
+    return pieces;
+  }
+  static string Text(byte* text, int most) {
+    int size = 0;
+    while (size < most && text[size] != 0) size++;
+    return Encoding.UTF8.GetString(text, size);
   }
 
   /// <summary>Moves unread tokens to the buffer; returns how many.</summary>

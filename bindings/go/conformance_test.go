@@ -33,6 +33,7 @@ type params struct {
 	IgnoreEOS     bool     `json:"ignore_eos"`
 	PrefillOnly   bool     `json:"prefill_only"`
 	Logits        bool     `json:"logits"`
+	Marked        bool     `json:"marked"`
 	Choice        []string `json:"choice"`
 	Regex         string   `json:"regex"`
 	Bits          int      `json:"bits"`
@@ -130,7 +131,7 @@ func (c *testCase) options(p params) (gptq.Options, error) {
 		MaxTokens: p.MaxTokens, Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP, RepeatPenalty: p.RepeatPenalty,
 		Seed: p.Seed, Stop: p.Stop,
 	}
-	for flag, wanted := range map[uint32]bool{gptq.GenIgnoreEOS: p.IgnoreEOS, gptq.GenPrefillOnly: p.PrefillOnly, gptq.GenLogits: p.Logits} {
+	for flag, wanted := range map[uint32]bool{gptq.GenIgnoreEOS: p.IgnoreEOS, gptq.GenPrefillOnly: p.PrefillOnly, gptq.GenLogits: p.Logits, gptq.GenMarked: p.Marked} {
 		if wanted {
 			o.Flags |= flag
 		}
@@ -220,6 +221,14 @@ func (c *testCase) runSession(ctx context.Context, s *gptq.Session, d *descripti
 	case "read":
 		text, err := s.ReadText()
 		return object{"text": text}, err
+	case "read_marked":
+		pieces, err := s.ReadMarked()
+		told := []string{}
+		for _, piece := range pieces {
+			who := map[int]string{gptq.MarkAnswer: "answer", gptq.MarkThinking: "thinking", gptq.MarkToolCall: piece.Name}[piece.Kind]
+			told = append(told, who+" "+piece.Text)
+		}
+		return object{"text": strings.Join(told, "|")}, err
 	case "read_tokens":
 		tokens, err := s.ReadTokens()
 		return object{"tokens": tokens}, err

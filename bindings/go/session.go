@@ -196,6 +196,36 @@ func (s *Session) ReadText() (string, error) {
 	return string(text), err
 }
 
+// Marked is a piece of what was generated with GenMarked.
+type Marked struct {
+	Kind     int    // MarkAnswer, MarkThinking or MarkToolCall
+	Text     string // of a tool call its arguments, a JSON object
+	Call     int    // its number in this generation
+	Name, ID string // of the tool; what the model called the call, or ""
+}
+
+// ReadMarked gives what came since the last read, with GenMarked, text of one kind in one piece. A tool call comes when it is complete.
+func (s *Session) ReadMarked() ([]Marked, error) {
+	pieces, buffer, more := []Marked{}, make([]byte, 512), false
+	err := s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+		for {
+			var m C.gptq_marked
+			m.struct_size = sizeOf(&m)
+			if status := C.gptq_session_read_marked(p, (*C.char)(unsafe.Pointer(&buffer[0])), C.size_t(len(buffer)), &m); status < 0 || m.kind == MarkNone {
+				return status
+			}
+			last := len(pieces) - 1
+			if last < 0 || pieces[last].Kind != int(m.kind) || (m.kind == MarkToolCall && !more) {
+				pieces = append(pieces, Marked{Kind: int(m.kind), Call: int(m.call), Name: C.GoString(&m.name[0]), ID: C.GoString(&m.id[0])})
+				last++
+			}
+			pieces[last].Text += string(buffer[:m.size])
+			more = m.more != 0
+		}
+	})
+	return pieces, err
+}
+
 // ReadTokens gives the tokens that came since the last read.
 func (s *Session) ReadTokens() ([]int32, error) {
 	return unread(s, func(p *C.gptq_session, buffer *int32, cap C.size_t, n *C.size_t) C.gptq_status {

@@ -364,6 +364,7 @@ enum {
   GPTQ_GEN_CONTINUE_TEXT = 8,                /* keep the space before the first word that SentencePiece models' decoding drops */
   GPTQ_GEN_LOGITS = 16,                      /* keep the logits of every position for gptq_session_logits */
   GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
+  GPTQ_GEN_MARKED = 256,                     /* for gptq_session_read_marked. At the start UNSUPPORTED where the format of the chat template is not known. Since 0.2 */
   GPTQ_GEN_BACKGROUND = 128,                 /* computed only in what the engine's other sessions leave of a step: to have a long input ready */
   GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
                                                 recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU
@@ -419,13 +420,30 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session *s, const
  * budgets, and is what a fresh session computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
 /* Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end token. Unread
- * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT. */
+ * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT, UNSUPPORTED (GPTQ_GEN_MARKED). */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_start(gptq_session *s, const gptq_generate_params *params, gptq_error *err);
 /* Moves unread output out: whole UTF-8 code points of text; token ids; logits rows [n_rows][n_vocab] that follow the tokens at
  * positions *first_position and on (with GPTQ_GEN_LOGITS; the session waits while all logits_rows are unread). */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_read(gptq_session *s, char *buf, size_t cap, size_t *size);
 GPTQ_API gptq_status GPTQ_CALL gptq_session_read_tokens(gptq_session *s, gptq_token *buf, size_t cap, size_t *n);
 GPTQ_API gptq_status GPTQ_CALL gptq_session_read_logits(gptq_session *s, float *out, size_t cap_floats, uint32_t *first_position, uint32_t *n_rows);
+/* What a piece of the output is: text for the reader, thinking, or the call of a tool. */
+enum { GPTQ_MARK_NONE = 0, GPTQ_MARK_ANSWER = 1, GPTQ_MARK_THINKING = 2, GPTQ_MARK_TOOL_CALL = 3 };
+typedef struct gptq_marked {
+  uint32_t struct_size; int32_t kind;        /* GPTQ_MARK_*; NONE: nothing can be read now */
+  uint32_t call; uint32_t more;              /* of a TOOL_CALL: its number in this generation, from 0; more: 1 = the next read goes on with its arguments */
+  size_t size;                               /* bytes in buf */
+  char name[128]; char id[64];               /* of a TOOL_CALL, NUL-terminated: the tool's name; the id that the model gave the call, or "" */
+} gptq_marked;
+/* Moves the next unread piece of a generation with GPTQ_GEN_MARKED to buf: whole UTF-8 code points of answer or thinking, or the arguments of a tool
+ * call, a JSON object. Read until kind is NONE. Answer and thinking come as they are generated; a call comes when it is complete, so that what turns out to
+ * be none (no valid JSON, no name, cut by the end) is answer instead, as it was written. Left out are the marks ("<think>", "<tool_call>", ...), what is around the
+ * arguments of a call, and white space beside both. Within thinking no text is a call. Formats: the chat template of the last gptq_session_set_chat,
+ * else the model's own, tells which: tool calls of Llama 3, Qwen 2.5 and 3, Hermes, Granite 4, Mistral, DeepSeek V3 and R1, Kimi K2; thinking of
+ * "<think>" and "[THINK]", also where the template has opened it. gptq_session_read and gptq_session_read_tokens give the same generation as ever, each from
+ * where it was read to. buf and *out are the caller's; allocates nothing. Forks and saves go on where it was read to. Threads: as all of the engine.
+ * Errors: INVALID_ARGUMENT, STRUCT_VERSION, INVALID_STATE (without GPTQ_GEN_MARKED). Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_read_marked(gptq_session *s, char *buf, size_t cap, gptq_marked *out);
 /* From any thread: the session ends (GPTQ_STOP_CANCELLED) at the next cut of the work. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_cancel(gptq_session *s);
 GPTQ_API gptq_status GPTQ_CALL gptq_session_info_get(const gptq_session *s, gptq_session_info *out);
@@ -441,7 +459,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_truncate(gptq_session *s, uint32_t n
  * Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_session **out, gptq_error *err);
 /* What a save holds. REPLAY: tokens, sampler, random numbers, stop strings, the generation in progress, what was read of it; 4 bytes a
- * token, 328, the stop strings, the biases, the constraint's source and that of banned phrases besides. The KV cache is computed again.
+ * token, 352, the stop strings, the biases, the constraint's source and that of banned phrases besides. The KV cache is computed again.
  * FULL: the KV cache of the computed tokens too (kv_bytes_per_token each), and the state of recurrent layers, as they are; of layers on
  * GPUs too, whose number does not matter, but their kind. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };

@@ -55,7 +55,7 @@ bool within(float value, float most, float least = 0) { return value >= least &&
 // A hash can be made by anybody: the session must be one that this library could have saved.
 void check(const Saved& s) {
   constexpr uint32_t flags = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS | GPTQ_GEN_BACKGROUND |
-                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS;
+                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS | GPTQ_GEN_MARKED;
   const uint64_t end = uint64_t{s.first_generated} + s.n_generated;
   bool good = s.running <= 1 && !(s.flags & ~flags) && end <= s.n_tokens && s.tokens_read <= s.n_generated;
   good = good && s.stop_reason >= GPTQ_STOP_NONE && s.stop_reason <= GPTQ_STOP_PREFILLED && s.status <= 0;
@@ -90,7 +90,16 @@ engine::TextStream text_of(const Saved& saved, const text::Tokenizer* tokenizer,
   if (!saved.running) text.finish();
   require_format(saved.tokens_read <= generated.size() - text.tokens_held(), "what was read could still be gone back to");
   require_format(text.go_to({saved.text_read, saved.text_token, saved.text_byte}, generated), "what was read is not in the text");
+  require_format(text.release(saved.marks_looked_at), "what was looked at for marks is not in the text");
   return text;
+}
+
+// Finds the marks again, up to where they were read.
+void restore_marks(engine::Session& s, const Saved& saved) {
+  text::MarkFormat format;
+  require_format(format.set_code(saved.marks_format), "marks of an unknown format");
+  s.marks.start(format, s.text, {s.tokens, s.first_generated});
+  require_format(s.marks.go_to(saved.marks_taken, saved.marks_looked_at, s.marked()), "the marks that were read are not in the text");
 }
 
 // Reads on behind the first hash: KV rows and the state into s, or to nowhere where s has no place for them.
@@ -219,6 +228,7 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   ban(*s, phrases.get());
   std::copy_n(bans, saved.n_bans, s->bans);
   s->n_bans = saved.n_bans;
+  if (s->wants_marks()) restore_marks(*s, saved);
   require_format(e.engine->constrain(*s) || !s->running, "what was generated is not what the save's constraint allows");
   if (saved.kind == GPTQ_SAVE_FULL) read_rest(saved, Rest(source, source.size() - rest_bytes(saved)), *s, fits);
   *out = made.release();

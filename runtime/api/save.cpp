@@ -51,6 +51,11 @@ Saved saved_of(const engine::Session& s, int32_t kind) {
   if (const gptq_constraint* c = phrases_of(s)) saved.phrases_bytes = static_cast<uint32_t>(c->source.size());
   saved.n_bans = s.running ? s.n_bans : 0;
   if (s.phrases) saved.tokens_settled = s.text.settled();
+  if (s.wants_marks()) {
+    saved.marks_taken = s.marks.taken();
+    saved.marks_looked_at = s.marks.looked_at();
+    saved.marks_format = s.marks.format().code();
+  }
   if (kind == GPTQ_SAVE_FULL) {
     saved.n_computed = s.n_computed;
     saved.page_tokens = s.engine->shape().page_tokens;

@@ -9,7 +9,7 @@
 namespace gptq::api {
 
 constexpr char saved_magic[9] = "GPTQSAV\n";
-constexpr uint32_t saved_version = 4;  // 1: Saved up to constraint_bytes; 2: up to state_bytes; 3: up to tokens_settled, 0 there
+constexpr uint32_t saved_version = 5;  // 1: Saved up to constraint_bytes; 2: up to state_bytes; 3: up to tokens_settled, 0 there; 4: up to n_bans
 
 struct Saved {
   char magic[8];
@@ -40,12 +40,14 @@ struct Saved {
   uint32_t tokens_settled;    // that never go back for a banned phrase
   uint32_t phrases_bytes;     // 0 = none are banned
   uint32_t n_bans;
+  uint64_t marks_taken, marks_looked_at;  // bytes of pieces that were read, of text that was looked at for them
+  uint32_t marks_format, reserved;        // text::MarkFormat's code
 };
-constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296, saved_bytes_of_3 = 312;
-static_assert(sizeof(Saved) == 320 && sizeof(engine::LogitBias) == 8 && sizeof(engine::Session::Ban) == 8);
+constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296, saved_bytes_of_3 = 312, saved_bytes_of_4 = 320;
+static_assert(sizeof(Saved) == 344 && sizeof(engine::LogitBias) == 8 && sizeof(engine::Session::Ban) == 8);
 
 inline size_t header_bytes(const Saved& saved) {
-  constexpr size_t before[] = {saved_bytes_of_1, saved_bytes_of_2, saved_bytes_of_3};
+  constexpr size_t before[] = {saved_bytes_of_1, saved_bytes_of_2, saved_bytes_of_3, saved_bytes_of_4};
   return saved.version < saved_version ? before[saved.version - 1] : sizeof saved;
 }
 // Of what follows the first hash.

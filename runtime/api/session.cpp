@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "api/adapter.h"
 #include "api/constraint.h"
@@ -111,9 +112,16 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
   s.random = engine::Random(p.flags & GPTQ_SAMPLE_RANDOM_SEED ? random_seed() : p.seed);
 }
 
+// How marks are written, for a start that wants them.
+text::MarkFormat marks_for(const engine::Session& s) {
+  const text::FoundFormat found = s.own_template ? own_marks(engine_of(s).model) : s.marks_of_template;
+  if (found.problem) base::fail(GPTQ_E_UNSUPPORTED, "GPTQ_GEN_MARKED: the format of the chat template is not known: ", found.problem);
+  return found.format;
+}
+
 void start(engine::Session& s, const gptq_generate_params* params) {
   constexpr uint32_t known = GPTQ_GEN_PREFILL_ONLY | GPTQ_GEN_IGNORE_EOS | GPTQ_GEN_KEEP_STOP | GPTQ_GEN_CONTINUE_TEXT | GPTQ_GEN_LOGITS |
-                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS | GPTQ_GEN_BACKGROUND;
+                             GPTQ_GEN_SPECULATE | GPTQ_GEN_LOGPROBS | GPTQ_GEN_BACKGROUND | GPTQ_GEN_MARKED;
   require_idle(s);
   const gptq_generate_params p = read_struct_or_default(params, "gptq_generate_params");
   refuse_extensions(p.next);
@@ -133,10 +141,13 @@ void start(engine::Session& s, const gptq_generate_params* params) {
     const std::string_view stop = text_of(p.stop[i].ptr, p.stop[i].size, "stop");
     require(text.add_stop(stop.data(), stop.size()), "stop strings: at most 16, each of 1 to 256 bytes");
   }
+  const text::MarkFormat marks = p.flags & GPTQ_GEN_MARKED ? marks_for(s) : text::MarkFormat();
   set_sampling(s, p.sampling);
   constrain(s, p.constraint);
   ban(s, p.banned);
   s.text = text;
+  s.marks = {};
+  if (p.flags & GPTQ_GEN_MARKED) s.marks.start(marks, s.text, {s.tokens, s.n_tokens});
   s.flags = p.flags;
   s.pooling = pooling;
   s.max_tokens = p.max_tokens;
@@ -302,6 +313,10 @@ gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* ch
         std::mismatch(tokens.begin(), tokens.end(), session.tokens, session.tokens + session.n_tokens).first - tokens.begin();
     append(session, std::span(tokens).subspan(static_cast<size_t>(common)), static_cast<uint32_t>(common));
     session.n_dropped = fitted.n_dropped;
+    const gptq_chat given = read_struct(chat, "gptq_chat");
+    const std::string_view host_template = text_of(given.template_override, given.template_override_size, "template_override");
+    session.own_template = host_template.empty();
+    if (!session.own_template) session.marks_of_template = marks_of(engine_of(session).model, host_template);
     if (n_tokens) *n_tokens = tokens.size();
     return GPTQ_OK;
   });
@@ -319,6 +334,29 @@ gptq_status GPTQ_CALL gptq_session_read(gptq_session* s, char* buf, size_t cap, 
   return guard_logged(s, [&] {
     require(s && size && (buf || !cap), "s, buf and size must not be NULL");
     *size = session_of(s).text.read(session_of(s).generated(), {buf, cap});
+    return GPTQ_OK;
+  });
+}
+
+gptq_status GPTQ_CALL gptq_session_read_marked(gptq_session* s, char* buf, size_t cap, gptq_marked* out) {
+  return guard_logged(s, [&] {
+    require(s && out && (buf || !cap), "s, buf and out must not be NULL");
+    check_version(out, "gptq_marked");
+    engine::Session& session = session_of(s);
+    require(session.wants_marks(), "the generation was not started with GPTQ_GEN_MARKED", GPTQ_E_INVALID_STATE);
+    text::MarkReader::Call call;
+    const engine::MarkStream::Piece piece = session.marks.read(session.marked(), {buf, cap}, call);
+    gptq_marked marked{};
+    marked.kind = static_cast<int32_t>(piece.kind);
+    marked.size = piece.size;
+    if (piece.call) {
+      marked.call = piece.number;
+      marked.more = piece.goes_on;
+      static_assert(sizeof marked.name == sizeof call.name && sizeof marked.id == sizeof call.id);
+      std::memcpy(marked.name, call.name, sizeof marked.name);
+      std::memcpy(marked.id, call.id, sizeof marked.id);
+    }
+    write_struct(out, marked);
     return GPTQ_OK;
   });
 }

@@ -30,6 +30,25 @@ static const std::pmr::string* own_template(const gptq_model& m, std::string_vie
   return name.empty() || name == "default" ? m.model->find_meta("chat_template") : name.size() <= 64 ? named(name) : nullptr;
 }
 
+// A model may have a template of its own for tools.
+text::FoundFormat own_marks(const gptq_model& m) {
+  const std::pmr::string* const plain = own_template(m, "", false);
+  const std::pmr::string* const tools = own_template(m, "", true);
+  if (!plain) return {{}, "the model has no chat template"};
+  text::FoundFormat found = text::find_marks(*plain);
+  if (tools == plain) return found;
+  const text::FoundFormat with_tools = text::find_marks(*tools);
+  if (with_tools.format.thinking == text::Thinking::none) found.format.calls = with_tools.format.calls;
+  else found.format = with_tools.format;
+  found.problem = with_tools.problem;
+  return found;
+}
+
+text::FoundFormat marks_of(const gptq_model& m, std::string_view template_override) {
+  const std::pmr::string* const own = own_template(m, template_override, true);
+  return text::find_marks(own ? std::string_view(*own) : template_override);
+}
+
 Chat::Chat(const gptq_model& m, const gptq_chat* chat) : params(read_struct(chat, "gptq_chat")), messages(&m.runtime.memory) {
   require(params.messages || !params.n_messages, "messages is NULL");
   if (params.flags & ~uint32_t(GPTQ_CHAT_ADD_GENERATION_PROMPT | GPTQ_CHAT_DROP_OLDEST)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown chat flags ", params.flags);

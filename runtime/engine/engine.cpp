@@ -172,6 +172,9 @@ Session* Engine::fork(const Session& from) {
   to->started = from.started;
   to->tokens_read = from.tokens_read;
   to->text = from.text;
+  to->marks = from.marks;
+  to->own_template = from.own_template;
+  to->marks_of_template = from.marks_of_template;
   return to;
 }
 
@@ -226,6 +229,7 @@ void Engine::truncate(Session& session, uint32_t n_tokens) {
   session.first_generated = n_tokens;
   session.n_generated = session.tokens_read = session.n_logits = 0;
   session.text.start(tokenizer_, false, false);
+  session.marks = {};
 }
 
 // Keys and values are there for every position; of recurrent layers there is the state now and the one before the last batch. From any

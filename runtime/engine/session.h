@@ -7,6 +7,7 @@
 #include <span>
 
 #include "engine/lookup.h"
+#include "engine/mark_stream.h"
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 #include "gptq/gptq.h"
@@ -30,6 +31,8 @@ struct Session {
   std::atomic<uint32_t> references{1};
   Session* next_dead = nullptr;  // of those that wait to be destroyed
   bool generating = false;      // inside gptq_generate
+  bool own_template = true;     // the last conversation was put into the model's own template,
+  text::FoundFormat marks_of_template;  // or into the host's, which writes marks like this
   uint32_t n_dropped = 0;       // messages that the conversation was shortened by
   void* user = nullptr;
   gptq_user_free_fn user_free = nullptr;
@@ -87,6 +90,7 @@ struct Session {
   // Unread output.
   uint32_t tokens_read = 0;      // of the generated ones
   TextStream text;
+  MarkStream marks;              // with GPTQ_GEN_MARKED
   float* logits = nullptr;       // [logits_rows][n_vocab], a ring
   uint32_t first_logits = 0, n_logits = 0;  // unread rows, the first of position logits_position
   uint32_t logits_position = 0;
@@ -114,7 +118,14 @@ struct Session {
   bool embedded() const { return !running && stop_reason == GPTQ_STOP_PREFILLED && n_pooled; }
   bool scores_input() const { return wants_logprobs() && flags & GPTQ_GEN_PREFILL_ONLY; }
   uint32_t n_readable() const { return n_generated - text.tokens_held(); }
-  bool readable() const { return end_unseen || n_logits || tokens_read < n_readable() || text.unread(); }
+  bool wants_marks() const { return flags & GPTQ_GEN_MARKED; }
+  MarkStream::Source marked() const {
+    const uint32_t before = marks.n_before();
+    return {text, {tokens + first_generated - before, before + n_generated}, n_readable(), !running};
+  }
+  bool readable() const {
+    return end_unseen || n_logits || tokens_read < n_readable() || (wants_marks() ? marks.unread(marked()) : text.unread() > 0);
+  }
 };
 
 }  // namespace gptq::engine

@@ -39,6 +39,12 @@ std::string_view TextStream::bytes_of(int32_t token, bool first) const {
   return bytes;
 }
 
+std::string_view TextStream::special_of(int32_t token) const {
+  return tokenizer_ && tokenizer_->attributes(token) & GPTQ_TOKEN_SPECIAL ? tokenizer_->token_bytes(token) : std::string_view();
+}
+
+bool TextStream::is_added(int32_t token) const { return tokenizer_ && tokenizer_->attributes(token) & (GPTQ_TOKEN_SPECIAL | GPTQ_TOKEN_ADDED); }
+
 int32_t TextStream::push(std::span<const int32_t> tokens) {
   const int32_t token = tokens.back();
   const std::string_view bytes = bytes_of(token, !any_pushed_);
@@ -180,15 +186,40 @@ bool TextStream::go_to(const Place& place, std::span<const int32_t> tokens) {
   return true;
 }
 
+bool TextStream::release(uint64_t bytes) {
+  if (bytes > pushed_ || (bytes > released_ && !phrases_)) return false;
+  released_ = std::max(released_, bytes);
+  return true;
+}
+
 size_t TextStream::read(std::span<const int32_t> tokens, std::span<char> out) {
+  Place at = place();
+  const size_t written = copy(at, released_, tokens, 0, out);
+  read_ = at.read;
+  token_ = at.token;
+  byte_ = at.byte;
+  return written;
+}
+
+void TextStream::move(Place& place, uint64_t to, std::span<const int32_t> tokens, uint32_t before) const {
+  while (place.read < to) {
+    const auto size = static_cast<uint32_t>(bytes_of(tokens[place.token], place.token == before).size());
+    const auto step = static_cast<uint32_t>(std::min<uint64_t>(to - place.read, size - place.byte));
+    place.read += step;
+    place.byte += step;
+    if (place.byte == size) ++place.token, place.byte = 0;
+  }
+}
+
+size_t TextStream::copy(Place& place, uint64_t end, std::span<const int32_t> tokens, uint32_t before, std::span<char> out) const {
   size_t written = 0;
-  while (read_ < released_) {
+  while (place.read < end) {
     // The next bytes, enough for one code point, maybe from several tokens.
     char next[4];
     size_t n = 0;
-    uint32_t token = token_, byte = byte_;
-    while (n < 4 && read_ + n < released_ && token < tokens.size()) {
-      const std::string_view bytes = bytes_of(tokens[token], token == 0);
+    uint32_t token = place.token, byte = place.byte;
+    while (n < 4 && place.read + n < end && token < tokens.size()) {
+      const std::string_view bytes = bytes_of(tokens[token], token == before);
       if (byte == bytes.size()) {
         ++token;
         byte = 0;
@@ -201,17 +232,7 @@ size_t TextStream::read(std::span<const int32_t> tokens, std::span<char> out) {
     if (written + whole.size() > out.size()) break;
     std::memcpy(out.data() + written, whole.data(), whole.size());
     written += whole.size();
-    read_ += sequence.bytes;
-    for (uint32_t left = sequence.bytes; left;) {
-      const auto size = static_cast<uint32_t>(bytes_of(tokens[token_], token_ == 0).size());
-      const uint32_t step = std::min(left, size - byte_);
-      byte_ += step;
-      left -= step;
-      if (byte_ == size) {
-        ++token_;
-        byte_ = 0;
-      }
-    }
+    move(place, place.read + sequence.bytes, tokens, before);
   }
   return written;
 }

@@ -38,21 +38,31 @@ class TextStream {
   // Where the text stands in the phrases, once these tokens have followed it.
   text::Phrases::Place phrase_place(std::span<const int32_t> more, bool first) const;
   std::string_view bytes_of(int32_t token, bool first) const;
+  // A special token's own text, "" for others.
+  std::string_view special_of(int32_t token) const;
+  bool is_added(int32_t token) const;  // to the vocabulary: special, or a word of its own
   // No more tokens will come: what was held back is released, but for a stop string found.
   void finish();
 
   // Moves released text into out: whole code points, invalid bytes as U+FFFD. tokens: all that were pushed.
   size_t read(std::span<const int32_t> tokens, std::span<char> out);
   uint64_t unread() const { return released_ - read_; }
-
-  // For saves.
+  uint64_t released() const { return released_; }
+  // In the text of tokens, of which the first `before` stand before the generated ones.
   struct Place {
     uint64_t read;         // bytes
     uint32_t token, byte;  // where the next is
   };
+  void move(Place& place, uint64_t to, std::span<const int32_t> tokens, uint32_t before) const;
+  // As read, from a place up to an end.
+  size_t copy(Place& place, uint64_t end, std::span<const int32_t> tokens, uint32_t before, std::span<char> out) const;
+
+  // For saves.
   Place place() const { return {read_, token_, byte_}; }
   // False where that is no place in the released text. tokens: as for read.
   bool go_to(const Place& place, std::span<const int32_t> tokens);
+  // So much of it was released, as a save says. False where it is not there.
+  bool release(uint64_t bytes);
   uint32_t n_stops() const { return n_stops_; }
   std::string_view stop(uint32_t i) const { return {stops_[i].text, stops_[i].size}; }
   bool keeps_leading_space() const { return keep_leading_space_; }

@@ -256,7 +256,7 @@ TEST_F(Saved, IsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(restore(c.engine, bytes, &none), GPTQ_E_INVALID_STATE);
 }
 
-// As libraries before format 4 wrote it: without the last bytes of the header.
+// As libraries before format 5 wrote it: without the last bytes of the header.
 TEST_F(Saved, OfEarlierFormats) {
   const Rest rest = [&] {
     gptq_session* s = nullptr;
@@ -265,9 +265,9 @@ TEST_F(Saved, OfEarlierFormats) {
     gptq_session_destroy(s);
     return found;
   }();
-  for (uint32_t version = 1; version <= 3; ++version) {
+  for (uint32_t version = 1; version <= 4; ++version) {
     Bytes old = bytes;
-    old.erase(old.begin() + (version == 1 ? 192 : version == 2 ? 296 : 312), old.begin() + 320);
+    old.erase(old.begin() + (version == 1 ? 192 : version == 2 ? 296 : version == 3 ? 312 : 320), old.begin() + 344);
     const uint64_t size = old.size();
     std::memcpy(old.data() + 8, &version, sizeof version);
     std::memcpy(old.data() + 16, &size, sizeof size);
@@ -280,7 +280,7 @@ TEST_F(Saved, OfEarlierFormats) {
     ASSERT_EQ(restore(c.engine, old, &s), GPTQ_OK);
     EXPECT_EQ(rest_of(c.engine, s, 100), rest);
     gptq_session_destroy(s);
-    for (const uint32_t other : {0u, 5u, 1u << 31}) {
+    for (const uint32_t other : {0u, 6u, 1u << 31}) {
       std::memcpy(old.data() + 8, &other, sizeof other);
       seal();
       EXPECT_EQ(restore(c.engine, old, &s), GPTQ_E_UNSUPPORTED);
@@ -411,7 +411,23 @@ TEST_F(Saved, AnEmptySessionToo) {
 }
 
 // Saves that an earlier library wrote, of a file that an earlier converter wrote.
-TEST(GoldenSave, OfFormat2) {
+class GoldenSave : public testing::TestWithParam<int> {};
+
+// The text of the pieces that are left, or only the first so many bytes.
+std::string marked_rest(gptq_session* s, size_t cap = 512) {
+  char buffer[512];
+  auto piece = make<gptq_marked>();
+  std::string all;
+  do {
+    check(gptq_session_read_marked(s, buffer, cap, &piece));
+    all.append(buffer, piece.size);
+  } while (piece.kind != GPTQ_MARK_NONE && cap == 512);
+  return all;
+}
+
+// Format 5 holds what was read of a generation with GPTQ_GEN_MARKED.
+TEST_P(GoldenSave, GoesOn) {
+  const bool marked = GetParam() == 5;
   const char* folder = std::getenv("GPTQ_GOLDEN");
   if (!folder) GTEST_SKIP() << "GPTQ_GOLDEN is not set; meson test sets it to tests/golden";
   auto exact = params(2);
@@ -419,20 +435,31 @@ TEST(GoldenSave, OfFormat2) {
   exact.flags = GPTQ_ENGINE_EXACT;
   Chain c(std::string(folder) + "/tiny-1.0.gptq", exact);
   auto sampling = whole_chain(false);
-  const gptq_logit_bias bias[] = {{1, 0.5f}, {2, -0.5f}};
+  const gptq_logit_bias bias[] = {{1, marked ? 8.0f : 0.5f}, {marked ? 0 : 2, marked ? 8.0f : -0.5f}};
   sampling.bias = bias, sampling.top_k = 0;
   const gptq_string stop = {"never", 5};
   auto how = generation(20);
   how.sampling = &sampling;
   how.stop = &stop, how.n_stop = 1;
+  if (marked) {
+    Chat chat(std::vector<Message>{{"user", "ab"}});
+    const std::string_view thinks = "{{ messages[0].content }}{# <think></think> #}";
+    chat.chat.template_override = thinks.data(), chat.chat.template_override_size = thinks.size();
+    c.session.set_chat(chat.chat);
+    c.session.truncate(0);
+    how.flags |= GPTQ_GEN_MARKED;
+  }
   c.session.append(Tokens{3, 4, 5, 3});
   c.session.start(how);
   while (c.session.info().n_generated < 6) c.engine.step(1, nullptr);
+  if (marked) EXPECT_NE(marked_rest(c.session.get(), 4), "");
   const Bytes now[] = {save(c.session, GPTQ_SAVE_REPLAY), save(c.session, GPTQ_SAVE_FULL)};
   const Rest rest = rest_of(c.engine, c.session.get(), GPTQ_BUDGET_UNLIMITED);
   ASSERT_EQ(rest.tokens.size(), 20u);
+  const std::string marks = marked ? marked_rest(c.session.get()) : "";
+  ASSERT_LT(marks.size(), rest.text.size());
   for (const bool full : {false, true}) {
-    const std::string name = full ? "tiny-full-2.save" : "tiny-replay-2.save", path = std::string(folder) + "/" + name;
+    const std::string name = (full ? "tiny-full-" : "tiny-replay-") + std::to_string(GetParam()) + ".save", path = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(path)) {
       const std::string left = (std::filesystem::temp_directory_path() / name).string();
       std::ofstream(left, std::ios::binary).write(reinterpret_cast<const char*>(now[full].data()), static_cast<std::streamsize>(now[full].size()));
@@ -444,9 +471,11 @@ TEST(GoldenSave, OfFormat2) {
     gptq_session* s = nullptr;
     ASSERT_GE(gptq_session_restore_from(c.engine.get(), &source, &s, nullptr), GPTQ_OK);
     EXPECT_EQ(rest_of(c.engine, s, 50), rest) << name;
+    if (marked) EXPECT_EQ(marked_rest(s), marks);
     gptq_session_destroy(s);
   }
 }
+INSTANTIATE_TEST_SUITE_P(OfFormat, GoldenSave, testing::Values(2, 5), testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace gptq::test

@@ -62,7 +62,7 @@ class Case {
     gptq::Generation how;
     how.max_tokens = uint32_t(p["max_tokens"].real);
     how.flags = (p["ignore_eos"].is_true() ? GPTQ_GEN_IGNORE_EOS : 0) | (p["prefill_only"].is_true() ? GPTQ_GEN_PREFILL_ONLY : 0) |
-                (p["logits"].is_true() ? GPTQ_GEN_LOGITS : 0);
+                (p["logits"].is_true() ? GPTQ_GEN_LOGITS : 0) | (p["marked"].is_true() ? GPTQ_GEN_MARKED : 0);
     how.sampling.temperature = float(p["temperature"].real);
     how.sampling.top_k = int32_t(p["top_k"].real);
     how.sampling.top_p = float(p["top_p"].real);
@@ -121,6 +121,12 @@ class Case {
     if (name == "chat") return {{"n_tokens", double(session.set_chat(messages(call)))}};
     if (name == "start") return session.start(generation(call["params"])), Found{};
     if (name == "read") return {{"text", session.read()}};
+    if (name == "read_marked") {
+      std::string all;
+      for (const gptq::Marked& piece : session.read_marked())
+        all += (all.empty() ? "" : "|") + (piece.kind == GPTQ_MARK_ANSWER ? "answer" : piece.kind == GPTQ_MARK_THINKING ? "thinking" : piece.name) + " " + piece.text;
+      return {{"text", all}};
+    }
     if (name == "read_tokens") return {{"tokens", session.read_tokens()}};
     if (name == "read_logits") return logits(session);
     if (name == "tokens") return {{"tokens", session.tokens()}};

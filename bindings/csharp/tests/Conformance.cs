@@ -63,7 +63,7 @@ sealed class Case : IDisposable {
       MaxTokens = Int(p, "max_tokens"), Temperature = Float(p, "temperature"), TopK = Int(p, "top_k"), TopP = Float(p, "top_p"),
       MinP = Float(p, "min_p"), RepeatPenalty = Float(p, "repeat_penalty"), Seed = (ulong)Number(p, "seed"),
       Stop = List(p, "stop").Cast<string>().ToArray(), IgnoreEos = Is(p, "ignore_eos"), PrefillOnly = Is(p, "prefill_only"),
-      Logits = Is(p, "logits"),
+      Logits = Is(p, "logits"), Marked = Is(p, "marked"),
       Constraint = Text(p, "regex") != null ? model.Regex(Text(p, "regex"))
                    : Get(p, "choice") != null ? model.Choice(List(p, "choice").Cast<string>().ToArray()) : null
     };
@@ -115,6 +115,9 @@ sealed class Case : IDisposable {
       case "chat": return new Found { { "n_tokens", (double)session.SetChat(Messages(call)) } };
       case "start": session.Start(Options(call)); return null;
       case "read": return new Found { { "text", session.Read() } };
+      case "read_marked":
+        return new Found { { "text", string.Join("|", session.ReadMarked().Select(
+            piece => (piece.Kind == Mark.ToolCall ? piece.Name : piece.Kind == Mark.Answer ? "answer" : "thinking") + " " + piece.Text)) } };
       case "read_tokens": return new Found { { "tokens", Ids(session.ReadTokens()) } };
       case "read_logits": return Logits(session);
       case "tokens": return new Found { { "tokens", Ids(session.Tokens) } };

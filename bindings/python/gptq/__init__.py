@@ -6,9 +6,9 @@
     for piece in model.generate("Once upon a time", max_tokens=64):
         print(piece, end="", flush=True)
 """
-from ._engine import Cancel, Engine, Session, SessionInfo, StepInfo
+from ._engine import Cancel, Engine, Marked, Session, SessionInfo, StepInfo
 from ._library import Error, NotFoundError, version
 from ._model import Constraint, Model
 from ._runtime import Runtime, quantize
 
-__all__ = ["Cancel", "Constraint", "Engine", "Error", "Model", "NotFoundError", "Runtime", "Session", "SessionInfo", "StepInfo", "quantize", "version"]
+__all__ = ["Cancel", "Constraint", "Engine", "Error", "Marked", "Model", "NotFoundError", "Runtime", "Session", "SessionInfo", "StepInfo", "quantize", "version"]

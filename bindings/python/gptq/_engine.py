@@ -36,6 +36,16 @@ class StepInfo:
 
 
 @dataclass(frozen=True)
+class Marked:
+  """A piece of what was generated with marked=True."""
+  kind: str  # "answer", "thinking" or "tool_call"
+  text: str  # of a tool call its arguments, a JSON object
+  call: int  # its number in this generation
+  name: str  # of the tool
+  id: str    # what the model called the call, or ""
+
+
+@dataclass(frozen=True)
 class SessionInfo:
   running: bool
   stop_reason: str  # "eos", "string", "length", "context", "cancelled", "constraint", "error", "prefilled", or "none"
@@ -184,6 +194,22 @@ class Session(Handle):
           return b"".join(parts).decode()
         parts.append(buffer.raw[:size.value])
 
+  def read_marked(self) -> List[Marked]:
+    """With marked=True: what came since the last read, text of one kind in one piece. A tool call comes when it is complete."""
+    kinds = {native.GPTQ_MARK_ANSWER: "answer", native.GPTQ_MARK_THINKING: "thinking", native.GPTQ_MARK_TOOL_CALL: "tool_call"}
+    found: List[Tuple[str, int, str, str, List[bytes]]] = []
+    marked, buffer, more = make(native.gptq_marked), (c_char * 512)(), False
+    with self.engine.domain():
+      while True:
+        check(lib.gptq_session_read_marked(self.handle, buffer, 512, byref(marked)))
+        if marked.kind == native.GPTQ_MARK_NONE:
+          return [Marked(kind, b"".join(parts).decode(), number, name, id) for kind, number, name, id, parts in found]
+        kind = kinds[marked.kind]
+        if not found or found[-1][0] != kind or (kind == "tool_call" and not more):
+          found.append((kind, marked.call, marked.name.decode(), marked.id.decode(), []))
+        found[-1][4].append(buffer.raw[:marked.size])
+        more = bool(marked.more)
+
   def read_tokens(self) -> List[int]:
     count, out = c_size_t(), []
     buffer = (native.gptq_token * 256)()
@@ -285,7 +311,8 @@ SAMPLING = {name: kind for name, kind in native.gptq_sampling._fields_  # pylint
 
 def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Sequence[str] = (), bias: Optional[Mapping[int, float]] = None,
                     constraint: Optional["Constraint"] = None, model_defaults: bool = False, ignore_eos: bool = False, keep_stop: bool = False,
-                    prefill_only: bool = False, logits: bool = False, speculate: bool = False, **sampler: float) -> Any:
+                    prefill_only: bool = False, logits: bool = False, speculate: bool = False, marked: bool = False,
+                    **sampler: float) -> Any:
   if unknown := sampler.keys() - SAMPLING.keys():
     raise TypeError(f"unknown parameters: {', '.join(sorted(unknown))}")
   flags = (native.GPTQ_SAMPLE_RANDOM_SEED if seed is None else 0) | (native.GPTQ_SAMPLE_MODEL_DEFAULTS if model_defaults else 0)
@@ -298,6 +325,6 @@ def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Seque
   params.keep = words, constraint
   for flag, wanted in ((native.GPTQ_GEN_IGNORE_EOS, ignore_eos), (native.GPTQ_GEN_KEEP_STOP, keep_stop),
                        (native.GPTQ_GEN_PREFILL_ONLY, prefill_only), (native.GPTQ_GEN_LOGITS, logits),
-                       (native.GPTQ_GEN_SPECULATE, speculate)):
+                       (native.GPTQ_GEN_SPECULATE, speculate), (native.GPTQ_GEN_MARKED, marked)):
     params.flags |= flag if wanted else 0
   return params

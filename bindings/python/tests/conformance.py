@@ -63,6 +63,8 @@ class Case:
       return {"many_steps": steps > 1}
     elif name == "read":
       return {"text": self.session(call).read()}
+    elif name == "read_marked":
+      return {"text": "|".join(f"{piece.name or piece.kind} {piece.text}" for piece in self.session(call).read_marked())}
     elif name == "read_tokens":
       return {"tokens": self.session(call).read_tokens()}
     elif name == "read_logits":

@@ -12,7 +12,7 @@ pub use error::{Error, Result, Status};
 pub use gptq_sys as sys;
 pub use model::{Constraint, Message, Model, ModelInfo};
 pub use runtime::{Phase, QuantizeOptions, Report, Runtime, RuntimeOptions};
-pub use session::{Cancel, Generate, Logits, Session, SessionInfo, StopReason, Stream};
+pub use session::{Cancel, Generate, Logits, Mark, Marked, Session, SessionInfo, StopReason, Stream};
 
 /// The library's version, as (major, minor, patch).
 pub fn version() -> (u32, u32, u32) {

@@ -8,6 +8,28 @@ use std::ptr::{null_mut, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// What a piece of the output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    Answer,
+    Thinking,
+    ToolCall,
+}
+
+/// A piece of what was generated with GPTQ_GEN_MARKED.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    pub kind: Mark,
+    /// Of a tool call its arguments, a JSON object.
+    pub text: String,
+    /// The call's number in this generation.
+    pub call: u32,
+    /// Of the tool.
+    pub name: String,
+    /// What the model called the call, or "".
+    pub id: String,
+}
+
 /// How to generate. All zero: greedy, until the end token or the end of the context.
 #[derive(Clone, Debug, Default)]
 pub struct Generate {
@@ -240,6 +262,36 @@ impl Session {
             bytes.extend_from_slice(&buffer[..n]);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// With GPTQ_GEN_MARKED: what came since the last read, text of one kind in one piece. A tool call comes when it is complete.
+    pub fn read_marked(&mut self) -> Result<Vec<Marked>> {
+        let _inside = self.engine.0.enter()?;
+        let (mut pieces, mut bytes, mut buffer, mut more) = (Vec::<Marked>::new(), Vec::<Vec<u8>>::new(), [0u8; 512], false);
+        let text = |of: &[std::ffi::c_char]| of.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect::<Vec<u8>>();
+        let string = |of: &[u8]| String::from_utf8_lossy(of).into_owned();
+        loop {
+            let mut marked: sys::gptq_marked = unsafe { std::mem::zeroed() };
+            marked.struct_size = std::mem::size_of_val(&marked) as u32;
+            check(unsafe { sys::gptq_session_read_marked(self.at(), buffer.as_mut_ptr().cast(), buffer.len(), &mut marked) })?;
+            let kind = match marked.kind {
+                sys::GPTQ_MARK_ANSWER => Mark::Answer,
+                sys::GPTQ_MARK_THINKING => Mark::Thinking,
+                sys::GPTQ_MARK_TOOL_CALL => Mark::ToolCall,
+                _ => break,
+            };
+            if pieces.last().map_or(true, |last| last.kind != kind || (kind == Mark::ToolCall && !more)) {
+                let (name, id) = (string(&text(&marked.name)), string(&text(&marked.id)));
+                pieces.push(Marked { kind, text: String::new(), call: marked.call, name, id });
+                bytes.push(Vec::new());
+            }
+            bytes.last_mut().unwrap().extend_from_slice(&buffer[..marked.size]);
+            more = marked.more != 0;
+        }
+        for (piece, all) in pieces.iter_mut().zip(&bytes) {
+            piece.text = string(all);
+        }
+        Ok(pieces)
     }
 
     pub fn read_tokens(&mut self) -> Result<Vec<i32>> {

@@ -58,7 +58,8 @@ fn generate(params: &Json) -> Generate {
         stop: params.get("stop").list().iter().map(|stop| stop.text().to_string()).collect(),
         flags: flag("ignore_eos", sys::GPTQ_GEN_IGNORE_EOS)
             | flag("prefill_only", sys::GPTQ_GEN_PREFILL_ONLY)
-            | flag("logits", sys::GPTQ_GEN_LOGITS),
+            | flag("logits", sys::GPTQ_GEN_LOGITS)
+            | flag("marked", sys::GPTQ_GEN_MARKED),
         ..Default::default()
     }
 }
@@ -137,6 +138,14 @@ impl Case {
                 object(vec![("many_steps", Json::Bool(steps > 1))])
             }
             "read" => text(self.session(call).read()?),
+            "read_marked" => {
+                let tell = |piece: gptq::Marked| match piece.kind {
+                    gptq::Mark::Answer => format!("answer {}", piece.text),
+                    gptq::Mark::Thinking => format!("thinking {}", piece.text),
+                    gptq::Mark::ToolCall => format!("{} {}", piece.name, piece.text),
+                };
+                text(self.session(call).read_marked()?.into_iter().map(tell).collect::<Vec<_>>().join("|"))
+            }
             "read_tokens" => object(vec![("tokens", Json::ids(&self.session(call).read_tokens()?))]),
             "read_logits" => {
                 let logits = self.session(call).read_logits()?;
