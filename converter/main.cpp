@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq-convert: makes .gptq files, and looks into them. Exit codes: 0 done, 1 failed, 2 used wrongly.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
@@ -17,10 +15,12 @@
 #include "converter/hub/command.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
+#include "converter/json.h"
 #include "converter/lora/lora.h"
 #include "converter/lora/merge.h"
 #include "converter/quantize_command.h"
 #include "converter/synth.h"
+#include "converter/system.h"
 
 namespace {
 
@@ -45,14 +45,14 @@ void show_progress(uint64_t done, uint64_t total) {
   std::fflush(stderr);
 }
 
-bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
+bool on_terminal() { return convert::system::errors_on_terminal(); }
 
 void warn(std::string_view text) {
   say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
 }
 
 void refuse_existing(const Arguments& arguments) {
-  if (!arguments.force && access(arguments.target.c_str(), F_OK) == 0)
+  if (!arguments.force && convert::file_exists(arguments.target))
     base::fail(GPTQ_E_IO, "'", arguments.target, "' exists already; --force replaces it");
 }
 
