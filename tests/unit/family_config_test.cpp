@@ -66,7 +66,7 @@ TEST(FamilyConfig, EveryKeyMayBeWrong) {
     const TemporaryFolder work;
     for (const auto& entry : fs::directory_iterator(original))
       if (entry.path().extension() == ".safetensors")
-        fs::create_symlink(fs::absolute(entry.path()), work.file(entry.path().filename()));
+        fs::create_symlink(fs::absolute(entry.path()), work.file(entry.path().filename().string()));
     const JsonDocument config = JsonDocument::read((original / "config.json").string(), "config.json", 1 << 20);
     for (const std::string& key : keys_of(config.root()))
       for (const char* value : {"", "null", "0", "-1", "3", "2147483648", "0.3", "\"x\"", "[7, null]", "{}"}) {
