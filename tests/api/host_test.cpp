@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <new>
 #include <random>
 #include <thread>
 #if defined(__x86_64__)
@@ -193,17 +194,17 @@ TEST(Host, MemoryIsTagged) {
   desc.alloc = [](void* user, size_t size, size_t align, uint32_t, uint32_t tag) -> void* {
     Account& a = *static_cast<Account*>(user);
     align = std::max(align, sizeof(void*));
-    void* p = std::aligned_alloc(align, (size + align - 1) / align * align);  // ASan refuses any other size
+    void* p = ::operator new(size, std::align_val_t(align), std::nothrow);
     a.wrong |= tag >= std::size(a.bytes);
     if (!a.wrong) a.blocks[p] = tag, a.bytes[tag] += static_cast<int64_t>(size);
     return p;
   };
-  desc.free = [](void* user, void* p, size_t size, size_t, uint32_t, uint32_t tag) {
+  desc.free = [](void* user, void* p, size_t size, size_t align, uint32_t, uint32_t tag) {
     Account& a = *static_cast<Account*>(user);
     const auto at = a.blocks.find(p);
     a.wrong |= at == a.blocks.end() || at->second != tag;
     if (!a.wrong) a.blocks.erase(at), a.bytes[tag] -= static_cast<int64_t>(size);
-    std::free(p);
+    ::operator delete(p, std::align_val_t(std::max(align, sizeof(void*))));
   };
   {
     Runtime runtime(desc);
