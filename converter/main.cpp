@@ -197,6 +197,7 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{"Makes .gptq files for libgptq from Hugging Face folders (GPTQ, or 16 and 32 bit safetensors) and GGUF files."};
   app.name("gptq-convert");
+  app.allow_windows_style_options(false);  // on Windows, too, "/a/b" is a path
   app.footer(
       "Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert HuggingFaceTB/SmolLM2-135M-Instruct smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq\n"
       "The hub: files go to its cache folder (HF_HOME, HF_HUB_CACHE) and are used from there; HF_TOKEN for gated models, HF_ENDPOINT,\n"

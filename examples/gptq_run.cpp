@@ -129,13 +129,13 @@ void append_text(Session& session, const std::string& text) {
 // The file appears whole or not at all.
 void save(const Session& session, const std::string& path) {
   const std::string part = path + ".part";
-  std::ofstream file(std::filesystem::path(part), std::ios::binary);
+  std::ofstream file(tool::file_path(part), std::ios::binary);
   if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
   file.close();
   std::error_code error;
-  if (file) std::filesystem::rename(part, path, error);
+  if (file) std::filesystem::rename(tool::file_path(part), tool::file_path(path), error);
   if (!file || error) {
-    std::filesystem::remove(part, error);
+    std::filesystem::remove(tool::file_path(part), error);
     throw Error(GPTQ_E_IO, "cannot write '" + path + "'");
   }
 }

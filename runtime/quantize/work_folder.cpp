@@ -122,6 +122,11 @@ void WorkFolder::save(uint32_t place, const std::vector<PackedModule>& modules, 
   empty_ = false;
 }
 
-void WorkFolder::remove_all() { os::remove_tree(path_); }
+// The lock is held until the folder is gone, so that nobody begins in it; on Windows a file that is open may keep its folder.
+void WorkFolder::remove_all() {
+  if (os::remove_tree(path_)) return;
+  lock_.close();
+  os::remove_tree(path_);
+}
 
 }  // namespace gptq::quantize

@@ -2,7 +2,6 @@
 // gptq-eval constraint: which texts a constraint accepts as a whole, and what its masks cost. Works below the C API, which samples.
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 
@@ -83,7 +82,7 @@ double part(const std::vector<double>& sorted, double p) {
 
 std::vector<std::string> texts_of(const std::string& path) {
   std::vector<std::string> texts;
-  std::ifstream file{std::filesystem::path(path)};
+  std::ifstream file{tool::file_path(path)};
   if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
   for (std::string line; std::getline(file, line);) {
     if (line.empty()) continue;

@@ -20,15 +20,15 @@ void write_logits(const Options& o) {
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   LogitStream stream(model, o, static_cast<uint32_t>(ids.size()));
   const std::string temporary = o.output + ".part";
-  std::ofstream file(std::filesystem::path(temporary), std::ios::binary);
+  std::ofstream file(tool::file_path(temporary), std::ios::binary);
   stream.start(ids);
   for (auto row = stream.row(); !row.empty(); row = stream.row())
     file.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size_bytes()));
   file.close();
   std::error_code error;
-  if (file) std::filesystem::rename(temporary, o.output, error);
+  if (file) std::filesystem::rename(tool::file_path(temporary), tool::file_path(o.output), error);
   if (!file || error) {
-    std::filesystem::remove(temporary, error);
+    std::filesystem::remove(tool::file_path(temporary), error);
     throw Error(GPTQ_E_IO, "cannot write '" + o.output + "'");
   }
 }

@@ -33,7 +33,7 @@ deep=$work/deep
 for part in a b c; do deep+=/ä漢😀-$(printf "%0100d" 0)$part; done
 mkdir -p "$deep" "$work/Модель ü 漢"
 check 'names in Unicode' convert "$golden" "$work/Модель ü 漢/модель 😀.gptq"
-check 'a model in Unicode runs' generate "$work/Модель ü 漢/модель 😀.gptq" --ids 1,2,3 -n 4 --ids 1,2,3
+check 'a model in Unicode runs' generate "$work/Модель ü 漢/модель 😀.gptq" --ids 1,2,3 -n 4
 check 'paths of more than 260 characters' convert "$golden" "$deep/model.gptq"
 check 'a model at a long path runs' generate "$deep/model.gptq" --ids 1,2,3 -n 4
 check 'a checkpoint is exported to a long path' convert export "$deep/model.gptq" "$deep/exported"
@@ -51,8 +51,9 @@ if [[ -d $data/checkpoints/stories-w4-g64 ]]; then
   check 'constraints' bash -c '[[ $(wine "$1" "$2" -p x --choice "Zoë" | tr -d "\r\n") == *Zoë* ]]' sh "$build/examples/gptq-run.exe" "$work/stories.gptq"
   if [[ -n $native && -x $(dirname "$native")/../examples/gptq-run ]]; then
     check 'the same text as on this machine in exact mode' bash -c '
-      diff <("$1" "$3" -p "Once upon a time" -n 40 --exact 2>/dev/null) <(wine "$2" "$3" -p "Once upon a time" -n 40 --exact 2>/dev/null)' \
-      sh "$(dirname "$native")/../examples/gptq-run" "$build/examples/gptq-run.exe" "$work/stories.gptq"
+      "$1" "$3" -p "Once upon a time" -n 40 --exact >"$4/native.txt" && wine "$2" "$3" -p "Once upon a time" -n 40 --exact >"$4/windows.txt" &&
+      [[ -s $4/native.txt ]] && diff "$4/native.txt" "$4/windows.txt"' \
+      sh "$(dirname "$native")/../examples/gptq-run" "$build/examples/gptq-run.exe" "$work/stories.gptq" "$work"
   else
     skip 'the same text as on this machine' '--native names no gptq-convert with a gptq-run'
   fi
@@ -66,7 +67,7 @@ import json, sys
 with open(sys.argv[2] + "/config.json", encoding="utf-8") as file:
   config = json.load(file)
 del config["quantization_config"]
-config.update(hidden_size=512, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=8)
+config.update(hidden_size=512, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8)
 with open(sys.argv[1] + "/config.json", "w", encoding="utf-8") as file:
   json.dump(config, file)
 with open(sys.argv[1] + "/tokens.ids", "w", encoding="utf-8") as file:
@@ -103,10 +104,9 @@ check 'the same command goes on' convert "${job[@]}"
 check 'with the same result' same_bytes "$work/q.gptq" "$work/whole.gptq"
 check 'and leaves nothing behind' bash -c '! ls -d "$1"/q.gptq?* "$1"/.part-* 2>/dev/null' sh "$work"
 if [[ -n $native ]]; then
-  skip 'a quantized file byte for byte as of this machine' "exp and pow of MinGW's library may differ in a last bit"
+  "$native" quantize "$dense" "$work/native-q.gptq" "${job[@]:3}" >/dev/null 2>&1 || true
+  check 'a quantized file is byte for byte the one of this machine' same_bytes "$work/whole.gptq" "$work/native-q.gptq"
 fi
-check 'activations go to a file where memory is short' convert "${job[@]/#$work\/q.gptq/$work\/low.gptq}" --memory 24M
-check 'which changes nothing' same_bytes "$work/low.gptq" "$work/whole.gptq"
 
 # Disks that are full or may not be written.
 mkdir -p "$work/small" "$work/fixed"
