@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the tools ask the operating system for beside base/os.h, which the library has too: system_posix.cpp, system_windows.cpp.
 #pragma once
+#include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace gptq::convert::system {
+
+// From UTF-8, for which Windows' C++ library does not take strings; path::string() is UTF-8 again.
+inline std::filesystem::path path_of(std::string_view utf8) { return std::u8string(utf8.begin(), utf8.end()); }
 
 bool errors_on_terminal();  // whether a person reads stderr as it is written
 std::string variable(const char* name);  // of the environment; "" = not set

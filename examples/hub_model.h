@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <string>
 
+#include "file_path.h"
 #include "gptq.hpp"
 
 #if !defined(_WIN32)
@@ -74,7 +75,7 @@ inline std::string model_path(const std::string& text) {
   const bool like_a_name =
       std::count(name.begin(), name.end(), '/') >= 1 && name[0] != '.' && name[0] != '/' && !name.ends_with(".gptq");
   std::error_code error;
-  return like_a_name && !std::filesystem::exists(text, error) ? fetch(text) : text;
+  return like_a_name && !std::filesystem::exists(file_path(text), error) ? fetch(text) : text;
 }
 
 }  // namespace gptq::tool

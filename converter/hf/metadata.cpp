@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/io.h"
 #include "base/os.h"
+#include "converter/system.h"
 #include "converter/tokenizer/json_fields.h"
 
 namespace gptq::convert {
@@ -165,7 +166,7 @@ std::string read_license(const std::string& folder) {
 std::string folder_name(const std::string& folder) {
   const std::string full = base::os::full_path(folder);
   if (full.empty()) return folder;
-  const std::filesystem::path path(full);
+  const std::filesystem::path path = system::path_of(full);
   // models--OWNER--NAME/snapshots/COMMIT of the hub's cache.
   const std::string model = path.parent_path().parent_path().filename().string();
   if (path.parent_path().filename() == "snapshots" && model.starts_with("models--")) return model.substr(model.rfind("--") + 2);

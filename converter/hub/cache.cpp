@@ -19,7 +19,7 @@ using base::fail_os;
 // The nearest folder of a path that is there already.
 std::string existing(const std::string& path) {
   std::error_code error;
-  fs::path at = fs::absolute(path, error);
+  fs::path at = fs::absolute(system::path_of(path), error);
   while (os::kind_of(at.string()) == os::Kind::nothing && at.has_relative_path()) at = at.parent_path();
   return at.string();
 }
@@ -40,7 +40,7 @@ bool same_disk(const std::string& a, const std::string& b) {
 }
 
 void write_whole(const std::string& path, const std::string& text) {
-  make_folders(fs::path(path).parent_path().string());
+  make_folders(system::path_of(path).parent_path().string());
   base::AtomicFile file(path, base::AtomicFile::IfExists::replace);
   file.append(std::as_bytes(std::span(text)));
   file.commit();
@@ -70,8 +70,8 @@ bool Cache::has(const std::string& commit, const std::string& file, uint64_t siz
 }
 
 void Cache::link(const std::string& commit, const std::string& file, const std::string& etag) const {
-  const fs::path link = fs::path(snapshot(commit)) / file,
-                 target = fs::path(blob(etag)).lexically_relative(link.parent_path());
+  const fs::path link = system::path_of(snapshot(commit) + "/" + file),
+                 target = system::path_of(blob(etag)).lexically_relative(link.parent_path());
   const std::string temporary = link.string() + ".part-" + std::to_string(os::process_id());
   make_folders(link.parent_path().string());
   os::remove_file(temporary);
@@ -83,7 +83,7 @@ void Cache::link(const std::string& commit, const std::string& file, const std::
 }
 
 FileLock::FileLock(const std::string& path, const std::function<void()>& waiting) {
-  make_folders(fs::path(path).parent_path().string());
+  make_folders(system::path_of(path).parent_path().string());
   file_ = os::File(path, os::Open::open_or_create);
   if (!file_) fail_os(GPTQ_E_IO, errno, "cannot create", path);
   if (file_.lock() || errno != EWOULDBLOCK) return;  // some file systems have no locks

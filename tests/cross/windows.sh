@@ -58,11 +58,12 @@ generate() { wine "$build/examples/gptq-run.exe" "$@"; }
 # suite PROGRAM [ARGUMENT]...: a GoogleTest program, whose cases count.
 suite() {
   local log=$work/log status=0
-  wine "$@" --gtest_brief=0 >"$log" 2>&1 || status=$?
+  wine "$@" >"$log" 2>&1 || status=$?
+  sed -i 's/\r$//' "$log"
   local ok bad left
-  ok=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tr -d '\r')
+  ok=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")
   bad=$(grep -c '^\[  FAILED  \] .*ms)' "$log" || true)
-  left=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log" | tr -d '\r')
+  left=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log")
   if [[ -z $ok || ($status != 0 && $bad == 0) ]]; then
     bad=$((bad + 1))  # it ended in the middle
     tail -n 5 "$log"

@@ -47,6 +47,9 @@ data=${GPTQ_TEST_DATA:-}
 if [[ -d $data/checkpoints/stories-w4-g64 ]]; then
   convert "$data/checkpoints/stories-w4-g64" "$work/stories.gptq" >/dev/null 2>&1 || true
   check 'hello.exe tells a story' bash -c '[[ $(wine "$1" "$2" "Once upon a time") == *" "* ]]' sh "$build/examples/hello.exe" "$work/stories.gptq"
+  cp -r "$data/checkpoints/stories-w4-g64" "$work/Модель ü 漢/folder"
+  check 'a checkpoint with a tokenizer in a folder in Unicode' convert "$work/Модель ü 漢/folder" "$work/folder.gptq"
+  check 'and its text' generate "$work/folder.gptq" -p 'Once upon a time, Zoë' -n 4
   check 'gptq-run continues a text' generate "$work/stories.gptq" -p 'Once upon a time, Zoë' -n 16
   check 'constraints' bash -c '[[ $(wine "$1" "$2" -p x --choice "Zoë" | tr -d "\r\n") == *Zoë* ]]' sh "$build/examples/gptq-run.exe" "$work/stories.gptq"
   if [[ -n $native && -x $(dirname "$native")/../examples/gptq-run ]]; then
