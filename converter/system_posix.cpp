@@ -38,7 +38,9 @@ void remove_and_end(const char* path, int signal) {
   raise(signal);  // SA_RESETHAND has put the default action back
 }
 
-bool make_link(const std::string& target, const std::string& path) { return symlink(target.c_str(), path.c_str()) == 0; }
+bool make_link(const std::string& target, const std::string& path) {
+  return symlink(target.c_str(), path.c_str()) == 0;
+}
 
 bool same_disk(const std::string& a, const std::string& b) {
   struct stat first, second;

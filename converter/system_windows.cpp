@@ -37,7 +37,8 @@ bool errors_on_terminal() {
 std::string variable(const char* name) {
   const std::wstring wide = to_wide(name);
   std::wstring value(GetEnvironmentVariableW(wide.c_str(), nullptr, 0), L'\0');
-  if (!value.empty()) value.resize(GetEnvironmentVariableW(wide.c_str(), value.data(), static_cast<DWORD>(value.size())));
+  if (!value.empty())
+    value.resize(GetEnvironmentVariableW(wide.c_str(), value.data(), static_cast<DWORD>(value.size())));
   return from_wide(value);
 }
 
@@ -61,7 +62,9 @@ bool make_link(const std::string& target, const std::string& path) {
   for (wchar_t& c : to)
     if (c == L'/') c = L'\\';
   // Links are for administrators, or for everyone where Windows is in developer mode.
-  if (CreateSymbolicLinkW(base::os::windows_path(path).c_str(), to.c_str(), SYMBOLIC_LINK_FLAG_ALLOW_UNPRIVILEGED_CREATE)) return true;
+  if (CreateSymbolicLinkW(base::os::windows_path(path).c_str(), to.c_str(),
+                          SYMBOLIC_LINK_FLAG_ALLOW_UNPRIVILEGED_CREATE))
+    return true;
   errno = EPERM;
   return false;
 }
@@ -69,7 +72,8 @@ bool make_link(const std::string& target, const std::string& path) {
 bool same_disk(const std::string& a, const std::string& b) {
   const auto volume_of = [](const std::string& path) {
     std::wstring name(32768, L'\0');
-    if (!GetVolumePathNameW(base::os::windows_path(path).c_str(), name.data(), static_cast<DWORD>(name.size()))) return std::wstring();
+    if (!GetVolumePathNameW(base::os::windows_path(path).c_str(), name.data(), static_cast<DWORD>(name.size())))
+      return std::wstring();
     name.resize(name.find(L'\0'));
     return name;
   };

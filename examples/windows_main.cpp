@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// On Windows the tools begin here: their arguments and what they print are UTF-8, and the bytes they write are those they write elsewhere.
-// Their own main() is called gptq_tool_main there by the build.
+// On Windows the tools begin here: their arguments and what they print are UTF-8, and the bytes they write are those
+// they write elsewhere. Their own main() is called gptq_tool_main there by the build.
 #include <fcntl.h>
 #include <io.h>
 #include <windows.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this processor can compute. On x86 the processor itself is asked, and whether the system keeps the registers: the answers of
+// What this processor can compute. On x86 the processor itself is asked, and whether the system keeps the registers:
+// the answers of
 // __builtin_cpu_supports depend on the compiler's run-time library, and some say no to everything.
 #include "kernels/kernels.h"
 #if defined(__x86_64__)
@@ -41,28 +42,34 @@ bool has_avx512vnni() {
          all(seven.c, bit_AVX512VNNI);
 }
 
-bool has_avx512bf16() {
-  return has_avx512vnni() && CpuId(7, 0).a >= 1 && all(CpuId(7, 1).a, bit_avx512bf16_of_7_1);
-}
+bool has_avx512bf16() { return has_avx512vnni() && CpuId(7, 0).a >= 1 && all(CpuId(7, 1).a, bit_avx512bf16_of_7_1); }
 #endif
 
 }  // namespace
 
 bool cpu_has(Level level) {
   switch (level) {
-    case Level::ref: return true;
+    case Level::ref:
+      return true;
 #if defined(__x86_64__)
-    case Level::avx2: return has_avx2();
-    case Level::avx512vnni: return has_avx512vnni();
-    case Level::avx512bf16: return has_avx512bf16();
+    case Level::avx2:
+      return has_avx2();
+    case Level::avx512vnni:
+      return has_avx512vnni();
+    case Level::avx512bf16:
+      return has_avx512bf16();
 #elif defined(__aarch64__)
-    case Level::neon: return true;
+    case Level::neon:
+      return true;
 #if defined(__linux__)
-    case Level::neon_dotprod: return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
-    case Level::neon_i8mm: return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+    case Level::neon_dotprod:
+      return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    case Level::neon_i8mm:
+      return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
 #endif
 #endif
-    default: return false;
+    default:
+      return false;
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one place where the library asks the operating system for something: os_posix.cpp, os_windows.cpp. Paths are UTF-8, of any length,
-// and '/' separates folders everywhere. What fails says so by its result, and errno then says why, on every system.
+// The one place where the library asks the operating system for something: os_posix.cpp, os_windows.cpp. Paths are
+// UTF-8, of any length, and '/' separates folders everywhere. What fails says so by its result, and errno then says
+// why, on every system.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -13,10 +14,10 @@
 namespace gptq::base::os {
 
 enum class Open {
-  read,            // a file that is there; never waits, whatever the path names
-  create_new,      // to write and read, refused where the path is taken
-  read_write,      // a file that is there
-  open_or_create,  // to write and read
+  read,                    // a file that is there; never waits, whatever the path names
+  create_new,              // to write and read, refused where the path is taken
+  read_write,              // a file that is there
+  open_or_create,          // to write and read
   open_or_create_no_link,  // the same, refused where the path is a link
 };
 
@@ -41,9 +42,10 @@ class File {
   int64_t write_at(uint64_t offset, const void* from, size_t bytes);
   bool make_empty();
   bool sync();  // until the disk has it
-  void give_back(uint64_t offset, uint64_t bytes);  // the disk's room of a part that nobody reads again, where the file system can
-  // Held by one open file at a time, until it is closed. False with EWOULDBLOCK: another one holds it; with another errno: there are no
-  // locks here.
+  void give_back(uint64_t offset,
+                 uint64_t bytes);  // the disk's room of a part that nobody reads again, where the file system can
+  // Held by one open file at a time, until it is closed. False with EWOULDBLOCK: another one holds it; with another
+  // errno: there are no locks here.
   bool lock();
   bool wait_for_lock();
 
@@ -55,13 +57,13 @@ class File {
 // What a path leads to.
 enum class Kind { nothing, file, folder, other };
 Kind kind_of(const std::string& path);
-bool exists(const std::string& path);      // also what may not be looked into
+bool exists(const std::string& path);         // also what may not be looked into
 bool is_plain_file(const std::string& path);  // and no link to one
 bool can_write_into(const std::string& folder);
 bool size_of(const std::string& path, uint64_t& size);  // of a file
 bool remove_file(const std::string& path);
-bool remove_tree(const std::string& path);  // a folder and all that is in it
-bool make_folder(const std::string& path);  // false with EEXIST where the path is taken
+bool remove_tree(const std::string& path);   // a folder and all that is in it
+bool make_folder(const std::string& path);   // false with EEXIST where the path is taken
 bool make_folders(const std::string& path);  // and those it lies in, as far as they are missing
 bool list_folder(const std::string& folder, std::vector<std::string>& names);  // in any order
 bool rename_replacing(const std::string& from, const std::string& to);

@@ -24,11 +24,16 @@ namespace fs = std::filesystem;
 
 int open_file(const char* path, Open how) {
   switch (how) {
-    case Open::read: return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    case Open::create_new: return open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    case Open::read_write: return open(path, O_RDWR | O_CLOEXEC);
-    case Open::open_or_create: return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    case Open::open_or_create_no_link: return open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    case Open::read:
+      return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    case Open::create_new:
+      return open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    case Open::read_write:
+      return open(path, O_RDWR | O_CLOEXEC);
+    case Open::open_or_create:
+      return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    case Open::open_or_create_no_link:
+      return open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   }
   return -1;
 }
@@ -77,13 +82,15 @@ int64_t File::size() const {
 
 int64_t File::read_at(uint64_t offset, void* to, size_t bytes) const {
   return transfer(bytes, [&](size_t done, size_t left) {
-    return pread(static_cast<int>(handle_), static_cast<std::byte*>(to) + done, left, static_cast<off_t>(offset + done));
+    return pread(static_cast<int>(handle_), static_cast<std::byte*>(to) + done, left,
+                 static_cast<off_t>(offset + done));
   });
 }
 
 int64_t File::write_at(uint64_t offset, const void* from, size_t bytes) {
   return transfer(bytes, [&](size_t done, size_t left) {
-    return pwrite(static_cast<int>(handle_), static_cast<const std::byte*>(from) + done, left, static_cast<off_t>(offset + done));
+    return pwrite(static_cast<int>(handle_), static_cast<const std::byte*>(from) + done, left,
+                  static_cast<off_t>(offset + done));
   });
 }
 
@@ -92,7 +99,8 @@ bool File::sync() { return fsync(static_cast<int>(handle_)) == 0; }
 
 void File::give_back([[maybe_unused]] uint64_t offset, [[maybe_unused]] uint64_t bytes) {
 #ifdef FALLOC_FL_PUNCH_HOLE
-  (void)!fallocate(static_cast<int>(handle_), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
+  (void)!fallocate(static_cast<int>(handle_), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                   static_cast<off_t>(bytes));
 #endif
 }
 
@@ -146,7 +154,8 @@ bool make_folders(const std::string& path) {
 
 bool list_folder(const std::string& folder, std::vector<std::string>& names) {
   std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) names.push_back(it->path().filename().string());
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    names.push_back(it->path().filename().string());
   return is_done(error);
 }
 

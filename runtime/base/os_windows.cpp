@@ -15,7 +15,8 @@ namespace {
 
 constexpr DWORD share_all = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
 // Of Windows 10 1709: FileDispositionInfoEx and FileRenameInfoEx, which MinGW's headers of version 10 hide.
-constexpr auto dispose_as_posix = static_cast<FILE_INFO_BY_HANDLE_CLASS>(21), rename_as_posix = static_cast<FILE_INFO_BY_HANDLE_CLASS>(22);
+constexpr auto dispose_as_posix = static_cast<FILE_INFO_BY_HANDLE_CLASS>(21),
+               rename_as_posix = static_cast<FILE_INFO_BY_HANDLE_CLASS>(22);
 constexpr size_t most_at_once = size_t{1} << 30;  // a call counts bytes in 32 bits
 
 struct Code {
@@ -23,17 +24,39 @@ struct Code {
   int posix;
 };
 constexpr Code codes[] = {
-    {ERROR_FILE_NOT_FOUND, ENOENT},       {ERROR_PATH_NOT_FOUND, ENOENT},       {ERROR_INVALID_NAME, ENOENT},
-    {ERROR_BAD_PATHNAME, ENOENT},         {ERROR_INVALID_DRIVE, ENOENT},        {ERROR_BAD_NETPATH, ENOENT},
-    {ERROR_BAD_NET_NAME, ENOENT},         {ERROR_MOD_NOT_FOUND, ENOENT},        {ERROR_PROC_NOT_FOUND, ENOENT},
-    {ERROR_NO_MORE_FILES, ENOENT},        {ERROR_TOO_MANY_OPEN_FILES, EMFILE},  {ERROR_ACCESS_DENIED, EACCES},
-    {ERROR_SHARING_VIOLATION, EACCES},    {ERROR_WRITE_PROTECT, EROFS},         {ERROR_PRIVILEGE_NOT_HELD, EPERM},
-    {ERROR_INVALID_HANDLE, EBADF},        {ERROR_NOT_ENOUGH_MEMORY, ENOMEM},    {ERROR_OUTOFMEMORY, ENOMEM},
-    {ERROR_COMMITMENT_LIMIT, ENOMEM},     {ERROR_FILE_EXISTS, EEXIST},          {ERROR_ALREADY_EXISTS, EEXIST},
-    {ERROR_DISK_FULL, ENOSPC},            {ERROR_HANDLE_DISK_FULL, ENOSPC},     {ERROR_WRITE_FAULT, EIO},
-    {ERROR_FILE_TOO_LARGE, EFBIG},        {ERROR_DIR_NOT_EMPTY, ENOTEMPTY},     {ERROR_NOT_SAME_DEVICE, EXDEV},
-    {ERROR_DIRECTORY, ENOTDIR},           {ERROR_LOCK_VIOLATION, EWOULDBLOCK},  {ERROR_INVALID_PARAMETER, EINVAL},
-    {ERROR_FILENAME_EXCED_RANGE, ENAMETOOLONG}, {ERROR_NOT_SUPPORTED, ENOTSUP}, {ERROR_INVALID_FUNCTION, ENOTSUP},
+    {ERROR_FILE_NOT_FOUND, ENOENT},
+    {ERROR_PATH_NOT_FOUND, ENOENT},
+    {ERROR_INVALID_NAME, ENOENT},
+    {ERROR_BAD_PATHNAME, ENOENT},
+    {ERROR_INVALID_DRIVE, ENOENT},
+    {ERROR_BAD_NETPATH, ENOENT},
+    {ERROR_BAD_NET_NAME, ENOENT},
+    {ERROR_MOD_NOT_FOUND, ENOENT},
+    {ERROR_PROC_NOT_FOUND, ENOENT},
+    {ERROR_NO_MORE_FILES, ENOENT},
+    {ERROR_TOO_MANY_OPEN_FILES, EMFILE},
+    {ERROR_ACCESS_DENIED, EACCES},
+    {ERROR_SHARING_VIOLATION, EACCES},
+    {ERROR_WRITE_PROTECT, EROFS},
+    {ERROR_PRIVILEGE_NOT_HELD, EPERM},
+    {ERROR_INVALID_HANDLE, EBADF},
+    {ERROR_NOT_ENOUGH_MEMORY, ENOMEM},
+    {ERROR_OUTOFMEMORY, ENOMEM},
+    {ERROR_COMMITMENT_LIMIT, ENOMEM},
+    {ERROR_FILE_EXISTS, EEXIST},
+    {ERROR_ALREADY_EXISTS, EEXIST},
+    {ERROR_DISK_FULL, ENOSPC},
+    {ERROR_HANDLE_DISK_FULL, ENOSPC},
+    {ERROR_WRITE_FAULT, EIO},
+    {ERROR_FILE_TOO_LARGE, EFBIG},
+    {ERROR_DIR_NOT_EMPTY, ENOTEMPTY},
+    {ERROR_NOT_SAME_DEVICE, EXDEV},
+    {ERROR_DIRECTORY, ENOTDIR},
+    {ERROR_LOCK_VIOLATION, EWOULDBLOCK},
+    {ERROR_INVALID_PARAMETER, EINVAL},
+    {ERROR_FILENAME_EXCED_RANGE, ENAMETOOLONG},
+    {ERROR_NOT_SUPPORTED, ENOTSUP},
+    {ERROR_INVALID_FUNCTION, ENOTSUP},
     {ERROR_CANT_RESOLVE_FILENAME, ELOOP},
 };
 
@@ -61,7 +84,8 @@ intptr_t open_file(const std::string& path, DWORD access, DWORD creation, DWORD 
 // A closed one at the end of a scope, and for the calls that need one only for a moment.
 class Scoped {
  public:
-  Scoped(const std::string& path, DWORD access) : handle_(open_file(path, access, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)) {}
+  Scoped(const std::string& path, DWORD access)
+      : handle_(open_file(path, access, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)) {}
   ~Scoped() {
     if (handle_ != -1) CloseHandle(get());
   }
@@ -98,8 +122,12 @@ int64_t transfer(uint64_t offset, size_t bytes, Call&& call) {
 }
 
 DWORD attributes_of(const std::string& path) { return GetFileAttributesW(windows_path(path).c_str()); }
-bool is_folder(DWORD attributes) { return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY); }
-bool is_link(DWORD attributes) { return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_REPARSE_POINT); }
+bool is_folder(DWORD attributes) {
+  return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY);
+}
+bool is_link(DWORD attributes) {
+  return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_REPARSE_POINT);
+}
 
 // One place past the end of every file: a lock there keeps nobody from reading.
 constexpr uint64_t lock_place = uint64_t{1} << 62;
@@ -120,11 +148,19 @@ bool move_file(const std::string& from, const std::string& to, DWORD flags) {
 File::File(const std::string& path, Open how) {
   constexpr DWORD both = GENERIC_READ | GENERIC_WRITE;
   switch (how) {
-    case Open::read: handle_ = open_file(path, GENERIC_READ, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL); break;
-    case Open::read_write: handle_ = open_file(path, both, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL); break;
+    case Open::read:
+      handle_ = open_file(path, GENERIC_READ, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL);
+      break;
+    case Open::read_write:
+      handle_ = open_file(path, both, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL);
+      break;
     // A new file is renamed by its open handle, which has to be allowed.
-    case Open::create_new: handle_ = open_file(path, both | DELETE, CREATE_NEW, FILE_ATTRIBUTE_NORMAL); break;
-    case Open::open_or_create: handle_ = open_file(path, both, OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL); break;
+    case Open::create_new:
+      handle_ = open_file(path, both | DELETE, CREATE_NEW, FILE_ATTRIBUTE_NORMAL);
+      break;
+    case Open::open_or_create:
+      handle_ = open_file(path, both, OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL);
+      break;
     case Open::open_or_create_no_link:
       if (is_link(attributes_of(path))) {
         errno = ELOOP;
@@ -140,8 +176,8 @@ File File::without_name(const std::string& folder) {
   for (int tries = 0; tries < 16 && !file; ++tries) {
     uint64_t number = 0;
     random_bytes(&number, sizeof number);
-    file.handle_ = open_file(folder + "/.part-" + std::to_string(number), GENERIC_READ | GENERIC_WRITE | DELETE, CREATE_NEW,
-                             FILE_ATTRIBUTE_TEMPORARY | FILE_ATTRIBUTE_HIDDEN | FILE_FLAG_DELETE_ON_CLOSE);
+    file.handle_ = open_file(folder + "/.part-" + std::to_string(number), GENERIC_READ | GENERIC_WRITE | DELETE,
+                             CREATE_NEW, FILE_ATTRIBUTE_TEMPORARY | FILE_ATTRIBUTE_HIDDEN | FILE_FLAG_DELETE_ON_CLOSE);
     if (!file && errno != EEXIST) break;
   }
   return file;
@@ -212,7 +248,8 @@ bool size_of(const std::string& path, uint64_t& size) {
 bool remove_file(const std::string& path) {
   const std::wstring name = windows_path(path);
   // The name is free at once, even where somebody reads the file; older file systems wait for its end.
-  const HANDLE file = CreateFileW(name.c_str(), DELETE, share_all, nullptr, OPEN_EXISTING, FILE_FLAG_OPEN_REPARSE_POINT, nullptr);
+  const HANDLE file =
+      CreateFileW(name.c_str(), DELETE, share_all, nullptr, OPEN_EXISTING, FILE_FLAG_OPEN_REPARSE_POINT, nullptr);
   if (file == INVALID_HANDLE_VALUE) return failed();
   FILE_DISPOSITION_INFO_EX how{FILE_DISPOSITION_FLAG_DELETE | FILE_DISPOSITION_FLAG_POSIX_SEMANTICS};
   const bool gone = SetFileInformationByHandle(file, dispose_as_posix, &how, sizeof how);
@@ -288,11 +325,14 @@ std::string full_path(const std::string& path) {
   const Scoped file(path, FILE_READ_ATTRIBUTES);
   if (!file) return {};
   std::wstring name(32768, L'\0');
-  const DWORD n = GetFinalPathNameByHandleW(file.get(), name.data(), static_cast<DWORD>(name.size()), FILE_NAME_NORMALIZED);
+  const DWORD n =
+      GetFinalPathNameByHandleW(file.get(), name.data(), static_cast<DWORD>(name.size()), FILE_NAME_NORMALIZED);
   if (!n || n >= name.size()) return {};
   name.resize(n);
-  if (name.starts_with(L"\\\\?\\UNC\\")) name.replace(0, 7, L"\\");
-  else if (name.starts_with(L"\\\\?\\")) name.erase(0, 4);
+  if (name.starts_with(L"\\\\?\\UNC\\"))
+    name.replace(0, 7, L"\\");
+  else if (name.starts_with(L"\\\\?\\"))
+    name.erase(0, 4);
   std::string full = from_wide(name);
   std::replace(full.begin(), full.end(), '\\', '/');
   return full;
@@ -315,7 +355,8 @@ uint64_t free_memory() {
 int64_t process_id() { return static_cast<int64_t>(GetCurrentProcessId()); }
 
 bool random_bytes(void* to, size_t bytes) {
-  return BCryptGenRandom(nullptr, static_cast<PUCHAR>(to), static_cast<ULONG>(bytes), BCRYPT_USE_SYSTEM_PREFERRED_RNG) == 0;
+  return BCryptGenRandom(nullptr, static_cast<PUCHAR>(to), static_cast<ULONG>(bytes),
+                         BCRYPT_USE_SYSTEM_PREFERRED_RNG) == 0;
 }
 
 // libstdc++'s std::atomic::wait loses wake-ups where the system has no futex.
@@ -333,7 +374,8 @@ void* load_library(const std::string& path, std::string& why) {
   const DWORD code = GetLastError();
   why = "'" + path + "': ";
   wchar_t text[512];
-  DWORD n = FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, nullptr, code, 0, text, 512, nullptr);
+  DWORD n =
+      FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, nullptr, code, 0, text, 512, nullptr);
   while (n && (text[n - 1] == L'\n' || text[n - 1] == L'\r')) --n;
   why += n ? from_wide(std::wstring_view(text, n)) : "error " + std::to_string(code);
   return nullptr;

@@ -16,7 +16,8 @@ std::wstring to_wide(std::string_view utf8) {
 
 std::string from_wide(std::wstring_view text) {
   const int size = static_cast<int>(text.size());
-  std::string out(static_cast<size_t>(WideCharToMultiByte(CP_UTF8, 0, text.data(), size, nullptr, 0, nullptr, nullptr)), '\0');
+  std::string out(static_cast<size_t>(WideCharToMultiByte(CP_UTF8, 0, text.data(), size, nullptr, 0, nullptr, nullptr)),
+                  '\0');
   WideCharToMultiByte(CP_UTF8, 0, text.data(), size, out.data(), static_cast<int>(out.size()), nullptr, nullptr);
   return out;
 }

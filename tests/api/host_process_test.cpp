@@ -16,7 +16,9 @@ namespace {
 double cpu_seconds() {
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -57,7 +59,8 @@ TEST(Host, LibraryComesAndGoes) {
     unload(m);
     ASSERT_EQ(dlclose(library), 0);
   }
-  // A thread that was joined may be listed a little longer: at the end one of ours, at the beginning one of an earlier test.
+  // A thread that was joined may be listed a little longer: at the end one of ours, at the beginning one of an earlier
+  // test.
   for (int i = 0; i < 1000 && threads_now() > threads; ++i) usleep(1000);
   EXPECT_LE(threads_now(), threads);
 }
@@ -74,7 +77,8 @@ int in_child(const std::function<int()>& f) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-// Case fork-child-hangs. The child has no worker threads: it computes alone, to the same numbers, and releases everything.
+// Case fork-child-hangs. The child has no worker threads: it computes alone, to the same numbers, and releases
+// everything.
 TEST(Host, ForkedChildrenWork) {
   const Tokens prompt = some_tokens(40);
   Tokens wanted;
@@ -107,7 +111,8 @@ TEST(Host, ForkedChildrenWork) {
 TEST(Host, ForkedChildrenLoadAndQuantizeWithTheParentsRuntime) {
   const Runtime runtime(with_threads(3));
   const Model model(runtime, text_model());
-  const std::string path = (std::filesystem::temp_directory_path() / ("gptq-forked-" + std::to_string(getpid()))).string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("gptq-forked-" + std::to_string(getpid()))).string();
   const auto quantize = [&] {
     auto source = make<gptq_source>();
     source.path = dense_model().c_str(), source.path_size = GPTQ_NTS;
@@ -119,9 +124,10 @@ TEST(Host, ForkedChildrenLoadAndQuantizeWithTheParentsRuntime) {
   const Bytes wanted = quantize();
   EXPECT_FALSE(wanted.empty());
   EXPECT_EQ(in_child([&] {
-    const Model again(runtime, text_model());
-    return quantize() == wanted ? 0 : 3;
-  }), 0);
+              const Model again(runtime, text_model());
+              return quantize() == wanted ? 0 : 3;
+            }),
+            0);
   unlink(path.c_str());
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds what the Windows build needs of other projects and Debian has no package of: zstd, PCRE2, simdjson and GoogleTest, static, from
-# Debian's source packages; xxHash, FlatBuffers and CLI11 are headers of the machine itself.
+# Builds what the Windows build needs of other projects and Debian has no package of: zstd, PCRE2, simdjson and
+# GoogleTest, static, from Debian's source packages; xxHash, FlatBuffers and CLI11 are headers of the machine itself.
 #   windows_libraries.sh FOLDER    # FOLDER/meson.ini is a second cross file beside tests/cross/windows.ini
 # What is there already stays.
 set -euo pipefail
@@ -14,15 +14,17 @@ work=$target/work
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,sources} "$target"/{include,lib/pkgconfig}
 
-# Source packages of the places where this machine's packages come from, but for updates, whose sources may be gone before the packages.
+# Source packages of the places where this machine's packages come from, but for updates, whose sources may be gone
+# before the packages.
+# shellcheck disable=SC2016
 apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
   awk '$4 == "Debian" && $3 == "main" && $2 !~ /-/ { print "deb-src", $1, $2, $3 }' | sort -u >"$work/sources.list"
 options=(-qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists"
   -o APT::Get::List-Cleanup=0 -o APT::Sandbox::User=root)
 apt-get "${options[@]}" update
-# shellcheck disable=SC2012
 for package in libzstd pcre2 simdjson; do
   (cd "$work" && apt-get "${options[@]}" source --download-only "$package")
+  # shellcheck disable=SC2010
   tar -C "$work/sources" -xf "$(ls -t "$work/${package}"_*.orig.tar.* | grep -v '\.asc$' | head -n 1)"
 done
 
@@ -31,22 +33,29 @@ compile() {
   local name=$1 flags=$2
   shift 2
   mkdir -p "$work/$name"
-  printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} sh -c '
+  # shellcheck disable=SC2016
+  printf '%s\n' "$@" | tool=$tool flags=$flags objects=$work/$name xargs -P "$(nproc)" -I{} sh -c '
     case $1 in *.c) compiler=gcc ;; *) compiler="g++ -std=c++17" ;; esac
-    '"$tool"'-$compiler -O2 -Wa,-muse-unaligned-vector-move '"$flags"' -c "$1" -o "'"$work/$name"'/$(echo "$1" | tr / _).o"' sh {}
+    $tool-$compiler -O2 -Wa,-muse-unaligned-vector-move $flags -c "$1" -o "$objects/$(echo "$1" | tr / _).o"' sh {}
   rm -f "$target/lib/lib$name.a"
   $tool-ar crs "$target/lib/lib$name.a" "$work/$name"/*.o
 }
 
 # describe NAME VERSION LIBRARIES [FLAGS]: lib/pkgconfig/NAME.pc
 describe() {
-  printf 'Name: %s\nDescription: %s\nVersion: %s\nLibs: -L%s/lib %s\nCflags: -I%s/include %s\n' "$1" "$1" "$2" "$target" "$3" "$target" "${4:-}" \
-    >"$target/lib/pkgconfig/$1.pc"
+  cat >"$target/lib/pkgconfig/$1.pc" <<END
+Name: $1
+Description: $1
+Version: $2
+Libs: -L$target/lib $3
+Cflags: -I$target/include ${4:-}
+END
 }
 version_of() { dpkg-query -W -f='${Version}' "$1" | sed 's/^[0-9]*://; s/[+~-].*//'; }
 
 cd "$work"/sources/zstd-*
-compile zstd '-DZSTD_DISABLE_ASM=1 -DZSTD_LEGACY_SUPPORT=0 -Ilib -Ilib/common' lib/{common,compress,decompress,dictBuilder}/*.c
+compile zstd '-DZSTD_DISABLE_ASM=1 -DZSTD_LEGACY_SUPPORT=0 -Ilib -Ilib/common' \
+  lib/{common,compress,decompress,dictBuilder}/*.c
 cp lib/zstd.h lib/zstd_errors.h lib/zdict.h "$target/include"
 describe libzstd 1.5 -lzstd
 
@@ -55,8 +64,9 @@ cp config.h.generic config.h
 cp pcre2.h.generic pcre2.h
 cp pcre2_chartables.c.dist pcre2_chartables.c
 pcre2=()
-for part in auto_possess chartables chkdint compile config context convert dfa_match error extuni find_bracket jit_compile maketables match \
-  match_data newline ord2utf pattern_info script_run serialize string_utils study substitute substring tables ucd valid_utf xclass; do
+for part in auto_possess chartables chkdint compile config context convert dfa_match error extuni find_bracket \
+  jit_compile maketables match match_data newline ord2utf pattern_info script_run serialize string_utils study \
+  substitute substring tables ucd valid_utf xclass; do
   [[ ! -f pcre2_$part.c ]] || pcre2+=("pcre2_$part.c")
 done
 compile pcre2-8 '-DHAVE_CONFIG_H -DPCRE2_CODE_UNIT_WIDTH=8 -DPCRE2_STATIC -DSUPPORT_UNICODE -I.' "${pcre2[@]}"

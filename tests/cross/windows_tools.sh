@@ -1,6 +1,6 @@
-# shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # For windows.sh: the programs as a user has them, under Wine.
+# shellcheck shell=bash disable=SC2154,SC2016
 
 # The names of files reach Windows programs through the locale.
 export LC_ALL=C.UTF-8
@@ -14,14 +14,16 @@ if [[ -n $native ]]; then
   "$native" "$golden" "$work/native.gptq" >/dev/null
   check 'the file is byte for byte the one of this machine' same_bytes "$model" "$work/native.gptq"
   check 'a zstd file is byte for byte the one of this machine' bash -c '
-    "$1" --compress zstd "$2" "$3/z1.gptq" && wine "$4" --compress zstd "$2" "$3/z2.gptq" && cmp "$3/z1.gptq" "$3/z2.gptq"' \
+    "$1" --compress zstd "$2" "$3/z1.gptq" && wine "$4" --compress zstd "$2" "$3/z2.gptq" &&
+    cmp "$3/z1.gptq" "$3/z2.gptq"' \
     sh "$native" "$golden" "$work" "$build/converter/gptq-convert.exe"
 else
   skip 'files as this machine writes them' '--native names no gptq-convert'
 fi
 for checkpoint in "$root"/tests/golden/checkpoints/*; do
   convert "$checkpoint" "$work/checkpoint.gptq" --force >/dev/null 2>&1 || true
-  check "greedy ids of $(basename "$checkpoint")" python3 "$root/tests/cross/greedy.py" "$checkpoint" wine "$build/examples/gptq-run.exe" "$work/checkpoint.gptq"
+  check "greedy ids of $(basename "$checkpoint")" python3 "$root/tests/cross/greedy.py" "$checkpoint" \
+    wine "$build/examples/gptq-run.exe" "$work/checkpoint.gptq"
 done
 check 'a file that exists is kept' fails_with 'exists already' convert "$golden" "$model"
 check 'a missing file is named' fails_with 'No such file' generate "$work/none.gptq" -p x
@@ -46,16 +48,18 @@ check 'a folder is replaced' convert export "$deep/model.gptq" "$deep/exported" 
 data=${GPTQ_TEST_DATA:-}
 if [[ -d $data/checkpoints/stories-w4-g64 ]]; then
   convert "$data/checkpoints/stories-w4-g64" "$work/stories.gptq" >/dev/null 2>&1 || true
-  check 'hello.exe tells a story' bash -c '[[ $(wine "$1" "$2" "Once upon a time") == *" "* ]]' sh "$build/examples/hello.exe" "$work/stories.gptq"
+  check 'hello.exe tells a story' bash -c '[[ $(wine "$1" "$2" "Once upon a time") == *" "* ]]' \
+    sh "$build/examples/hello.exe" "$work/stories.gptq"
   cp -r "$data/checkpoints/stories-w4-g64" "$work/Модель ü 漢/folder"
   check 'a checkpoint with a tokenizer in a folder in Unicode' convert "$work/Модель ü 漢/folder" "$work/folder.gptq"
   check 'and its text' generate "$work/folder.gptq" -p 'Once upon a time, Zoë' -n 4
   check 'gptq-run continues a text' generate "$work/stories.gptq" -p 'Once upon a time, Zoë' -n 16
-  check 'constraints' bash -c '[[ $(wine "$1" "$2" -p x --choice "Zoë" | tr -d "\r\n") == *Zoë* ]]' sh "$build/examples/gptq-run.exe" "$work/stories.gptq"
+  check 'constraints' bash -c '[[ $(wine "$1" "$2" -p x --choice "Zoë" | tr -d "\r\n") == *Zoë* ]]' \
+    sh "$build/examples/gptq-run.exe" "$work/stories.gptq"
   if [[ -n $native && -x $(dirname "$native")/../examples/gptq-run ]]; then
     check 'the same text as on this machine in exact mode' bash -c '
-      "$1" "$3" -p "Once upon a time" -n 40 --exact >"$4/native.txt" && wine "$2" "$3" -p "Once upon a time" -n 40 --exact >"$4/windows.txt" &&
-      [[ -s $4/native.txt ]] && diff "$4/native.txt" "$4/windows.txt"' \
+      "$1" "$3" -p "Once upon a time" -n 40 --exact >"$4/native.txt" &&
+      wine "$2" "$3" -p "Once upon a time" -n 40 --exact >"$4/windows.txt" && [[ -s $4/native.txt ]] && diff "$4/native.txt" "$4/windows.txt"' \
       sh "$(dirname "$native")/../examples/gptq-run" "$build/examples/gptq-run.exe" "$work/stories.gptq" "$work"
   else
     skip 'the same text as on this machine' '--native names no gptq-convert with a gptq-run'
@@ -116,13 +120,15 @@ mkdir -p "$work/small" "$work/fixed"
 if mount -t tmpfs -o size=256k tmpfs "$work/small" 2>/dev/null; then
   check 'a full disk is told' fails_with 'No space left' convert "$golden" "$work/small/model.gptq"
   check 'and nothing of the file stays' bash -c '! ls "$1"/* 2>/dev/null' sh "$work/small"
-  check 'quantizing asks for the room first' fails_with 'the disk has' convert "${job[@]/#$work\/q.gptq/$work\/small\/q.gptq}"
+  check 'quantizing asks for the room first' fails_with 'the disk has' \
+    convert "${job[@]/#$work\/q.gptq/$work\/small\/q.gptq}"
 else
   skip 'full disks' 'there is no right to mount one'
 fi
 if mount -t tmpfs -o ro tmpfs "$work/fixed" 2>/dev/null; then
   check 'a disk that is only read is told' fails_with 'cannot create' convert "$golden" "$work/fixed/model.gptq"
-  check 'quantizing sees it before it begins' fails_with 'cannot write into' convert "${job[@]/#$work\/q.gptq/$work\/fixed\/q.gptq}"
+  check 'quantizing sees it before it begins' fails_with 'cannot write into' \
+    convert "${job[@]/#$work\/q.gptq/$work\/fixed\/q.gptq}"
 else
   skip 'disks that are only read' 'there is no right to mount one'
 fi

@@ -18,7 +18,9 @@ namespace os = base::os;
 
 class Os : public testing::Test {
  protected:
-  Os() : folder_((std::filesystem::temp_directory_path() / ("gptq-os-" + std::to_string(os::process_id()))).generic_string()) {
+  Os()
+      : folder_((std::filesystem::temp_directory_path() / ("gptq-os-" + std::to_string(os::process_id())))
+                    .generic_string()) {
     os::remove_tree(folder_);
     EXPECT_TRUE(os::make_folder(folder_));
   }
@@ -215,7 +217,8 @@ TEST_F(Os, MakesAndRemovesFolders) {
 
 TEST_F(Os, PathsAreUnicodeOfAnyLength) {
   std::string deep = folder_;
-  for (int i = 0; i < 4; ++i) deep += "/\xC3\xA4\xE6\xBC\xA2\xF0\x9F\x98\x80-" + std::string(100, static_cast<char>('a' + i));
+  for (int i = 0; i < 4; ++i)
+    deep += "/\xC3\xA4\xE6\xBC\xA2\xF0\x9F\x98\x80-" + std::string(100, static_cast<char>('a' + i));
   ASSERT_TRUE(os::make_folders(deep)) << errno;
   const std::string file = deep + "/\xD1\x8F.gptq";
   write(file, "text");
