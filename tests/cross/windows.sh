@@ -108,6 +108,7 @@ imports_of_windows_alone() {
 
 # Every function of the header is in the DLL, and nothing else.
 exports_the_interface() {
+  # shellcheck disable=SC2016
   local names='/\[Ordinal\/Name Pointer\] Table/ { on = 1; next } on && NF == 0 { exit } on { print $NF }'
   diff <(grep -o 'GPTQ_CALL gptq_[a-z0-9_]*(' "$root/include/gptq/gptq.h" | sed 's/.* //; s/(//' | sort -u) \
     <(x86_64-w64-mingw32-objdump -p "$build/runtime/gptq-0.dll" | awk "$names" | sort)
