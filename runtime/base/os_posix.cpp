@@ -7,7 +7,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #if defined(__linux__)
-#include <sys/random.h>
+#include <sys/syscall.h>
 #endif
 
 #include <cerrno>
@@ -220,7 +220,8 @@ int64_t process_id() { return getpid(); }
 
 bool random_bytes(void* to, size_t bytes) {
 #if defined(__linux__)
-  return getrandom(to, bytes, GRND_NONBLOCK) == static_cast<ssize_t>(bytes);
+  constexpr unsigned not_waiting = 1;  // GRND_NONBLOCK; the call has a name of its own from glibc 2.25 on
+  return syscall(SYS_getrandom, to, bytes, not_waiting) == static_cast<long>(bytes);
 #else
   arc4random_buf(to, bytes);
   return true;

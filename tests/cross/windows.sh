@@ -39,7 +39,7 @@ for tool in x86_64-w64-mingw32-g++-posix wine flatc; do
   command -v "$tool" >/dev/null || { echo "skipped: $tool is missing" >&2; exit 77; }
 done
 
-"$root/tests/cross/windows_libraries.sh" "$root/build/windows-libraries"
+"$root/tests/cross/libraries.sh" "$root/build/windows-libraries"
 [[ -f $build/build.ninja ]] || meson setup "$build" "$root" --cross-file "$root/tests/cross/windows.ini" \
   --cross-file "$root/build/windows-libraries/meson.ini" -Dtests=enabled -Dconverter=enabled -Dhub=disabled \
   -Dcuda=disabled -Db_pch=true

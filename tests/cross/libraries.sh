@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds what the Windows build needs of other projects and Debian has no package of: zstd, PCRE2, simdjson and
+# Builds what a build for another system needs of other projects and Debian has no package of: zstd, PCRE2, simdjson and
 # GoogleTest, static, from Debian's source packages; xxHash, FlatBuffers and CLI11 are headers of the machine itself.
-#   windows_libraries.sh FOLDER    # FOLDER/meson.ini is a second cross file beside tests/cross/windows.ini
+#   libraries.sh FOLDER [CC CXX AR]    # FOLDER/meson.ini is a cross file that names them; without CC: for Windows
 # What is there already stays.
 set -euo pipefail
 
-[[ $# -eq 1 && $1 != -* ]] || { sed -n '3,6s/^# \?//p' "$0"; exit 2; }
+[[ ($# -eq 1 || $# -eq 4) && $1 != -* ]] || { sed -n '3,6s/^# \?//p' "$0"; exit 2; }
 mkdir -p "$1"
-target=$(cd "$1" && pwd) tool=x86_64-w64-mingw32
+target=$(cd "$1" && pwd)
+cc=${2:-x86_64-w64-mingw32-gcc-posix -Wa,-muse-unaligned-vector-move}
+cxx=${3:-x86_64-w64-mingw32-g++-posix -Wa,-muse-unaligned-vector-move} ar=${4:-x86_64-w64-mingw32-ar}
 [[ ! -f $target/meson.ini ]] || exit 0
 work=$target/work
 rm -rf "$work"
@@ -34,11 +36,11 @@ compile() {
   shift 2
   mkdir -p "$work/$name"
   # shellcheck disable=SC2016
-  printf '%s\n' "$@" | tool=$tool flags=$flags objects=$work/$name xargs -P "$(nproc)" -I{} sh -c '
-    case $1 in *.c) compiler=gcc ;; *) compiler="g++ -std=c++17" ;; esac
-    $tool-$compiler -O2 -Wa,-muse-unaligned-vector-move $flags -c "$1" -o "$objects/$(echo "$1" | tr / _).o"' sh {}
+  printf '%s\n' "$@" | cc=$cc cxx=$cxx flags=$flags objects=$work/$name xargs -P "$(nproc)" -I{} sh -c '
+    case $1 in *.c) compiler=$cc ;; *) compiler="$cxx -std=c++17" ;; esac
+    $compiler -O2 -fPIC $flags -c "$1" -o "$objects/$(echo "$1" | tr / _).o"' sh {}
   rm -f "$target/lib/lib$name.a"
-  $tool-ar crs "$target/lib/lib$name.a" "$work/$name"/*.o
+  $ar crs "$target/lib/lib$name.a" "$work/$name"/*.o
 }
 
 # describe NAME VERSION LIBRARIES [FLAGS]: lib/pkgconfig/NAME.pc
