@@ -44,7 +44,7 @@ done
   --cross-file "$root/build/windows-libraries/meson.ini" -Dtests=enabled -Dconverter=enabled -Dhub=disabled \
   -Dcuda=disabled -Db_pch=true
 targets=(tests/kernels/kernel_test.exe tests/unit/unit_tests.exe converter/gptq-convert.exe examples/gptq-run.exe
-  examples/hello.exe)
+  examples/hello.exe runtime/gptq-0.def)
 [[ $short == yes ]] || targets+=(tests/api/api_tests.exe)
 ninja -C "$build" -j "$jobs" "${targets[@]}"
 
@@ -114,6 +114,14 @@ exports_the_interface() {
     <(x86_64-w64-mingw32-objdump -p "$build/runtime/gptq-0.dll" | awk "$names" | sort)
 }
 
+# As Visual C++'s lib does it.
+def_file_links_hello() {
+  x86_64-w64-mingw32-dlltool -d "$build/runtime/gptq-0.def" -l "$work/gptq.lib"
+  x86_64-w64-mingw32-gcc-posix -DGPTQ_SHARED "-I$root/include" "$root/examples/hello.c" "$work/gptq.lib" -o "$work/hello.exe"
+  x86_64-w64-mingw32-objdump -p "$work/hello.exe" | grep 'DLL Name: gptq-0.dll'
+  fails_with usage wine "$work/hello.exe"
+}
+
 # No move between memory and a vector register of 32 or 64 bytes that faults where the stack is aligned to 16, but
 # some that do not.
 no_aligned_vector_moves() {
@@ -147,6 +155,7 @@ check 'gptq-0.dll needs Windows alone' imports_of_windows_alone "$build/runtime/
 check 'gptq-convert.exe needs Windows alone' imports_of_windows_alone "$build/converter/gptq-convert.exe"
 check 'gptq-run.exe needs Windows and gptq-0.dll' imports_of_windows_alone "$build/examples/gptq-run.exe"
 check 'gptq-0.dll exports the interface' exports_the_interface
+check 'gptq-0.def makes an import library' def_file_links_hello
 check 'no aligned moves of wide vectors' no_aligned_vector_moves "$build/runtime/gptq-0.dll"
 # shellcheck source=tests/cross/windows_tools.sh
 source "$root/tests/cross/windows_tools.sh"
