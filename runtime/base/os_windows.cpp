@@ -312,7 +312,7 @@ bool rename_replacing(const std::string& from, const std::string& to) {
 
 bool rename_to_new(const std::string& from, const std::string& to) { return move_file(from, to, 0); }
 
-void sync_folder(const std::string&) {}  // renaming has written through
+void sync_folder(const std::string&) {}  // there is no such thing
 
 bool free_bytes(const std::string& folder, uint64_t& bytes) {
   ULARGE_INTEGER free;

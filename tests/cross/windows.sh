@@ -73,7 +73,7 @@ suite() {
   fi
   grep '^\[  FAILED  \] .*ms)' "$log" || true
   # What stands between "RUN" and "SKIPPED" says why.
-  grep -A 2 'Skipped$' "$log" | grep -v -e 'Skipped$' -e '^--' | sort | uniq -c || true
+  grep -A 2 'Skipped$' "$log" | grep -v -e 'Skipped$' -e '^--' -e '^\[' | sort | uniq -c || true
   echo "$(basename "$1"): ${ok:-0} passed, $bad failed, ${left:-0} skipped"
   passed=$((passed + ${ok:-0})) failed=$((failed + bad)) skipped=$((skipped + ${left:-0}))
 }
