@@ -2,33 +2,19 @@
 #include "converter/interrupt.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include <cstring>
+
+#include "converter/system.h"
 
 namespace gptq::convert {
 namespace {
 
-constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP};
 char doomed[4096];  // a handler may look at static memory alone
 volatile sig_atomic_t stop_wanted;
 
-void remove_and_die(int signal) {
-  if (doomed[0]) unlink(doomed);
-  raise(signal);  // SA_RESETHAND has put the default action back
-}
-
+void remove_and_die(int signal) { system::remove_and_end(doomed, signal); }
 void want_stop(int) { stop_wanted = 1; }
-
-void set_handlers(void (*handler)(int)) {
-  struct sigaction action {};
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESETHAND | SA_NODEFER;
-  for (int signal : signals) {
-    struct sigaction current;
-    if (sigaction(signal, nullptr, &current) == 0 && current.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
-  }
-}
 
 }  // namespace
 
@@ -36,19 +22,19 @@ RemoveOnSignal::RemoveOnSignal(std::string_view path) {
   if (path.size() >= sizeof doomed) return;
   std::memcpy(doomed, path.data(), path.size());
   doomed[path.size()] = 0;
-  set_handlers(remove_and_die);
+  system::on_interrupt(remove_and_die);
 }
 
 RemoveOnSignal::~RemoveOnSignal() {
-  set_handlers(SIG_DFL);
+  system::on_interrupt(nullptr);
   doomed[0] = 0;
 }
 
 StopOnSignal::StopOnSignal() {
   stop_wanted = 0;
-  set_handlers(want_stop);
+  system::on_interrupt(want_stop);
 }
-StopOnSignal::~StopOnSignal() { set_handlers(SIG_DFL); }
+StopOnSignal::~StopOnSignal() { system::on_interrupt(nullptr); }
 bool StopOnSignal::stopped() const { return stop_wanted != 0; }
 
 }  // namespace gptq::convert

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/json.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -11,6 +9,7 @@
 #include "base/checked.h"
 #include "base/file_kind.h"
 #include "base/io.h"
+#include "base/os.h"
 
 namespace gptq::convert {
 namespace {
@@ -198,6 +197,6 @@ std::string read_text(const std::string& path, uint64_t bytes_max) {
   return text;
 }
 
-bool file_exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
+bool file_exists(const std::string& path) { return base::os::exists(path); }
 
 }  // namespace gptq::convert

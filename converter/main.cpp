@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq-convert: makes .gptq files, and looks into them. Exit codes: 0 done, 1 failed, 2 used wrongly.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
@@ -17,10 +15,12 @@
 #include "converter/hub/command.h"
 #include "converter/inspect.h"
 #include "converter/interrupt.h"
+#include "converter/json.h"
 #include "converter/lora/lora.h"
 #include "converter/lora/merge.h"
 #include "converter/quantize_command.h"
 #include "converter/synth.h"
+#include "converter/system.h"
 
 namespace {
 
@@ -45,14 +45,14 @@ void show_progress(uint64_t done, uint64_t total) {
   std::fflush(stderr);
 }
 
-bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
+bool on_terminal() { return convert::system::errors_on_terminal(); }
 
 void warn(std::string_view text) {
   say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
 }
 
 void refuse_existing(const Arguments& arguments) {
-  if (!arguments.force && access(arguments.target.c_str(), F_OK) == 0)
+  if (!arguments.force && convert::file_exists(arguments.target))
     base::fail(GPTQ_E_IO, "'", arguments.target, "' exists already; --force replaces it");
 }
 
@@ -197,6 +197,7 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{"Makes .gptq files for libgptq from Hugging Face folders (GPTQ, or 16 and 32 bit safetensors) and GGUF files."};
   app.name("gptq-convert");
+  app.allow_windows_style_options(false);  // on Windows, too, "/a/b" is a path
   app.footer(
       "Examples:\n  gptq-convert SmolLM2-135M-GPTQ smollm2.gptq\n  gptq-convert HuggingFaceTB/SmolLM2-135M-Instruct smollm2.gptq\n  gptq-convert inspect smollm2.gptq\n  gptq-convert verify smollm2.gptq\n"
       "The hub: files go to its cache folder (HF_HOME, HF_HUB_CACHE) and are used from there; HF_TOKEN for gated models, HF_ENDPOINT,\n"

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/quantize_command.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 #include <optional>
 
 #include "api/quantize.h"
 #include "base/call.h"
+#include "base/os.h"
 #include "converter/calibration.h"
 #include "converter/convert.h"
 #include "converter/dialects/quant_config.h"
 #include "converter/hf/published.h"
 #include "converter/interrupt.h"
+#include "converter/json.h"
 #include "converter/quantize_report.h"
+#include "converter/system.h"
 #include "converter/zstd_frame.h"
 
 namespace gptq::convert {
@@ -31,7 +31,7 @@ using Clock = std::chrono::steady_clock;
 class ConvertedSource {
  public:
   explicit ConvertedSource(const QuantizeArguments& a) : path_(a.source) {
-    if (!std::filesystem::is_directory(a.source) && !a.source.ends_with(".gguf")) return;
+    if (base::os::kind_of(a.source) != base::os::Kind::folder && !a.source.ends_with(".gguf")) return;
     path_ = a.target + ".source";
     Options options;
     options.warn = [](std::string_view text) { std::fprintf(stderr, "gptq-convert: warning: %.*s\n", static_cast<int>(text.size()), text.data()); };
@@ -41,7 +41,7 @@ class ConvertedSource {
     convert(*source, path_, how);
   }
   ~ConvertedSource() {
-    if (temporary_) unlink(path_.c_str());
+    if (temporary_) base::os::remove_file(path_);
   }
   ConvertedSource(const ConvertedSource&) = delete;
   const std::string& path() const { return path_; }
@@ -102,7 +102,7 @@ struct Job {
   int32_t progress(uint32_t now, uint32_t permille) {
     if (now != phase) phase = now, phase_began = Clock::now();
     const double seconds = std::chrono::duration<double>(Clock::now() - phase_began).count();
-    if (isatty(STDERR_FILENO)) {
+    if (system::errors_on_terminal()) {
       const char* what = phase == GPTQ_PHASE_SAMPLE    ? "sampling calibration text"
                          : phase == GPTQ_PHASE_MEASURE ? "measuring what each matrix is worth"
                                                        : "quantizing";
@@ -230,7 +230,7 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
 }
 
 void run_quantize(const QuantizeArguments& a) {
-  if (!a.force && access(a.target.c_str(), F_OK) == 0) fail(GPTQ_E_IO, "'", a.target, "' exists already; --force replaces it");
+  if (!a.force && file_exists(a.target)) fail(GPTQ_E_IO, "'", a.target, "' exists already; --force replaces it");
   const Clock::time_point begin = Clock::now();
   const ConvertedSource converted(a);
   const Runtime runtime(a);
@@ -250,14 +250,16 @@ void run_quantize(const QuantizeArguments& a) {
   try {
     call([&](gptq_error* error) { return api::quantize_file(runtime.get(), &source, a.target.c_str(), GPTQ_NTS, &params, zstd_frame, error); });
   } catch (const base::Failure& failure) {
-    if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
+    if (system::errors_on_terminal()) std::fprintf(stderr, "\r\x1b[K");
     if (failure.detail.status != GPTQ_E_CANCELLED) throw;
     fail(GPTQ_E_CANCELLED, "interrupted; what is done is kept in '", a.target, ".work', and the same command goes on from there");
   }
-  if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
+  if (system::errors_on_terminal()) std::fprintf(stderr, "\r\x1b[K");
   if (!a.report.empty()) job.report.write_csv(a.report);
   job.report.print();
-  std::printf("%s: %.1f MB, %.0f s\n", a.target.c_str(), static_cast<double>(std::filesystem::file_size(a.target)) / 1e6,
+  uint64_t bytes = 0;
+  base::os::size_of(a.target, bytes);
+  std::printf("%s: %.1f MB, %.0f s\n", a.target.c_str(), static_cast<double>(bytes) / 1e6,
               std::chrono::duration<double>(Clock::now() - begin).count());
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/source.h"
 
-#include <filesystem>
 #include <span>
 
 #include "base/failure.h"
 #include "base/io.h"
+#include "base/os.h"
 #include "converter/gguf/gguf_source.h"
 #include "converter/hf/hf_source.h"
 
@@ -24,15 +24,14 @@ bool is_gguf(const std::string& path) {
 
 std::unique_ptr<ModelSource> open_source(std::string_view path, const Options& options) {
   using base::fail;
-  const std::filesystem::path place(path);
-  std::error_code error;
-  const auto status = std::filesystem::status(place, error);
-  if (!std::filesystem::exists(status)) fail(GPTQ_E_NOT_FOUND, "there is no '", path, "'");
-  if (std::filesystem::is_directory(status)) return open_hf_folder(std::string(path), options);
-  if (place.extension() == ".gguf") return open_gguf(path, options);
-  if (place.extension() == ".safetensors" || place.extension() == ".json")
+  const std::string place(path);
+  const base::os::Kind kind = base::os::kind_of(place);
+  if (kind == base::os::Kind::nothing) fail(GPTQ_E_NOT_FOUND, "there is no '", path, "'");
+  if (kind == base::os::Kind::folder) return open_hf_folder(place, options);
+  if (place.ends_with(".gguf")) return open_gguf(path, options);
+  if (place.ends_with(".safetensors") || place.ends_with(".json"))
     fail(GPTQ_E_UNSUPPORTED, "'", path, "' is one file of a checkpoint; name the folder that holds it and its config.json");
-  if (std::filesystem::is_regular_file(status) && is_gguf(std::string(path))) return open_gguf(path, options);
+  if (kind == base::os::Kind::file && is_gguf(place)) return open_gguf(path, options);
   fail(GPTQ_E_UNSUPPORTED, "'", path, "' is neither a folder with a Hugging Face checkpoint nor a .gguf file");
 }
 

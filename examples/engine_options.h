@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "file_path.h"
 #include "gptq.hpp"
 
 namespace CLI {
@@ -175,7 +176,7 @@ inline std::pair<int32_t, std::string> RuleOptions::source() const {
   if (!choices.empty()) return {GPTQ_CONSTRAINT_CHOICE, as_json(choices)};
   if (!regex.empty()) return {GPTQ_CONSTRAINT_REGEX, regex};
   const auto read = [](const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
+    std::ifstream file(file_path(path), std::ios::binary);
     if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
     return std::string(std::istreambuf_iterator<char>(file), {});
   };

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -171,11 +172,13 @@ void append_text(Session& session, const std::string& text) {
 // The file appears whole or not at all.
 void save(const Session& session, const std::string& path) {
   const std::string part = path + ".part";
-  std::ofstream file(part, std::ios::binary);
+  std::ofstream file(tool::file_path(part), std::ios::binary);
   if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
   file.close();
-  if (!file || std::rename(part.c_str(), path.c_str())) {
-    std::remove(part.c_str());
+  std::error_code error;
+  if (file) std::filesystem::rename(tool::file_path(part), tool::file_path(path), error);
+  if (!file || error) {
+    std::filesystem::remove(tool::file_path(part), error);
     throw Error(GPTQ_E_IO, "cannot write '" + path + "'");
   }
 }
@@ -204,9 +207,14 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
 // Of the clock on the wall, which templates ask for by strftime_now.
 long long local_seconds() {
   const std::time_t now = std::time(nullptr);
+#if defined(_WIN32)
+  std::tm local = *std::localtime(&now);
+  return static_cast<long long>(_mkgmtime(&local));
+#else
   std::tm local{};
   localtime_r(&now, &local);
   return static_cast<long long>(now) + local.tm_gmtoff;
+#endif
 }
 
 struct Turn {

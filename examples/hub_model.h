@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models by their names on the Hugging Face hub: gptq-convert loads and converts them, and says where they lie.
 #pragma once
+#if !defined(_WIN32)
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <filesystem>
 #include <string>
 
+#include "file_path.h"
 #include "gptq.hpp"
 
+#if !defined(_WIN32)
 extern char** environ;
+#endif
 
 namespace gptq::tool {
 
+#if defined(_WIN32)
+inline std::string fetch(const std::string& name) {
+  throw Error(GPTQ_E_NOT_FOUND, "there is no file '" + name + "', and models of the hub are not loaded on Windows yet");
+}
+#else
 // Beside this program, where the build has it, or on the PATH.
 inline std::string converter() {
   std::error_code error;
@@ -57,6 +67,7 @@ inline std::string fetch(const std::string& name) {
     throw Error(GPTQ_E_IO, "no model '" + name + "'");  // gptq-convert has said why
   return out.substr(0, out.find('\n'));
 }
+#endif
 
 // text itself, or the file of the model of the hub that it names: OWNER/NAME[@REVISION], and no file is called so.
 inline std::string model_path(const std::string& text) {
@@ -64,7 +75,7 @@ inline std::string model_path(const std::string& text) {
   const bool like_a_name =
       std::count(name.begin(), name.end(), '/') >= 1 && name[0] != '.' && name[0] != '/' && !name.ends_with(".gptq");
   std::error_code error;
-  return like_a_name && !std::filesystem::exists(text, error) ? fetch(text) : text;
+  return like_a_name && !std::filesystem::exists(file_path(text), error) ? fetch(text) : text;
 }
 
 }  // namespace gptq::tool

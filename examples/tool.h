@@ -86,6 +86,8 @@ inline std::vector<gptq_token> parse_ids(const std::string& text) {
 // Parses, runs body, and turns what it throws into one line and an exit status: 0 done, 1 failed, 2 usage.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& body) {
+  app.allow_windows_style_options(false);  // on Windows, too, "/a/b" is a path
+  for (CLI::App* command : app.get_subcommands(nullptr)) command->allow_windows_style_options(false);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

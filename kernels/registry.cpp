@@ -6,11 +6,6 @@
 #include <cstring>
 
 #include "kernels/kernels.h"
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 namespace gptq::kernels {
 
@@ -43,39 +38,15 @@ const Variant* best(const char* op, uint32_t allowed) {
   return found;
 }
 
-#if defined(__x86_64__)
-bool has_f16c() {  // clang 14's __builtin_cpu_supports does not know it
-  unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-#endif
-
 }  // namespace
 
-bool cpu_has(Level level) {
-  switch (level) {
-    case Level::ref: return true;
-#if defined(__x86_64__)
-    case Level::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    case Level::avx512vnni:
-      return cpu_has(Level::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-    case Level::avx512bf16: return cpu_has(Level::avx512vnni) && __builtin_cpu_supports("avx512bf16");
-#elif defined(__aarch64__)
-    case Level::neon: return true;
-#if defined(__linux__)
-    case Level::neon_dotprod: return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
-    case Level::neon_i8mm: return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
-#endif
-#endif
-    default: return false;
-  }
-}
-
 uint32_t detect_cpu() {
-  uint32_t bits = 0;
-  for (const Level level : levels) bits |= cpu_has(level) ? level_bit(level) : 0;
-  return bits;
+  static const uint32_t found = [] {
+    uint32_t bits = 0;
+    for (const Level level : levels) bits |= cpu_has(level) ? level_bit(level) : 0;
+    return bits;
+  }();
+  return found;
 }
 
 Kernels select_kernels(uint32_t mask) {

@@ -15,6 +15,7 @@
 #include "converter/hf/metadata.h"
 #include "converter/hf/pooling.h"
 #include "converter/json_writer.h"
+#include "converter/system.h"
 #include "converter/tokenizer/import.h"
 
 namespace gptq::convert {
@@ -349,7 +350,7 @@ class HfSource final : public ModelSource {
   void describe_model(const std::string& folder) {
     EndTokens ends(model_.spec.n_vocab);
     description_.generation = read_generation(folder, config_, model_.spec.n_vocab, options_, ends);
-    if (auto tokenizer = import_tokenizer(folder)) description_.tokenizer = std::make_shared<TokenizerDescription>(std::move(*tokenizer));
+    if (auto tokenizer = import_tokenizer(system::path_of(folder))) description_.tokenizer = std::make_shared<TokenizerDescription>(std::move(*tokenizer));
     else options_.warn("the folder has no tokenizer; the model will know token ids only");
     if (description_.tokenizer) ends.add(*description_.tokenizer);
     description_.generation.end_tokens = ends.ids();

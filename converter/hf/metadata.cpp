@@ -6,6 +6,8 @@
 
 #include "base/checked.h"
 #include "base/io.h"
+#include "base/os.h"
+#include "converter/system.h"
 #include "converter/tokenizer/json_fields.h"
 
 namespace gptq::convert {
@@ -86,14 +88,14 @@ ChatTemplates template_files(const std::string& folder) {
   ChatTemplates out;
   if (const std::string path = folder + "/chat_template.jinja"; file_exists(path)) out.emplace_back("", read_text(path, template_bytes_max));
   for (const char* name : {"additional_chat_templates", "chat_templates", "chat_template"}) {
-    std::error_code error;
-    std::vector<std::filesystem::path> paths;
-    for (const auto& entry : std::filesystem::directory_iterator(folder + "/" + name, error))
-      if (entry.path().extension() == ".jinja") paths.push_back(entry.path());
-    std::sort(paths.begin(), paths.end());
-    for (const auto& path : paths) {
-      const std::string stem = path.stem().string();
-      out.emplace_back(stem == "default" ? "" : stem, read_text(path.string(), template_bytes_max));
+    constexpr std::string_view ending = ".jinja";
+    std::vector<std::string> files;
+    base::os::list_folder(folder + "/" + name, files);
+    std::sort(files.begin(), files.end());
+    for (const std::string& file : files) {
+      if (!file.ends_with(ending) || file == ending) continue;
+      const std::string stem = file.substr(0, file.size() - ending.size());
+      out.emplace_back(stem == "default" ? "" : stem, read_text(folder + "/" + name + "/" + file, template_bytes_max));
     }
   }
   return out;
@@ -162,9 +164,9 @@ std::string read_license(const std::string& folder) {
 }
 
 std::string folder_name(const std::string& folder) {
-  std::error_code error;
-  const auto path = std::filesystem::canonical(folder, error);
-  if (error) return folder;
+  const std::string full = base::os::full_path(folder);
+  if (full.empty()) return folder;
+  const std::filesystem::path path = system::path_of(full);
   // models--OWNER--NAME/snapshots/COMMIT of the hub's cache.
   const std::string model = path.parent_path().parent_path().filename().string();
   if (path.parent_path().filename() == "snapshots" && model.starts_with("models--")) return model.substr(model.rfind("--") + 2);

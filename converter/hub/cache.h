@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 
+#include "base/os.h"
 #include "converter/hub/name.h"
 
 namespace gptq::convert::hub {
@@ -35,21 +36,16 @@ class FileLock {
  public:
   FileLock(const std::string& path,
            const std::function<void()>& waiting);  // waiting: called once, where another process has it
-  ~FileLock();
-  FileLock(const FileLock&) = delete;
 
  private:
-  int file_ = -1;
+  base::os::File file_;
 };
 
 void make_folders(const std::string& path);
-// The size of a file, or of what a link leads to; false: there is none.
-bool size_of(const std::string& path, uint64_t& size);
 // Free bytes where path is or will be.
 uint64_t free_bytes(const std::string& path);
 bool same_disk(const std::string& a, const std::string& b);
 // A small file that appears whole.
 void write_whole(const std::string& path, const std::string& text);
-void sync_folder(const std::string& path);
 
 }  // namespace gptq::convert::hub

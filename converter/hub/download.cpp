@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/hub/download.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <vector>
 
@@ -16,14 +12,13 @@ namespace {
 
 using base::fail;
 using base::fail_os;
-
-std::string folder_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+namespace os = base::os;
 
 }  // namespace
 
 Download::Download(const RemoteFile& file, const std::string& blob, Progress& progress)
     : file_(file), blob_(blob), path_(blob + ".incomplete"), progress_(progress), hash_(file.etag, file.size) {
-  make_folders(folder_of(blob));
+  make_folders(os::folder_of(blob));
   open_file();
   hash_what_is_there();
   progress_.begin(file_.name, file_.size, received_);
@@ -31,23 +26,22 @@ Download::Download(const RemoteFile& file, const std::string& blob, Progress& pr
 }
 
 Download::~Download() {
-  if (handle_ >= 0) close(handle_);
-  if (received_ == 0) unlink(path_.c_str());
+  handle_.close();
+  if (received_ == 0) os::remove_file(path_);
 }
 
 void Download::open_file() {
-  handle_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (handle_ < 0) fail_os(GPTQ_E_IO, errno, "cannot create", path_);
+  handle_ = os::File(path_, os::Open::open_or_create_no_link);
+  if (!handle_) fail_os(GPTQ_E_IO, errno, "cannot create", path_);
 }
 
 void Download::hash_what_is_there() {
-  struct stat info;
-  if (fstat(handle_, &info) != 0) fail_os(GPTQ_E_IO, errno, "cannot read", path_);
-  if (static_cast<uint64_t>(info.st_size) > file_.size) return restart();
+  const int64_t size = handle_.size();
+  if (size < 0) fail_os(GPTQ_E_IO, errno, "cannot read", path_);
+  if (static_cast<uint64_t>(size) > file_.size) return restart();
   std::vector<std::byte> buffer(1u << 20);
   for (;;) {
-    const ssize_t n = pread(handle_, buffer.data(), buffer.size(), static_cast<off_t>(received_));
-    if (n < 0 && errno == EINTR) continue;
+    const int64_t n = handle_.read_at(received_, buffer.data(), buffer.size());
     if (n < 0) fail_os(GPTQ_E_IO, errno, "cannot read", path_);
     if (n == 0) return;
     hash_.add(std::span(buffer).first(static_cast<size_t>(n)));
@@ -62,7 +56,7 @@ uint64_t Download::begin() {
 
 void Download::restart() {
   progress_.take_back(received_);
-  if (ftruncate(handle_, 0) != 0) fail_os(GPTQ_E_IO, errno, "cannot write", path_);
+  if (!handle_.make_empty()) fail_os(GPTQ_E_IO, errno, "cannot write", path_);
   received_ = 0;
   hash_ = Hash(file_.etag, file_.size);
 }
@@ -92,13 +86,9 @@ void Download::take(const Answer& begun, std::span<const std::byte> bytes) {
 }
 
 void Download::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = pwrite(handle_, bytes.data(), bytes.size(), static_cast<off_t>(received_));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", path_);
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    received_ += static_cast<uint64_t>(n);
-  }
+  const int64_t n = handle_.write_at(received_, bytes.data(), bytes.size());
+  if (n != static_cast<int64_t>(bytes.size())) fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", path_);
+  received_ += bytes.size();
 }
 
 bool Download::came_further() {
@@ -113,9 +103,9 @@ bool Download::finish(std::string& wrong) {
     restart();
     return false;
   }
-  if (fsync(handle_) != 0 || rename(path_.c_str(), blob_.c_str()) != 0)
+  if (!handle_.sync() || !os::rename_replacing(path_, blob_))
     fail_os(GPTQ_E_IO, errno, "cannot write", blob_);
-  sync_folder(folder_of(blob_));
+  os::sync_folder(os::folder_of(blob_));
   progress_.end();
   return true;
 }

@@ -2,6 +2,7 @@
 // One file on its way to its blob. Its bytes gather beside it, in ETAG.incomplete, and stay there when the connection,
 // the program or the machine fails; under the blob's name there is nothing but what has the right hash.
 #pragma once
+#include "base/os.h"
 #include "converter/hub/hash.h"
 #include "converter/hub/http.h"
 #include "converter/hub/progress.h"
@@ -34,7 +35,7 @@ class Download {
   const RemoteFile& file_;
   std::string blob_, path_;
   Progress& progress_;
-  int handle_ = -1;
+  base::os::File handle_;
   uint64_t received_ = 0, furthest_ = 0;
   bool placed_ = false;  // whether the answer's first bytes have come
   Hash hash_;

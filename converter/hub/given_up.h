@@ -7,22 +7,23 @@
 #include <string_view>
 #include <vector>
 
+#include "base/os.h"
+
 namespace gptq::convert::hub {
 
 class GivenUp {
  public:
   GivenUp() = default;
-  ~GivenUp();
   GivenUp(const GivenUp&) = delete;
 
   // Removes the file at path; what knows it by name is done_with.
   void add(const std::string& name, const std::string& path);
-  void done_with(std::string_view name, uint64_t offset, uint64_t bytes) const;
+  void done_with(std::string_view name, uint64_t offset, uint64_t bytes);
 
  private:
   struct File {
     std::string name;
-    int handle;
+    base::os::File handle;
   };
   std::vector<File> files_;
 };

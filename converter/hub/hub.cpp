@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/hub/hub.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "base/failure.h"
+#include "base/os.h"
 #include "converter/hub/wanted.h"
 #include "converter/json.h"
 
@@ -114,14 +113,14 @@ std::unique_ptr<GivenUp> Hub::give_up(const Revision& revision) const {
   auto out = std::make_unique<GivenUp>();
   for (const RemoteFile& file : loaded_) {
     out->add(file.name, cache_.blob(file.etag));
-    unlink((cache_.snapshot(revision.commit) + "/" + file.name).c_str());
+    base::os::remove_file(cache_.snapshot(revision.commit) + "/" + file.name);
   }
   return out;
 }
 
 bool Hub::is_there(const Revision& revision, const RemoteFile& file) const {
   uint64_t size;
-  if (file.etag.empty()) return size_of(cache_.snapshot(revision.commit) + "/" + file.name, size);
+  if (file.etag.empty()) return base::os::size_of(cache_.snapshot(revision.commit) + "/" + file.name, size);
   return cache_.has(revision.commit, file.name, file.size);
 }
 
@@ -133,7 +132,7 @@ void Hub::get(const Revision& revision, std::vector<RemoteFile> files, const std
   for (RemoteFile& file : files) {
     remote_->complete(name_, revision.commit, file);
     uint64_t there = 0;
-    if (!size_of(cache_.blob(file.etag), there)) size_of(cache_.blob(file.etag) + ".incomplete", there);
+    if (!base::os::size_of(cache_.blob(file.etag), there)) base::os::size_of(cache_.blob(file.etag) + ".incomplete", there);
     missing += file.size - std::min(file.size, there);
     converted += file.size;
     progress_.expect(file.size);
@@ -141,7 +140,7 @@ void Hub::get(const Revision& revision, std::vector<RemoteFile> files, const std
   if (weights) check_room(missing, converted, target);
   for (const RemoteFile& file : files) {
     uint64_t size;
-    const bool here = size_of(cache_.blob(file.etag), size) && size == file.size;
+    const bool here = base::os::size_of(cache_.blob(file.etag), size) && size == file.size;
     if (!here) remote_->load(name_, revision.commit, file, cache_);
     if (!here && weights) loaded_.push_back(file);
     cache_.link(revision.commit, file.name, file.etag);

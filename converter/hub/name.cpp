@@ -2,7 +2,8 @@
 #include "converter/hub/name.h"
 
 #include <algorithm>
-#include <filesystem>
+
+#include "base/os.h"
 
 namespace gptq::convert::hub {
 namespace {
@@ -51,8 +52,7 @@ std::optional<Name> parse_name(std::string_view text) {
 }
 
 std::optional<Name> name_of_source(const std::string& text) {
-  std::error_code error;
-  if (std::filesystem::exists(text, error)) return {};
+  if (base::os::kind_of(text) != base::os::Kind::nothing) return {};
   for (const std::string_view ending : {".gguf", ".gptq", ".safetensors", ".json"})
     if (text.ends_with(ending) && std::count(text.begin(), text.end(), '/') < 2) return {};
   return parse_name(text);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/hub/progress.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
+
+#include "converter/system.h"
 
 namespace gptq::convert::hub {
 namespace {
@@ -43,7 +43,7 @@ std::string time_text(double seconds) {
   return text;
 }
 
-Progress::Progress(std::string program) : program_(std::move(program)), terminal_(isatty(STDERR_FILENO) != 0) {}
+Progress::Progress(std::string program) : program_(std::move(program)), terminal_(system::errors_on_terminal()) {}
 Progress::~Progress() {
   if (drawn_) std::fputs("\r\x1b[K", stderr);
 }

@@ -84,7 +84,7 @@ class HttpRemote final : public Remote {
     const FileLock lock(cache.lock_path(file.etag),
                         [&] { progress_.say("another program is loading '" + file.name + "', waiting for it"); });
     uint64_t size;
-    if (size_of(cache.blob(file.etag), size) && size == file.size) return;
+    if (base::os::size_of(cache.blob(file.etag), size) && size == file.size) return;
     Download download(file, cache.blob(file.etag), progress_);
     std::string wrong;
     receive(name, commit, file, download);

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 
 #include "base/failure.h"
 #include "converter/json.h"
+#include "converter/system.h"
 
 namespace gptq::convert::hub {
 namespace {
@@ -16,7 +16,7 @@ constexpr uint64_t token_file_max = 1 << 16;
 // The first of the variables that is set; "" = none.
 std::string variable(std::initializer_list<const char*> names) {
   for (const char* name : names)
-    if (const char* value = std::getenv(name); value && *value) return value;
+    if (std::string value = system::variable(name); !value.empty()) return value;
   return {};
 }
 
@@ -26,7 +26,7 @@ bool is_true(const std::string& value) {
 }
 
 std::string home() {
-  const std::string folder = variable({"HOME"});
+  const std::string folder = system::home_folder();
   return folder.empty() ? "." : folder;
 }
 

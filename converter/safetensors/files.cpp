@@ -2,12 +2,13 @@
 #include "converter/safetensors/files.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
-#include <filesystem>
 #include <optional>
 #include <set>
 
 #include "base/checked.h"
+#include "base/os.h"
 #include "converter/json.h"
 
 namespace gptq::convert {
@@ -215,11 +216,8 @@ class Chooser {
 }  // namespace
 
 std::vector<std::string> files_in(const std::string& folder) {
-  std::error_code error;
   std::vector<std::string> names;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    names.push_back(it->path().filename().string());
-  if (error) base::fail_os(GPTQ_E_IO, error.value(), "cannot list the folder", folder);
+  if (!base::os::list_folder(folder, names)) base::fail_os(GPTQ_E_IO, errno, "cannot list the folder", folder);
   std::sort(names.begin(), names.end());
   return names;
 }

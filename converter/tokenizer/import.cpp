@@ -19,11 +19,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool is_there(const fs::path& path) { return file_exists(path.string()); }
+
 class Config {
  public:
   explicit Config(const fs::path& folder) {
     for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"})
-      if (fs::exists(folder / name)) files_.emplace_back(new JsonDocument(read_json((folder / name).string(), name)));  // it cannot move
+      if (is_there(folder / name)) files_.emplace_back(new JsonDocument(read_json((folder / name).string(), name)));  // it cannot move
   }
   // From the first file that has it.
   std::optional<Json> find(std::string_view name) const {
@@ -108,7 +110,7 @@ void add_as(const std::string& text, uint32_t id, bool special, TokenizerDescrip
 
 // added_tokens.json: an object of texts and their ids. Those that the config names are special.
 void add_listed(const fs::path& folder, const Config& config, TokenizerDescription& out) {
-  if (!fs::exists(folder / "added_tokens.json")) return;
+  if (!is_there(folder / "added_tokens.json")) return;
   const JsonDocument file = read_json((folder / "added_tokens.json").string(), "added_tokens.json");
   const std::vector<std::string> special = config.special_tokens();
   for (const auto [text, id] : file.root().fields())
@@ -166,7 +168,7 @@ TokenizerDescription from_vocabulary(const fs::path& folder, const Config& confi
 
 std::optional<fs::path> tiktoken_file(const fs::path& folder) {
   for (const char* name : {"qwen.tiktoken", "tiktoken.model", "vocab.tiktoken"})
-    if (fs::exists(folder / name)) return folder / name;
+    if (is_there(folder / name)) return folder / name;
   return {};
 }
 
@@ -182,16 +184,16 @@ TokenizerDescription from_model_file(const fs::path& folder, const Config& confi
 std::optional<TokenizerDescription> import_tokenizer(const fs::path& folder) {
   const Config config(folder);
   TokenizerDescription out;
-  if (fs::exists(folder / "tokenizer.json")) {
+  if (is_there(folder / "tokenizer.json")) {
     out = from_tokenizer_json(read_json((folder / "tokenizer.json").string(), "tokenizer.json").root().fields());
     name_tokens(config, out);
     return out;  // what its post-processor adds around a text counts, whatever add_bos_token says: so does Hugging Face
   }
   const std::optional<fs::path> ranks = tiktoken_file(folder);
-  if (fs::exists(folder / "tekken.json")) out = from_tekken(read_json((folder / "tekken.json").string(), "tekken.json").root().fields());
-  else if (fs::exists(folder / "tokenizer.model")) out = from_model_file(folder, config);
+  if (is_there(folder / "tekken.json")) out = from_tekken(read_json((folder / "tekken.json").string(), "tekken.json").root().fields());
+  else if (is_there(folder / "tokenizer.model")) out = from_model_file(folder, config);
   else if (ranks) out = from_tiktoken(read_text(ranks->string(), 64u << 20), ranks->filename() == "qwen.tiktoken" ? "QWen" : "TikToken");
-  else if (fs::exists(folder / "vocab.json") && fs::exists(folder / "merges.txt")) out = from_vocabulary(folder, config);
+  else if (is_there(folder / "vocab.json") && is_there(folder / "merges.txt")) out = from_vocabulary(folder, config);
   else return {};
   add_listed(folder, config, out);
   name_tokens(config, out);

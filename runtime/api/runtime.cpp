@@ -9,6 +9,12 @@
 using namespace gptq;
 using namespace gptq::api;
 
+#if defined(_WIN32)
+static constexpr std::string_view backend_file = "gptq_cuda.dll";
+#else
+static constexpr std::string_view backend_file = "libgptq_cuda.so";
+#endif
+
 uint32_t GPTQ_CALL gptq_version(void) { return GPTQ_VERSION_MAJOR << 16 | GPTQ_VERSION_MINOR << 8 | GPTQ_VERSION_PATCH; }
 
 const char* GPTQ_CALL gptq_build_info(void) {
@@ -93,7 +99,7 @@ const char* GPTQ_CALL gptq_runtime_kernels(const gptq_runtime* rt) { return rt ?
 gptq_status GPTQ_CALL gptq_runtime_load_backend(gptq_runtime* rt, const char* path, size_t path_size, gptq_error* err) {
   return guard(err, [&] {
     require(rt, "rt is NULL");
-    const std::string_view name = path ? text_of(path, path_size, "path") : "libgptq_cuda.so";
+    const std::string_view name = path ? text_of(path, path_size, "path") : backend_file;
     require(name.find('\0') == name.npos, "path has a NUL in it");
     const device::Library library(name);
     const std::lock_guard lock(rt->backend_guard);

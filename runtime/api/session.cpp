@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // C API: sessions and gptq_generate.
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -11,6 +9,7 @@
 #include "api/fit_chat.h"
 #include "api/guard.h"
 #include "api/text.h"
+#include "base/os.h"
 
 using namespace gptq;
 using namespace gptq::api;
@@ -37,7 +36,7 @@ void append(engine::Session& s, std::span<const int32_t> tokens, uint32_t keep) 
 
 uint64_t random_seed() {
   uint64_t seed = 0;
-  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+  if (!base::os::random_bytes(&seed, sizeof seed))
     seed = static_cast<uint64_t>(engine::Clock::now().time_since_epoch().count());
   return seed;
 }

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/io.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -19,58 +15,29 @@ void check_range(uint64_t offset, uint64_t size, uint64_t total) {
     fail_at(GPTQ_E_IO, offset, "the file ends at byte ", total, ", ", size, " bytes are wanted at ", offset);
 }
 
-void write_all(int file, uint64_t offset, std::span<const std::byte> bytes, std::string_view name) {
-  while (!bytes.empty()) {
-    const ssize_t n = pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", name);
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-}
-
-// Renames without replacing: atomically where the kernel or hard links allow it, else after a look.
-bool rename_to_new(const char* from, const char* to) {
-#ifdef RENAME_NOREPLACE
-  if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return true;
-  if (errno == EEXIST) return false;
-#endif
-  if (link(from, to) == 0) return unlink(from) == 0;
-  if (errno == EEXIST) return false;
-  if (access(to, F_OK) == 0) {
-    errno = EEXIST;
-    return false;
-  }
-  return rename(from, to) == 0;
+void write_all(os::File& file, uint64_t offset, std::span<const std::byte> bytes, std::string_view name) {
+  const int64_t n = file.write_at(offset, bytes.data(), bytes.size());
+  if (n != static_cast<int64_t>(bytes.size())) fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", name);
 }
 
 }  // namespace
 
-FileSource::FileSource(std::string_view path) : path_(path), file_(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  if (file_ < 0) {
+FileSource::FileSource(std::string_view path) : path_(path), file_(path_, os::Open::read) {
+  if (!file_) {
     const int code = errno;
     fail_os(code == ENOENT ? Code(GPTQ_E_NOT_FOUND) : Code(GPTQ_E_IO), code, "cannot open", path_);
   }
-  struct stat info;
-  if (fstat(file_, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(file_);
-    fail(GPTQ_E_IO, "not a regular file: '", path_, "'");
-  }
-  size_ = static_cast<uint64_t>(info.st_size);
+  const int64_t size = file_.size();
+  if (size < 0) fail(GPTQ_E_IO, "not a regular file: '", path_, "'");
+  size_ = static_cast<uint64_t>(size);
 }
-
-FileSource::~FileSource() { close(file_); }
 
 void FileSource::read_at(uint64_t offset, std::span<std::byte> dst) const {
   check_range(offset, dst.size(), size_);
-  while (!dst.empty()) {
-    const ssize_t n = pread(file_, dst.data(), dst.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_os(GPTQ_E_IO, errno, "cannot read", path_);
-    if (n == 0) fail_at(GPTQ_E_IO, offset, "'", path_, "' became shorter while it was read");
-    dst = dst.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
+  const int64_t n = file_.read_at(offset, dst.data(), dst.size());
+  if (n < 0) fail_os(GPTQ_E_IO, errno, "cannot read", path_);
+  if (static_cast<uint64_t>(n) < dst.size())
+    fail_at(GPTQ_E_IO, offset + static_cast<uint64_t>(n), "'", path_, "' became shorter while it was read");
 }
 
 void MemorySource::read_at(uint64_t offset, std::span<std::byte> dst) const {
@@ -109,20 +76,22 @@ void SubSource::read_at(uint64_t offset, std::span<std::byte> dst) const {
   whole_.read_at(offset_ + offset, dst);
 }
 
-std::string AtomicFile::temporary_path(std::string_view path) { return std::string(path) + ".part-" + std::to_string(getpid()); }
+std::string AtomicFile::temporary_path(std::string_view path) {
+  return std::string(path) + ".part-" + std::to_string(os::process_id());
+}
 
 AtomicFile::AtomicFile(std::string_view path, IfExists if_exists)
     : path_(path), temporary_(temporary_path(path)), if_exists_(if_exists) {
-  if (if_exists_ == IfExists::refuse && access(path_.c_str(), F_OK) == 0)
+  if (if_exists_ == IfExists::refuse && os::exists(path_))
     fail(GPTQ_E_IO, "'", path_, "' exists already; remove it or ask to replace it");
-  file_ = open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (file_ < 0) fail_os(GPTQ_E_IO, errno, "cannot create", temporary_);
+  file_ = os::File(temporary_, os::Open::create_new);
+  if (!file_) fail_os(GPTQ_E_IO, errno, "cannot create", temporary_);
 }
 
 AtomicFile::~AtomicFile() {
-  if (file_ < 0) return;
-  close(file_);
-  unlink(temporary_.c_str());
+  if (!file_) return;
+  file_.close();
+  os::remove_file(temporary_);
 }
 
 void AtomicFile::append(std::span<const std::byte> bytes) {
@@ -133,18 +102,11 @@ void AtomicFile::append(std::span<const std::byte> bytes) {
 void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) { write_all(file_, offset, bytes, temporary_); }
 
 void AtomicFile::commit() {
-  if (fsync(file_) != 0) fail_os(GPTQ_E_IO, errno, "cannot write", temporary_);
-  const char *from = temporary_.c_str(), *to = path_.c_str();
-  const bool renamed = if_exists_ == IfExists::refuse ? rename_to_new(from, to) : rename(from, to) == 0;
+  if (!file_.sync()) fail_os(GPTQ_E_IO, errno, "cannot write", temporary_);
+  const bool renamed = if_exists_ == IfExists::refuse ? os::rename_to_new(temporary_, path_) : os::rename_replacing(temporary_, path_);
   if (!renamed) fail_os(GPTQ_E_IO, errno, "cannot create", path_);
-  close(file_);
-  file_ = -1;
-  const size_t slash = path_.rfind('/');
-  const std::string folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
-  if (const int f = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); f >= 0) {
-    fsync(f);
-    close(f);
-  }
+  file_.close();
+  os::sync_folder(os::folder_of(path_));
 }
 
 }  // namespace gptq::base

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/memory.h"
+#include "base/os.h"
 
 namespace gptq::base {
 
@@ -22,14 +23,12 @@ class Source {
 class FileSource final : public Source {
  public:
   explicit FileSource(std::string_view path);  // fails with IO / NOT_FOUND; refuses what is not a regular file
-  ~FileSource() override;
-  FileSource(const FileSource&) = delete;
   uint64_t size() const override { return size_; }
   void read_at(uint64_t offset, std::span<std::byte> dst) const override;
 
  private:
   std::string path_;
-  int file_;
+  os::File file_;
   uint64_t size_;
 };
 
@@ -82,7 +81,7 @@ class AtomicFile {
  private:
   std::string path_, temporary_;
   IfExists if_exists_;
-  int file_ = -1;
+  os::File file_;
   uint64_t size_ = 0;
 };
 

@@ -4,12 +4,8 @@
 #include <algorithm>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-#include <unistd.h>
-
 #include "base/failure.h"
+#include "base/os.h"
 #include "base/threads.h"
 
 namespace gptq::base {
@@ -22,9 +18,7 @@ std::align_val_t alignment(size_t size, size_t align) { return std::align_val_t(
 
 void* GPTQ_CALL default_alloc(void*, size_t size, size_t align, uint32_t, uint32_t) {
   void* p = ::operator new(size, alignment(size, align), std::nothrow);
-#if defined(__linux__)
-  if (p && wants_huge_pages(size)) madvise(p, size, MADV_HUGEPAGE);  // advice: whether it is taken does not matter
-#endif
+  if (p && wants_huge_pages(size)) os::prefer_huge_pages(p, size);
   return p;
 }
 void GPTQ_CALL default_free(void*, void* p, size_t size, size_t align, uint32_t, uint32_t) {
@@ -56,8 +50,7 @@ void HostMemory::deallocate_of(uint32_t tag, void* p, size_t bytes, size_t align
 
 Buffer brought(Buffer buffer, Pool& pool) {
   constexpr size_t least_page = 4096;
-  const long free_pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  const uint64_t most = free_pages > 0 && page > 0 ? static_cast<uint64_t>(free_pages) * static_cast<uint64_t>(page) / 4 * 3 : 0;
+  const uint64_t most = os::free_memory() / 4 * 3;
   const size_t size = static_cast<size_t>(std::min<uint64_t>(buffer.size(), most));
   pool.run(static_cast<uint32_t>((size + huge_page - 1) / huge_page), [&](uint32_t i) {
     for (size_t at = i * huge_page; at < std::min(size, (i + 1) * huge_page); at += least_page)

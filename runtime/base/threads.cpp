@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/threads.h"
 
-#include <unistd.h>
-
 #include <new>
 
 #include "base/float_state.h"
+#include "base/os.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -43,7 +42,7 @@ constexpr uint32_t number_of(uint64_t state) { return static_cast<uint32_t>(stat
 }  // namespace
 
 Pool::Pool(uint32_t threads, gptq_parallel_fn host, void* host_user, std::pmr::memory_resource* memory)
-    : process_(getpid()), threads_(threads ? threads : default_threads()), host_(host), host_user_(host_user), workers_(memory) {
+    : process_(os::process_id()), threads_(threads ? threads : default_threads()), host_(host), host_user_(host_user), workers_(memory) {
   if (host_) return;
   workers_.reserve(threads_ - 1);
   try {
@@ -59,7 +58,7 @@ Pool::~Pool() { stop_workers(); }
 // After fork() the child has the pool and no worker: its loops run on their caller alone. Whoever waits for a worker there, joins it or
 // destroys what it slept on would wait for ever. Asked once a step and by loops outside of steps, since it is a call of the system.
 bool Pool::is_copy() {
-  if (!copy_.load(std::memory_order_relaxed) && getpid() != process_) copy_.store(true, std::memory_order_relaxed);
+  if (!copy_.load(std::memory_order_relaxed) && os::process_id() != process_) copy_.store(true, std::memory_order_relaxed);
   return copy_.load(std::memory_order_relaxed);
 }
 
@@ -115,7 +114,7 @@ void Pool::run_tasks(gptq_task_fn fn, void* ctx, uint32_t count) {
 // A worker that has no task of this loop is not waited for, so one that sleeps is never needed.
 void Pool::wait_for_done(uint32_t wanted) {
   for (uint32_t spins = 0, n; (n = done_.load(std::memory_order_acquire)) != wanted;)
-    if (++spins < spins_before_sleep) pause(); else done_.wait(n);
+    if (++spins < spins_before_sleep) pause(); else os::wait_while(done_, n);
 }
 
 // As many as are left of the loop in `state`, as it was seen; how many they were.
@@ -157,7 +156,7 @@ void Pool::work() {
     const uint32_t n = take_tasks(state);
     if (!n) continue;
     done_.fetch_add(n, std::memory_order_acq_rel);
-    done_.notify_one();
+    os::wake_one(done_);
   }
 }
 

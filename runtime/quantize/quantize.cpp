@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quantize/quantize.h"
 
-#include <sys/statvfs.h>
-#include <unistd.h>
-
 #include <cerrno>
 
 #include "base/checked.h"
+#include "base/os.h"
 #include "quantize/job.h"
 #include "quantize/mixture.h"
 
@@ -25,22 +23,19 @@ void check(const Calibration& calibration, const model::ModelSpec& spec) {
 
 // Better now than after hours.
 void check_space(std::string_view target, const gptq_quantize_estimate& estimate) {
-  const std::string path(target);
-  const size_t slash = path.rfind('/');
-  struct statvfs room;
-  if (statvfs(slash == path.npos ? "." : path.substr(0, slash + 1).c_str(), &room) != 0) return;
-  const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize, wanted = base::add(estimate.file_bytes, estimate.work_bytes);
-  if (free < wanted) base::fail(GPTQ_E_IO, "'", path, "' and the work folder beside it need ", wanted, " bytes, the disk has ", free);
+  uint64_t free = 0;
+  if (!base::os::free_bytes(base::os::folder_of(target), free)) return;
+  const uint64_t wanted = base::add(estimate.file_bytes, estimate.work_bytes);
+  if (free < wanted) base::fail(GPTQ_E_IO, "'", target, "' and the work folder beside it need ", wanted, " bytes, the disk has ", free);
 }
 
 }  // namespace
 
 void check_target(std::string_view target, bool replace) {
   const std::string path(target);
-  if (!replace && access(path.c_str(), F_OK) == 0) base::fail(GPTQ_E_IO, "'", path, "' exists already; remove it or ask to replace it");
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == path.npos ? "." : path.substr(0, slash + 1);
-  if (access(folder.c_str(), W_OK) != 0) base::fail_os(GPTQ_E_IO, errno, "cannot write into", folder);
+  if (!replace && base::os::exists(path)) base::fail(GPTQ_E_IO, "'", path, "' exists already; remove it or ask to replace it");
+  const std::string folder = base::os::folder_of(path);
+  if (!base::os::can_write_into(folder)) base::fail_os(GPTQ_E_IO, errno, "cannot write into", folder);
 }
 
 void quantize(const base::Source& source, std::string_view target, const Calibration& calibration, const Options& options,

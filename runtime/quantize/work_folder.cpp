@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quantize/work_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <filesystem>
 
 #include "base/checked.h"
 
@@ -17,24 +11,32 @@ namespace gptq::quantize {
 namespace {
 
 namespace fb = format::fb;
+namespace os = base::os;
 
 std::string text_of(uint64_t key) {
   char digits[20];
   return {digits, std::to_chars(digits, digits + sizeof digits, key, 16).ptr};
 }
 
-int open_locked(const std::string& path) {
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (file < 0) base::fail_os(GPTQ_E_IO, errno, "cannot create", path);
-  if (flock(file, LOCK_EX | LOCK_NB) == 0) return file;
-  close(file);
-  base::fail(GPTQ_E_INVALID_STATE, "another process is writing to '", path, "'");
+os::File open_locked(const std::string& path) {
+  os::File file(path, os::Open::open_or_create);
+  if (!file) base::fail_os(GPTQ_E_IO, errno, "cannot create", path);
+  if (!file.lock()) base::fail(GPTQ_E_INVALID_STATE, "another process is writing to '", path, "'");
+  return file;
 }
 
-std::string read_key(int file) {
+std::string read_key(const os::File& file) {
   char text[32];
-  const ssize_t n = pread(file, text, sizeof text, 0);
+  const int64_t n = file.read_at(0, text, sizeof text);
   return {text, static_cast<size_t>(n > 0 ? n : 0)};
+}
+
+// The files of finished layers.
+std::vector<std::string> saved_in(const std::string& folder) {
+  std::vector<std::string> names;
+  os::list_folder(folder, names);
+  std::erase_if(names, [](const std::string& name) { return !name.ends_with(".gptq"); });
+  return names;
 }
 
 // Numbers separated by spaces, in the order of the struct; `f` is called with every field but the name.
@@ -71,31 +73,28 @@ void read_reports(const format::Reader& reader, const std::function<void(const M
 }
 
 WorkFolder::WorkFolder(std::string_view target, uint64_t key) : path_(std::string(target) + ".work") {
-  if (mkdir(path_.c_str(), 0777) != 0 && errno != EEXIST) base::fail_os(GPTQ_E_IO, errno, "cannot create", path_);
+  if (!os::make_folder(path_) && errno != EEXIST) base::fail_os(GPTQ_E_IO, errno, "cannot create", path_);
   lock_ = open_locked(path_ + "/job");
   const std::string wanted = text_of(key);
-  std::error_code ignored;
+  const std::vector<std::string> saved = saved_in(path_);
   if (read_key(lock_) == wanted) {
-    empty_ = std::none_of(std::filesystem::directory_iterator(path_, ignored), {}, [](const auto& entry) { return entry.path().extension() == ".gptq"; });
+    empty_ = saved.empty();
     return;
   }
-  for (const auto& entry : std::filesystem::directory_iterator(path_, ignored))
-    if (entry.path().extension() == ".gptq") std::filesystem::remove(entry.path(), ignored);
-  if (ftruncate(lock_, 0) != 0 || pwrite(lock_, wanted.data(), wanted.size(), 0) != static_cast<ssize_t>(wanted.size()))
+  for (const std::string& name : saved) os::remove_file(path_ + "/" + name);
+  if (!lock_.make_empty() || lock_.write_at(0, wanted.data(), wanted.size()) != static_cast<int64_t>(wanted.size()))
     base::fail_os(GPTQ_E_IO, errno, "cannot write", path_);
 }
 
 WorkFolder::~WorkFolder() {
-  if (lock_ < 0) return;
   if (empty_) remove_all();
-  close(lock_);
 }
 
 std::string WorkFolder::path_of(uint32_t place) const { return path_ + "/" + std::to_string(place) + ".gptq"; }
 
 bool WorkFolder::is_sound(uint32_t place, std::pmr::memory_resource* memory) const {
   const std::string path = path_of(place);
-  if (access(path.c_str(), F_OK) != 0) return false;
+  if (!os::exists(path)) return false;
   try {
     const base::FileSource file(path);
     const format::Reader reader(file, memory);
@@ -123,9 +122,11 @@ void WorkFolder::save(uint32_t place, const std::vector<PackedModule>& modules, 
   empty_ = false;
 }
 
+// The lock is held until the folder is gone, so that nobody begins in it; on Windows a file that is open may keep its folder.
 void WorkFolder::remove_all() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
+  if (os::remove_tree(path_)) return;
+  lock_.close();
+  os::remove_tree(path_);
 }
 
 }  // namespace gptq::quantize

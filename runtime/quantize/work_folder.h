@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/os.h"
 #include "format/container.h"
 #include "model/pack.h"
 #include "quantize/options.h"
@@ -38,7 +39,7 @@ class WorkFolder {
 
  private:
   std::string path_;
-  int lock_ = -1;
+  base::os::File lock_;
   bool empty_ = true;
 };
 

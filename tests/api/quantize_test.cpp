@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq_quantize: what comes out loads and is right, the same whatever happens on the way; what cannot be done leaves nothing behind.
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
 #include <filesystem>
 #include <functional>
 
@@ -107,29 +102,6 @@ TEST(Quantize, GoesOnWhereItWasCancelled) {
   EXPECT_EQ(job.reported.size(), 21u);
   EXPECT_TRUE(read_bytes(target.path()) == expected());
   EXPECT_EQ(target.entries(), 1u);
-}
-
-TEST(Quantize, GoesOnWhereItWasKilled) {
-  expected();
-  const Target target;
-  for (const uint32_t at : {300u, 500u, 700u, 999u}) {
-    const pid_t child = fork();
-    if (child == 0) {
-      Job job;
-      job.on_progress = [&](uint32_t permille) { return permille >= at ? raise(SIGKILL) : 0; };
-      job.run(dense_model(), target.path(), 1);
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status));
-    EXPECT_FALSE(fs::exists(target.path()));
-  }
-  EXPECT_TRUE(fs::exists(target.path() + ".work/0.gptq"));
-  fs::resize_file(target.path() + ".work/0.gptq", 100);  // and a file that a disk lost
-  Job job;
-  ASSERT_EQ(job.run(dense_model(), target.path()), GPTQ_OK);
-  EXPECT_TRUE(read_bytes(target.path()) == expected());
 }
 
 TEST(Quantize, AimedIsTheSameWhateverHappens) {
@@ -265,32 +237,6 @@ TEST(Quantize, RefusalsLeaveNothing) {
   refused(GPTQ_E_INVALID_ARGUMENT, dense_model(), [](Job& job) { job.params.defaults.damp = -1; }, "damp");
   refused(GPTQ_E_INVALID_ARGUMENT, dense_model(), [](Job& job) { job.params.text = "x"; }, "one of");
   refused(GPTQ_E_CANCELLED, dense_model(), [](Job& job) { job.on_progress = [](uint32_t) { return 1; }; }, "cancelled");
-}
-
-// The disk is full once a file reaches a size: of a layer's, and of the result alone.
-TEST(Quantize, GoesOnWhenThereIsRoomAgain) {
-  const size_t whole = expected().size();
-  const Target target;
-  for (const size_t room : {size_t{4096}, whole - 512}) {
-    const pid_t child = fork();
-    if (child == 0) {
-      signal(SIGXFSZ, SIG_IGN);
-      const rlimit limit{room, room};
-      setrlimit(RLIMIT_FSIZE, &limit);
-      std::string message;
-      Job job;
-      const bool refused = job.run(dense_model(), target.path(), 1, 0, &message) == GPTQ_E_IO;
-      _exit(refused && message.find("cannot write") != message.npos ? 0 : 1);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << room;
-    EXPECT_FALSE(fs::exists(target.path()));
-  }
-  Job job;
-  ASSERT_EQ(job.run(dense_model(), target.path()), GPTQ_OK);
-  EXPECT_TRUE(read_bytes(target.path()) == expected());
-  EXPECT_EQ(target.entries(), 1u);
 }
 
 TEST(Quantize, NamesWhatIsNotFinite) {

@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <thread>
@@ -30,11 +29,10 @@ uint64_t read(const uint64_t* words, size_t count) {
 
 }  // namespace
 
-void Bandwidth::Free::operator()(void* memory) const { std::free(memory); }
+void Bandwidth::Free::operator()(void* memory) const { ::operator delete(memory, std::align_val_t(huge_page)); }
 
 Bandwidth::Bandwidth(uint32_t threads) : threads_(threads ? threads : std::thread::hardware_concurrency()) {
-  void* memory = std::aligned_alloc(huge_page, bytes);
-  if (!memory) throw std::bad_alloc();
+  void* memory = ::operator new(bytes, std::align_val_t(huge_page));
 #if defined(__linux__)
   madvise(memory, bytes, MADV_HUGEPAGE);
 #endif

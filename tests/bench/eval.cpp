@@ -23,7 +23,7 @@ size_t top(std::span<const float> logits) { return static_cast<size_t>(std::max_
 }  // namespace
 
 std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  std::ifstream file(tool::file_path(path), std::ios::binary);
   if (!file) throw Error(GPTQ_E_IO, "cannot open '" + path + "'");
   return {std::istreambuf_iterator<char>(file), {}};
 }

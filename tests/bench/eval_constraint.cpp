@@ -82,7 +82,7 @@ double part(const std::vector<double>& sorted, double p) {
 
 std::vector<std::string> texts_of(const std::string& path) {
   std::vector<std::string> texts;
-  std::ifstream file(path);
+  std::ifstream file{tool::file_path(path)};
   if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
   for (std::string line; std::getline(file, line);) {
     if (line.empty()) continue;

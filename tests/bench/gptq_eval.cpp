@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq-eval: logits, perplexity, divergence from a reference, where errors arise, token ids.
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -19,13 +20,15 @@ void write_logits(const Options& o) {
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   LogitStream stream(model, o, static_cast<uint32_t>(ids.size()));
   const std::string temporary = o.output + ".part";
-  std::ofstream file(temporary, std::ios::binary);
+  std::ofstream file(tool::file_path(temporary), std::ios::binary);
   stream.start(ids);
   for (auto row = stream.row(); !row.empty(); row = stream.row())
     file.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size_bytes()));
   file.close();
-  if (!file || std::rename(temporary.c_str(), o.output.c_str()) != 0) {
-    std::remove(temporary.c_str());
+  std::error_code error;
+  if (file) std::filesystem::rename(tool::file_path(temporary), tool::file_path(o.output), error);
+  if (!file || error) {
+    std::filesystem::remove(tool::file_path(temporary), error);
     throw Error(GPTQ_E_IO, "cannot write '" + o.output + "'");
   }
 }

@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device/gpu/gpu.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <string>
 
 #include "base/failure.h"
+#include "base/os.h"
 
 namespace gptq::device {
 
 Library::Library(std::string_view path) {
-  const std::string name(path);
-  void* object = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  if (!object) {
-    const char* why = dlerror();
-    base::fail(GPTQ_E_BACKEND, "the backend cannot be loaded: ", why ? why : name.c_str());
-  }
-  const auto function = reinterpret_cast<gpu::BackendFunction>(dlsym(object, gpu::backend_symbol));
+  std::string why;
+  void* const object = base::os::load_library(std::string(path), why);
+  if (!object) base::fail(GPTQ_E_BACKEND, "the backend cannot be loaded: ", why);
+  const auto function = reinterpret_cast<gpu::BackendFunction>(base::os::find_symbol(object, gpu::backend_symbol));
   if (!function) base::fail(GPTQ_E_BACKEND, "'", path, "' is no backend of this library: it has no ", gpu::backend_symbol);
   table_ = function();
   if (table_->version != gpu::backend_version)
