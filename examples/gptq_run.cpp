@@ -78,7 +78,8 @@ gptq_generate_params generate_params(const Options& o, const std::vector<gptq_st
   auto params = make<gptq_generate_params>();
   params.sampling = &o.sampling;
   params.max_tokens = o.max_tokens;
-  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE) | (o.show_marks || o.hide_thinking ? GPTQ_GEN_MARKED : 0);
+  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE) |
+                 (o.show_marks || o.hide_thinking ? GPTQ_GEN_MARKED : 0);
   params.stop = stops.data();
   params.n_stop = stops.size();
   params.constraint = o.constraint ? o.constraint->get() : nullptr;
@@ -142,7 +143,8 @@ class Output {
   bool at_line_ = true;
 };
 
-// Generates after what the session holds, text going out as it comes, to the end of a line if it is asked for; returns the text as it was generated.
+// Generates after what the session holds, text going out as it comes, to the end of a line if it is asked for; returns
+// the text as it was generated.
 std::string stream(Session& session, const Options& o, const gptq_generate_params& params, bool end_line) {
   Output output(session, o);
   session.generate("", params, [](void* user, const char* text, size_t size) -> int32_t {

@@ -439,8 +439,9 @@ typedef struct gptq_marked {
  * call, a JSON object. Read until kind is NONE. Answer and thinking come as they are generated; a call comes when it is complete, so that what turns out to
  * be none (no valid JSON, no name, cut by the end) is answer instead, as it was written. Left out are the marks ("<think>", "<tool_call>", ...), what is around the
  * arguments of a call, and white space beside both. Within thinking no text is a call. Formats: the chat template of the last gptq_session_set_chat,
- * else the model's own, tells which: tool calls of Llama 3, Qwen 2.5 and 3, Hermes, Granite 4, Mistral, DeepSeek V3 and R1, Kimi K2; thinking of
- * "<think>" and "[THINK]", also where the template has opened it. gptq_session_read and gptq_session_read_tokens give the same generation as ever, each from
+ * else the model's own, tells which: tool calls of Llama 3, Qwen 2.5 to 3.5, Hermes, Granite 4, Mistral, DeepSeek V3 and R1, Kimi K2, GLM 4.5, Nemotron 3,
+ * Seed-OSS, MiniCPM 5, Functionary; thinking of "<think>" and "[THINK]", also where the template has opened it. Arguments that are elements come as
+ * JSON: a value that is JSON, but no string, as that, others as strings. gptq_session_read and gptq_session_read_tokens give the same generation as ever, each from
  * where it was read to. buf and *out are the caller's; allocates nothing. Forks and saves go on where it was read to. Threads: as all of the engine.
  * Errors: INVALID_ARGUMENT, STRUCT_VERSION, INVALID_STATE (without GPTQ_GEN_MARKED). Since 0.2. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_read_marked(gptq_session *s, char *buf, size_t cap, gptq_marked *out);

@@ -99,7 +99,8 @@ void restore_marks(engine::Session& s, const Saved& saved) {
   text::MarkFormat format;
   require_format(format.set_code(saved.marks_format), "marks of an unknown format");
   s.marks.start(format, s.text, {s.tokens, s.first_generated});
-  require_format(s.marks.go_to(saved.marks_taken, saved.marks_looked_at, s.marked()), "the marks that were read are not in the text");
+  require_format(s.marks.go_to(saved.marks_taken, saved.marks_looked_at, s.marked()),
+                 "the marks that were read are not in the text");
 }
 
 // Reads on behind the first hash: KV rows and the state into s, or to nowhere where s has no place for them.

@@ -114,7 +114,8 @@ void set_sampling(engine::Session& s, const gptq_sampling* in) {
 // How marks are written, for a start that wants them.
 text::MarkFormat marks_for(const engine::Session& s) {
   const text::FoundFormat found = s.own_template ? own_marks(engine_of(s).model) : s.marks_of_template;
-  if (found.problem) base::fail(GPTQ_E_UNSUPPORTED, "GPTQ_GEN_MARKED: the format of the chat template is not known: ", found.problem);
+  if (found.problem)
+    base::fail(GPTQ_E_UNSUPPORTED, "GPTQ_GEN_MARKED: the format of the chat template is not known: ", found.problem);
   return found.format;
 }
 
@@ -313,7 +314,8 @@ gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session* s, const gptq_chat* ch
     append(session, std::span(tokens).subspan(static_cast<size_t>(common)), static_cast<uint32_t>(common));
     session.n_dropped = fitted.n_dropped;
     const gptq_chat given = read_struct(chat, "gptq_chat");
-    const std::string_view host_template = text_of(given.template_override, given.template_override_size, "template_override");
+    const std::string_view host_template =
+        text_of(given.template_override, given.template_override_size, "template_override");
     session.own_template = host_template.empty();
     if (!session.own_template) session.marks_of_template = marks_of(engine_of(session).model, host_template);
     if (n_tokens) *n_tokens = tokens.size();

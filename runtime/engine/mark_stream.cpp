@@ -15,7 +15,8 @@ void MarkStream::start(const text::MarkFormat& format, const TextStream& text, s
   *this = {};
   format_ = format;
   reader_.start(format, true);
-  // Back to the last token of the template's own: from there on it is the model's turn, which the template or the host may have begun.
+  // Back to the last token of the template's own: from there on it is the model's turn, which the template or the host
+  // may have begun.
   const auto of_template = [&](int32_t token) {
     const std::string_view special = text.special_of(token);
     return text.is_added(token) && !format.has(special.empty() ? text.bytes_of(token, false) : special);
@@ -157,7 +158,8 @@ bool MarkStream::go_to(uint64_t taken, uint64_t looked_at, const Source& source)
       if (call_taken_ == call->arguments.size()) end_call();
     } else if (call) {
       char text[64];
-      if (!take_arguments(source, std::span(text).first(static_cast<size_t>(std::min<uint64_t>(left, sizeof text))))) return false;
+      if (!take_arguments(source, std::span(text).first(static_cast<size_t>(std::min<uint64_t>(left, sizeof text)))))
+        return false;
       if (call_done_) end_call();
     } else {
       return false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The text of generated tokens as answer, thinking and tool calls. It is found when it is read, from the tokens: what was fed to the reader of
-// marks, and where its result was read up to, is all that is kept.
+// The text of generated tokens as answer, thinking and tool calls. It is found when it is read, from the tokens: what
+// was fed to the reader of marks, and where its result was read up to, is all that is kept.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -13,7 +13,8 @@ namespace gptq::engine {
 
 class MarkStream {
  public:
-  // tokens: those before the generated ones. The end of them, which may be the beginning of the model's turn, is read too.
+  // tokens: those before the generated ones. The end of them, which may be the beginning of the model's turn, is read
+  // too.
   void start(const text::MarkFormat& format, const TextStream& text, std::span<const int32_t> tokens);
   const text::MarkFormat& format() const { return format_; }
   // So many tokens before the generated ones belong to what is read.
@@ -28,8 +29,8 @@ class MarkStream {
   };
   struct Piece {
     enum class Kind : uint8_t { none, answer, thinking, call } kind = Kind::none;
-    uint32_t number = 0;                       // of the call
-    bool goes_on = false;                      // the call's arguments
+    uint32_t number = 0;   // of the call
+    bool goes_on = false;  // the call's arguments
     const text::MarkReader::Call* call = nullptr;
     size_t size = 0;
   };
@@ -54,12 +55,12 @@ class MarkStream {
   text::MarkFormat format_;
   text::MarkReader reader_;
   uint32_t n_before_ = 0;
-  uint64_t begin_ = 0;             // of the generated tokens' text
-  TextStream::Place place_{};      // the reader's
-  TextStream::Place taken_at_{};   // somewhere before what is read next
-  uint64_t call_taken_ = 0;        // bytes of the arguments
-  bool call_done_ = false;         // all of them are
-  text::ArgumentWriter writer_;    // of those that are elements
+  uint64_t begin_ = 0;            // of the generated tokens' text
+  TextStream::Place place_{};     // the reader's
+  TextStream::Place taken_at_{};  // somewhere before what is read next
+  uint64_t call_taken_ = 0;       // bytes of the arguments
+  bool call_done_ = false;        // all of them are
+  text::ArgumentWriter writer_;   // of those that are elements
   uint64_t taken_ = 0;
   bool ended_ = false;
 };

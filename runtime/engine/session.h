@@ -124,7 +124,8 @@ struct Session {
     return {text, {tokens + first_generated - before, before + n_generated}, n_readable(), !running};
   }
   bool readable() const {
-    return end_unseen || n_logits || tokens_read < n_readable() || (wants_marks() ? marks.unread(marked()) : text.unread() > 0);
+    if (end_unseen || n_logits || tokens_read < n_readable()) return true;
+    return wants_marks() ? marks.unread(marked()) : text.unread() > 0;
   }
 };
 

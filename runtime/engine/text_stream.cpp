@@ -40,10 +40,13 @@ std::string_view TextStream::bytes_of(int32_t token, bool first) const {
 }
 
 std::string_view TextStream::special_of(int32_t token) const {
-  return tokenizer_ && tokenizer_->attributes(token) & GPTQ_TOKEN_SPECIAL ? tokenizer_->token_bytes(token) : std::string_view();
+  if (!tokenizer_ || !(tokenizer_->attributes(token) & GPTQ_TOKEN_SPECIAL)) return {};
+  return tokenizer_->token_bytes(token);
 }
 
-bool TextStream::is_added(int32_t token) const { return tokenizer_ && tokenizer_->attributes(token) & (GPTQ_TOKEN_SPECIAL | GPTQ_TOKEN_ADDED); }
+bool TextStream::is_added(int32_t token) const {
+  return tokenizer_ && tokenizer_->attributes(token) & (GPTQ_TOKEN_SPECIAL | GPTQ_TOKEN_ADDED);
+}
 
 int32_t TextStream::push(std::span<const int32_t> tokens) {
   const int32_t token = tokens.back();
@@ -211,7 +214,8 @@ void TextStream::move(Place& place, uint64_t to, std::span<const int32_t> tokens
   }
 }
 
-size_t TextStream::copy(Place& place, uint64_t end, std::span<const int32_t> tokens, uint32_t before, std::span<char> out) const {
+size_t TextStream::copy(Place& place, uint64_t end, std::span<const int32_t> tokens, uint32_t before,
+                        std::span<char> out) const {
   size_t written = 0;
   while (place.read < end) {
     // The next bytes, enough for one code point, maybe from several tokens.

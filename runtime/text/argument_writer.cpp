@@ -62,14 +62,16 @@ bool ArgumentWriter::is_json(const Bytes& text, uint64_t begin, uint64_t end, bo
 
 void ArgumentWriter::begin_value(const Bytes& text) {
   at_ = next_;
-  if (const std::string_view mark = format_.mark(Mark::value); !mark.empty()) at_ = std::min(end_, find(text, mark, at_) + mark.size());
+  if (const std::string_view mark = format_.mark(Mark::value); !mark.empty())
+    at_ = std::min(end_, find(text, mark, at_) + mark.size());
   const std::string_view mark = format_.mark(Mark::value_end);
   part_end_ = find(text, mark, at_);
   next_ = std::min(end_, part_end_ + mark.size());
   // A value stands on lines of its own, or as it is where markup must not count.
   if (at_ < part_end_ && text[at_] == '\n') ++at_;
   if (at_ < part_end_ && text[part_end_ - 1] == '\n') --part_end_;
-  if (format_.calls == Calls::params && part_end_ - at_ >= raw_begin.size() + raw_end.size() && find(text, raw_begin, at_) == at_ &&
+  if (format_.calls == Calls::params && part_end_ - at_ >= raw_begin.size() + raw_end.size() &&
+      find(text, raw_begin, at_) == at_ &&
       find(text, raw_end, part_end_ - raw_end.size()) == part_end_ - raw_end.size()) {
     at_ += raw_begin.size();
     part_end_ -= raw_end.size();
@@ -120,7 +122,8 @@ void ArgumentWriter::step(const Bytes& text) {
       any_ = true;
       return;
     }
-    case Phase::key: return at_ < part_end_ ? character(text) : begin_value(text);
+    case Phase::key:
+      return at_ < part_end_ ? character(text) : begin_value(text);
     case Phase::string:
       if (at_ < part_end_) return character(text);
       at_ = next_;
@@ -138,7 +141,8 @@ void ArgumentWriter::step(const Bytes& text) {
       at_ = next_;
       phase_ = Phase::next;
       return;
-    case Phase::done: return;
+    case Phase::done:
+      return;
   }
 }
 

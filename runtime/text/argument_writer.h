@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arguments of a tool call that are written as elements, as a JSON object. Nobody says here what type a value has: one that is JSON other
-// than a string, or Python's True, False or None, is that; any other is a string.
+// The arguments of a tool call that are written as elements, as a JSON object. Nobody says here what type a value has:
+// one that is JSON other than a string, or Python's True, False or None, is that; any other is a string.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -46,7 +46,8 @@ class ArgumentWriter {
   };
   template <class At>
   void step(At& at) {
-    step(Bytes{const_cast<void*>(static_cast<const void*>(&at)), [](void* user, uint64_t place) { return (*static_cast<At*>(user))(place); }});
+    step(Bytes{const_cast<void*>(static_cast<const void*>(&at)),
+               [](void* user, uint64_t place) { return (*static_cast<At*>(user))(place); }});
   }
   void step(const Bytes& text);
   void say(std::string_view unit);
@@ -58,7 +59,7 @@ class ArgumentWriter {
   MarkFormat format_;
   Phase phase_ = Phase::done;
   bool any_ = false, python_ = false;
-  uint64_t at_ = 0, end_ = 0;        // of the whole
+  uint64_t at_ = 0, end_ = 0;         // of the whole
   uint64_t part_end_ = 0, next_ = 0;  // of a key or value; what is looked at behind it
   char unit_[12] = {};
   uint8_t unit_size_ = 0, unit_at_ = 0;

@@ -51,12 +51,15 @@ JsonScan::Result JsonScan::number(char c) {
     return Result::more;
   };
   switch (state_) {
-    case State::minus: return c == '0' ? go(State::zero) : is_digit(c) ? go(State::whole) : Result::bad;
-    case State::point: return is_digit(c) ? go(State::fraction) : Result::bad;
+    case State::minus:
+      return c == '0' ? go(State::zero) : is_digit(c) ? go(State::whole) : Result::bad;
+    case State::point:
+      return is_digit(c) ? go(State::fraction) : Result::bad;
     case State::exponent:
       if (c == '+' || c == '-') return go(State::exponent_sign);
       [[fallthrough]];
-    case State::exponent_sign: return is_digit(c) ? go(State::exponent_digits) : Result::bad;
+    case State::exponent_sign:
+      return is_digit(c) ? go(State::exponent_digits) : Result::bad;
     case State::whole:
       if (is_digit(c)) return Result::more;
       [[fallthrough]];
@@ -95,8 +98,10 @@ JsonScan::Result JsonScan::feed(char c) {
     case State::literal:
       if (c != *literal_) return Result::bad;
       return *++literal_ ? Result::more : behind_value();
-    case State::done: return Result::bad;
-    default: break;
+    case State::done:
+      return Result::bad;
+    default:
+      break;
   }
   if (state_ >= State::minus) return number(c);
   if (is_json_space(c)) return Result::more;
@@ -104,7 +109,8 @@ JsonScan::Result JsonScan::feed(char c) {
     case State::first_value:
       if (c == ']') return close(false);
       [[fallthrough]];
-    case State::value: return begin_value(c);
+    case State::value:
+      return begin_value(c);
     case State::first_key:
       if (c == '}') return close(true);
       [[fallthrough]];
@@ -112,7 +118,8 @@ JsonScan::Result JsonScan::feed(char c) {
       if (c != '"') return Result::bad;
       key_ = true;
       return go(State::string);
-    case State::colon: return c == ':' ? go(State::value) : Result::bad;
+    case State::colon:
+      return c == ':' ? go(State::value) : Result::bad;
     default:
       if (c == ',') return go(in_object() ? State::key : State::value);
       return c == '}' || c == ']' ? close(c == '}') : Result::bad;

@@ -65,19 +65,31 @@ MarkReader::Marks MarkReader::awaited() const {
       if (kind_ == Kind::thinking) return bit(Mark::think_end);
       if (before_) return openers | bit(Mark::think) | bit(Mark::think_end);
       return openers | (answers_ ? 0 : bit(Mark::think));
-    case Phase::section: return bit(Mark::call);
-    case Phase::opened: return 0;
-    case Phase::name: return bit(Mark::arguments) | bit(Mark::id) | (calls_ == Calls::pairs ? bit(Mark::key) | bit(Mark::call_end) : 0);
-    case Phase::second_name: return bit(Mark::fence);
-    case Phase::id: return bit(Mark::arguments);
-    case Phase::before_arguments: return bit(Mark::fence);
-    case Phase::parameters: return bit(Mark::key) | bit(Mark::call_end);
-    case Phase::key: return bit(Mark::key_end);
-    case Phase::before_value: return bit(Mark::value);
-    case Phase::value: return bit(Mark::value_end);
+    case Phase::section:
+      return bit(Mark::call);
+    case Phase::opened:
+      return 0;
+    case Phase::name:
+      return bit(Mark::arguments) | bit(Mark::id) | (calls_ == Calls::pairs ? bit(Mark::key) | bit(Mark::call_end) : 0);
+    case Phase::second_name:
+      return bit(Mark::fence);
+    case Phase::id:
+      return bit(Mark::arguments);
+    case Phase::before_arguments:
+      return bit(Mark::fence);
+    case Phase::parameters:
+      return bit(Mark::key) | bit(Mark::call_end);
+    case Phase::key:
+      return bit(Mark::key_end);
+    case Phase::before_value:
+      return bit(Mark::value);
+    case Phase::value:
+      return bit(Mark::value_end);
     case Phase::behind:
-      return openers | bit(Mark::call_end) | bit(Mark::section_end) | bit(Mark::think) | (fenced_ ? bit(Mark::fence_end) : 0);
-    default: return 0;
+      return openers | bit(Mark::call_end) | bit(Mark::section_end) | bit(Mark::think) |
+             (fenced_ ? bit(Mark::fence_end) : 0);
+    default:
+      return 0;
   }
 }
 
@@ -101,8 +113,10 @@ void MarkReader::drain(bool whole) {
     for (size_t i = 0; i < n_marks; ++i) {
       const std::string_view m = marks_[i];
       if (!(set >> i & 1) || m.empty() || m[0] != open[0]) continue;
-      if (open.starts_with(m)) found = i;
-      else if (m.starts_with(open)) partial = true;
+      if (open.starts_with(m))
+        found = i;
+      else if (m.starts_with(open))
+        partial = true;
     }
     if (found < n_marks) {
       const uint64_t before = at_;
@@ -173,7 +187,8 @@ bool MarkReader::on_byte(char c) {
       if (c == '{' && calls_ == Calls::llama && kind_ == Kind::answer && !answers_) return begin_object(c, true);
       on_text(c);
       return true;
-    case Phase::section: return space;
+    case Phase::section:
+      return space;
     case Phase::opened:
       if (space) return true;
       if (calls_ >= Calls::deepseek) return begin_name(), on_byte(c);
@@ -188,7 +203,8 @@ bool MarkReader::on_byte(char c) {
     case Phase::second_name:
       if (c == '\n') return finish_name() && (phase_ = Phase::before_arguments, true);
       return add_to(call_.name, n_name_, name_bytes_max, c);
-    case Phase::id: return add_to(call_.id, n_id_, id_bytes_max, c);
+    case Phase::id:
+      return add_to(call_.id, n_id_, id_bytes_max, c);
     case Phase::before_arguments:
       if (space) return true;
       if (c != '{') {
@@ -208,11 +224,15 @@ bool MarkReader::on_byte(char c) {
       call_.arguments.end = at_;
       return finish_call();
     }
-    case Phase::object: return on_object(c);
+    case Phase::object:
+      return on_object(c);
     case Phase::parameters:
-    case Phase::before_value: return space;
-    case Phase::key: return static_cast<unsigned char>(c) >= 0x20;
-    case Phase::value: return true;
+    case Phase::before_value:
+      return space;
+    case Phase::key:
+      return static_cast<unsigned char>(c) >= 0x20;
+    case Phase::value:
+      return true;
     case Phase::in_list:
       if (space) return true;
       if (c == ',') return phase_ = Phase::opened, true;
@@ -241,8 +261,12 @@ bool MarkReader::on_mark(Mark m, bool special) {
       phase_ = Phase::text;
       switch_to(Kind::thinking);
       return true;
-    case Mark::think_end: switch_to(Kind::answer); return true;
-    case Mark::section: phase_ = Phase::section; return true;
+    case Mark::think_end:
+      switch_to(Kind::answer);
+      return true;
+    case Mark::section:
+      phase_ = Phase::section;
+      return true;
     case Mark::call:
       list_ = fenced_ = false;
       bare_ = false;
@@ -269,9 +293,15 @@ bool MarkReader::on_mark(Mark m, bool special) {
       if (phase_ == Phase::name && !begin_parameters(special ? 0 : mark(m).size())) return false;
       phase_ = Phase::key;
       return true;
-    case Mark::key_end: phase_ = mark(Mark::value).empty() ? Phase::value : Phase::before_value; return true;
-    case Mark::value: phase_ = Phase::value; return true;
-    case Mark::value_end: phase_ = Phase::parameters; return true;
+    case Mark::key_end:
+      phase_ = mark(Mark::value).empty() ? Phase::value : Phase::before_value;
+      return true;
+    case Mark::value:
+      phase_ = Phase::value;
+      return true;
+    case Mark::value_end:
+      phase_ = Phase::parameters;
+      return true;
     case Mark::id:
       if (!finish_name()) return false;
       phase_ = Phase::id;
@@ -306,7 +336,8 @@ bool MarkReader::finish_name() {
     n_id_ = static_cast<uint8_t>(name.copy(call_.id, id_bytes_max));
     if (name.starts_with("functions.")) name.remove_prefix(10);
     const size_t digits = name.find_last_not_of("0123456789");
-    if (digits != std::string_view::npos && name[digits] == ':' && digits + 1 < name.size()) name = name.substr(0, digits);
+    if (digits != std::string_view::npos && name[digits] == ':' && digits + 1 < name.size())
+      name = name.substr(0, digits);
   }
   std::memmove(call_.name, name.data(), name.size());
   n_name_ = static_cast<uint8_t>(name.size());
@@ -343,7 +374,8 @@ bool MarkReader::on_object(char c) {
   }
   if (in_value && (key_ == Key::name || key_ == Key::id) && c != '"') {
     if (c == '\\') return false;
-    if (key_ == Key::name ? !add_to(call_.name, n_name_, name_bytes_max, c) : !add_to(call_.id, n_id_, id_bytes_max, c)) return false;
+    if (key_ == Key::name ? !add_to(call_.name, n_name_, name_bytes_max, c) : !add_to(call_.id, n_id_, id_bytes_max, c))
+      return false;
   }
   if (begins) {
     if (key_ == Key::name && (c != '"' || has_name_)) return false;
@@ -356,12 +388,12 @@ bool MarkReader::on_object(char c) {
   if (top && json_.in_key() && !in_key) n_key_ = 0;
   if (in_key && !json_.in_string()) {
     const std::string_view key(key_text_, std::min<size_t>(n_key_, sizeof key_text_));
-    key_ = n_key_ > sizeof key_text_ ? Key::other
-           : key == "name" ? Key::name
+    key_ = n_key_ > sizeof key_text_                   ? Key::other
+           : key == "name"                             ? Key::name
            : key == "arguments" || key == "parameters" ? Key::arguments
-           : key == "id" ? Key::id
-           : key == "type" ? Key::type
-                           : Key::other;
+           : key == "id"                               ? Key::id
+           : key == "type"                             ? Key::type
+                                                       : Key::other;
     if (bare_ && key_ == Key::other) return false;
   }
   if (in_value && !json_.in_string() && key_ == Key::name) has_name_ = true;

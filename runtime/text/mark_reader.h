@@ -10,8 +10,9 @@
 
 namespace gptq::text {
 
-// What a call is, is known when its JSON is complete; what turns out to be none is text up to there. So nothing is kept of the text but a few
-// names and numbers: places in it, counted in bytes. White space beside a mark belongs to the mark.
+// What a call is, is known when its JSON is complete; what turns out to be none is text up to there. So nothing is kept
+// of the text but a few names and numbers: places in it, counted in bytes. White space beside a mark belongs to the
+// mark.
 class MarkReader {
  public:
   static constexpr size_t name_bytes_max = 127, id_bytes_max = 63;
@@ -46,11 +47,27 @@ class MarkReader {
   uint32_t n_calls() const { return n_calls_; }
   void take_call();
   // Whether the end would tell nothing more.
-  bool idle() const { return !n_open_ && (skips_space_ ? phase_ == Phase::text || phase_ == Phase::behind : end_ == at_); }
+  bool idle() const {
+    return !n_open_ && (skips_space_ ? phase_ == Phase::text || phase_ == Phase::behind : end_ == at_);
+  }
 
  private:
   enum class Phase : uint8_t {
-    text, section, opened, name, second_name, id, before_arguments, arguments, object, in_list, parameters, key, before_value, value, behind,
+    text,
+    section,
+    opened,
+    name,
+    second_name,
+    id,
+    before_arguments,
+    arguments,
+    object,
+    in_list,
+    parameters,
+    key,
+    before_value,
+    value,
+    behind,
   };
   using Marks = uint32_t;  // a bit for each
   std::string_view mark(Mark m) const { return marks_[static_cast<size_t>(m)]; }
@@ -72,17 +89,17 @@ class MarkReader {
 
   std::array<std::string_view, n_marks> marks_{};
   Calls calls_ = Calls::none;
-  uint64_t at_ = 0;      // place of the first byte that is not read
+  uint64_t at_ = 0;                 // place of the first byte that is not read
   char open_[mark_bytes_max] = {};  // from there on: may become a mark
   uint8_t n_open_ = 0;
 
   Phase phase_ = Phase::text;
   Kind kind_ = Kind::answer;
-  uint64_t begin_ = 0, end_ = 0;    // the known text
-  uint64_t floor_ = 0;              // nothing before it is told
-  bool before_ = false;             // nothing is told yet
-  bool skips_space_ = false;        // a mark is just behind
-  bool answers_ = false;            // the answer has text since the last mark
+  uint64_t begin_ = 0, end_ = 0;  // the known text
+  uint64_t floor_ = 0;            // nothing before it is told
+  bool before_ = false;           // nothing is told yet
+  bool skips_space_ = false;      // a mark is just behind
+  bool answers_ = false;          // the answer has text since the last mark
   bool switch_waits_ = false, call_waits_ = false;
   Kind next_kind_ = Kind::answer;
   uint64_t next_begin_ = 0;

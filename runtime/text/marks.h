@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a model writes beside its answer, thinking and tool calls, and the marks that stand around them. Its chat template shows which.
+// What a model writes beside its answer, thinking and tool calls, and the marks that stand around them. Its chat
+// template shows which.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -7,7 +8,12 @@
 
 namespace gptq::text {
 
-enum class Thinking : uint8_t { none, angle, bracket, seed };  // <think> and </think>; [THINK] and [/THINK]; <seed:think> and </seed:think>
+enum class Thinking : uint8_t {
+  none,
+  angle,
+  bracket,
+  seed
+};  // <think> and </think>; [THINK] and [/THINK]; <seed:think> and </seed:think>
 
 enum class Calls : uint8_t {
   none,
@@ -19,7 +25,8 @@ enum class Calls : uint8_t {
   kimi,      // sections, in them functions.name:0, and JSON
   function,  // <function=name>{...}</function>: Functionary
   // Arguments as elements, not as JSON.
-  elements,  // <tool_call><function=name><parameter=key>value</parameter></function></tool_call>: Qwen 3.5 and Coder, Nemotron 3
+  elements,  // <tool_call><function=name><parameter=key>value</parameter></function></tool_call>: Qwen 3.5 and Coder,
+             // Nemotron 3
   seed,      // the same with <seed:tool_call>
   params,    // <function name="name"><param name="key">value</param></function>: MiniCPM 5
   pairs,     // <tool_call>name<arg_key>key</arg_key><arg_value>value</arg_value></tool_call>: GLM
@@ -27,7 +34,22 @@ enum class Calls : uint8_t {
 constexpr bool has_elements(Calls calls) { return calls >= Calls::elements; }
 
 // All of the marks that the formats have between them.
-enum class Mark : uint8_t { think, think_end, section, section_end, call, call_end, arguments, id, fence, fence_end, key, key_end, value, value_end };
+enum class Mark : uint8_t {
+  think,
+  think_end,
+  section,
+  section_end,
+  call,
+  call_end,
+  arguments,
+  id,
+  fence,
+  fence_end,
+  key,
+  key_end,
+  value,
+  value_end
+};
 constexpr size_t n_marks = 14;
 constexpr size_t mark_bytes_max = 40;
 

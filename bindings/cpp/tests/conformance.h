@@ -73,7 +73,11 @@ class Case {
     if (p["regex"].kind == Json::text) how.constraint = &constraint_.emplace(*model_, GPTQ_CONSTRAINT_REGEX, p["regex"].string);
     if (p["choice"].kind == Json::list) {
       std::string list = "[";
-      for (const Json& one : p["choice"].items) list += (list.size() > 1 ? ",\"" : "\"") + one.string + "\"";
+      for (const Json& one : p["choice"].items) {
+        list += list.size() > 1 ? ",\"" : "\"";
+        for (const char c : one.string) c == '\n' ? list += "\\n" : c == '"' ? list += "\\\"" : list += c;
+        list += "\"";
+      }
       how.constraint = &constraint_.emplace(*model_, GPTQ_CONSTRAINT_CHOICE, list + "]");
     }
     return how;
