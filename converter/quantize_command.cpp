@@ -115,7 +115,8 @@ struct Job {
   }
 };
 
-bool is_one_of(double bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
+// Of a code; any other number is a budget.
+bool is_width(double bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
 
 // 8 bits cost a head or a tied embedding next to nothing and are half the bytes, which every token reads. A small head is left alone.
 uint32_t head_bits_for(const std::string& model) {
@@ -139,7 +140,7 @@ gptq_quantize_params params_of(const QuantizeArguments& a, const std::string& mo
   if (a.mode == "reference") p.flags |= GPTQ_QUANTIZE_REFERENCE;
   if (a.force) p.flags |= GPTQ_QUANTIZE_REPLACE;
   if (a.aim) p.flags |= GPTQ_QUANTIZE_AIM;
-  if (is_one_of(a.bits)) p.defaults.bits = static_cast<uint32_t>(a.bits);
+  if (is_width(a.bits)) p.defaults.bits = static_cast<uint32_t>(a.bits);
   else p.bits_per_weight = a.bits;
   p.file_bytes_max = a.file_bytes_max;
   p.defaults.group_size = a.group_size;

@@ -74,25 +74,23 @@ void MarkStream::find(const Source& source, size_t wanted) {
 // Bytes of the waiting call's arguments.
 size_t MarkStream::take_arguments(const Source& source, std::span<char> out) {
   const text::MarkReader::Range all = reader_.call()->arguments;
-  size_t n;
+  size_t n;       // bytes given,
+  uint64_t step;  // and how far that is: what is no UTF-8 is given as U+FFFD
   if (!all.size()) {
-    n = no_arguments.substr(static_cast<size_t>(call_taken_)).copy(out.data(), out.size());
-    call_taken_ += n;
-    call_done_ = call_taken_ == no_arguments.size();
-    taken_ += n;
+    step = n = no_arguments.substr(static_cast<size_t>(call_taken_)).copy(out.data(), out.size());
+    call_done_ = call_taken_ + step == no_arguments.size();
   } else if (has_elements(format_.calls)) {
-    n = write_elements(source, out);
-    call_taken_ += n;
+    step = n = write_elements(source, out);
     call_done_ = writer_.done();
-    taken_ += n;
   } else {
     source.text.move(taken_at_, all.begin + call_taken_, source.tokens, n_before_);
     const uint64_t from = taken_at_.read;
     n = source.text.copy(taken_at_, all.end, source.tokens, n_before_, out);
-    call_taken_ += taken_at_.read - from;
-    call_done_ = call_taken_ == all.size();
-    taken_ += taken_at_.read - from;
+    step = taken_at_.read - from;
+    call_done_ = call_taken_ + step == all.size();
   }
+  call_taken_ += step;
+  taken_ += step;
   return n;
 }
 
