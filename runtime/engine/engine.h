@@ -98,6 +98,7 @@ class Engine {
     uint32_t* pooled_rows;        // [batch_tokens]: these, until the batch is formed
     float* pooled;                // [max_sessions][n_embd]: of a member, what the session's own will be
     Candidate* candidates;        // [n_vocab]
+    float* changed_logits;        // [n_vocab]: with bias and penalties
     uint32_t* mask;               // [n_vocab / 32 up], of a constraint and of bans
     int32_t* session_tokens;      // [max_sessions][ctx_tokens]
     uint32_t* session_pages;      // [max_sessions][pages_per_session]

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace gptq::engine {
 namespace {
@@ -13,9 +14,15 @@ namespace {
 bool better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
 
 bool all_finite(std::span<const float> logits) {
-  uint32_t bad = 0;
-  for (float x : logits) bad |= (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u;
-  return !bad;
+  constexpr size_t lanes = 16;
+  uint32_t bad[lanes] = {}, any = 0;
+  const auto look = [&](float x, uint32_t& lane) { lane |= (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u; };
+  const size_t whole = logits.size() / lanes * lanes;
+  for (size_t i = 0; i < whole; i += lanes)
+    for (size_t lane = 0; lane < lanes; ++lane) look(logits[i + lane], bad[lane]);
+  for (const float x : logits.subspan(whole)) look(x, any);
+  for (const uint32_t lane : bad) any |= lane;
+  return !any;
 }
 
 int32_t greedy(std::span<const Candidate> candidates) {
@@ -44,28 +51,32 @@ std::span<const int32_t> last(std::span<const int32_t> history, uint32_t window)
   return window && history.size() > window ? history.last(window) : history;
 }
 
-// Numbers of tokens are kept in the candidates' own token field meanwhile, below zero.
-int32_t counted(int32_t number) { return -1 - number; }
-
-// Gives change(logit, number) to every token that has a number, and the token its id back.
-template <class Change>
-void settle(std::span<const int32_t> history, Candidate* candidates, Change change) {
-  for (const int32_t token : history) {
-    Candidate& c = candidates[token];
-    if (c.token >= 0) continue;
-    c.logit = finite(change(c.logit, counted(c.token)));
-    c.token = token;
+// Logits that are changed, and room for a number of each token: only those of tokens in the history are looked at.
+struct Changed {
+  float* logits;
+  Candidate* numbers;
+  int32_t& number(int32_t token) const { return numbers[token].token; }
+  void clear(std::span<const int32_t> history) const {
+    for (const int32_t token : history) number(token) = 0;
   }
-}
+  // Gives change(logit, number) to every token that has a number, once.
+  template <class Change>
+  void settle(std::span<const int32_t> history, Change change) const {
+    for (const int32_t token : history) {
+      if (const int32_t n = std::exchange(number(token), 0)) logits[token] = finite(change(logits[token], n));
+    }
+  }
+};
 
 // Once per distinct token as transformers' RepetitionPenaltyLogitsProcessor, then what frequency and presence take off. What would be
 // infinite is the largest float.
-void penalize(std::span<const int32_t> history, const Sampling& sampling, Candidate* candidates) {
+void penalize(std::span<const int32_t> history, const Sampling& sampling, const Changed& changed) {
   if (!sampling.repeats() && !sampling.counts()) return;
   history = last(history, sampling.penalty_window);
-  for (const int32_t token : history) candidates[token].token = std::min(candidates[token].token, -1) - 1;
+  changed.clear(history);
+  for (const int32_t token : history) ++changed.number(token);
   const float penalty = sampling.repeats() ? sampling.repeat_penalty : 1;
-  settle(history, candidates, [&](float logit, int32_t number) {
+  changed.settle(history, [&](float logit, int32_t number) {
     const float changed = logit > 0 ? logit / penalty : logit * penalty;
     return changed - (static_cast<float>(number) * sampling.frequency_penalty + sampling.presence_penalty);
   });
@@ -80,18 +91,19 @@ uint32_t longest_repeat(const Sampling& sampling) {
 }
 
 // As p-e-w's DRY: each token that followed an earlier copy of the sequence's end, by the longest copy.
-void dry(std::span<const int32_t> history, const Sampling& sampling, uint32_t unbroken, Candidate* candidates) {
+void dry(std::span<const int32_t> history, const Sampling& sampling, uint32_t unbroken, const Changed& changed) {
   if (!(sampling.dry_multiplier > 0)) return;
   history = last(history, sampling.dry_window);
   const size_t longest = std::min({history.size(), size_t{longest_repeat(sampling)}, size_t{unbroken}});
   if (longest < std::max(sampling.dry_allowed_length, 1u)) return;
+  changed.clear(history);
   for (size_t end = 1; end < history.size(); ++end) {  // a copy's end
     size_t n = 0;
     while (n < std::min(longest, end) && history[end - 1 - n] == history[history.size() - 1 - n]) ++n;
-    int32_t& number = candidates[history[end]].token;
-    if (n && n >= sampling.dry_allowed_length) number = std::min(number, counted(static_cast<int32_t>(n)));
+    int32_t& number = changed.number(history[end]);
+    if (n && n >= sampling.dry_allowed_length) number = std::max(number, static_cast<int32_t>(n));
   }
-  settle(history, candidates, [&](float logit, int32_t n) {
+  changed.settle(history, [&](float logit, int32_t n) {
     return logit - sampling.dry_multiplier * std::pow(sampling.dry_base, static_cast<float>(n) - static_cast<float>(sampling.dry_allowed_length));
   });
 }
@@ -123,19 +135,27 @@ std::span<Candidate> near_best(std::span<Candidate> candidates, double n) {
   return candidates.first(kept);
 }
 
-// Moves those with a bit in the mask to the front, in their order.
-std::span<Candidate> only(std::span<const uint32_t> mask, std::span<Candidate> candidates) {
+// All of them, or those with a bit in the mask.
+std::span<Candidate> as_candidates(std::span<const float> logits, std::span<const uint32_t> mask, Candidate* out) {
   size_t n = 0;
+  if (mask.empty())
+    for (; n < logits.size(); ++n) out[n] = {logits[n], static_cast<int32_t>(n)};
   for (size_t word = 0; word < mask.size(); ++word)
-    for (uint32_t bits = mask[word]; bits; bits &= bits - 1) candidates[n++] = candidates[word * 32 + static_cast<size_t>(std::countr_zero(bits))];
-  return candidates.first(n);
+    for (uint32_t bits = mask[word]; bits; bits &= bits - 1) {
+      const size_t token = word * 32 + static_cast<size_t>(std::countr_zero(bits));
+      out[n++] = {logits[token], static_cast<int32_t>(token)};
+    }
+  return {out, n};
 }
 
-// Sorts the first n of the order to the front: by a heap of the best so far where they are few, which most of the others never touch.
+// Whether so many of so many are found sooner by a heap of the best so far, which most of the others never touch.
+bool is_few(size_t n, size_t of) { return n < of / 16; }
+
+// Sorts the first n of the order to the front.
 template <class Order>
 void sort_best(std::span<Candidate> candidates, size_t n, Order better) {
   const auto begin = candidates.begin(), end = begin + static_cast<ptrdiff_t>(std::min(n, candidates.size()));
-  if (n >= candidates.size() / 16) {
+  if (!is_few(n, candidates.size())) {
     if (end != candidates.end()) std::nth_element(begin, end, candidates.end(), better);
     return std::sort(begin, end, better);
   }
@@ -318,23 +338,31 @@ uint32_t Sampling::candidates(uint32_t n) const {
 }
 
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch, std::span<const uint32_t> mask, float* mu, uint32_t unbroken) {
+               const SamplerScratch& scratch, std::span<const uint32_t> mask, float* mu, uint32_t unbroken) {
   if (!all_finite(logits)) return not_finite;
-  if (mask.empty() && sampling.is_greedy()) return greedy(logits);
-  std::span<Candidate> kept(scratch, logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
-  for (const LogitBias& b : sampling.bias) kept[static_cast<size_t>(b.token)].logit = finite(logits[static_cast<size_t>(b.token)] + b.bias);
-  penalize(history, sampling, scratch);
-  dry(history, sampling, unbroken, scratch);
-  if (!mask.empty()) {
-    kept = only(mask, kept);
-    if (kept.empty()) return none_allowed;
+  if (sampling.penalizes()) {
+    const Changed changed{scratch.logits, scratch.candidates};
+    std::copy(logits.begin(), logits.end(), changed.logits);
+    logits = {changed.logits, logits.size()};
+    for (const LogitBias& b : sampling.bias) changed.logits[b.token] = finite(changed.logits[b.token] + b.bias);
+    penalize(history, sampling, changed);
+    dry(history, sampling, unbroken, changed);
   }
-  if (!(sampling.temperature > 0)) return greedy(kept);
-  if (sampling.top_n_sigma > 0) kept = near_best(kept, sampling.top_n_sigma);
-  if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < kept.size()) {
-    sort_best(kept, static_cast<size_t>(sampling.top_k), better);
-    kept = kept.first(static_cast<size_t>(sampling.top_k));
+  const bool warm = sampling.temperature > 0;
+  if (mask.empty() && !warm) return greedy(logits);
+  const size_t most = sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : SIZE_MAX;
+  std::span<Candidate> kept;
+  if (mask.empty() && !(sampling.top_n_sigma > 0) && most < logits.size()) {
+    kept = best_of(logits, most, scratch.candidates);
+  } else {
+    kept = as_candidates(logits, mask, scratch.candidates);
+    if (kept.empty()) return none_allowed;
+    if (!warm) return greedy(kept);
+    if (sampling.top_n_sigma > 0) kept = near_best(kept, sampling.top_n_sigma);
+    if (most < kept.size()) {
+      sort_best(kept, most, better);
+      kept = kept.first(most);
+    }
   }
   return mu && sampling.mirostat_tau > 0 ? mirostat(kept, sampling, random, *mu) : choose(kept, sampling, random);
 }
@@ -354,11 +382,31 @@ double log_sum_exp(std::span<const float> logits) {
   return best + std::log(total);
 }
 
-void best_of(std::span<const float> logits, std::span<Candidate> out, Candidate* scratch) {
-  for (size_t i = 0; i < logits.size(); ++i) scratch[i] = {logits[i], static_cast<int32_t>(i)};
-  const size_t n = std::min(out.size(), logits.size());
-  sort_best({scratch, logits.size()}, n, better);
-  std::copy_n(scratch, n, out.begin());
+std::span<Candidate> best_of(std::span<const float> logits, size_t n, Candidate* scratch) {
+  n = std::min(n, logits.size());
+  if (!is_few(n, logits.size())) {
+    const std::span<Candidate> all = as_candidates(logits, {}, scratch);
+    sort_best(all, n, better);
+    return all.first(n);
+  }
+  // A heap of the best so far. Of equal logits the first is better, so that only larger ones than its worst come in.
+  const std::span<Candidate> best = as_candidates(logits.first(n), {}, scratch);
+  std::make_heap(best.begin(), best.end(), better);
+  constexpr size_t together = 64;  // compilers make vectors of
+  for (size_t at = n; at < logits.size(); at += together) {
+    const std::span<const float> some = logits.subspan(at, std::min(together, logits.size() - at));
+    uint32_t larger = 0;
+    for (const float x : some) larger |= x > best[0].logit;
+    if (!larger) continue;
+    for (size_t i = 0; i < some.size(); ++i) {
+      if (!(some[i] > best[0].logit)) continue;
+      std::pop_heap(best.begin(), best.end(), better);
+      best.back() = {some[i], static_cast<int32_t>(at + i)};
+      std::push_heap(best.begin(), best.end(), better);
+    }
+  }
+  std::sort_heap(best.begin(), best.end(), better);
+  return best;
 }
 
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch) {

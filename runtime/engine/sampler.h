@@ -51,16 +51,22 @@ class Random {
   uint64_t state_;
 };
 
+// What sampling writes over.
+struct SamplerScratch {
+  Candidate* candidates;  // [n_vocab]
+  float* logits;          // [n_vocab]: with bias and penalties
+};
+
 constexpr int32_t not_finite = -1, none_allowed = -2, no_room = -3;
-// The next token; or not_finite where a logit is NaN or infinite. history: the sequence so far, for the penalty. scratch: [logits.size()].
+// The next token; or not_finite where a logit is NaN or infinite. history: the sequence so far, for the penalties.
 // mask: bits of the tokens that may come, or empty for all; none_allowed where none may; no_room is for who makes the mask. mu: mirostat's,
 // 2 tau at first. unbroken: so many of the last tokens DRY may take for a repeat.
 int32_t sample(std::span<const float> logits, std::span<const int32_t> history, const Sampling& sampling, Random& random,
-               Candidate* scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr, uint32_t unbroken = UINT32_MAX);
+               const SamplerScratch& scratch, std::span<const uint32_t> mask = {}, float* mu = nullptr, uint32_t unbroken = UINT32_MAX);
 // ln of the sum of e^logit, within 1e-6; NaN where a logit is not finite.
 double log_sum_exp(std::span<const float> logits);
-// The out.size() best, in their order. scratch: [logits.size()]
-void best_of(std::span<const float> logits, std::span<Candidate> out, Candidate* scratch);
+// The n best of finite logits, or all, in their order, at the front of scratch: [logits.size()].
+std::span<Candidate> best_of(std::span<const float> logits, size_t n, Candidate* scratch);
 // The same of the best logits alone, in their order: sampling.candidates(n) of them at least.
 int32_t sample_best(std::span<const Candidate> best, uint32_t n_logits, const Sampling& sampling, Random& random, Candidate* scratch);
 

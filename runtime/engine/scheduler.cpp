@@ -285,8 +285,8 @@ void Engine::take_sampled(Member& member, size_t row) {
     const auto* const constraint = session.constraint;
     const std::span<uint32_t> all(scratch_.mask, (n_vocab + 31) / 32);
     const auto pick = [&](std::span<const uint32_t> mask) {
-      return sample({logits_.all + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random, scratch_.candidates, mask,
-                    &sampler.mu, unbroken(session, n_tokens));
+      return sample({logits_.all + row * n_vocab, n_vocab}, {session.tokens, n_tokens}, session.sampling, sampler.random,
+                    {scratch_.candidates, scratch_.changed_logits}, mask, &sampler.mu, unbroken(session, n_tokens));
     };
     const bool banned = session.phrases && banned_at(session, n_tokens);
     if (constraint && !find_mask(member)) {
@@ -316,10 +316,9 @@ void Engine::note_logprob(const Session& session, uint32_t position, int32_t tok
   const std::span<const float> logits(logits_.all + row * n_vocab, n_vocab);
   const double sum = log_sum_exp(logits);
   session.logprobs[position] = static_cast<float>(logits[static_cast<size_t>(token)] - sum);
-  const std::span<Candidate> best(session.best + size_t{position} * shape_.best_logprobs, shape_.best_logprobs);
-  if (best.empty()) return;
-  best_of(logits, best, scratch_.candidates);
-  for (Candidate& c : best) c.logit = static_cast<float>(c.logit - sum);
+  Candidate* best = session.best + size_t{position} * shape_.best_logprobs;
+  if (!shape_.best_logprobs) return;
+  for (const Candidate& c : best_of(logits, shape_.best_logprobs, scratch_.candidates)) *best++ = {static_cast<float>(c.logit - sum), c.token};
 }
 
 // How many of the last tokens have no character that ends repeats.

@@ -11,6 +11,7 @@
 
 #include "engine/sampler.h"
 #include "tests/seed.h"
+#include "tests/unit/sampler_room.h"
 
 namespace gptq::engine {
 namespace {
@@ -172,7 +173,7 @@ void compare(uint32_t seed, const std::function<Sampling(std::mt19937&)>& settin
     ++compared;
     differ += expected.p != written_out(logits, history, {.temperature = s.temperature}, false).p;
     std::map<int32_t, int> drawn;
-    std::vector<Candidate> scratch(logits.size());
+    SamplerRoom scratch(logits.size());
     Random draws(static_cast<uint64_t>(row));
     const int n = s.temperature > 0 ? 1000 : 1;
     for (int i = 0; i < n; ++i) ++drawn[engine::sample(logits, history, s, draws, scratch.data(), {}, nullptr, unbroken)];
@@ -236,7 +237,7 @@ TEST(SamplerChain, xtc_as_often_as_it_says) {
   const Sampling s{.temperature = 1, .xtc_probability = 0.25f, .xtc_threshold = 0.1f};
   Random random(3);
   int first = 0;
-  std::vector<Candidate> scratch(3);
+  SamplerRoom scratch(3);
   for (int i = 0; i < 20000; ++i) first += engine::sample(logits, {}, s, random, scratch.data()) == 0;
   EXPECT_NEAR(first, 20000 * 0.75 / (1 + std::exp(-0.1) + std::exp(-3.0)), 400);
 }
@@ -250,7 +251,7 @@ TEST(SamplerChain, mirostat) {
     const Sampling s{.temperature = warm(random), .mirostat_tau = between(random, 0.5f, 6), .mirostat_eta = between(random, 0.01f, 1)};
     float mu = 2 * s.mirostat_tau;
     Random draws(static_cast<uint64_t>(row));
-    std::vector<Candidate> scratch(logits.size());
+    SamplerRoom scratch(logits.size());
     for (int i = 0; i < 20; ++i) {
       const float before = mu;
       const Expected expected = written_out(logits, {}, s, false, before);
@@ -281,7 +282,7 @@ TEST(SamplerChain, never_empty) {
                        .xtc_probability = any({0, 1}), .xtc_threshold = any({0, 0.1f, 0.5f}), .mirostat_tau = any({0, 1e-3f, 5}), .mirostat_eta = 1};
       float mu = 2 * s.mirostat_tau;
       Random draws(static_cast<uint64_t>(round));
-      std::vector<Candidate> scratch(logits.size());
+      SamplerRoom scratch(logits.size());
       for (int i = 0; i < 5; ++i) {
         const int32_t token = engine::sample(logits, history, s, draws, scratch.data(), {}, &mu);
         ASSERT_TRUE(token >= 0 && static_cast<size_t>(token) < logits.size()) << token;

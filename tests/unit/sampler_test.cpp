@@ -11,12 +11,13 @@
 
 #include "engine/sampler.h"
 #include "tests/seed.h"
+#include "tests/unit/sampler_room.h"
 
 namespace gptq::engine {
 namespace {
 
 int32_t pick(const std::vector<float>& logits) {
-  std::vector<Candidate> scratch(logits.size());
+  SamplerRoom scratch(logits.size());
   Random random;
   return engine::sample(logits, {}, {}, random, scratch.data());
 }
@@ -112,7 +113,7 @@ void compare_with_written_out(uint32_t seed, const std::function<Sampling(std::m
     const Sampling sampling = settings(random, n);
     Random draws(random()), same = draws;
     const Chosen expected = written_out(row.logits, row.history, sampling, sampling.temperature > 0 ? same.uniform() : 0);
-    std::vector<Candidate> scratch(n);
+    SamplerRoom scratch(n);
     const int32_t token = engine::sample(row.logits, row.history, sampling, draws, scratch.data());
     if (expected.margin < (most_logits > 1000 ? 1e-8 : 1e-6)) continue;  // of many, one weighs no more
     ++compared;
@@ -197,7 +198,7 @@ void expect_drawn_as_written_out(const std::vector<float>& logits, const Samplin
   constexpr int draws = 2000;
   const std::vector<double> expected = probabilities(logits, sampling);
   std::vector<int> drawn(logits.size());
-  std::vector<Candidate> scratch(logits.size());
+  SamplerRoom scratch(logits.size());
   Random random(seed);
   for (int i = 0; i < draws; ++i) {
     const int32_t token = engine::sample(logits, {}, sampling, random, scratch.data());
@@ -244,7 +245,7 @@ TEST(Sampler, a_penalty_that_overflows) {
   const std::vector<int32_t> history{1, 2, 2};
   for (const float temperature : {0.0f, 1.0f})
     for (const float top_p : {0.0f, 0.5f}) {
-      std::vector<Candidate> scratch(4);
+      SamplerRoom scratch(4);
       Random random(9);
       const Sampling sampling{.temperature = temperature, .top_p = top_p, .repeat_penalty = 1e-3f};
       for (int i = 0; i < 100; ++i) EXPECT_EQ(engine::sample(std::vector<float>{1, most, -1, 0}, history, sampling, random, scratch.data()), 1);
@@ -265,6 +266,22 @@ std::vector<Candidate> best_of(const std::vector<float>& logits, size_t n) {
   return all;
 }
 
+// Few and many of them, with equal ones among them.
+TEST(Sampler, finds_the_best) {
+  std::mt19937 random(test::seed(5));
+  for (int round = 0; round < 1000; ++round) {
+    std::vector<float> logits(1 + random() % 3000);
+    for (float& x : logits) x = round % 2 ? std::normal_distribution<float>(0, 4)(random) : static_cast<float>(random() % 50) - 25;
+    const size_t n = 1 + random() % (round % 3 ? 40 : logits.size() + 5);
+    SamplerRoom scratch(logits.size());
+    const auto expected = best_of(logits, std::min(n, logits.size()));
+    const auto found = engine::best_of(logits, n, scratch.candidates.data());
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i].token, expected[i].token) << round << ", " << i;
+    for (const Candidate& c : found) ASSERT_EQ(c.logit, logits[static_cast<size_t>(c.token)]);
+  }
+}
+
 TEST(Sampler, from_the_best_as_from_all) {
   std::mt19937 random(test::seed(4));
   for (int round = 0; round < 3000; ++round) {
@@ -275,10 +292,10 @@ TEST(Sampler, from_the_best_as_from_all) {
     if (random() % 2) sampling.min_p = 0.03f * static_cast<float>(random() % 40);
     const auto n = static_cast<uint32_t>(logits.size()), wanted = sampling.candidates(n);
     if (!wanted) continue;
-    std::vector<Candidate> scratch(logits.size());
+    SamplerRoom scratch(logits.size());
     Random one(static_cast<uint64_t>(round)), other = one;
     const auto best = best_of(logits, std::min<size_t>(n, wanted + random() % 3));
-    ASSERT_EQ(engine::sample_best(best, n, sampling, one, scratch.data()), engine::sample(logits, {}, sampling, other, scratch.data())) << round;
+    ASSERT_EQ(engine::sample_best(best, n, sampling, one, scratch.candidates.data()), engine::sample(logits, {}, sampling, other, scratch.data())) << round;
     ASSERT_EQ(one.uniform(), other.uniform()) << "as many random numbers are drawn";
   }
 }
