@@ -2,6 +2,7 @@
 #include "guests.h"
 
 #include <algorithm>
+#include <fstream>
 #include <stdexcept>
 
 namespace tavern {
@@ -67,6 +68,14 @@ std::string field(const std::string& json, const std::string& key) {
   return begin == json.npos ? std::string() : json.substr(begin + 1, json.find('"', begin + 1) - begin - 1);
 }
 
+// How long this thread was ready to run and did not: Linux' scheduler says so. Elsewhere 0.
+uint64_t waited_ns() {
+  std::ifstream file("/proc/thread-self/schedstat");
+  uint64_t ran = 0, waited = 0;
+  file >> ran >> waited;
+  return file ? waited : 0;
+}
+
 }  // namespace
 
 Line read_line(const std::string& json) { return {field(json, "say"), field(json, "mood"), field(json, "action")}; }
@@ -120,13 +129,14 @@ Step Guests::frame(uint32_t budget_us, double now) {
   for (size_t i = 0; i < n; ++i)
     if (!guests_[i].speaking && now >= guests_[i].speaks_next) begin(i);
   auto info = gptq::make<gptq_step_info>();
-  const Step before{0, budget_us, quantum_us_};
+  const uint32_t quantum_us = quantum_us_;
+  const uint64_t waited_before = waited_ns();
   engine_.step(budget_us, &info);
   n_tokens_ += info.tokens_generated;
   quantum_us_ = std::max(quantum_us_, info.next_quantum_us);
   for (size_t i = 0; i < n; ++i)
     if (guests_[i].speaking) listen(i, now);
-  return {info.used_us, before.budget_us, before.quantum_us};
+  return {info.used_us, budget_us, quantum_us, static_cast<uint32_t>((waited_ns() - waited_before) / 1000)};
 }
 
 std::string Guests::save() const {

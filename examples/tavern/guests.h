@@ -27,6 +27,8 @@ struct Guest {
 // A step's time, its budget and the longest cut of the work that the engine has announced so far.
 struct Step {
   uint32_t used_us, budget_us, quantum_us;
+  uint32_t waited_us;  // of the time used, for a core that the system had given to somebody else
+  bool kept() const { return used_us <= budget_us + quantum_us + waited_us; }
 };
 
 class Guests {

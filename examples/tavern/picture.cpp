@@ -109,7 +109,7 @@ void Picture::draw_times(const std::deque<Step>& steps, SDL_Rect area) {
     used.push_back(step.used_us);
     const int bar = static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(area.h) * step.used_us / full, static_cast<uint64_t>(area.h)));
     fill({area.x + static_cast<int>(i) * area.w / static_cast<int>(frames_shown), area.y + area.h - bar, std::max(1, area.w / static_cast<int>(frames_shown)), bar},
-         step.used_us <= budget + step.quantum_us ? green : red);
+         step.kept() ? green : red);
   }
   fill({area.x, area.y + area.h / 2, area.w, 2}, ember);
   std::sort(used.begin(), used.end());

@@ -15,6 +15,7 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> files;  // table: reference, candidates, text
   uint32_t window = 2048, windows = 0, stride = 0;
   tool::RuleOptions rules;
+  std::string schemas;
   std::string query, plot;
   int32_t pooling = 0;
   bool json = false, bos = false, special = false;

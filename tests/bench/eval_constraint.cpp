@@ -4,6 +4,8 @@
 #include <cmath>
 #include <fstream>
 #include <memory>
+#include <numeric>
+#include <span>
 
 #include "api/handles.h"
 #include "eval.h"
@@ -74,8 +76,70 @@ class Judge {
   text::constraint::Constraint::State state_ = 0;
 };
 
-double part(const std::vector<double>& sorted, double p) {
-  return sorted.empty() ? 0 : sorted[std::min(sorted.size() - 1, static_cast<size_t>(std::ceil(p * static_cast<double>(sorted.size()))) - 1)];
+struct Report {
+  std::vector<Verdict> verdicts;
+  std::vector<double> us;  // of each mask, sorted
+  double first_us = 0, compile_us = 0;
+
+  double mean() const { return us.empty() ? 0 : std::accumulate(us.begin(), us.end(), 0.0) / static_cast<double>(us.size()); }
+  double part(double p) const {
+    return us.empty() ? 0 : us[std::min(us.size() - 1, static_cast<size_t>(std::ceil(p * static_cast<double>(us.size()))) - 1)];
+  }
+  void print_json() const {
+    std::printf("{\"results\": [");
+    for (size_t i = 0; i < verdicts.size(); ++i)
+      std::printf("%s{\"accepted\": %s, \"at\": %zu}", i ? ", " : "", verdicts[i].accepted ? "true" : "false", verdicts[i].at);
+    std::printf("], \"mask_us\": {\"mean\": %.2f, \"p50\": %.2f, \"p99\": %.2f, \"max\": %.2f}, \"first_us\": %.2f, \"compile_us\": %.2f}\n", mean(),
+                part(0.5), part(0.99), part(1), first_us, compile_us);
+  }
+};
+
+Report judge(const Model& model, int32_t kind, const std::string& source, const std::vector<std::string>& texts) {
+  Report report;
+  report.verdicts.resize(texts.size(), Verdict{false, 0});
+  const auto begin = Clock::now();
+  std::unique_ptr<Constraint> constraint;
+  try {
+    constraint = std::make_unique<Constraint>(model, kind, source);
+  } catch (const Error& error) {  // one that no text fulfils is refused, which is an answer here
+    if (std::string_view(error.what()).find("no text is allowed") == std::string_view::npos) throw;
+  }
+  report.compile_us = us_since(begin);
+  if (!constraint) return report;
+  Judge judge(model, *constraint);
+  std::transform(texts.begin(), texts.end(), report.verdicts.begin(), [&](const std::string& text) { return judge.judge(text); });
+  report.us = std::move(judge.mask_us);
+  if (!report.us.empty()) report.first_us = report.us[0];
+  std::sort(report.us.begin(), report.us.end());
+  return report;
+}
+
+// A line of JSON for each line; an error is an answer too.
+void judge_schemas(const Model& model, const std::string& path) {
+  using text::jinja::Kind;
+  using text::jinja::Value;
+  std::ifstream file{tool::file_path(path)};
+  if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
+  size_t number = 0;
+  for (std::string line; std::getline(file, line);) {
+    ++number;
+    if (line.empty()) continue;
+    text::jinja::Heap heap(std::pmr::get_default_resource());
+    const Value value = text::read_json(heap, line, path);
+    const Value* schema = value.is(Kind::dict) ? value.dict->find(heap, "schema") : nullptr;
+    const Value* texts = value.is(Kind::dict) ? value.dict->find(heap, "texts") : nullptr;
+    if (!schema || !schema->is(Kind::string) || !texts || !texts->is_array())
+      throw Error(GPTQ_E_FORMAT, path + ": line " + std::to_string(number) + " has no \"schema\" (a string) or no \"texts\"");
+    std::vector<std::string> judged;
+    for (const Value& text : std::span(texts->array->items, texts->array->size)) judged.emplace_back(text.is(Kind::string) ? text.view() : std::string_view());
+    try {
+      judge(model, GPTQ_CONSTRAINT_JSON_SCHEMA, std::string(schema->view()), judged).print_json();
+    } catch (const Error& error) {
+      const Value quoted = text::write_json(heap, make_string(heap, error.what()), {});
+      std::printf("{\"error\": %.*s}\n", static_cast<int>(quoted.view().size()), quoted.view().data());
+    }
+    std::fflush(stdout);
+  }
 }
 
 }  // namespace
@@ -98,43 +162,19 @@ std::vector<std::string> texts_of(const std::string& path) {
 
 void constraint(const Options& o) {
   const auto [kind, source] = o.rules.source();
-  if (!kind) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema, --json-compact, --grammar or --tools");
-  const auto texts = texts_of(o.text);
+  if (!kind == o.schemas.empty()) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --choice, --regex, --json-schema, --json-compact, --grammar, --tools or --schemas");
+  if (kind && o.text.empty()) throw Error(GPTQ_E_INVALID_ARGUMENT, "give --texts");
+  const auto texts = kind ? texts_of(o.text) : std::vector<std::string>();
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   { const Constraint first(model, GPTQ_CONSTRAINT_REGEX, "a"); }  // the table of the model's tokens is made once
-  auto begin = Clock::now();
-  std::unique_ptr<Constraint> constraint;
-  try {
-    constraint = std::make_unique<Constraint>(model, kind, source);
-  } catch (const Error& error) {  // one that no text fulfils is refused, which is an answer here
-    if (std::string_view(error.what()).find("no text is allowed") == std::string_view::npos) throw;
-  }
-  const double compile_us = us_since(begin);
-  std::vector<Verdict> verdicts(texts.size(), Verdict{false, 0});
-  std::vector<double> us;
-  if (constraint) {
-    Judge judge(model, *constraint);
-    std::transform(texts.begin(), texts.end(), verdicts.begin(), [&](const std::string& text) { return judge.judge(text); });
-    us = judge.mask_us;
-  }
-  const double first_us = us.empty() ? 0 : us[0];
-  std::sort(us.begin(), us.end());
-  double sum = 0;
-  for (const double x : us) sum += x;
-  const double mean = us.empty() ? 0 : sum / static_cast<double>(us.size());
-  if (o.json) {
-    std::printf("{\"results\": [");
-    for (size_t i = 0; i < verdicts.size(); ++i)
-      std::printf("%s{\"accepted\": %s, \"at\": %zu}", i ? ", " : "", verdicts[i].accepted ? "true" : "false", verdicts[i].at);
-    std::printf("], \"mask_us\": {\"mean\": %.2f, \"p50\": %.2f, \"p99\": %.2f, \"max\": %.2f}, \"first_us\": %.2f, \"compile_us\": %.2f}\n", mean,
-                part(us, 0.5), part(us, 0.99), part(us, 1), first_us, compile_us);
-    return;
-  }
-  for (size_t i = 0; i < verdicts.size(); ++i)
-    std::printf("%zu: %s at byte %zu\n", i + 1, verdicts[i].accepted ? "accepted" : "refused", verdicts[i].at);
-  std::printf("%zu masks: mean %.1f us, p50 %.1f, p99 %.1f, max %.1f; first %.1f us; compiled in %.1f us\n", us.size(), mean, part(us, 0.5),
-              part(us, 0.99), part(us, 1), first_us, compile_us);
+  if (!kind) return judge_schemas(model, o.schemas);
+  const Report report = judge(model, kind, source, texts);
+  if (o.json) return report.print_json();
+  for (size_t i = 0; i < report.verdicts.size(); ++i)
+    std::printf("%zu: %s at byte %zu\n", i + 1, report.verdicts[i].accepted ? "accepted" : "refused", report.verdicts[i].at);
+  std::printf("%zu masks: mean %.1f us, p50 %.1f, p99 %.1f, max %.1f; first %.1f us; compiled in %.1f us\n", report.us.size(), report.mean(), report.part(0.5),
+              report.part(0.99), report.part(1), report.first_us, report.compile_us);
 }
 
 }  // namespace gptq::eval

@@ -140,9 +140,11 @@ int main(int argc, char** argv) {
   add_window_options(files, o);
   CLI::App& rules = *app.add_subcommand("constraint", "which texts a constraint accepts as a whole, else the byte it refused, and what its masks cost");
   rules.add_option("MODEL", o.model, "a .gptq file")->required();
-  rules.add_option("--texts", o.text, "a file of lines {\"text\": ...}")->required();
+  CLI::Option& texts = *rules.add_option("--texts", o.text, "a file of lines {\"text\": ...}");
   rules.add_flag("--json", o.json, "print JSON");
   tool::add_to(rules, o.rules);
+  rules.add_option("--schemas", o.schemas, "instead of both: a file of lines {\"schema\": \"...\", \"texts\": [...]}, each of which is answered by a line of JSON")
+      ->excludes(&texts);
   o.add_tuning_to(rules, false);
   CLI::App& vectors = *app.add_subcommand("embed", "a vector for each text, a JSON line each; or, with --query, which texts are nearest");
   vectors.add_option("MODEL", o.model, "a .gptq file")->required();
