@@ -17,10 +17,6 @@ const float* load_columns(const PackInt8Args& a, uint32_t i, uint32_t begin, flo
   return buffer;
 }
 
-GPTQ_INLINE __m256i max_magnitude(__m256i max, const float* x) {
-  return _mm256_max_epi32(max, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x)), _mm256_set1_epi32(0x7fffffff)));
-}
-
 GPTQ_INLINE __m256i magnitude(const float* x) {
   return _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x)), _mm256_set1_epi32(0x7fffffff));
 }

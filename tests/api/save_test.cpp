@@ -452,7 +452,9 @@ TEST_P(GoldenSave, GoesOn) {
   c.session.append(Tokens{3, 4, 5, 3});
   c.session.start(how);
   while (c.session.info().n_generated < 6) c.engine.step(1, nullptr);
-  if (marked) EXPECT_NE(marked_rest(c.session.get(), 4), "");
+  if (marked) {
+    EXPECT_NE(marked_rest(c.session.get(), 4), "");
+  }
   const Bytes now[] = {save(c.session, GPTQ_SAVE_REPLAY), save(c.session, GPTQ_SAVE_FULL)};
   const Rest rest = rest_of(c.engine, c.session.get(), GPTQ_BUDGET_UNLIMITED);
   ASSERT_EQ(rest.tokens.size(), 20u);
@@ -471,7 +473,9 @@ TEST_P(GoldenSave, GoesOn) {
     gptq_session* s = nullptr;
     ASSERT_GE(gptq_session_restore_from(c.engine.get(), &source, &s, nullptr), GPTQ_OK);
     EXPECT_EQ(rest_of(c.engine, s, 50), rest) << name;
-    if (marked) EXPECT_EQ(marked_rest(s), marks);
+    if (marked) {
+      EXPECT_EQ(marked_rest(s), marks);
+    }
     gptq_session_destroy(s);
   }
 }

@@ -115,8 +115,12 @@ TEST(Mixture, NearestErrorsAreThoseOfTheRoundedMatrix) {
     for (uint32_t column = 0; column < 32; ++column) levels.push_back(floats[column]);
     for (size_t at = 0; at < values.size(); ++at) error += std::pow(double(floats[at]) - double(values[at]), 2);
     EXPECT_NEAR(errors[i], error, 1e-5 * error);
-    if (i >= 2) EXPECT_LT(errors[i], errors[i - 2]);  // a bit more
-    if (i % 2) EXPECT_GT(errors[i], errors[i - 1]);   // a scale for more of them
+    if (i >= 2) {
+      EXPECT_LT(errors[i], errors[i - 2]) << "a bit more";
+    }
+    if (i % 2) {
+      EXPECT_GT(errors[i], errors[i - 1]) << "a scale for more of them";
+    }
     std::sort(levels.begin(), levels.end());
     EXPECT_LE(std::unique(levels.begin(), levels.end()) - levels.begin(), 1 << settings[i].bits);
   }
