@@ -14,7 +14,7 @@ fi
 for use in "$@"; do
   case $use in
     quickstart) packages+=(ca-certificates python3-pip) ;;
-    tests) packages+=(gcc binutils python3 openssl libgtest-dev libbenchmark-dev) ;;
+    tests) packages+=(gcc binutils cmake python3 openssl libgtest-dev libbenchmark-dev) ;;
     clang) packages+=(clang) ;;
     tavern) packages+=(ca-certificates python3-pip libsdl2-dev libsdl2-ttf-dev libsdl2-image-dev fonts-dejavu-core xvfb xauth) ;;
     *) echo "install_dependencies.sh: unknown argument '$use'; known are quickstart, tests, clang, tavern" >&2; exit 2 ;;
