@@ -9,6 +9,7 @@
 
 #include "api/handles.h"
 #include "eval.h"
+#include "text/jinja/strings.h"
 #include "text/json.h"
 
 namespace gptq::eval {
@@ -135,7 +136,7 @@ void judge_schemas(const Model& model, const std::string& path) {
     try {
       judge(model, GPTQ_CONSTRAINT_JSON_SCHEMA, std::string(schema->view()), judged).print_json();
     } catch (const Error& error) {
-      const Value quoted = text::write_json(heap, make_string(heap, error.what()), {});
+      const Value quoted = text::write_json(heap, make_string(heap, error.what(), false), {});
       std::printf("{\"error\": %.*s}\n", static_cast<int>(quoted.view().size()), quoted.view().data());
     }
     std::fflush(stdout);
