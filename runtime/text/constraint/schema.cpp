@@ -25,7 +25,15 @@ using JsonKind = jinja::Kind;
 #define GPTQ_HEX "[0-9a-fA-F]{1,4}"
 #define GPTQ_LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 #define GPTQ_VARIABLE "[A-Za-z0-9_.%]+(:[1-9][0-9]{0,3}|\\*)?"
-#define GPTQ_URI "[^\\s<>\"{}|\\\\^`]*"
+// RFC 3986 and 3987: a scheme; characters, those of a first segment without ':' apart; what may follow '#'.
+#define GPTQ_SCHEME "[A-Za-z][A-Za-z0-9+.-]*:"
+#define GPTQ_HEX_BYTE "%[0-9a-fA-F]{2}"
+#define GPTQ_URI_CHAR "([!$&-;=?-Z\\[\\]_a-z~]|" GPTQ_HEX_BYTE ")"
+#define GPTQ_IRI_CHAR "([^\\s<>\"{}|\\\\^`#%]|" GPTQ_HEX_BYTE ")"
+#define GPTQ_URI_FIRST "([!$&-.0-9;=@-Z\\[\\]_a-z~]|" GPTQ_HEX_BYTE ")"
+#define GPTQ_IRI_FIRST "([^\\s<>\"{}|\\\\^`#%:/?]|" GPTQ_HEX_BYTE ")"
+#define GPTQ_REST(CHAR) CHAR "*(#" CHAR "*)?"
+#define GPTQ_REFERENCE(FIRST, CHAR) "(" GPTQ_SCHEME CHAR "*|" FIRST "*([/?]" CHAR "*)?)(#" CHAR "*)?"
 constexpr std::pair<std::string_view, std::string_view> formats[] = {
     {"date", "^" GPTQ_DATE "$"},
     {"time", "^" GPTQ_TIME "$"},
@@ -44,10 +52,10 @@ constexpr std::pair<std::string_view, std::string_view> formats[] = {
              ":){4}:(" GPTQ_HEX ":)?" GPTQ_IPV4 "|(" GPTQ_HEX ":){5}:" GPTQ_IPV4 ")$"},
     {"hostname", "^" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
     {"email", "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@" GPTQ_LABEL "(\\." GPTQ_LABEL ")*$"},
-    {"uri", "^[A-Za-z][A-Za-z0-9+.-]*:" GPTQ_URI "$"},
-    {"uri-reference", "^" GPTQ_URI "$"},
-    {"iri", "^[A-Za-z][A-Za-z0-9+.-]*:" GPTQ_URI "$"},
-    {"iri-reference", "^" GPTQ_URI "$"},
+    {"uri", "^" GPTQ_SCHEME GPTQ_REST(GPTQ_URI_CHAR) "$"},
+    {"uri-reference", "^" GPTQ_REFERENCE(GPTQ_URI_FIRST, GPTQ_URI_CHAR) "$"},
+    {"iri", "^" GPTQ_SCHEME GPTQ_REST(GPTQ_IRI_CHAR) "$"},
+    {"iri-reference", "^" GPTQ_REFERENCE(GPTQ_IRI_FIRST, GPTQ_IRI_CHAR) "$"},
     {"uri-template", "^([^\\s\"'<>\\\\^`{|}]|\\{[+#./;?&=,!@|]?" GPTQ_VARIABLE "(," GPTQ_VARIABLE ")*\\})*$"},
     {"json-pointer", "^(/([^~/]|~[01])*)*$"},
     {"relative-json-pointer", "^(0|[1-9][0-9]*)(#|(/([^~/]|~[01])*)*)$"},
@@ -61,7 +69,14 @@ constexpr std::string_view formats_refused[] = {"regex", "idn-email", "idn-hostn
 #undef GPTQ_IPV4
 #undef GPTQ_HEX
 #undef GPTQ_LABEL
-#undef GPTQ_URI
+#undef GPTQ_SCHEME
+#undef GPTQ_HEX_BYTE
+#undef GPTQ_URI_CHAR
+#undef GPTQ_IRI_CHAR
+#undef GPTQ_URI_FIRST
+#undef GPTQ_IRI_FIRST
+#undef GPTQ_REST
+#undef GPTQ_REFERENCE
 #undef GPTQ_VARIABLE
 
 constexpr uint32_t none = SchemaNode::none, nodes_max = 20'000;
@@ -83,13 +98,14 @@ class Compiler {
     places_.clear();
     bases_.clear();
     dynamic_anchors_ = 0;
-    old_ = false;
+    old_ = digits_only_ = false;
     has_conditions_ = asserts_formats_ = true;
     if (const Value* dialect = root.is(JsonKind::dict) ? root.dict->find(heap_, "$schema") : nullptr;
         dialect && dialect->is(JsonKind::string)) {
       asserts_formats_ = dialect->view().find("/draft/20") == std::string_view::npos;
       old_ = dialect->view().find("draft-0") != std::string_view::npos;
       has_conditions_ = !old_ || dialect->view().find("draft-07") != std::string_view::npos;
+      digits_only_ = dialect->view().find("draft-04") != std::string_view::npos || dialect->view().find("draft-03") != std::string_view::npos;
       if (dialect->view().find("json-schema.org") == std::string_view::npos) fail(pointer, "$schema", "an unknown dialect");
     }
     scan(root, Text(memory_), 0);
@@ -285,6 +301,7 @@ class Compiler {
         {"null", type_null},     {"boolean", type_boolean}, {"integer", type_integer}, {"number", type_number | type_integer},
         {"string", type_string}, {"array", type_array},     {"object", type_object}};
     n.types = 0;
+    n.digits_only = digits_only_;
     const auto add = [&](const Value& one) {
       for (const auto& [name, bit] : all)
         if (one.is(JsonKind::string) && one.view() == name) {
@@ -568,6 +585,7 @@ class Compiler {
   jinja::Heap& heap_;
   std::pmr::memory_resource* const memory_;
   bool old_ = false;              // before 2019-09
+  bool digits_only_ = false;      // 1.0 is no integer: up to draft 4
   bool has_conditions_ = true;    // if, then and else are of draft 7 and later
   bool asserts_formats_ = true;  // since then they are annotations
   uint32_t always_ = none, never_ = none, dynamic_anchors_ = 0;

@@ -66,6 +66,7 @@ struct SchemaNode : Bounds {
         named(m) {}
   bool never = false;
   uint8_t types = type_any;
+  bool digits_only = false;  // an integer has no point and no exponent
   // Of the same value.
   List<uint32_t> all, any, one;
   uint32_t refuse = none, condition = none, then = none, otherwise = none;

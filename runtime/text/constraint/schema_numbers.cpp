@@ -82,6 +82,7 @@ SchemaMachine::Truth SchemaMachine::own_number(const SchemaNode& n) const {
   if (!(n.types & (type_integer | type_number))) return no;
   if (n.has_enum && n.numbers.empty()) return no;
   const bool only_integers = !(n.types & type_number);
+  if (only_integers && n.digits_only && (phase_ & 15) >= 3) return no;
   if (!n.limits_numbers() || (phase_ & 64)) {
     if (!only_integers) return yes;
     return phase_ & 48 ? no : final_ || (phase_ & 15) >= 6 ? yes : open;
