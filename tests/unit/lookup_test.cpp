@@ -40,9 +40,10 @@ TEST(Lookup, AsWrittenOut) {
     const Lookup::Place place = Lookup::find(ids);
     ASSERT_EQ(place.at, at);
     if (!at) continue;
-    ASSERT_EQ(place.trust, best >= 8 ? 2u : best >= 4 ? 1u : 0u);
+    ASSERT_EQ(place.trust(), best >= 8 ? 2u : best >= 4 ? 1u : 0u);
+    ASSERT_EQ(place.length, best);
     ++found;
-    trusted += place.trust == 2;
+    trusted += place.trust() == 2;
   }
   EXPECT_GT(found, 2000u);
   EXPECT_GT(trusted, 100u);
