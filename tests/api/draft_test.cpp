@@ -349,7 +349,9 @@ TEST(Draft, NothingIsAllocatedInAStep) {
     check(gptq_session_fork(a.get(), &fork, nullptr));
     gptq_session_destroy(fork);
     EXPECT_EQ(host.calls - host_before, 0u);
-    if (!constrained) EXPECT_EQ(heap_calls() - heap_before, 0u);
+    if (!constrained) {
+      EXPECT_EQ(heap_calls() - heap_before, 0u);
+    }
     EXPECT_GT(b.info().n_guessed_right, 0u);
   }
 }
@@ -385,7 +387,9 @@ TEST(Draft, MemoryIsReserved) {
       host.fail_at = host.allocations + point;
       const gptq_status status = gptq_engine_set_draft(pair.engine.get(), draft.get(), nullptr, nullptr);
       EXPECT_EQ(status, point < points ? GPTQ_E_OUT_OF_MEMORY : GPTQ_OK) << point;
-      if (status != GPTQ_OK) EXPECT_EQ(host.live, before) << point;
+      if (status != GPTQ_OK) {
+        EXPECT_EQ(host.live, before) << point;
+      }
       host.fail_at = UINT64_MAX;
       Session session(pair.engine);
       session.append(some_tokens(10));

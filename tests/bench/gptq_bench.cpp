@@ -124,7 +124,7 @@ class Bench {
 
   double compute(uint32_t n_input, uint32_t n_gen, uint32_t n_sessions) {
     auto params = make<gptq_generate_params>();
-    params.flags = n_gen ? GPTQ_GEN_IGNORE_EOS | flags_ : GPTQ_GEN_PREFILL_ONLY;
+    params.flags = flags_ | (n_gen ? GPTQ_GEN_IGNORE_EOS : GPTQ_GEN_PREFILL_ONLY);
     params.max_tokens = n_gen;
     std::vector<gptq_token> ids(n_input);
     for (uint32_t i = 0; i < n_sessions; ++i) {
