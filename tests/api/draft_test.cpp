@@ -62,7 +62,7 @@ Guesses compare(const std::string& draft, const Set& set = nullptr, uint32_t bud
   Guesses guesses;
   Pair plain("", p), drafting(draft, p);
   Session a(plain.engine), b(drafting.engine);
-  for (uint64_t seed = 0; seed < 6; ++seed) {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
     const Tokens prompt = some_tokens(20 + static_cast<uint32_t>(seed), static_cast<uint32_t>(seed) + 1);
     for (Session* s : {&a, &b}) s->truncate(0), s->append(prompt);
     start(plain.model, a, seed, 0, set);
@@ -76,14 +76,17 @@ Guesses compare(const std::string& draft, const Set& set = nullptr, uint32_t bud
 
 TEST(Draft, TheSameModelIsRight) {
   const Guesses guesses = compare(text_model());
-  EXPECT_GT(guesses.right, 60u);
+  EXPECT_GT(guesses.right, 40u);
   EXPECT_GT(guesses.right * 10, guesses.tried * 9);
 }
 
 TEST(Draft, AnotherModelIsWrongAndSoonNotAsked) {
-  const Guesses guesses = compare(dense_model(), [](const Model&, gptq_generate_params& how, gptq_sampling&) { how.max_tokens = 160; });
+  const Guesses guesses = compare(dense_model(), [](const Model&, gptq_generate_params& how, gptq_sampling& sampling) {
+    how.max_tokens = 160;
+    sampling.temperature = 2, sampling.top_p = 0;  // nothing is said twice, or lookup guesses
+  });
   EXPECT_GT(guesses.tried, 0u);
-  EXPECT_LT(guesses.tried, 200u);  // of 960 tokens
+  EXPECT_LT(guesses.tried, 200u);  // of 640 tokens
   EXPECT_LT(guesses.right, guesses.tried / 2);
 }
 
@@ -97,14 +100,14 @@ TEST(Draft, AllOfTheSampler) {
       if (which == 3) sampling.top_k = 20, sampling.min_p = 0.05f;
       if (which == 4) how.flags |= GPTQ_GEN_LOGPROBS | GPTQ_GEN_IGNORE_EOS;
     });
-    EXPECT_GT(guesses.right, 40u) << which;
+    EXPECT_GT(guesses.right, 20u) << which;
     EXPECT_GT(guesses.right * 10, guesses.tried * 8) << which;  // it samples with the session's own random numbers
   }
 }
 
 TEST(Draft, EveryEnd) {
-  for (uint32_t n = 1; n < 14; ++n) compare(text_model(), [&](const Model&, gptq_generate_params& how, gptq_sampling&) { how.max_tokens = n; });
-  for (uint32_t ctx = 60; ctx < 66; ++ctx) compare(text_model(), nullptr, GPTQ_BUDGET_UNLIMITED, params(1, ctx));
+  for (const uint32_t n : {1u, 2u, 3u, 5u, 8u, 13u}) compare(text_model(), [&](const Model&, gptq_generate_params& how, gptq_sampling&) { how.max_tokens = n; });
+  for (uint32_t ctx = 60; ctx < 63; ++ctx) compare(text_model(), nullptr, GPTQ_BUDGET_UNLIMITED, params(1, ctx));
   // An end token that is likely, and a stop string of what is.
   static constexpr gptq_logit_bias end[] = {{2, 6}};
   compare(text_model(), [](const Model&, gptq_generate_params&, gptq_sampling& sampling) { sampling.bias = end, sampling.n_bias = 1; });
@@ -149,20 +152,23 @@ TEST(Draft, Budgets) {
   for (const uint32_t budget : {1u, 100u, 1000u, 5000u}) compare(text_model(), nullptr, budget);
 }
 
-// A step does not last longer for drafts: a quantum of work at least, then what fits.
-TEST(Draft, StepsAreCut) {
-  Pair pair(text_model());
+// A step does not last longer for drafts.
+TEST(Draft, StepsKeepNearTheirBudget) {
+  Pair pair(text_model(), params(), with_threads(1));
   Session session(pair.engine);
   session.append(some_tokens(100));
-  start(pair.model, session, 1, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 40);
+  start(pair.model, session, 1, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 80);
+  constexpr uint32_t budget = 300;
+  uint32_t steps = 0, over = 0;
   auto info = make<gptq_step_info>();
-  uint32_t steps = 0;
-  while (pair.engine.step(1, &info) == GPTQ_MORE) {
-    EXPECT_LE(info.quanta, 1u);
+  while (pair.engine.step(budget, &info) == GPTQ_MORE) {
     ++steps;
+    over += info.used_us > 2 * budget;
+    ASSERT_GE(info.quanta, 1u);
   }
   EXPECT_GT(session.info().n_guessed_right, 10u);
-  EXPECT_GT(steps, 40u);
+  EXPECT_GT(steps, 10u);
+  EXPECT_LE(over, steps / 4 + 2) << "of " << steps;  // a busy machine stops us now and then
 }
 
 // Several sessions in one batch, with and without guesses; forks and saves at every place; cancelling and going back.
@@ -180,15 +186,15 @@ TEST(Draft, Company) {
     expected.push_back(said_by(s));
   }
   Guesses guesses;
-  for (uint32_t steps = 0; steps < 700; steps += 53) {
-    Pair pair(text_model(), params(6));
+  for (uint32_t steps = 0; steps < 300; steps += 23) {
+    Pair pair(text_model(), params(7));
     const Engine other(pair.model, params(1));
     std::vector<Session> sessions;
     for (uint32_t i = 0; i < 4; ++i) {
       sessions.emplace_back(pair.engine);
       begin(pair.model, sessions.back(), i, i == 3 ? 0 : GPTQ_GEN_SPECULATE | (i == 2 ? GPTQ_GEN_BACKGROUND : 0));
     }
-    for (uint32_t i = 0; i < steps; ++i) pair.engine.step(1, nullptr);
+    for (uint32_t i = 0; i < steps; ++i) pair.engine.step(60, nullptr);  // some layers for the rows of some guesses
     const Session fork = sessions[1].fork();
     Session cut = sessions[0].fork();
     const std::string saved = sessions[1].save(GPTQ_SAVE_FULL);
