@@ -158,6 +158,12 @@ struct RuleOptions {
   std::pair<int32_t, std::string> source() const;
 };
 
+inline std::string read_file(const std::string& path) {
+  std::ifstream file(file_path(path), std::ios::binary);
+  if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 inline std::string as_json(const std::vector<std::string>& texts) {
   std::string json = "[";
   for (const std::string& text : texts) {
@@ -175,15 +181,10 @@ inline std::string as_json(const std::vector<std::string>& texts) {
 inline std::pair<int32_t, std::string> RuleOptions::source() const {
   if (!choices.empty()) return {GPTQ_CONSTRAINT_CHOICE, as_json(choices)};
   if (!regex.empty()) return {GPTQ_CONSTRAINT_REGEX, regex};
-  const auto read = [](const std::string& path) {
-    std::ifstream file(file_path(path), std::ios::binary);
-    if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
-    return std::string(std::istreambuf_iterator<char>(file), {});
-  };
-  if (!json_schema.empty()) return {GPTQ_CONSTRAINT_JSON_SCHEMA, read(json_schema)};
-  if (!json_compact.empty()) return {GPTQ_CONSTRAINT_JSON_COMPACT, read(json_compact)};
-  if (!grammar.empty()) return {GPTQ_CONSTRAINT_GRAMMAR, read(grammar)};
-  if (!tools.empty()) return {GPTQ_CONSTRAINT_TAGS, read(tools)};
+  if (!json_schema.empty()) return {GPTQ_CONSTRAINT_JSON_SCHEMA, read_file(json_schema)};
+  if (!json_compact.empty()) return {GPTQ_CONSTRAINT_JSON_COMPACT, read_file(json_compact)};
+  if (!grammar.empty()) return {GPTQ_CONSTRAINT_GRAMMAR, read_file(grammar)};
+  if (!tools.empty()) return {GPTQ_CONSTRAINT_TAGS, read_file(tools)};
   return {};
 }
 

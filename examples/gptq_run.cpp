@@ -27,8 +27,12 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> ban_phrases;
   std::optional<Constraint> banned;      // made of these
   std::optional<tool::ChosenAdapter> adapter;
+  bool speculates() const { return !speculate.empty() || prediction; }
+  bool drafts() const { return !speculate.empty() && speculate != "lookup"; }
   bool ignore_eos = false, print_ids = false, chat = false, show_marks = false, hide_thinking = false;
-  std::string speculate;
+  std::string speculate;                 // lookup, a draft model's file, or ""
+  std::optional<Model> draft;            // made of that
+  std::optional<std::string> prediction; // a file
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -66,7 +70,9 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--stop", o.stop, "end at this text; may be given several times");
   app.add_option("--ban-phrase", o.ban_phrases, "never say this, in large or small letters; may be given several times");
   app.add_option("--score", o.score, "instead of generating, how likely this text is behind the prompt; may be given several times")->excludes(chat);
-  app.add_option("--speculate", o.speculate, "lookup: the same text, sooner where it repeats itself or the prompt")->check(CLI::IsMember({"lookup"}));
+  app.add_option("--speculate", o.speculate, "the same text, sooner. lookup: where it repeats itself or the prompt; DRAFT.gptq: a smaller model with the same tokens guesses too")
+      ->type_name("lookup|DRAFT.gptq");
+  app.add_option("--prediction", o.prediction, "a file that the text is likely to have parts of: guesses come from it too");
   tool::add_to(app, o.rules);
   app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
   auto* print_ids = app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
@@ -78,7 +84,7 @@ gptq_generate_params generate_params(const Options& o, const std::vector<gptq_st
   auto params = make<gptq_generate_params>();
   params.sampling = &o.sampling;
   params.max_tokens = o.max_tokens;
-  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculate.empty() ? 0 : GPTQ_GEN_SPECULATE) |
+  params.flags = (o.ignore_eos ? GPTQ_GEN_IGNORE_EOS : 0) | (o.speculates() ? GPTQ_GEN_SPECULATE : 0) |
                  (o.show_marks || o.hide_thinking ? GPTQ_GEN_MARKED : 0);
   params.stop = stops.data();
   params.n_stop = stops.size();
@@ -190,12 +196,19 @@ void score(Session& session, const Options& o) {
   for (size_t i = 0; i < sums.size(); ++i) std::printf("%10.4f  %s\n", sums[i], o.score[i].c_str());
 }
 
+// What guesses for the session's generations.
+void set_up_guesses(Engine& engine, Session& session, const Options& o) {
+  if (o.draft) engine.set_draft(&*o.draft);
+  if (o.prediction) session.set_prediction(tool::read_file(*o.prediction));
+}
+
 void complete(const Model& model, const Options& o, const std::vector<gptq_string>& stops, double load_s) {
   auto params = o.engine();
   if (!o.score.empty()) params.max_sessions = 1 + static_cast<uint32_t>(std::min<size_t>(o.score.size(), 8));
   Engine engine(model, params);
   Session session = o.restore ? Session::restore(engine, *o.restore) : Session(engine);
   o.adapter->attach(session);
+  set_up_guesses(engine, session, o);
   const size_t n_known = session.info().n_tokens - session.info().n_pending;
   if (o.ids) session.append(tool::parse_ids(*o.ids));
   if (o.prompt) append_text(session, *o.prompt);
@@ -249,6 +262,7 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
   Engine engine(model, o.engine());
   Session session(engine);
   o.adapter->attach(session);
+  set_up_guesses(engine, session, o);
   std::vector<Turn> turns;
   if (o.system) turns.push_back({"system", *o.system});
   std::string line;
@@ -282,6 +296,10 @@ void run(Options& o, bool own_sampling) {
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   o.tell_where(model);
   o.adapter.emplace(model, o);
+  if (o.drafts()) {
+    const std::string path = tool::model_path(o.speculate);
+    o.draft.emplace(runtime, path, o.placement(runtime, path));
+  }
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (const auto [kind, source] = o.rules.source(); kind) o.constraint.emplace(model, kind, source);
   if (!o.ban_phrases.empty()) o.banned.emplace(model, GPTQ_CONSTRAINT_BANNED, tool::as_json(o.ban_phrases));

@@ -258,6 +258,10 @@ class Engine {
     handle_.reset(e);
   }
   gptq_engine* get() const { return handle_.get(); }
+  // A smaller model with the same tokens, which guesses for generations with GPTQ_GEN_SPECULATE; NULL: none.
+  void set_draft(const Model* draft, const gptq_engine_params& params = make<gptq_engine_params>()) {
+    call([&](gptq_error* err) { return gptq_engine_set_draft(get(), draft ? draft->get() : nullptr, &params, err); });
+  }
   // MORE or IDLE
   gptq_status step(uint32_t budget_us = GPTQ_BUDGET_UNLIMITED, gptq_step_info* info = nullptr) {
     const gptq_status status = gptq_engine_step(get(), budget_us, info);
@@ -366,6 +370,10 @@ class Session {
   // NULL: none.
   void set_adapter(const Adapter* adapter, float scale = 1) {
     call([&](gptq_error* err) { return gptq_session_set_adapter(get(), adapter ? adapter->get() : nullptr, scale, err); });
+  }
+  // What the output is likely to have parts of, for generations with GPTQ_GEN_SPECULATE; nothing: no prediction.
+  void set_prediction(std::string_view text, uint32_t flags = 0) {
+    call([&](gptq_error* err) { return gptq_session_set_prediction(get(), text.empty() ? nullptr : text.data(), text.size(), flags, err); });
   }
   void append(std::string_view text, uint32_t flags) {
     call([&](gptq_error* err) { return gptq_session_append_text(get(), text.data(), text.size(), flags, nullptr, err); });

@@ -83,6 +83,19 @@ public sealed unsafe class Engine : GptqHandle {
     }
   }
 
+  /// <summary>A smaller model of the same runtime with the same tokens guesses for generations with Speculate from now on; null: none does.</summary>
+  public void SetDraft(Model model) {
+    using (var engine = Hold())
+    using (Domain.Enter()) {
+      var error = gptq_error.New();
+      if (model == null) {
+        GptqException.Check(Api.gptq_engine_set_draft(engine.Pointer, IntPtr.Zero, null, &error), &error);
+        return;
+      }
+      using (var draft = model.Hold()) GptqException.Check(Api.gptq_engine_set_draft(engine.Pointer, draft.Pointer, null, &error), &error);
+    }
+  }
+
   /// <summary>Fails when MaxSessions exist.</summary>
   public Session CreateSession() {
     using (var engine = Hold())

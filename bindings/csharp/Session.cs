@@ -167,6 +167,18 @@ public sealed unsafe class Session : GptqHandle {
     }
   }
 
+  /// <summary>What the output is likely to have parts of, for generations with Speculate; null: no prediction.</summary>
+  public void SetPrediction(string text) {
+    using (var session = Hold())
+    using (var arena = new Arena())
+    using (Engine.Domain.Enter()) {
+      gptq_error* error = arena.Error();
+      UIntPtr size = UIntPtr.Zero;
+      byte* at = text == null ? null : arena.Text(text, out size);
+      GptqException.Check(Api.gptq_session_set_prediction(session.Pointer, at, size, 0, error), error);
+    }
+  }
+
   public void Append(ReadOnlySpan<int> tokens) {
     using (var session = Hold())
     using (Engine.Domain.Enter())

@@ -283,6 +283,25 @@ func TestForksAndSaves(t *testing.T) {
 	})
 }
 
+func TestSpeculation(t *testing.T) {
+	test(t, "a draft model and a prediction do not change the text", func() {
+		e := newEngine(1)
+		text := func(flags uint32, prediction string) (text string) {
+			s := must(e.NewSession())
+			defer s.Close()
+			expect(s.SetPrediction(prediction) == nil, "prediction")
+			options := gptq.Options{MaxTokens: 60, Flags: gptq.GenIgnoreEOS | flags}
+			must(s.Generate(background, "the cat", options, func(piece string) bool { text += piece; return true }))
+			return
+		}
+		plain := text(0, "")
+		expect(e.SetDraft(e.Model) == nil, "draft")
+		expect(text(gptq.GenSpeculate, plain) == plain, "with both")
+		expect(e.SetDraft(nil) == nil, "no draft")
+		expect(text(gptq.GenSpeculate, "") == plain, "with neither")
+	})
+}
+
 func TestConstraints(t *testing.T) {
 	test(t, "constraints", func() {
 		s := must(newEngine(1).NewSession())

@@ -119,6 +119,20 @@ func (e *Engine) Finish() error {
 	return err
 }
 
+// SetDraft lets a smaller model of the same runtime with the same tokens guess for generations with GenSpeculate; nil: none does.
+func (e *Engine) SetDraft(m *Model) error {
+	defer runtime.KeepAlive(m)
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.leave()
+	var draft *C.gptq_model
+	if m != nil {
+		draft = m.pointer
+	}
+	return call(func(err *C.gptq_error) C.gptq_status { return C.gptq_engine_set_draft(e.pointer, draft, nil, err) })
+}
+
 // create makes a session that f puts where it is told.
 func (e *Engine) create(f func(out **C.gptq_session, err *C.gptq_error) C.gptq_status) (*Session, error) {
 	if err := e.enter(); err != nil {

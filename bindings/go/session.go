@@ -75,6 +75,19 @@ func (s *Session) AppendTokens(tokens []int32) error {
 	})
 }
 
+// SetPrediction says what the output is likely to have parts of, for generations with GenSpeculate; "" takes it away.
+func (s *Session) SetPrediction(text string) error {
+	var a arena
+	defer a.free()
+	at, n := a.text(text)
+	if text == "" {
+		at = nil
+	}
+	return s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+		return C.gptq_session_set_prediction(p, at, n, 0, e)
+	})
+}
+
 // SetChat makes the sequence that of the conversation, keeping what it already begins with; it returns how many tokens that is.
 func (s *Session) SetChat(messages []Message) (int, error) {
 	var a arena

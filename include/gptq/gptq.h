@@ -331,6 +331,15 @@ GPTQ_API gptq_status GPTQ_CALL gptq_engine_step(gptq_engine *e, uint32_t budget_
 /* A session with something unread, each at most once a step; NULL when there is no other. The pointer is borrowed. */
 GPTQ_API gptq_session*GPTQ_CALL gptq_engine_next_readable(gptq_engine *e);
 GPTQ_API gptq_status GPTQ_CALL gptq_engine_memory(const gptq_engine *e, gptq_memory_info *out);
+/* Gives the engine a draft model: a smaller one, of the same runtime and with the same tokens, that says for sessions with GPTQ_GEN_SPECULATE what may come
+ * next, so that the engine's model computes several tokens at once. It only saves time, as all guesses: the bytes are those of plain decoding. It guesses where
+ * that pays by what was right and what took how long, drafts of all sessions together, in the quanta and the budgets of gptq_engine_step; a prompt is computed by
+ * it too. All memory that this needs is reserved here: an engine of the draft model (params; NULL or zero fields: as many sessions, tokens and page_tokens as the
+ * engine has; max_sessions may be no other, ctx_tokens no more), without room in whose kv_bytes a session has no drafts. An error of the draft model, or its GPU
+ * lost, ends no session. Replaces an earlier one; draft NULL takes it away. Between any two steps; the engine keeps the model alive. Threads: as all of the engine.
+ * Errors: INVALID_ARGUMENT (other tokens, another runtime, params), UNSUPPORTED (either model has recurrent layers or rope that depends on the length), others as
+ * gptq_engine_create; the engine is as before then. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_engine_set_draft(gptq_engine *e, gptq_model *draft, const gptq_engine_params *params, gptq_error *err);
 
 /* ---- E. session = one sequence ---- */
 
@@ -366,9 +375,10 @@ enum {
   GPTQ_GEN_LOGPROBS = 64,                    /* keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input */
   GPTQ_GEN_MARKED = 256,                     /* for gptq_session_read_marked. At the start UNSUPPORTED where the format of the chat template is not known. Since 0.2 */
   GPTQ_GEN_BACKGROUND = 128,                 /* computed only in what the engine's other sessions leave of a step: to have a long input ready */
-  GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on
-                                                recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU
-                                                what a constraint leaves little choice about is guessed so without being asked */
+  GPTQ_GEN_SPECULATE = 32                    /* compute several tokens at once where the text repeats itself or a text that the host foretells
+                                                (gptq_session_set_prediction), or as a draft model says (gptq_engine_set_draft): the same tokens, sooner.
+                                                No effect on recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on
+                                                the CPU what a constraint leaves little choice about is guessed so without being asked */
 };
 /* How the hidden states behind the model's last norm become one vector: that of the last token, or the mean over all tokens. */
 enum { GPTQ_POOL_NONE = 0, GPTQ_POOL_LAST = 1, GPTQ_POOL_MEAN = 2 };
@@ -419,6 +429,12 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_append_tokens(gptq_session *s, const
  * messages they are plain text. What a shortened conversation (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their
  * budgets, and is what a fresh session computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_set_chat(gptq_session *s, const gptq_chat *chat, size_t *n_tokens, gptq_error *err);
+/* A text that what is generated is likely to begin with or to have parts of: the file that is to be edited, the page that is to be quoted. With GPTQ_GEN_SPECULATE
+ * guesses come from it as from the sequence itself; nothing else changes. It is kept as tokens (4 bytes each, of host_bytes_max) for all generations until the
+ * next call; text NULL: none. flags: GPTQ_TEXT_PARSE_SPECIAL. Between any two steps, also while the session generates. Forks have it, saves do not. Every
+ * token that is generated looks it through: a microsecond for some thousands of tokens. Threads: as all of the engine.
+ * Errors: INVALID_ARGUMENT, TEXT, OUT_OF_MEMORY, BUDGET_EXCEEDED; the session has its old one then. Since 0.2. */
+GPTQ_API gptq_status GPTQ_CALL gptq_session_set_prediction(gptq_session *s, const char *text, size_t size, uint32_t flags, gptq_error *err);
 /* Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end token. Unread
  * output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from), INVALID_ARGUMENT, UNSUPPORTED (GPTQ_GEN_MARKED). */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_start(gptq_session *s, const gptq_generate_params *params, gptq_error *err);

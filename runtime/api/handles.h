@@ -152,6 +152,15 @@ struct gptq_constraint {
   gptq_constraint* next = nullptr;
 };
 
+// What the host foretold of a session's output; forks have the same.
+struct gptq_prediction {
+  gptq_prediction(gptq_runtime& rt, std::span<const int32_t> of) : runtime(rt), tokens(of.begin(), of.end(), &rt.memory) {}
+
+  std::atomic<uint32_t> references{1};
+  gptq_runtime& runtime;
+  const std::pmr::vector<int32_t> tokens;
+};
+
 struct gptq_engine {
   gptq_engine(gptq_model& m, const gptq::engine::EngineShape& shape, void* host_stream);
 
@@ -159,6 +168,7 @@ struct gptq_engine {
   gptq_model& model;
   std::pmr::list<gptq::device::Gpu> gpus;  // a stream for every GPU that has layers
   std::optional<gptq::engine::Engine> engine;
+  gptq_engine* draft = nullptr;  // of the model that guesses for it
   gptq::api::Domain domain;
 };
 

@@ -8,6 +8,7 @@
 #include "api/embedding.h"
 #include "api/fit_chat.h"
 #include "api/guard.h"
+#include "api/prediction.h"
 #include "api/text.h"
 #include "base/os.h"
 
@@ -245,6 +246,7 @@ gptq_status GPTQ_CALL gptq_session_fork(const gptq_session* s, gptq_session** ou
     constrain(*fork, constraint_of(session_of(s)));
     ban(*fork, phrases_of(session_of(s)));
     hold_adapter(*fork, adapter_of(session_of(s)));
+    predict(*fork, prediction_of(session_of(s)));
     fork->owner = retain(&e);
     *out = handle_of(fork);
     return GPTQ_OK;
@@ -257,6 +259,7 @@ void gptq::api::destroy_now(engine::Session& s) {
   constrain(s, nullptr);
   ban(s, nullptr);
   hold_adapter(s, nullptr);
+  predict(s, nullptr);
   if (s.user_free) s.user_free(s.user);
   gptq_engine_destroy(&e);
 }

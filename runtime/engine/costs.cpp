@@ -18,8 +18,6 @@ void Costs::note(uint32_t rows, double cost) {
   us = us == 0 ? cost : 0.75 * us + 0.25 * cost;
 }
 
-double Costs::seen(uint32_t rows) const { return us_[bucket(rows)]; }
-
 // From the nearest size that is known, as if cost grew with the rows.
 double Costs::estimate(uint32_t rows) const {
   const uint32_t at = bucket(rows);
@@ -29,6 +27,18 @@ double Costs::estimate(uint32_t rows) const {
   for (uint32_t above = at + 1; above < 32; ++above)
     if (us_[above] > 0) return us_[above];
   return 0;
+}
+
+double Costs::predict(uint32_t rows, uint32_t known) const {
+  const uint32_t at = bucket(rows), first = bucket(known);
+  if (us_[at] > 0) return us_[at];
+  const double usual = estimate(known);
+  uint32_t below = at, above = at;
+  while (below > first && us_[below] == 0) --below;
+  while (above < 31 && us_[above] == 0) ++above;
+  const double each = below > first ? std::max(0.0, us_[below] - usual) / ((1u << below) - (1u << first)) : 0.35 * usual;
+  const double cost = usual + each * (rows - known);
+  return us_[above] > 0 ? std::min(cost, std::max(us_[above], usual)) : cost;
 }
 
 uint32_t Costs::rows_within(double budget_us, uint32_t most) const {

@@ -212,6 +212,8 @@ void Engine::destroy_session(Session& session) {
   session.running = false;
   truncate(session, 0);
   session.in_use = false;
+  stop_draft(session);
+  if (draft_) draft_->truncate(mirror_of(session), 0);
 }
 
 void Engine::append(Session& session, std::span<const int32_t> tokens) {
@@ -256,6 +258,7 @@ void Engine::start(Session& session) {
   session.n_generated = session.tokens_read = session.n_logits = session.stop_index = 0;
   session.n_guessed = session.n_right = session.n_bans = 0;
   session.lookup = {};
+  session.predicted = 0;
   session.end_unseen = false;
   session.prefill_us = session.decode_us = session.first_token_us = 0;
   session.started = Clock::now();

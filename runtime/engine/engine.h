@@ -38,6 +38,11 @@ class Engine {
   Session* create_session();  // NULL when all slots are taken
   bool has_slot() const;
   void destroy_session(Session& session);
+  // Whether what is computed can be given up: without recurrent layers, and where no position depends on the length.
+  bool speculates() const { return speculates_; }
+  // Guesses come from the model of another engine too, which has as many sessions, none created, and is for this alone; tokens below n_common are
+  // the same to both. NULL: from none. It outlives this one, or the next call.
+  void set_draft(Engine* draft, uint32_t n_common);
   // Another session that goes on as this one would; NULL when all slots are taken.
   Session* fork(const Session& from);
   void start(Session& session);
@@ -110,12 +115,19 @@ class Engine {
   // scheduler.cpp: what is computed next
   void work(Clock::time_point begin, uint32_t budget_us, bool one_batch, gptq_step_info& info);
   bool form_batch(uint32_t budget_us);
+  uint32_t rows_at_most(uint32_t budget_us) const;
   uint32_t rows_wanted(const Session& session) const;
   bool foreground_waits() const;
   bool join(Session& session, uint32_t n_rows, uint32_t n_guesses = 0, uint32_t trust = 0);
   uint32_t guess(Session& session, uint32_t most, uint32_t rows, uint32_t& trust);
+  struct Copy {  // of the sequence's end, and what is behind it
+    std::span<const int32_t> behind;
+    uint32_t trust = 0;
+  };
+  Copy find_copy(Session& session) const;
   uint32_t foresee(const Session& session, std::span<int32_t> out) const;
   double batch_cost(uint32_t rows, uint32_t known) const;
+  double prefill_cost(uint32_t rows) const;
   void widen_low_rank(uint32_t width);
   void adapt_rows(const Session& session, uint32_t n_rows);
   bool reserve_pages(Session& session, uint32_t n_tokens);
@@ -146,6 +158,18 @@ class Engine {
   text::constraint::Constraint::State constrained(const Session& session, text::constraint::Constraint::State state, int32_t token, bool first) const;
   text::constraint::Constraint::State led(const Session& session, uint32_t n) const;
   bool find_mask(Member& member);
+  // draft.cpp
+  Session& mirror_of(const Session& session) const { return draft_->sessions_[static_cast<size_t>(&session - sessions_.data())]; }
+  uint32_t mirrored(const Session& session) const;
+  bool may_draft(const Session& session) const;
+  bool make_drafts(Clock::time_point begin, uint32_t budget_us, gptq_step_info& info);
+  void plan_drafts(uint32_t budget_us);
+  uint32_t draft_worth(Session& session, uint32_t most, const Lookup::Cost& cost) const;
+  void start_draft(const Session& session, uint32_t n, bool near);
+  bool draft_fits(const Session& session, uint32_t n) const;
+  void note_failed_drafts();
+  uint32_t drafted(const Session& session, std::span<int32_t> out) const;
+  void stop_draft(const Session& session);
   // bans.cpp
   bool banned_at(const Session& session, uint32_t position) const;
   void take_bans(const Member& member, std::span<uint32_t> mask) const;
@@ -193,6 +217,12 @@ class Engine {
   Clock::time_point queued_at_;
   Costs logit_costs_;
   uint32_t turn_ = 0;  // the session that is asked first for the next batch
+
+  // A second model's engine. Its sessions are mirrors of ours, slot by slot: they are brought to have the same tokens, and generate what is guessed.
+  Engine* draft_ = nullptr;
+  uint32_t n_common_ = 0;
+  bool drafting_ = false;    // planned for the next batch
+  double draft_us_ = 0;      // what that took
 };
 
 }  // namespace gptq::engine

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/failure.h"
 #include "engine/engine.h"
@@ -57,6 +58,10 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
       continue;
     }
     if (n_members_ && scratch_.members[0].session->in_background() && foreground_waits()) n_members_ = 0;  // its sessions do their part again
+    if (!n_members_ && draft_ && !make_drafts(begin, budget_us, info)) {
+      if (draft_->n_members_) return;  // the budget is over
+      continue;
+    }
     if (!n_members_ && !form_batch(budget_us)) return make_sure();
     if (info.quanta > 0 && next_quantum() > left) return;
     if (!unlimited || !run_whole()) run_quantum();
@@ -70,7 +75,8 @@ void Engine::report(gptq_step_info& info) const {
     info.sessions_active += session.running;
     info.sessions_readable += session.in_use && session.readable();
   }
-  info.next_quantum_us = n_members_ ? static_cast<uint32_t>(next_quantum()) : 0;
+  const double next = n_members_ ? next_quantum() : draft_ && draft_->n_members_ ? draft_->next_quantum() : 0;
+  info.next_quantum_us = static_cast<uint32_t>(next);
 }
 
 // Rows of this session that may be computed now.
@@ -83,14 +89,20 @@ bool Engine::foreground_waits() const {
   return std::any_of(sessions_.begin(), sessions_.end(), [&](const Session& s) { return !s.in_background() && rows_wanted(s) > 0; });
 }
 
-// First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
-bool Engine::form_batch(uint32_t budget_us) {
-  n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
-  batch_us_ = 0;
+// Of a batch, to be within the budget.
+uint32_t Engine::rows_at_most(uint32_t budget_us) const {
   uint32_t most = shape_.batch_tokens;
   for (const Stage* stage : stages_)
     if (budget_us != GPTQ_BUDGET_UNLIMITED) most = stage->costs.rows_within(budget_us, most);
-  const uint32_t n = static_cast<uint32_t>(sessions_.size());
+  return most;
+}
+
+// First every session that waits for one token, then chunks of the longer inputs, as many rows as the budget can pay a layer of.
+bool Engine::form_batch(uint32_t budget_us) {
+  n_members_ = n_rows_ = n_logit_rows_ = n_pooled_rows_ = n_adapted_ = next_layer_ = next_logit_ = next_pooled_ = 0;
+  batch_us_ = std::exchange(draft_us_, 0);
+  drafting_ = false;
+  const uint32_t most = rows_at_most(budget_us), n = static_cast<uint32_t>(sessions_.size());
   const bool foreground = foreground_waits();
   const auto rows_of = [&](const Session& session) { return foreground && session.in_background() ? 0 : rows_wanted(session); };
   uint32_t n_singles = 0;
@@ -173,22 +185,35 @@ uint32_t Engine::guess(Session& session, uint32_t most, uint32_t rows, uint32_t&
     if (const uint32_t n = foresee(session, {behind, worth(most)})) return n;
     session.lookup = before;
   }
-  const Lookup::Place place = asked ? Lookup::find({session.tokens, session.n_tokens}) : Lookup::Place{};
-  if (!place.at) return 0;
-  trust = place.trust;
-  const uint32_t n = worth(most);
-  for (uint32_t i = 0; i < n; ++i) behind[i] = session.tokens[place.at + i];  // also out of guesses, where the text goes round
+  if (!asked) return 0;
+  trust = Lookup::by_draft;
+  if (const uint32_t n = drafted(session, {behind, most})) return n;
+  const Copy copy = find_copy(session);
+  trust = copy.trust;
+  const uint32_t n = worth(std::min(most, static_cast<uint32_t>(copy.behind.size())));
+  for (uint32_t i = 0; i < n; ++i) behind[i] = copy.behind[i];  // also out of guesses, where the text goes round
   return n;
 }
 
-// Of so many rows that all have logits; where that was never seen, from the cost of `known` rows: a row more takes about a third.
+// In the sequence, or in what the host foretold, where that is as long. As long as nothing can be a copy, what is generated begins as that does.
+Engine::Copy Engine::find_copy(Session& session) const {
+  const std::span<const int32_t> sequence(session.tokens, session.n_tokens), text = session.prediction, generated = session.generated();
+  if (generated.size() < 2 && generated.size() < text.size() && std::equal(generated.begin(), generated.end(), text.begin()))
+    return {text.subspan(generated.size()), 1};
+  const Lookup::Place own = Lookup::find(sequence), foretold = Lookup::find(sequence, text, session.predicted);
+  if (foretold.length && foretold.length >= own.length) {
+    session.predicted = foretold.at;
+    return {text.subspan(foretold.at), foretold.trust()};
+  }
+  if (!own.length) return {};
+  return {{sequence.data() + own.at, std::min<size_t>(Lookup::most, shape_.ctx_tokens - own.at)}, own.trust()};
+}
+
+// Of so many rows that all have logits; where that was never seen, from what is known of `known` rows.
 double Engine::batch_cost(uint32_t rows, uint32_t known) const {
-  const auto cost = [&](const Costs& costs) {
-    return costs.seen(rows) > 0 ? costs.seen(rows) : costs.estimate(known) * (1 + 0.35 * (rows - known));
-  };
   double layers = 0;
-  for (const Stage* stage : stages_) layers += stage->n_quanta() * cost(stage->costs);
-  return layers + cost(logit_costs_) + 1;
+  for (const Stage* stage : stages_) layers += stage->n_quanta() * stage->costs.predict(rows, known);
+  return layers + logit_costs_.predict(rows, known) + 1;
 }
 
 bool Engine::join(Session& session, uint32_t n_rows, uint32_t n_guesses, uint32_t trust) {
@@ -406,6 +431,7 @@ bool Engine::is_end_token(int32_t token) const {
 }
 
 void Engine::end(Session& session, int32_t reason, gptq_status status) {
+  stop_draft(session);
   session.running = false;
   session.stop_reason = reason;
   session.status = status;
@@ -428,7 +454,8 @@ void Engine::end_all(gptq_status status) {
 
 void Engine::end_cancelled() {
   for (Session& session : sessions_)
-    if (session.running && session.cancelled.load(std::memory_order_relaxed)) stop(session);
+    if (session.running && (session.cancelled.load(std::memory_order_relaxed) || (session.follows && session.follows->cancelled.load(std::memory_order_relaxed))))
+      stop(session);
 }
 
 void Engine::stop(Session& session) {

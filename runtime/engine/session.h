@@ -76,6 +76,10 @@ struct Session {
   static constexpr uint32_t bans_max = 256, bans_each_max = 16;
   Ban bans[bans_max];  // positions rise
   uint32_t n_bans = 0;
+  std::span<const int32_t> prediction;     // of the host: what is generated is likely to begin with it or to have parts of it
+  void* prediction_owner = nullptr;        // the API's handle of it
+  uint32_t predicted = 0;                  // where in it a copy of the sequence's end was found last
+  const Session* follows = nullptr;        // of a draft model's session: that which it stands for, and is cancelled with
   Lookup lookup;
   uint32_t n_guessed = 0, n_right = 0;  // tokens that speculation computed, and of them those that were sampled
   uint32_t max_tokens = 0;

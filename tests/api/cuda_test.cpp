@@ -328,6 +328,44 @@ TEST_F(Cuda, LostDeviceEndsSessionsAndLeavesTheCpu) {
   EXPECT_EQ(greedy(cpu, other, some_tokens(5), 3).size(), 3u);
 }
 
+// A draft model here or there; that its GPU is lost ends nobody's generation.
+TEST_F(Cuda, DraftModelsGiveTheSameTokens) {
+  const auto cpu = make<gptq_model_params>();
+  const auto tokens = [&](const gptq_model_params& place, const gptq_model_params* draft_place, bool lost = false) {
+    const Model model(runtime, deep_model(), place);
+    Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 2));
+    std::optional<Model> draft;
+    if (draft_place) engine.set_draft(&draft.emplace(runtime, text_model(), *draft_place));
+    Session sessions[] = {Session(engine), Session(engine)};
+    for (Session& s : sessions) {
+      s.append(some_tokens(&s == sessions ? 12 : 9));
+      s.start(generation(20, GPTQ_GEN_IGNORE_EOS | (draft_place ? GPTQ_GEN_SPECULATE : 0)));
+    }
+    if (lost) {
+      for (int i = 0; i < 30; ++i) engine.step(1000);
+      set_fault({.lost = true});
+    }
+    finish(engine);
+    Tokens all;
+    for (Session& s : sessions) {
+      EXPECT_EQ(s.info().status, GPTQ_OK);
+      if (draft_place && !lost) {
+        EXPECT_GT(s.info().n_guessed_right, 0u);
+      }
+      for (const gptq_token token : s.read_tokens()) all.push_back(token);
+    }
+    set_fault({});
+    return all;
+  };
+  const auto gpu = on_gpu(), half = on_gpu(1);
+  for (const gptq_model_params* place : {&cpu, &gpu, &half}) {
+    const Tokens plain = tokens(*place, nullptr);
+    for (const gptq_model_params* draft_place : {&cpu, &gpu}) EXPECT_EQ(tokens(*place, draft_place), plain);
+  }
+  if (!emulated) return;
+  EXPECT_EQ(tokens(cpu, &gpu, true), tokens(cpu, nullptr));
+}
+
 // A host's stream is worked in, but only one of the model's context: memory of another is not there.
 TEST_F(Cuda, HostStreamsAreOfTheModelsContext) {
   if (!emulated) GTEST_SKIP() << "the host's streams are the emulator's";

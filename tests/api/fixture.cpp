@@ -108,6 +108,31 @@ class FixtureSource final : public convert::ModelSource {
   Change change_;
 };
 
+// The same with many more layers that change nothing: what they add to the sequence of vectors is 0.
+class DeepSource final : public convert::ModelSource {
+ public:
+  DeepSource(std::unique_ptr<convert::ModelSource> inner, uint32_t more) : inner_(std::move(inner)), description_(inner_->description()) {
+    n_inner_ = description_.spec.n_layers;
+    description_.spec.n_layers += more;
+    description_.spec.windowed_layers.resize(description_.spec.n_layers, 0);
+  }
+  const convert::ModelDescription& description() const override { return description_; }
+  convert::Weight load(const model::Slot& slot) override {
+    if (!slot.in_layer() || slot.id.layer < n_inner_) return inner_->load(slot);
+    if (slot.id.role == model::Role::o || slot.id.role == model::Role::down)
+      return convert::DenseWeight{kernels::Kind::f16, std::vector<std::byte>(uint64_t{slot.n} * slot.k * 2)};
+    model::Slot other = slot;
+    other.id.layer %= n_inner_;
+    other.name = model::name_of(other.id, std::pmr::get_default_resource());
+    return inner_->load(other);
+  }
+
+ private:
+  std::unique_ptr<convert::ModelSource> inner_;
+  convert::ModelDescription description_;
+  uint32_t n_inner_;
+};
+
 convert::Weight vector_of(uint32_t n, float first) {
   std::vector<float> values(n, 1.0f);
   values[0] = first;
@@ -182,6 +207,14 @@ const std::string& converted(const std::string& folder) {
 
 const std::string& text_model() {
   static const std::string path = convert_fixture("text.gptq", convert::open_source(own_mistral(), {}));
+  return path;
+}
+const std::string& deep_model() {
+  static const std::string path = [] {
+    DeepSource source(std::make_unique<FixtureSource>(convert::open_source(own_mistral(), {}), nullptr), 30);
+    convert::convert(source, scratch().file("deep.gptq"), {});
+    return scratch().file("deep.gptq");
+  }();
   return path;
 }
 const std::string& dense_model() {

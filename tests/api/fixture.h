@@ -28,6 +28,8 @@ const std::string& text_model();
 // The same, but token 7 in the input leads to NaN.
 const std::string& sick_model();
 constexpr gptq_token sick_token = 7;
+// Eleven times the layers, with the same logits.
+const std::string& deep_model();
 // The layers of text_model with random float16 weights, the same tokenizer.
 const std::string& dense_model();
 // The same with a norm in layer 1 so large that what it gives is infinite.

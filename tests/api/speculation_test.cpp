@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Speculation: the tokens, the text and the end are those of plain decoding, whatever else happens.
-#include <algorithm>
 #include <cctype>
 
-#include "tests/api/fixture.h"
+#include "tests/api/outcome.h"
 
 namespace gptq::test {
 namespace {
@@ -12,50 +11,6 @@ gptq_engine_params params(uint32_t max_sessions, uint32_t ctx = 192) {
   auto params = engine_of(0, max_sessions);
   params.ctx_tokens = ctx;
   return params;
-}
-
-struct Guesses {
-  uint32_t tried = 0, right = 0;
-};
-
-// All that can be seen of a generation.
-struct Outcome {
-  Tokens tokens;
-  std::string text;
-  int32_t stop_reason = 0, status = 0;
-  uint32_t n_tokens = 0;
-  bool operator==(const Outcome&) const = default;
-};
-Outcome outcome(const gptq_session* session, Guesses* guesses = nullptr) {
-  auto* s = const_cast<gptq_session*>(session);
-  auto info = make<gptq_session_info>();
-  check(gptq_session_info_get(s, &info));
-  Outcome out{Tokens(info.tokens_unread), "", info.stop_reason, info.status, info.n_tokens};
-  size_t n = 0;
-  check(gptq_session_read_tokens(s, out.tokens.data(), out.tokens.size(), &n));
-  char buffer[256];
-  do {
-    check(gptq_session_read(s, buffer, sizeof buffer, &n));
-    out.text.append(buffer, n);
-  } while (n);
-  if (guesses) guesses->tried += info.n_guessed, guesses->right += info.n_guessed_right;
-  return out;
-}
-
-// What repeats itself: the tokens twice, and their beginning.
-Tokens repeated(const Tokens& ids) {
-  Tokens all = ids;
-  all.insert(all.end(), ids.begin(), ids.end());
-  all.insert(all.end(), ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(ids.size() / 2 + 1));
-  return all;
-}
-
-gptq_sampling warm(float temperature, uint64_t seed = 5) {
-  auto sampling = make<gptq_sampling>();
-  sampling.temperature = temperature;
-  sampling.top_p = 0.95f;
-  sampling.seed = seed;
-  return sampling;
 }
 
 class Speculation : public testing::TestWithParam<std::string> {};

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
+#include <map>
 #include <numeric>
 #include <random>
 
@@ -22,6 +23,8 @@ struct Options : tool::EngineOptions {
   std::vector<std::string> against;
   uint32_t repetitions = 5;
   bool json = false, forks = false;
+  std::string speculate;  // lookup, a draft model's file, or ""
+  std::string text;       // a file whose tokens are the input
 };
 
 struct Result {
@@ -29,6 +32,9 @@ struct Result {
   std::vector<double> tokens_per_second;
   // Decode: what was read, and what reading alone reaches beside it.
   std::vector<double> read_gb_s{}, roof_gb_s{};
+  // With speculation: of the same generation without, and of all runs.
+  std::vector<double> plain{}, ratios{};
+  uint32_t n_guessed = 0, n_right = 0;
 
   double mean() const { return std::accumulate(tokens_per_second.begin(), tokens_per_second.end(), 0.0) / static_cast<double>(tokens_per_second.size()); }
   double deviation() const {
@@ -51,8 +57,11 @@ uint64_t bytes_of(const kernels::Matrix& w) {
 
 class Bench {
  public:
-  Bench(const Model& model, const Options& o, uint32_t ctx, uint32_t max_sessions)
-      : model_(model), adapter_(model, o), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads), forks_(o.forks) {
+  Bench(const Model& model, const Model* draft, const Options& o, uint32_t ctx, uint32_t max_sessions)
+      : model_(model), adapter_(model, o), engine_(model, params(o, ctx, max_sessions)), bandwidth_(o.threads), forks_(o.forks), speculates_(!o.speculate.empty()) {
+    if (draft) engine_.set_draft(draft);
+    if (!o.text.empty()) text_ = model.tokenize(tool::read_file(o.text), 0);
+    if (!o.text.empty() && text_.size() <= ctx) throw Error(GPTQ_E_INVALID_ARGUMENT, "'" + o.text + "' has only " + std::to_string(text_.size()) + " tokens");
     for (uint32_t i = 0; i < max_sessions; ++i) adapter_.attach(sessions_.emplace_back(engine_));
   }
 
@@ -61,6 +70,10 @@ class Bench {
     Result result{test, {}};
     tokens_per_second(test);
     for (uint32_t i = 0; i < repetitions; ++i) {
+      if (speculates_ && test.n_gen) {
+        run_both(test, result);
+        continue;
+      }
       const double before = test.n_gen ? roof() : 0, speed = tokens_per_second(test);
       result.tokens_per_second.push_back(speed);
       if (!test.n_gen) continue;
@@ -78,6 +91,26 @@ class Bench {
     return params;
   }
 
+  // The same input without and with speculation, which must not change what is generated.
+  void run_both(const Test& test, Result& result) {
+    const std::mt19937 same = random_;
+    const double plain = tokens_per_second(test);
+    std::vector<std::vector<gptq_token>> expected;
+    for (const Session& session : sessions_) expected.push_back(session.tokens());
+    random_ = same;
+    flags_ = GPTQ_GEN_SPECULATE;
+    const double speed = tokens_per_second(test);
+    flags_ = 0;
+    for (size_t i = 0; i < sessions_.size(); ++i) {
+      if (sessions_[i].tokens() != expected[i]) throw Error(GPTQ_E_INTERNAL, "speculation changed the tokens");
+      result.n_guessed += sessions_[i].info().n_guessed;
+      result.n_right += sessions_[i].info().n_guessed_right;
+    }
+    result.plain.push_back(plain);
+    result.tokens_per_second.push_back(speed);
+    result.ratios.push_back(speed / plain);
+  }
+
   // n_prompt tokens at once, or n_gen one after another in every session, behind n_depth others.
   double tokens_per_second(const Test& test) {
     for (Session& session : sessions_) session.truncate(0);
@@ -91,11 +124,17 @@ class Bench {
 
   double compute(uint32_t n_input, uint32_t n_gen, uint32_t n_sessions) {
     auto params = make<gptq_generate_params>();
-    params.flags = n_gen ? GPTQ_GEN_IGNORE_EOS : GPTQ_GEN_PREFILL_ONLY;
+    params.flags = flags_ | (n_gen ? GPTQ_GEN_IGNORE_EOS : GPTQ_GEN_PREFILL_ONLY);
     params.max_tokens = n_gen;
     std::vector<gptq_token> ids(n_input);
     for (uint32_t i = 0; i < n_sessions; ++i) {
       for (gptq_token& id : ids) id = static_cast<gptq_token>(random_() % model_.info().n_vocab);
+      if (!text_.empty()) {
+        size_t& at = places_[i];
+        if (sessions_[i].info().n_tokens == 0) at = random_() % (text_.size() - engine_.get()->engine->shape().ctx_tokens);
+        std::copy_n(text_.begin() + static_cast<std::ptrdiff_t>(at), n_input, ids.begin());
+        at += n_input;
+      }
       sessions_[i].append(ids);
       sessions_[i].start(params);
     }
@@ -129,7 +168,10 @@ class Bench {
   Engine engine_;
   std::deque<Session> sessions_;
   bench::Bandwidth bandwidth_;
-  bool forks_;
+  bool forks_, speculates_;
+  uint32_t flags_ = 0;
+  std::vector<gptq_token> text_;
+  std::map<uint32_t, size_t> places_;  // in the text, of the sessions
 };
 
 std::string name_of(const Test& test) {
@@ -144,6 +186,10 @@ void print_line(const Result& r, const std::vector<bench::Peer>& peers) {
   std::printf("%-18s  threads %2u   median %9.2f   min %9.2f   max %9.2f  tokens/s", name_of(r.test).c_str(), r.test.n_threads, ours, *least, *most);
   if (!r.roof_gb_s.empty())
     std::printf("   %5.1f of %5.1f GB/s, %3.0f %%", bench::median(r.read_gb_s), bench::median(r.roof_gb_s), r.percent_of_roof());
+  if (!r.ratios.empty()) {
+    const auto [lowest, highest] = std::minmax_element(r.ratios.begin(), r.ratios.end());
+    std::printf("   plain %.2f, ratio %.2f (%.2f to %.2f), %u of %u guesses right", bench::median(r.plain), bench::median(r.ratios), *lowest, *highest, r.n_right, r.n_guessed);
+  }
   for (const bench::Peer& peer : peers)
     if (const auto theirs = peer.find(r.test)) std::printf("   %s %.2f, ratio %.2f", peer.name().c_str(), *theirs, ours / *theirs);
   std::printf("\n");
@@ -154,6 +200,8 @@ void print_json(const Result& r, const std::string& model, bool first) {
               model.c_str(), r.test.n_prompt, r.test.n_gen, r.test.n_depth, r.test.n_threads, r.test.n_sessions);
   if (!r.roof_gb_s.empty())
     std::printf("\"read_gb_s\": %.2f, \"roof_gb_s\": %.2f, \"percent_of_roof\": %.1f, ", bench::median(r.read_gb_s), bench::median(r.roof_gb_s), r.percent_of_roof());
+  if (!r.ratios.empty())
+    std::printf("\"plain_ts\": %.4f, \"ratio\": %.4f, \"n_guessed\": %u, \"n_guessed_right\": %u, ", bench::median(r.plain), bench::median(r.ratios), r.n_guessed, r.n_right);
   std::printf("\"avg_ts\": %.4f, \"stddev_ts\": %.4f, \"samples_ts\": [", r.mean(), r.deviation());
   for (size_t i = 0; i < r.tokens_per_second.size(); ++i) std::printf("%s%.4f", i ? ", " : "", r.tokens_per_second[i]);
   std::printf("]}");
@@ -196,7 +244,9 @@ void run(Options& o) {
     if (first) std::fprintf(stderr, "%s\n%s\n", gptq_build_info(), runtime.kernels().c_str());
     const Model model(runtime, o.model, o.placement(runtime, o.model));
     if (first) o.tell_where(model);
-    Bench bench(model, o, ctx, sessions);
+    std::optional<Model> draft;
+    if (!o.speculate.empty() && o.speculate != "lookup") draft.emplace(runtime, o.speculate, o.placement(runtime, o.speculate));
+    Bench bench(model, draft ? &*draft : nullptr, o, ctx, sessions);
     for (const Test& t : tests) {
       const Result result = bench.run(t, o.repetitions);
       o.json ? print_json(result, plain(o.model), first) : print_line(result, peers);
@@ -219,6 +269,9 @@ int main(int argc, char** argv) {
   app.add_option("-t,--threads", o.thread_counts, "threads that compute; 0 = one per core")->delimiter(',');
   app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',');
   app.add_flag("--forks", o.forks, "with -d: the sessions are forks, which share the tokens before and go on for themselves");
+  app.add_option("--speculate", o.speculate, "decode without and with speculation in turn, by lookup or by a draft model's file too; the tokens must be the same")
+      ->type_name("lookup|DRAFT.gptq");
+  app.add_option("--text", o.text, "take the input out of this text, instead of random tokens");
   app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
   o.add_precision_to(app);
   o.add_device_to(app);

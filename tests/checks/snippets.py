@@ -16,7 +16,7 @@ PRELUDE = """
 #include <stdlib.h>
 #include <string.h>
 extern gptq_runtime *runtime;
-extern gptq_model *model;
+extern gptq_model *model, *draft;
 extern gptq_engine *engine;
 extern gptq_session *session, *narrator, *knight, *elf, *ahead;
 extern gptq_constraint *moods, *price, *answer, *reply;

@@ -4,6 +4,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/costs.h"
 #include "engine/lookup.h"
 #include "tests/seed.h"
 
@@ -40,12 +41,44 @@ TEST(Lookup, AsWrittenOut) {
     const Lookup::Place place = Lookup::find(ids);
     ASSERT_EQ(place.at, at);
     if (!at) continue;
-    ASSERT_EQ(place.trust, best >= 8 ? 2u : best >= 4 ? 1u : 0u);
+    ASSERT_EQ(place.trust(), best >= 8 ? 2u : best >= 4 ? 1u : 0u);
+    ASSERT_EQ(place.length, best);
     ++found;
-    trusted += place.trust == 2;
+    trusted += place.trust() == 2;
   }
   EXPECT_GT(found, 2000u);
   EXPECT_GT(trusted, 100u);
+}
+
+TEST(Lookup, FindsTheNextCopyInAnotherText) {
+  const Ids text{1, 2, 3, 4, 1, 2, 5, 9, 1, 2};
+  const auto find = [&](const Ids& sequence, uint32_t from) { return Lookup::find(sequence, text, from); };
+  EXPECT_EQ(find({1, 2}, 0).at, 2u);
+  EXPECT_EQ(find({1, 2}, 2).at, 2u);  // behind where the last one stood, or there
+  EXPECT_EQ(find({1, 2}, 3).at, 6u);
+  EXPECT_EQ(find({1, 2}, 7).at, 2u);  // round; what ends the text is followed by nothing
+  EXPECT_EQ(find({4, 1, 2}, 0).at, 6u);  // the longest
+  EXPECT_EQ(find({4, 1, 2}, 0).length, 3u);
+  EXPECT_EQ(find({9, 2}, 0).length, 0u);
+  EXPECT_EQ(find({}, 0).length, 0u);
+  EXPECT_EQ(Lookup::find(Ids{1, 2}, Ids{}, 0).length, 0u);
+  EXPECT_EQ(Lookup::find(Ids{1, 2}, Ids{1, 2}, 0).length, 0u);
+}
+
+// What batches were never computed is told from what is known of others.
+TEST(Costs, PredictsRows) {
+  Costs costs;
+  EXPECT_EQ(costs.predict(4, 1), 0);
+  costs.note(1, 100);
+  EXPECT_EQ(costs.predict(1, 1), 100);
+  EXPECT_NEAR(costs.predict(4, 1), 100 + 3 * 35, 1e-9);
+  costs.note(64, 150);  // it cannot be more than that
+  EXPECT_EQ(costs.predict(8, 1), 150);
+  costs.note(2, 110);
+  EXPECT_NEAR(costs.predict(4, 1), 130, 1e-9);
+  EXPECT_EQ(costs.predict(3, 1), 110);
+  costs.note(4, 105);
+  EXPECT_NEAR(costs.predict(8, 1), 100 + 7 * 5 / 3.0, 1e-9);
 }
 
 TEST(Lookup, TriesWhatPays) {

@@ -241,7 +241,16 @@ sealed class Behaviour {
         using (var session = engine.CreateSession())
           return string.Concat(session.Stream("the cat", new GenerateOptions { MaxTokens = 60, IgnoreEos = true, Speculate = speculate }));
       };
-      Expect(generate(true) == generate(false));
+      string plain = generate(false);
+      Expect(generate(true) == plain);
+      engine.SetDraft(engine.Model);
+      Expect(generate(true) == plain);
+      engine.SetDraft(null);
+      using (var session = engine.CreateSession()) {
+        session.SetPrediction(plain);
+        Expect(string.Concat(session.Stream("the cat", new GenerateOptions { MaxTokens = 60, IgnoreEos = true, Speculate = true })) == plain);
+        session.SetPrediction(null);
+      }
     }
   }
 

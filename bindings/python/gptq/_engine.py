@@ -91,6 +91,11 @@ class Engine(Handle):
       call(lambda error: lib.gptq_session_create(self.handle, byref(out), error))
     return Session(self, out)
 
+  def set_draft(self, model: "Optional[Model]") -> None:
+    """A smaller model of the same runtime with the same tokens guesses for generations with speculate=True from now on; None: none does."""
+    with self.domain():
+      call(lambda error: lib.gptq_engine_set_draft(self.handle, model.handle if model else None, None, error))
+
   def restore(self, saved: bytes) -> "Session":
     """A session that goes on where the saved one stood; its `exact` is False where its numbers may differ in their last digits."""
     out = c_void_p()
@@ -169,6 +174,12 @@ class Session(Handle):
     ids = (native.gptq_token * len(tokens))(*tokens)
     with self.engine.domain():
       call(lambda error: lib.gptq_session_append_tokens(self.handle, ids, len(ids), error))
+
+  def set_prediction(self, text: Optional[str]) -> None:
+    """What the output is likely to have parts of, for generations with speculate=True; None: no prediction."""
+    data = None if text is None else text.encode()
+    with self.engine.domain():
+      call(lambda error: lib.gptq_session_set_prediction(self.handle, data, len(data or b""), 0, error))
 
   def set_chat(self, messages: Any, *, add_generation_prompt: bool = True, tools: Any = None, variables: Any = None) -> int:
     """Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens."""

@@ -150,6 +150,18 @@ def speculation_gives_the_same():
   model = gptq.Model(path("text"))
   plain, ahead = ("".join(model.generate("the cat", max_tokens=60, ignore_eos=True, speculate=speculate)) for speculate in (False, True))
   assert plain == ahead and plain, ahead
+  with model.engine() as engine, engine.session() as session:
+    engine.set_draft(gptq.Model(path("text"), runtime=model.runtime))
+    session.set_prediction(plain)
+    assert "".join(session.stream("the cat", max_tokens=60, ignore_eos=True, speculate=True)) == plain
+    session.set_prediction(None)
+    engine.set_draft(None)
+  try:
+    model.engine().set_draft(gptq.Model(path("text"), runtime=gptq.Runtime()))
+  except gptq.Error as error:
+    assert error.name == "GPTQ_E_INVALID_ARGUMENT", error
+  else:
+    raise AssertionError("a model of another runtime was taken")
 
 
 def constraints():

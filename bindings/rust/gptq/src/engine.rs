@@ -2,7 +2,7 @@
 //! An engine with its sessions is used by one thread at a time: a lock sees to that.
 use crate::error::{call, check, Error};
 use crate::{sys, Model, Result, Session};
-use std::ptr::{null_mut, NonNull};
+use std::ptr::{null, null_mut, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -109,6 +109,13 @@ impl Engine {
 
     pub fn model(&self) -> &Model {
         &self.0.model
+    }
+
+    /// A smaller model of the same runtime with the same tokens guesses for generations with `GPTQ_GEN_SPECULATE` from now on; `None`: none does.
+    pub fn set_draft(&self, model: Option<&Model>) -> Result<()> {
+        let _inside = self.0.enter()?;
+        let draft = model.map_or(null_mut(), |model| model.pointer());
+        call(|error| unsafe { sys::gptq_engine_set_draft(self.0.pointer.as_ptr(), draft, null(), error) }).map(|_| ())
     }
 
     /// A new sequence. Fails when `max_sessions` exist.

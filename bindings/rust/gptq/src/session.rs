@@ -4,7 +4,7 @@ use crate::error::{call, check, sized};
 use crate::model::with_chat;
 use crate::{sys, Constraint, Engine, Message, Result};
 use std::ops::ControlFlow;
-use std::ptr::{null_mut, NonNull};
+use std::ptr::{null, null_mut, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -237,6 +237,13 @@ impl Session {
     pub fn append_tokens(&mut self, tokens: &[i32]) -> Result<()> {
         let _inside = self.engine.0.enter()?;
         call(|error| unsafe { sys::gptq_session_append_tokens(self.at(), tokens.as_ptr(), tokens.len(), error) }).map(|_| ())
+    }
+
+    /// What the output is likely to have parts of, for generations with `GPTQ_GEN_SPECULATE`; `None`: no prediction.
+    pub fn set_prediction(&mut self, text: Option<&str>) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        let (at, size) = text.map_or((null(), 0), |text| (text.as_ptr().cast(), text.len()));
+        call(|error| unsafe { sys::gptq_session_set_prediction(self.at(), at, size, 0, error) }).map(|_| ())
     }
 
     /// Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens.

@@ -153,6 +153,25 @@ fn forks_and_saves() {
 }
 
 #[test]
+fn speculation() {
+    test("a draft model and a prediction do not change the text", || {
+        let engine = engine(1);
+        let text = |speculates: bool, prediction: Option<&str>| {
+            let mut session = engine.session().unwrap();
+            session.set_prediction(prediction).unwrap();
+            let flags = sys::GPTQ_GEN_IGNORE_EOS | if speculates { sys::GPTQ_GEN_SPECULATE } else { 0 };
+            session.stream("the cat", &Generate { flags, ..tokens(60) }).unwrap().map(|piece| piece.unwrap()).collect::<String>()
+        };
+        let plain = text(false, None);
+        engine.set_draft(Some(engine.model())).unwrap();
+        assert_eq!(text(true, Some(&plain)), plain);
+        engine.set_draft(None).unwrap();
+        assert_eq!(text(true, None), plain);
+        assert_eq!(engine.set_draft(Some(&text_model())).unwrap_err().status.0, sys::GPTQ_E_INVALID_ARGUMENT); // of another runtime
+    });
+}
+
+#[test]
 fn constraints() {
     test("constraints", || {
         let mut session = engine(1).session().unwrap();
