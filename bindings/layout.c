@@ -58,6 +58,7 @@ int main(void) {
   printf("GPTQ_PHASE_VERIFY %lld\n", (long long)GPTQ_PHASE_VERIFY);
   printf("GPTQ_PHASE_SAMPLE %lld\n", (long long)GPTQ_PHASE_SAMPLE);
   printf("GPTQ_PHASE_QUANTIZE %lld\n", (long long)GPTQ_PHASE_QUANTIZE);
+  printf("GPTQ_PHASE_MEASURE %lld\n", (long long)GPTQ_PHASE_MEASURE);
   printf("GPTQ_TEXT_ADD_BOS %lld\n", (long long)GPTQ_TEXT_ADD_BOS);
   printf("GPTQ_TEXT_PARSE_SPECIAL %lld\n", (long long)GPTQ_TEXT_PARSE_SPECIAL);
   printf("GPTQ_TEXT_RENDER_SPECIAL %lld\n", (long long)GPTQ_TEXT_RENDER_SPECIAL);
@@ -430,6 +431,8 @@ int main(void) {
   printf("gptq_quantize_params.progress %lld\n", (long long)offsetof(gptq_quantize_params, progress));
   printf("gptq_quantize_params.progress_user %lld\n", (long long)offsetof(gptq_quantize_params, progress_user));
   printf("gptq_quantize_params.first_token_weight %lld\n", (long long)offsetof(gptq_quantize_params, first_token_weight));
+  printf("gptq_quantize_params.file_bytes_max %lld\n", (long long)offsetof(gptq_quantize_params, file_bytes_max));
+  printf("gptq_quantize_params.bits_per_weight %lld\n", (long long)offsetof(gptq_quantize_params, bits_per_weight));
   printf("gptq_quantize_estimate %lld\n", (long long)sizeof(gptq_quantize_estimate));
   printf("gptq_quantize_estimate.struct_size %lld\n", (long long)offsetof(gptq_quantize_estimate, struct_size));
   printf("gptq_quantize_estimate.n_modules %lld\n", (long long)offsetof(gptq_quantize_estimate, n_modules));

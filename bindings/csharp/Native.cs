@@ -59,6 +59,7 @@ public static class Constants {
   public const int GPTQ_PHASE_VERIFY = 2;
   public const int GPTQ_PHASE_SAMPLE = 3;
   public const int GPTQ_PHASE_QUANTIZE = 4;
+  public const int GPTQ_PHASE_MEASURE = 5;
   public const int GPTQ_TEXT_ADD_BOS = 1;
   public const int GPTQ_TEXT_PARSE_SPECIAL = 2;
   public const int GPTQ_TEXT_RENDER_SPECIAL = 4;
@@ -533,6 +534,8 @@ public unsafe struct gptq_quantize_params {
   public IntPtr progress;
   public void* progress_user;
   public double first_token_weight;
+  public ulong file_bytes_max;
+  public double bits_per_weight;
   public static gptq_quantize_params New() { return new gptq_quantize_params { struct_size = (uint)sizeof(gptq_quantize_params) }; }
 }
 [StructLayout(LayoutKind.Sequential)]
@@ -602,6 +605,8 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_engine_memory(IntPtr e, gptq_memory_info* @out);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_engine_set_draft(IntPtr e, IntPtr draft, gptq_engine_params* @params, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_create(IntPtr e, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern void gptq_session_destroy(IntPtr s);
@@ -619,6 +624,8 @@ public static unsafe class Api {
   public static extern int gptq_session_append_tokens(IntPtr s, int* tokens, UIntPtr n, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_set_chat(IntPtr s, gptq_chat* chat, UIntPtr* n_tokens, gptq_error* err);
+  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+  public static extern int gptq_session_set_prediction(IntPtr s, byte* text, UIntPtr size, uint flags, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_start(IntPtr s, gptq_generate_params* @params, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

@@ -56,6 +56,7 @@ const PhaseLoad = 1
 const PhaseVerify = 2
 const PhaseSample = 3
 const PhaseQuantize = 4
+const PhaseMeasure = 5
 const TextAddBOS = 1
 const TextParseSpecial = 2
 const TextRenderSpecial = 4

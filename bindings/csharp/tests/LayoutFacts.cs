@@ -64,6 +64,7 @@ static unsafe class LayoutFacts {
     add("GPTQ_PHASE_VERIFY", Constants.GPTQ_PHASE_VERIFY);
     add("GPTQ_PHASE_SAMPLE", Constants.GPTQ_PHASE_SAMPLE);
     add("GPTQ_PHASE_QUANTIZE", Constants.GPTQ_PHASE_QUANTIZE);
+    add("GPTQ_PHASE_MEASURE", Constants.GPTQ_PHASE_MEASURE);
     add("GPTQ_TEXT_ADD_BOS", Constants.GPTQ_TEXT_ADD_BOS);
     add("GPTQ_TEXT_PARSE_SPECIAL", Constants.GPTQ_TEXT_PARSE_SPECIAL);
     add("GPTQ_TEXT_RENDER_SPECIAL", Constants.GPTQ_TEXT_RENDER_SPECIAL);
@@ -436,6 +437,8 @@ static unsafe class LayoutFacts {
     add("gptq_quantize_params.progress", At(typeof(gptq_quantize_params), "progress"));
     add("gptq_quantize_params.progress_user", At(typeof(gptq_quantize_params), "progress_user"));
     add("gptq_quantize_params.first_token_weight", At(typeof(gptq_quantize_params), "first_token_weight"));
+    add("gptq_quantize_params.file_bytes_max", At(typeof(gptq_quantize_params), "file_bytes_max"));
+    add("gptq_quantize_params.bits_per_weight", At(typeof(gptq_quantize_params), "bits_per_weight"));
     add("gptq_quantize_estimate", sizeof(gptq_quantize_estimate));
     add("gptq_quantize_estimate.struct_size", At(typeof(gptq_quantize_estimate), "struct_size"));
     add("gptq_quantize_estimate.n_modules", At(typeof(gptq_quantize_estimate), "n_modules"));

@@ -61,6 +61,7 @@ GPTQ_PHASE_LOAD = 1
 GPTQ_PHASE_VERIFY = 2
 GPTQ_PHASE_SAMPLE = 3
 GPTQ_PHASE_QUANTIZE = 4
+GPTQ_PHASE_MEASURE = 5
 GPTQ_TEXT_ADD_BOS = 1
 GPTQ_TEXT_PARSE_SPECIAL = 2
 GPTQ_TEXT_RENDER_SPECIAL = 4
@@ -530,6 +531,8 @@ gptq_quantize_params._fields_ = [
   ("progress", gptq_progress_fn),
   ("progress_user", c_void_p),
   ("first_token_weight", c_double),
+  ("file_bytes_max", c_uint64),
+  ("bits_per_weight", c_double),
 ]
 
 gptq_quantize_estimate._fields_ = [
@@ -567,6 +570,7 @@ FUNCTIONS = {
   "gptq_engine_step": (gptq_status, [c_void_p, c_uint32, POINTER(gptq_step_info)]),
   "gptq_engine_next_readable": (c_void_p, [c_void_p]),
   "gptq_engine_memory": (gptq_status, [c_void_p, POINTER(gptq_memory_info)]),
+  "gptq_engine_set_draft": (gptq_status, [c_void_p, c_void_p, POINTER(gptq_engine_params), POINTER(gptq_error)]),
   "gptq_session_create": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_destroy": (None, [c_void_p]),
   "gptq_session_retain": (c_void_p, [c_void_p]),
@@ -576,6 +580,7 @@ FUNCTIONS = {
   "gptq_session_append_text": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(c_size_t), POINTER(gptq_error)]),
   "gptq_session_append_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(gptq_error)]),
   "gptq_session_set_chat": (gptq_status, [c_void_p, POINTER(gptq_chat), POINTER(c_size_t), POINTER(gptq_error)]),
+  "gptq_session_set_prediction": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(gptq_error)]),
   "gptq_session_start": (gptq_status, [c_void_p, POINTER(gptq_generate_params), POINTER(gptq_error)]),
   "gptq_session_read": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)]),
   "gptq_session_read_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),

@@ -103,6 +103,7 @@ pub const GPTQ_PHASE_LOAD: i32 = 1;
 pub const GPTQ_PHASE_VERIFY: i32 = 2;
 pub const GPTQ_PHASE_SAMPLE: i32 = 3;
 pub const GPTQ_PHASE_QUANTIZE: i32 = 4;
+pub const GPTQ_PHASE_MEASURE: i32 = 5;
 /// as the model's tokenizer does: BOS (and EOS) where it adds them
 pub const GPTQ_TEXT_ADD_BOS: i32 = 1;
 /// "\<|im_end|>" in the text becomes the special token; without it such text is plain text
@@ -143,9 +144,10 @@ pub const GPTQ_GEN_LOGPROBS: i32 = 64;
 pub const GPTQ_GEN_MARKED: i32 = 256;
 /// computed only in what the engine's other sessions leave of a step: to have a long input ready
 pub const GPTQ_GEN_BACKGROUND: i32 = 128;
-/// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
-/// layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU what a constraint leaves
-/// little choice about is guessed so without being asked
+/// compute several tokens at once where the text repeats itself or a text that the host foretells
+/// (gptq_session_set_prediction), or as a draft model says (gptq_engine_set_draft): the same tokens, sooner. No effect
+/// on recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU what a
+/// constraint leaves little choice about is guessed so without being asked
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
 pub const GPTQ_POOL_NONE: i32 = 0;
 pub const GPTQ_POOL_LAST: i32 = 1;
@@ -1015,9 +1017,9 @@ pub struct gptq_quantize_params {
     pub next: *const gptq_ext,
     /// of every matrix of the layers; struct_size, name, n and k are not read
     pub defaults: gptq_quantize_module,
-    /// of the head (a tied embedding serves as one): 0 = as it is; 4 or 8
+    /// of the head (a tied embedding serves as one): 0, 16 = as it is; 4 or 8
     pub head_bits: u32,
-    /// of the head (a tied embedding serves as one): 0 = as it is; 4 or 8
+    /// of the head (a tied embedding serves as one): 0, 16 = as it is; 4 or 8
     pub head_group_size: i32,
     /// Calibration data: text, tokens or a callback; text and tokens are cut into rows. None: the model samples its own
     /// text.
@@ -1037,12 +1039,16 @@ pub struct gptq_quantize_params {
     pub module_user: *mut c_void,
     pub report: gptq_quantize_report_fn,
     pub report_user: *mut c_void,
-    /// phases SAMPLE and QUANTIZE
+    /// phases SAMPLE, MEASURE (with a budget) and QUANTIZE
     pub progress: gptq_progress_fn,
-    /// phases SAMPLE and QUANTIZE
+    /// phases SAMPLE, MEASURE (with a budget) and QUANTIZE
     pub progress_user: *mut c_void,
     /// how many tokens the first of a row counts for: attention leans on it; 0 = 32
     pub first_token_weight: f64,
+    /// of the whole file; the head is chosen too if head_bits is 0, and kept as it is if 16
+    pub file_bytes_max: u64,
+    /// mean over the layers' matrices, with their scales: 3.5
+    pub bits_per_weight: f64,
 }
 impl Default for gptq_quantize_params {
     /// All fields zero, which is the C API's default. `struct_size` is set.
@@ -1138,6 +1144,18 @@ extern "C" {
     /// A session with something unread, each at most once a step; NULL when there is no other. The pointer is borrowed.
     pub fn gptq_engine_next_readable(e: *mut gptq_engine) -> *mut gptq_session;
     pub fn gptq_engine_memory(e: *const gptq_engine, out: *mut gptq_memory_info) -> gptq_status;
+    /// Gives the engine a draft model: a smaller one, of the same runtime and with the same tokens, that says for sessions
+    /// with GPTQ_GEN_SPECULATE what may come next, so that the engine's model computes several tokens at once. It only
+    /// saves time, as all guesses: the bytes are those of plain decoding. It guesses where that pays by what was right and
+    /// what took how long, drafts of all sessions together, in the quanta and the budgets of gptq_engine_step; a prompt is
+    /// computed by it too. All memory that this needs is reserved here: an engine of the draft model (params; NULL or zero
+    /// fields: as many sessions, tokens and page_tokens as the engine has; max_sessions may be no other, ctx_tokens no
+    /// more), without room in whose kv_bytes a session has no drafts. An error of the draft model, or its GPU lost, ends
+    /// no session. Replaces an earlier one; draft NULL takes it away. Between any two steps; the engine keeps the model
+    /// alive. Threads: as all of the engine. Errors: INVALID_ARGUMENT (other tokens, another runtime, params), UNSUPPORTED
+    /// (either model has recurrent layers or rope that depends on the length), others as gptq_engine_create; the engine is
+    /// as before then. Since 0.2.
+    pub fn gptq_engine_set_draft(e: *mut gptq_engine, draft: *mut gptq_model, params: *const gptq_engine_params, err: *mut gptq_error) -> gptq_status;
     /// Errors: INVALID_STATE when max_sessions exist already.
     pub fn gptq_session_create(e: *mut gptq_engine, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Gives a reference back. The last one ends the session: at once, or, inside one of the engine's callbacks or while
@@ -1162,6 +1180,14 @@ extern "C" {
     /// (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their budgets, and is what a fresh session
     /// computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE.
     pub fn gptq_session_set_chat(s: *mut gptq_session, chat: *const gptq_chat, n_tokens: *mut usize, err: *mut gptq_error) -> gptq_status;
+    /// A text that what is generated is likely to begin with or to have parts of: the file that is to be edited, the page
+    /// that is to be quoted. With GPTQ_GEN_SPECULATE guesses come from it as from the sequence itself; nothing else
+    /// changes. It is kept as tokens (4 bytes each, of host_bytes_max) for all generations until the next call; text NULL:
+    /// none. flags: GPTQ_TEXT_PARSE_SPECIAL. Between any two steps, also while the session generates. Forks have it, saves
+    /// do not. Every token that is generated looks it through: a microsecond for some thousands of tokens. Threads: as all
+    /// of the engine. Errors: INVALID_ARGUMENT, TEXT, OUT_OF_MEMORY, BUDGET_EXCEEDED; the session has its old one then.
+    /// Since 0.2.
+    pub fn gptq_session_set_prediction(s: *mut gptq_session, text: *const c_char, size: usize, flags: u32, err: *mut gptq_error) -> gptq_status;
     /// Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end
     /// token. Unread output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from),
     /// INVALID_ARGUMENT, UNSUPPORTED (GPTQ_GEN_MARKED).
@@ -1177,12 +1203,13 @@ extern "C" {
     /// are generated; a call comes when it is complete, so that what turns out to be none (no valid JSON, no name, cut by
     /// the end) is answer instead, as it was written. Left out are the marks ("\<think>", "\<tool_call>", ...), what is
     /// around the arguments of a call, and white space beside both. Within thinking no text is a call. Formats: the chat
-    /// template of the last gptq_session_set_chat, else the model's own, tells which: tool calls of Llama 3, Qwen 2.5 and
-    /// 3, Hermes, Granite 4, Mistral, DeepSeek V3 and R1, Kimi K2; thinking of "\<think>" and "\[THINK]", also where the
-    /// template has opened it. gptq_session_read and gptq_session_read_tokens give the same generation as ever, each from
-    /// where it was read to. buf and *out are the caller's; allocates nothing. Forks and saves go on where it was read to.
-    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, STRUCT_VERSION, INVALID_STATE (without GPTQ_GEN_MARKED).
-    /// Since 0.2.
+    /// template of the last gptq_session_set_chat, else the model's own, tells which: tool calls of Llama 3, Qwen 2.5 to
+    /// 3.5, Hermes, Granite 4, Mistral, DeepSeek V3 and R1, Kimi K2, GLM 4.5, Nemotron 3, Seed-OSS, MiniCPM 5,
+    /// Functionary; thinking of "\<think>" and "\[THINK]", also where the template has opened it. Arguments that are
+    /// elements come as JSON: a value that is JSON, but no string, as that, others as strings. gptq_session_read and
+    /// gptq_session_read_tokens give the same generation as ever, each from where it was read to. buf and *out are the
+    /// caller's; allocates nothing. Forks and saves go on where it was read to. Threads: as all of the engine. Errors:
+    /// INVALID_ARGUMENT, STRUCT_VERSION, INVALID_STATE (without GPTQ_GEN_MARKED). Since 0.2.
     pub fn gptq_session_read_marked(s: *mut gptq_session, buf: *mut c_char, cap: usize, out: *mut gptq_marked) -> gptq_status;
     /// From any thread: the session ends (GPTQ_STOP_CANCELLED) at the next cut of the work.
     pub fn gptq_session_cancel(s: *mut gptq_session) -> gptq_status;

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Hadamard transform of heads: the specification.
+#include <math.h>
+
+#include "kernels/kernels.h"
+
+namespace gptq::kernels {
+namespace {
+
+// H[i][j] = +-1 / sqrt(n), the sign by the parity of the bits that i and j have in common.
+void transform(float* x, uint32_t n) {
+  double y[largest_head];
+  for (uint32_t i = 0; i < n; ++i) {
+    y[i] = 0;
+    for (uint32_t j = 0; j < n; ++j) y[i] += __builtin_parity(i & j) ? -x[j] : x[j];
+  }
+  for (uint32_t i = 0; i < n; ++i) x[i] = static_cast<float>(y[i] / sqrt(n));
+}
+
+}  // namespace
+
+void hadamard_ref(const HadamardArgs& a) {
+  const uint32_t n = hadamard_size(a.head_dim);
+  for (uint32_t i = 0; i < a.m; ++i)
+    for (uint32_t head = 0; head < a.n_heads; ++head) {
+      float* first = a.x + uint64_t{i} * a.x_stride + uint64_t{head} * a.head_dim;
+      float* last = first + (a.head_dim - n);
+      if (last == first) {
+        transform(first, n);
+        continue;
+      }
+      transform(a.inverse ? last : first, n);
+      transform(a.inverse ? first : last, n);
+    }
+}
+
+}  // namespace gptq::kernels
