@@ -226,15 +226,14 @@ struct DeltaArgs {
   float eps;
 };
 
-// In place: the normalized Hadamard transform of every head, an orthogonal matrix that spreads what is large in one element over all. Of a
-// power of two it is its own inverse. Of other dims the first elements, as many as the largest power of two, are transformed, then as
-// many of the last ones; inverse: in the other order.
+// In place: every head times an orthogonal matrix that spreads what is large in one element over all, and is its own inverse. Blocks of
+// n elements, the largest power of two that divides head_dim, are transformed by the normalized Hadamard matrix of that size; then, where
+// there are k > 1 of them, 2 / k times the sum of an element over all blocks is taken off the element in each.
 struct HadamardArgs {
   float* x;             // [m][x_stride]: n_heads heads of head_dim
-  uint32_t m, x_stride, n_heads, head_dim;  // head_dim: 1..largest_head
-  bool inverse;
+  uint32_t m, x_stride, n_heads, head_dim;
 };
-constexpr uint32_t hadamard_size(uint32_t dim) { return dim < 2 ? 1 : 2 * hadamard_size(dim / 2); }  // the largest power of two in it
+constexpr uint32_t hadamard_size(uint32_t dim) { return dim & (0 - dim); }
 
 // How keys or values are stored; values are those of GPTQ_KV_*.
 enum class KvKind : uint8_t { f16 = 0, f32 = 1, i8 = 2, i4 = 3 };

@@ -23,14 +23,13 @@ void hadamard_ref(const HadamardArgs& a) {
   const uint32_t n = hadamard_size(a.head_dim);
   for (uint32_t i = 0; i < a.m; ++i)
     for (uint32_t head = 0; head < a.n_heads; ++head) {
-      float* first = a.x + uint64_t{i} * a.x_stride + uint64_t{head} * a.head_dim;
-      float* last = first + (a.head_dim - n);
-      if (last == first) {
-        transform(first, n);
-        continue;
+      float* x = a.x + uint64_t{i} * a.x_stride + uint64_t{head} * a.head_dim;
+      for (uint32_t block = 0; block < a.head_dim; block += n) transform(x + block, n);
+      for (uint32_t j = 0; n < a.head_dim && j < n; ++j) {
+        double sum = 0;
+        for (uint32_t d = j; d < a.head_dim; d += n) sum += x[d];
+        for (uint32_t d = j; d < a.head_dim; d += n) x[d] = static_cast<float>(x[d] - 2.0 * n / a.head_dim * sum);
       }
-      transform(a.inverse ? last : first, n);
-      transform(a.inverse ? first : last, n);
     }
 }
 

@@ -67,15 +67,31 @@ GPTQ_INLINE void transform(float* x, uint32_t n, float factor) {
     }
 }
 
+// Across blocks of n.
+void reflect(float* x, uint32_t dim, uint32_t n) {
+  const float part = 2 * static_cast<float>(n) / static_cast<float>(dim);
+  uint32_t j = 0;
+  for (; j + lanes <= n; j += lanes) {
+    Floats sum = all(0);
+    for (uint32_t d = j; d < dim; d += n) sum = add(sum, load(x + d));
+    sum = multiply(sum, all(part));
+    for (uint32_t d = j; d < dim; d += n) store(x + d, subtract(load(x + d), sum));
+  }
+  for (; j < n; ++j) {
+    float sum = 0;
+    for (uint32_t d = j; d < dim; d += n) sum += x[d];
+    for (uint32_t d = j; d < dim; d += n) x[d] -= part * sum;
+  }
+}
+
 GPTQ_INLINE void transform_heads(const HadamardArgs& a) {
-  const uint32_t n = hadamard_size(a.head_dim), rest = a.head_dim - n;
+  const uint32_t n = hadamard_size(a.head_dim);
   const float factor = 1 / sqrtf(static_cast<float>(n));
   for (uint64_t i = 0; i < a.m; ++i)
     for (uint64_t head = 0; head < a.n_heads; ++head) {
       float* x = a.x + i * a.x_stride + head * a.head_dim;
-      if (rest && a.inverse) transform(x + rest, n, factor);
-      transform(x, n, factor);
-      if (rest && !a.inverse) transform(x + rest, n, factor);
+      for (uint32_t block = 0; block < a.head_dim; block += n) transform(x + block, n, factor);
+      if (n < a.head_dim) reflect(x, a.head_dim, n);
     }
 }
 

@@ -23,7 +23,7 @@ struct Grid {
   float scale, offset, inverse;
 };
 static inline Grid grid_of(float least, float most) {
-  const float offset = float_from_bf16(bf16_from_float(least)), scale = float_from_bf16(bf16_from_float((most - offset) / 15));
+  const float offset = float_from_bf16(bf16_from_float(least)), step = (most - offset) / 15, scale = float_from_bf16(bf16_from_float(step < 0 ? 0 : step));
   if (!isfinite(offset) || !isfinite(scale)) return {NAN, NAN, 0};
   return {scale, offset, scale < 1e-30f ? 0 : 1 / scale};
 }

@@ -59,7 +59,8 @@ float to_int4(const float* from, uint32_t n, bool key, uint8_t* bytes) {
   }
   const uint16_t offset16 = bf16_from_float(lowest[0]);
   const float offset = float_from_bf16(offset16);
-  const uint16_t scale16 = bf16_from_float((highest[0] - offset) / 15);
+  const float step = (highest[0] - offset) / 15;
+  const uint16_t scale16 = bf16_from_float(step < 0 ? 0 : step);
   const float scale = float_from_bf16(scale16);
   const uint32_t row = kv_row_elements(n);
   finite &= magnitude_bits(offset) < not_finite && magnitude_bits(scale) < not_finite;

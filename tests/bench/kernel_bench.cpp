@@ -344,7 +344,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
-  if (op == "hadamard") call(HadamardArgs{x.data(), 1, n, 32, 64, false});
+  if (op == "hadamard") call(HadamardArgs{x.data(), 1, n, 32, 64});
   if (op == "layer_norm") call(LayerNormArgs{x.data(), weight.data(), x.data(), y.data(), 1, n, 1e-5f});
   const LatentView latent = {.base = reinterpret_cast<std::byte*>(cache.data()),
                              .pages = &page,

@@ -20,52 +20,52 @@ std::vector<double> times_matrix(const std::vector<double>& x, size_t first, siz
 
 constexpr uint32_t dims[] = {1, 2, 3, 4, 7, 8, 16, 20, 24, 32, 37, 40, 64, 80, 96, 100, 112, 128, 160, 192, 256, 512, 576};
 
-TEST_P(hadamard, is_the_matrix_on_the_first_and_the_last_elements) {
-  for (const uint32_t dim : dims)
-    for (const bool inverse : {false, true}) {
-      const uint32_t m = 1 + below(3), heads = 1 + below(4), stride = heads * dim + below(3), n = std::bit_floor(dim);
-      const std::vector<float> x = floats(size_t{m - 1} * stride + heads * dim);
-      Guarded<float> y(x.size());
-      memcpy(y.data(), x.data(), x.size() * sizeof(float));
-      run({y.data(), m, stride, heads, dim, inverse});
-      ASSERT_TRUE(y.intact());
-      std::vector<float> between = x;  // what lies between rows stays
-      for (uint32_t i = 0; i < m; ++i)
-        for (uint32_t head = 0; head < heads; ++head) {
-          const size_t at = size_t{i} * stride + head * dim;
-          std::vector<double> expected(x.begin() + static_cast<std::ptrdiff_t>(at), x.begin() + static_cast<std::ptrdiff_t>(at + dim));
-          expected = times_matrix(expected, inverse ? dim - n : 0, n);
-          if (n < dim) expected = times_matrix(expected, inverse ? 0 : dim - n, n);
-          for (uint32_t d = 0; d < dim; ++d) {
-            EXPECT_NEAR(y[at + d], expected[d], 2e-6) << "dim " << dim << " element " << d << (inverse ? " back" : "");
-            between[at + d] = y[at + d];
-          }
-        }
-      EXPECT_EQ(memcmp(between.data(), y.data(), x.size() * sizeof(float)), 0) << dim;
-    }
-}
-
-TEST_P(hadamard, keeps_products_and_comes_back) {
+TEST_P(hadamard, is_the_matrix_of_blocks_and_a_reflection) {
   for (const uint32_t dim : dims) {
-    const std::vector<float> x = floats(2 * dim);
-    std::vector<float> y = x;
-    run({y.data(), 1, 2 * dim, 2, dim, false});
-    double before = 0, after = 0;
-    for (uint32_t d = 0; d < dim; ++d) before += double{x[d]} * x[dim + d], after += double{y[d]} * y[dim + d];
-    EXPECT_NEAR(after, before, 1e-6 * dim) << dim;
-    run({y.data(), 1, 2 * dim, 2, dim, true});
-    for (uint32_t d = 0; d < 2 * dim; ++d) EXPECT_NEAR(y[d], x[d], 2e-6) << dim;
+    const uint32_t m = 1 + below(3), heads = 1 + below(4), stride = heads * dim + below(3), n = dim & ~(dim - 1);
+    const std::vector<float> x = floats(size_t{m - 1} * stride + heads * dim);
+    Guarded<float> y(x.size());
+    memcpy(y.data(), x.data(), x.size() * sizeof(float));
+    run({y.data(), m, stride, heads, dim});
+    ASSERT_TRUE(y.intact());
+    std::vector<float> between = x;  // what lies between rows stays
+    for (uint32_t i = 0; i < m; ++i)
+      for (uint32_t head = 0; head < heads; ++head) {
+        const size_t at = size_t{i} * stride + head * dim;
+        std::vector<double> expected(x.begin() + static_cast<std::ptrdiff_t>(at), x.begin() + static_cast<std::ptrdiff_t>(at + dim));
+        for (uint32_t block = 0; block < dim; block += n) expected = times_matrix(expected, block, n);
+        const std::vector<double> blocks = expected;
+        for (uint32_t d = 0; n < dim && d < dim; ++d)
+          for (uint32_t other = d % n; other < dim; other += n) expected[d] -= 2.0 * n / dim * blocks[other];
+        for (uint32_t d = 0; d < dim; ++d) {
+          EXPECT_NEAR(y[at + d], expected[d], 3e-6) << "dim " << dim << " element " << d;
+          between[at + d] = y[at + d];
+        }
+      }
+    EXPECT_EQ(memcmp(between.data(), y.data(), x.size() * sizeof(float)), 0) << dim;
   }
 }
 
-// One large element is spread over all: over every one of the largest power of two at least.
+TEST_P(hadamard, keeps_products_and_is_its_own_inverse) {
+  for (const uint32_t dim : dims) {
+    const std::vector<float> x = floats(2 * dim);
+    std::vector<float> y = x;
+    run({y.data(), 1, 2 * dim, 2, dim});
+    double before = 0, after = 0;
+    for (uint32_t d = 0; d < dim; ++d) before += double{x[d]} * x[dim + d], after += double{y[d]} * y[dim + d];
+    EXPECT_NEAR(after, before, 1e-6 * dim) << dim;
+    run({y.data(), 1, 2 * dim, 2, dim});
+    for (uint32_t d = 0; d < 2 * dim; ++d) EXPECT_NEAR(y[d], x[d], 3e-6) << dim;
+  }
+}
+
 TEST_P(hadamard, spreads_what_is_large) {
-  for (const uint32_t dim : {64u, 80u, 96u, 128u})
+  for (const auto& [dim, most] : {std::pair{64u, 0.126}, {128u, 0.0885}, {96u, 0.118}, {192u, 0.084}, {80u, 0.151}, {112u, 0.179}})
     for (uint32_t large = 0; large < dim; ++large) {
       std::vector<float> x(dim);
       x[large] = 1;
-      run({x.data(), 1, dim, 1, dim, false});
-      for (const float y : x) EXPECT_LE(std::fabs(y), 1.001f / std::sqrt(static_cast<float>(std::bit_floor(dim) / 2))) << dim << " " << large;
+      run({x.data(), 1, dim, 1, dim});
+      for (const float y : x) EXPECT_LE(std::fabs(y), most) << dim << " " << large;
     }
 }
 

@@ -66,7 +66,7 @@ class TestCache {
   static uint32_t padded(uint32_t dim) { return (dim + 15) / 16 * 16; }
   void set_4(uint32_t position, uint32_t head, bool value, const float* row) {
     const auto [least, most] = std::minmax_element(row, row + dim(value));
-    const uint16_t offset = bf16_from_float(*least), scale_bits = bf16_from_float((*most - float_from_bf16(offset)) / 15);
+    const uint16_t offset = bf16_from_float(*least), scale_bits = bf16_from_float(std::max(0.0f, (*most - float_from_bf16(offset)) / 15));
     const float inverse = scale_bits ? 1 / float_from_bf16(scale_bits) : 0;
     for (uint32_t d = 0; d < padded(dim(value)); ++d) {
       const float code = d < dim(value) ? std::nearbyint((row[d] - float_from_bf16(offset)) * inverse) : 0;

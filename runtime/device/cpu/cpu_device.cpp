@@ -250,11 +250,11 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s
     kernels_.elementwise({.kind = kernels::Elementwise::scale, .x = scaled, .y = nullptr, .out = scaled, .count = q_stride, .factor = factor});
   }
   if (kv.kinds.keys == kernels::KvKind::i4) {  // turned alike, so that their products stay
-    kernels_.hadamard({.x = q, .m = n_rows, .x_stride = q_stride, .n_heads = h.n_heads, .head_dim = kv.key_dim, .inverse = false});
-    kernels_.hadamard({.x = k, .m = n_rows, .x_stride = k_stride, .n_heads = kv.n_kv_heads, .head_dim = kv.key_dim, .inverse = false});
+    kernels_.hadamard({.x = q, .m = n_rows, .x_stride = q_stride, .n_heads = h.n_heads, .head_dim = kv.key_dim});
+    kernels_.hadamard({.x = k, .m = n_rows, .x_stride = k_stride, .n_heads = kv.n_kv_heads, .head_dim = kv.key_dim});
   }
   if (kv.kinds.values == kernels::KvKind::i4)
-    kernels_.hadamard({.x = v, .m = n_rows, .x_stride = v_stride, .n_heads = kv.n_kv_heads, .head_dim = kv.value_dim, .inverse = false});
+    kernels_.hadamard({.x = v, .m = n_rows, .x_stride = v_stride, .n_heads = kv.n_kv_heads, .head_dim = kv.value_dim});
   kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s.pages)});
 }
 
@@ -295,7 +295,7 @@ void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const A
     const uint32_t heads = shape.n_heads / kv.n_kv_heads;
     float* own = out + part.first_row * stride + uint64_t{head} * heads * kv.value_dim;
     if (turned && !part.partials)
-      kernels_.hadamard({.x = own, .m = part.n_rows, .x_stride = static_cast<uint32_t>(stride), .n_heads = heads, .head_dim = kv.value_dim, .inverse = true});
+      kernels_.hadamard({.x = own, .m = part.n_rows, .x_stride = static_cast<uint32_t>(stride), .n_heads = heads, .head_dim = kv.value_dim});
   });
   merge_attention(plan, out, shape, kv.value_dim, turned);
 }
@@ -317,7 +317,7 @@ void CpuDevice::merge_attention(const AttentionPlan& plan, float* out, const Att
                                 .sinks = shape.sinks});
       float* own = out + (uint64_t(m.first_row) * shape.n_heads + first) * value_dim;
       if (turned)
-        kernels_.hadamard({.x = own, .m = static_cast<uint32_t>(last - first), .x_stride = value_dim, .n_heads = 1, .head_dim = value_dim, .inverse = true});
+        kernels_.hadamard({.x = own, .m = static_cast<uint32_t>(last - first), .x_stride = value_dim, .n_heads = 1, .head_dim = value_dim});
     });
 }
 
