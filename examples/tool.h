@@ -16,8 +16,23 @@ namespace gptq::tool {
 inline void EngineOptions::add_precision_to(CLI::App& app) {
   CLI::Option* all = app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
   app.add_flag("--bf16", bf16, "bfloat16 activations instead of int8 (W4A16): nearer to --exact; prefill quick with AVX-512 BF16 alone")->excludes(all);
-  app.add_option("--kv", kv, "KV cache: f16 (default), f32 or i8")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}}));
+  // Of keys and values, or apart.
+  static const std::map<std::string, int32_t> kinds = [] {
+    const std::pair<const char*, int32_t> each[] = {{"f16", GPTQ_KV_F16}, {"f32", GPTQ_KV_F32}, {"i8", GPTQ_KV_I8}, {"i4", GPTQ_KV_I4}};
+    std::map<std::string, int32_t> all;
+    for (const auto& [keys, kind] : each) {
+      all[keys] = kind;
+      for (const auto& [values, other] : each) all[std::string(keys) + ":" + values] = kind | (other + 1) * GPTQ_KV_VALUES_F16;
+    }
+    return all;
+  }();
+  app.add_option("--kv", kv, "KV cache: f16 (default), f32, i8 or i4, or KEYS:VALUES of these, like i8:i4")
+      ->transform(CLI::Validator([](std::string& text) {
+        const auto found = kinds.find(text);
+        if (found == kinds.end()) return "'" + text + "' is not f16, f32, i8, i4 or KEYS:VALUES of these";
+        text = std::to_string(found->second);
+        return std::string();
+      }, ""));
 }
 inline void EngineOptions::add_device_to(CLI::App& app) {
   const CLI::Validator known(

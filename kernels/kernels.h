@@ -226,30 +226,48 @@ struct DeltaArgs {
   float eps;
 };
 
-// How keys and values are stored; values are those of GPTQ_KV_*.
-enum class KvKind : uint8_t { f16 = 0, f32 = 1, i8 = 2 };
+// In place: every head times an orthogonal matrix that spreads what is large in one element over all, and is its own inverse. Blocks of
+// n elements, the largest power of two that divides head_dim, are transformed by the normalized Hadamard matrix of that size; then, where
+// there are k > 1 of them, 2 / k times the sum of an element over all blocks is taken off the element in each.
+struct HadamardArgs {
+  float* x;             // [m][x_stride]: n_heads heads of head_dim
+  uint32_t m, x_stride, n_heads, head_dim;
+};
+constexpr uint32_t hadamard_size(uint32_t dim) { return dim & (0 - dim); }
+
+// How keys or values are stored; values are those of GPTQ_KV_*.
+enum class KvKind : uint8_t { f16 = 0, f32 = 1, i8 = 2, i4 = 3 };
+struct KvKinds {
+  KvKind keys, values;
+  bool operator==(const KvKinds&) const = default;
+};
+constexpr KvKinds alike(KvKind kind) { return {kind, kind}; }
 
 // One layer of one sequence's KV cache. Page p of the sequence is at base + pages[p] * page_stride, its values value_offset further.
 //   keys    [n_kv_heads][page_tokens / 16][key_dim][16]: 16 positions side by side, so that a vector holds one element of several
 //   values  [n_kv_heads][page_tokens][value_dim]
-// where both dims are rounded up to a multiple of 16, rows hold 0 behind them, and int8 rows have a float32 scale, max|x| / 127 of
-// the row: [n_kv_heads][page_tokens] behind the keys, and behind the values.
+// where both dims are rounded up to a multiple of 16, and rows hold 0 behind them. Rows in 8 and 4 bits have 32 bits more,
+// [n_kv_heads][page_tokens] behind the keys, and behind the values. int8: a float32 scale, max|x| / 127 of the row. int4: two bfloat16, in
+// the high half a scale, in the low half an offset; x = scale * code + offset, codes 0..15. Two of a row's codes share a byte: of keys
+// elements 2i, in the low half, and 2i + 1, [key_dim / 2][16] in place of [key_dim][16]; of values i, low, and i + 8 of every 16.
 struct KvView {
   std::byte* base;
   const uint32_t* pages;
   uint64_t page_stride, value_offset;
   uint32_t page_tokens;   // a multiple of 16
   uint32_t n_kv_heads, key_dim, value_dim;  // dims of a head: at most largest_head
-  KvKind kind;
+  KvKinds kinds;
 };
 
 constexpr uint32_t largest_head = 576;
 constexpr uint32_t most_ropes = 8;  // rotary embeddings of a model
 
-constexpr uint32_t kv_element_bytes(KvKind kind) { return kind == KvKind::f32 ? 4 : kind == KvKind::f16 ? 2 : 1; }
+constexpr uint32_t kv_bits(KvKind kind) { return kind == KvKind::f32 ? 32 : kind == KvKind::f16 ? 16 : kind == KvKind::i8 ? 8 : 4; }
+constexpr uint64_t kv_bytes(KvKind kind, uint64_t elements) { return elements * kv_bits(kind) / 8; }
+constexpr bool kv_is_scaled(KvKind kind) { return kind == KvKind::i8 || kind == KvKind::i4; }
 constexpr uint32_t kv_row_elements(uint32_t dim) { return (dim + 15) / 16 * 16; }
 constexpr uint32_t kv_row_bytes(KvKind kind, uint32_t dim) {  // of one key or value, its scale included
-  return kv_row_elements(dim) * kv_element_bytes(kind) + (kind == KvKind::i8 ? 4 : 0);
+  return static_cast<uint32_t>(kv_bytes(kind, kv_row_elements(dim))) + (kv_is_scaled(kind) ? 4 : 0);
 }
 
 struct StoreKvArgs {
@@ -304,7 +322,7 @@ struct LatentView {
   uint64_t page_stride;
   uint32_t page_tokens;   // a multiple of 16
   uint32_t width, rank;   // a row is a key; its first `rank` elements are the value. width is at most largest_head
-  KvKind kind;
+  KvKind kind;            // not i4
 };
 
 struct StoreLatentArgs {
@@ -358,7 +376,7 @@ struct AddProductArgs {
 
 #define GPTQ_KERNEL_OPS(X) \
   X(pack_int8, PackInt8Args) X(matmul_int8, MatmulArgs) X(matmul_float, MatmulArgs) X(matmul_bf16, MatmulArgs) X(dequantize_row, DequantizeRowArgs) \
-  X(rms_norm, RmsNormArgs) X(layer_norm, LayerNormArgs) X(rope, RopeArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
+  X(rms_norm, RmsNormArgs) X(layer_norm, LayerNormArgs) X(rope, RopeArgs) X(hadamard, HadamardArgs) X(activate, ActivateArgs) X(elementwise, ElementwiseArgs) \
   X(convolve, ConvolveArgs) X(delta, DeltaArgs) X(store_kv, StoreKvArgs) X(attention, AttentionArgs) \
   X(merge_attention, MergeAttentionArgs) X(store_latent, StoreLatentArgs) X(latent_attention, LatentAttentionArgs) \
   X(head_matmul, HeadMatmulArgs) X(lora_shrink, LoraShrinkArgs) X(lora_expand, LoraExpandArgs) X(subtract_product, SubtractProductArgs) \

@@ -13,25 +13,25 @@ static inline std::byte* kv_page(const KvView& kv, uint32_t position) {
   return kv.base + kv.pages[position / kv.page_tokens] * kv.page_stride;
 }
 
-// The first element of a position's key; the next are 16 elements apart. Of a multiple of 16: the tile of 16 keys.
+// The first element of a position's key; the next are 16 elements apart, in int4 the next two. Of a multiple of 16: the tile of 16 keys.
 static inline std::byte* kv_key(const KvView& kv, uint32_t head, uint32_t position) {
-  const uint64_t row = kv_rows_before(kv, head, position);
-  return kv_page(kv, position) + (row / 16 * 16 * kv_row_elements(kv.key_dim) + row % 16) * kv_element_bytes(kv.kind);
+  const uint64_t row = kv_rows_before(kv, head, position), element = kv.kinds.keys == KvKind::i4 ? 1 : kv_bytes(kv.kinds.keys, 1);
+  return kv_page(kv, position) + kv_bytes(kv.kinds.keys, row / 16 * 16 * kv_row_elements(kv.key_dim)) + row % 16 * element;
 }
 static inline std::byte* kv_value(const KvView& kv, uint32_t head, uint32_t position) {
   const uint64_t row = kv_rows_before(kv, head, position);
-  return kv_page(kv, position) + kv.value_offset + row * kv_row_elements(kv.value_dim) * kv_element_bytes(kv.kind);
+  return kv_page(kv, position) + kv.value_offset + kv_bytes(kv.kinds.values, row * kv_row_elements(kv.value_dim));
 }
-// The int8 scales of a position and those that follow in its page.
-static inline float* kv_scales(const KvView& kv, std::byte* rows, uint32_t dim, uint32_t head, uint32_t position) {
+// The scales of a position, of int4 with the offset, and those that follow in its page.
+static inline float* kv_scales(const KvView& kv, std::byte* rows, KvKind kind, uint32_t dim, uint32_t head, uint32_t position) {
   const uint64_t n = uint64_t{kv.n_kv_heads} * kv.page_tokens;
-  return reinterpret_cast<float*>(rows + n * kv_row_elements(dim)) + kv_rows_before(kv, head, position);
+  return reinterpret_cast<float*>(rows + kv_bytes(kind, n * kv_row_elements(dim))) + kv_rows_before(kv, head, position);
 }
 static inline float* kv_key_scales(const KvView& kv, uint32_t head, uint32_t position) {
-  return kv_scales(kv, kv_page(kv, position), kv.key_dim, head, position);
+  return kv_scales(kv, kv_page(kv, position), kv.kinds.keys, kv.key_dim, head, position);
 }
 static inline float* kv_value_scales(const KvView& kv, uint32_t head, uint32_t position) {
-  return kv_scales(kv, kv_page(kv, position) + kv.value_offset, kv.value_dim, head, position);
+  return kv_scales(kv, kv_page(kv, position) + kv.value_offset, kv.kinds.values, kv.value_dim, head, position);
 }
 
 // A position's row of a latent cache, and the int8 scale of it; those that follow in its page lie behind.
@@ -39,7 +39,7 @@ static inline std::byte* latent_page(const LatentView& kv, uint32_t position) {
   return kv.base + kv.pages[position / kv.page_tokens] * kv.page_stride;
 }
 static inline std::byte* latent_row(const LatentView& kv, uint32_t position) {
-  return latent_page(kv, position) + uint64_t{position % kv.page_tokens} * kv_row_elements(kv.width) * kv_element_bytes(kv.kind);
+  return latent_page(kv, position) + kv_bytes(kv.kind, uint64_t{position % kv.page_tokens} * kv_row_elements(kv.width));
 }
 static inline float* latent_scale(const LatentView& kv, uint32_t position) {
   const uint64_t rows = uint64_t{kv.page_tokens} * kv_row_elements(kv.width);

@@ -18,6 +18,8 @@ GPTQ_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a,
 GPTQ_INLINE Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }  // b where either is NaN
 GPTQ_INLINE Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 GPTQ_INLINE Floats bits_up_23(Floats v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 23)); }
+GPTQ_INLINE Floats high_bf16(Floats v) { return _mm512_and_ps(v, _mm512_castsi512_ps(_mm512_set1_epi32(-65536))); }  // of two in 32 bits
+GPTQ_INLINE Floats low_bf16(Floats v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16)); }
 GPTQ_INLINE Floats magnitude(Floats v) { return _mm512_abs_ps(v); }
 GPTQ_INLINE Floats with_sign_of(Floats x, Floats sign) {  // x is not negative
   return _mm512_or_ps(x, _mm512_and_ps(_mm512_set1_ps(-0.0f), sign));
@@ -49,6 +51,16 @@ GPTQ_INLINE void store_half(uint16_t* p, Floats v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 GPTQ_INLINE void store_int8(int8_t* p, Floats v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))); }
+
+// Bytes of two codes in 4 bits each.
+using Codes = __m512i;
+GPTQ_INLINE Codes load_codes(const std::byte* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+GPTQ_INLINE Floats low_codes(Codes c) { return _mm512_cvtepi32_ps(_mm512_and_si512(c, _mm512_set1_epi32(15))); }
+GPTQ_INLINE Floats high_codes(Codes c) { return _mm512_cvtepi32_ps(_mm512_srli_epi32(c, 4)); }
+GPTQ_INLINE void load_16_codes(const std::byte* p, Floats* v) {  // 8 bytes: the low halves, then the high ones
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  v[0] = low_codes(_mm512_cvtepu8_epi32(_mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4))));
+}
 
 template <KvKind kind>
 GPTQ_INLINE Floats load_kv(const std::byte* p) {

@@ -28,6 +28,8 @@ public sealed class EngineOptions {
   public int MaxSessions, ContextTokens, BatchTokens, LogitsRows;
   public ulong KvBytes;
   public bool Exact;
+  /// <summary>Constants.GPTQ_KV_*, and GPTQ_KV_VALUES_* or nothing.</summary>
+  public int KvType;
 }
 
 /// <summary>A .gptq file: weights, tokenizer, chat template. Threads may share it.</summary>
@@ -136,6 +138,7 @@ public sealed unsafe class Model : GptqHandle {
       parameters.batch_tokens = (uint)options.BatchTokens;
       parameters.logits_rows = (uint)options.LogitsRows;
       parameters.kv_bytes = options.KvBytes;
+      parameters.kv_type = options.KvType;
       var error = gptq_error.New();
       IntPtr engine;
       GptqException.Check(Api.gptq_engine_create(model.Pointer, &parameters, &engine, &error), &error);

@@ -119,6 +119,7 @@ type EngineOptions struct {
 	MaxSessions, ContextTokens, BatchTokens, LogitsRows int
 	KVBytes                                             uint64
 	Exact                                               bool
+	KVType                                              int32 // KVF16 to KVI4, plus KVValuesF16 to KVValuesI4 or nothing
 }
 
 // NewEngine reserves everything that generating will need.
@@ -128,6 +129,7 @@ func (m *Model) NewEngine(o EngineOptions) (*Engine, error) {
 	p.struct_size = sizeOf(&p)
 	p.max_sessions, p.ctx_tokens, p.batch_tokens = C.uint32_t(o.MaxSessions), C.uint32_t(o.ContextTokens), C.uint32_t(o.BatchTokens)
 	p.logits_rows, p.kv_bytes = C.uint32_t(o.LogitsRows), C.uint64_t(o.KVBytes)
+	p.kv_type = C.int32_t(o.KVType)
 	if o.Exact {
 		p.flags = EngineExact
 	}

@@ -13,8 +13,8 @@ class Ahead {
   Ahead() = default;  // does nothing
   // Blocks begin .. end - 1 in the order attention reads them: keys, then values, of each up to the position `last`.
   Ahead(const AttentionArgs& a, uint32_t kv_head, uint32_t begin, uint32_t end, uint32_t last)
-      : kv_(&a.kv), kv_head_(kv_head), block_(begin), end_(end), last_(last), key_lines_(lines(a.kv.key_dim, a.kv.kind)),
-        value_lines_(lines(a.kv.value_dim, a.kv.kind)) {
+      : kv_(&a.kv), kv_head_(kv_head), block_(begin), end_(end), last_(last), key_lines_(lines(a.kv.key_dim, a.kv.kinds.keys)),
+        value_lines_(lines(a.kv.value_dim, a.kv.kinds.values)) {
     if (begin * attention_block > last) kv_ = nullptr;
     if (!kv_) return;
     position_ = begin * attention_block;
@@ -32,7 +32,7 @@ class Ahead {
   }
 
  private:
-  static uint32_t lines(uint32_t dim, KvKind kind) { return 16 * kv_row_elements(dim) * kv_element_bytes(kind) / 64; }  // of a tile
+  static uint32_t lines(uint32_t dim, KvKind kind) { return static_cast<uint32_t>(kv_bytes(kind, 16 * kv_row_elements(dim)) / 64); }  // of a tile
   void go(uint32_t lines) {
     while (lines-- && kv_) {
       prefetch(line_);

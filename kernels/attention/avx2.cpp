@@ -3,6 +3,6 @@
 
 namespace gptq::kernels {
 
-void attention_avx2(const AttentionArgs& a) { attend_any(a); }
+void attention_avx2(const AttentionArgs& a) { attend_all(a); }
 
 }  // namespace gptq::kernels

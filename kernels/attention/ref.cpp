@@ -12,11 +12,20 @@ struct Partial {
   double sum[largest_head] = {}, max = -INFINITY, total = 0;
 };
 
-double element(const std::byte* data, uint64_t index, KvKind kind) {
-  if (kind == KvKind::f32) return reinterpret_cast<const float*>(data)[index];
-  if (kind == KvKind::f16) return float_from_half(reinterpret_cast<const uint16_t*>(data)[index]);
-  return reinterpret_cast<const int8_t*>(data)[index];
+// Element d of a row whose elements are `step` apart; scale: of the row. Codes in 4 bits share a byte with their neighbour or the one 8 further.
+double element(const std::byte* row, uint32_t d, uint32_t step, KvKind kind, const float* scale) {
+  switch (kind) {
+    case KvKind::f32: return reinterpret_cast<const float*>(row)[uint64_t{d} * step];
+    case KvKind::f16: return float_from_half(reinterpret_cast<const uint16_t*>(row)[uint64_t{d} * step]);
+    case KvKind::i8: return double{*scale} * reinterpret_cast<const int8_t*>(row)[uint64_t{d} * step];
+    case KvKind::i4: break;
+  }
+  const bool key = step > 1, high = key ? d % 2 : d % 16 / 8;
+  const uint32_t at = key ? d / 2 * step : d / 16 * 8 + d % 8, code = static_cast<uint32_t>(row[at]) >> (high ? 4 : 0) & 15, word = bits_from_float(*scale);
+  return double{float_from_bits(word & 0xffff0000)} * code + float_from_bits(word << 16);
 }
+
+const float* scale_of(KvKind kind, const float* scales) { return kv_is_scaled(kind) ? scales : nullptr; }
 
 struct Query {
   const float* q;
@@ -25,9 +34,9 @@ struct Query {
 
 double score(const AttentionArgs& a, const Query& query, uint32_t position) {
   const std::byte* key = kv_key(a.kv, query.kv_head, position);
+  const float* scale = scale_of(a.kv.kinds.keys, kv_key_scales(a.kv, query.kv_head, position));
   double logit = 0;
-  for (uint32_t d = 0; d < a.kv.key_dim; ++d) logit += query.q[d] * element(key, d * 16, a.kv.kind);
-  if (a.kv.kind == KvKind::i8) logit *= *kv_key_scales(a.kv, query.kv_head, position);
+  for (uint32_t d = 0; d < a.kv.key_dim; ++d) logit += query.q[d] * element(key, d, 16, a.kv.kinds.keys, scale);
   logit *= a.scale;
   if (a.softcap != 0) logit = a.softcap * tanh(logit / a.softcap);
   if (a.alibi_slopes) logit -= double{a.alibi_slopes[query.head]} * (query.position - position);
@@ -41,9 +50,9 @@ Partial attend(const AttentionArgs& a, const Query& query, uint32_t first, uint3
   for (uint32_t position = first; position <= last; ++position) {
     const double weight = exp2(score(a, query, position) - r.max);
     const std::byte* value = kv_value(a.kv, query.kv_head, position);
-    const double scale = a.kv.kind == KvKind::i8 ? *kv_value_scales(a.kv, query.kv_head, position) : 1;
+    const float* scale = scale_of(a.kv.kinds.values, kv_value_scales(a.kv, query.kv_head, position));
     r.total += weight;
-    for (uint32_t d = 0; d < a.kv.value_dim; ++d) r.sum[d] += weight * scale * element(value, d, a.kv.kind);
+    for (uint32_t d = 0; d < a.kv.value_dim; ++d) r.sum[d] += weight * element(value, d, 1, a.kv.kinds.values, scale);
   }
   return r;
 }

@@ -18,6 +18,8 @@ struct Group {
   const float* q[group_queries];
   uint32_t begin[group_queries], end[group_queries];
   float max[group_queries], total[group_queries];
+  float q_sum[group_queries];   // where keys are int4: what their offsets are multiplied by
+  float offset[group_queries];  // where values are int4: the sum of weights times offsets
   float* sums[group_queries];
   alignas(64) float weights[group_queries][attention_block];
   alignas(64) float sum_rows[group_queries * largest_head];
@@ -37,6 +39,16 @@ GPTQ_INLINE void for_queries(uint32_t n, F f) {
   if (n - first == 1) f(first, Count<1>());
 }
 
+template <class F>
+GPTQ_INLINE void with_kv_kind(KvKind kind, F f) {
+  switch (kind) {
+    case KvKind::f16: return f.template operator()<KvKind::f16>();
+    case KvKind::f32: return f.template operator()<KvKind::f32>();
+    case KvKind::i8: return f.template operator()<KvKind::i8>();
+    case KvKind::i4: return f.template operator()<KvKind::i4>();
+  }
+}
+
 // Scores of 16 * tiles positions for T queries.
 template <KvKind kind, uint32_t T, uint32_t tiles>
 GPTQ_INLINE void score(const AttentionArgs& a, uint32_t at, uint32_t first, Group& g) {
@@ -50,22 +62,44 @@ GPTQ_INLINE void score(const AttentionArgs& a, uint32_t at, uint32_t first, Grou
   for (uint32_t t = 0; t < T; ++t)
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < parts; ++i) sums[t][i] = all(0);
-  for (uint64_t d = 0; d < a.kv.key_dim; ++d) {
+  const auto add_element = [&](uint64_t d, auto load_part_of_key) __attribute__((always_inline)) {
     Floats k[parts];
 #pragma GCC unroll 8
-    for (uint32_t i = 0; i < parts; ++i) k[i] = load_kv<kind>(key[i / per_tile] + (d * 16 + i % per_tile * lanes) * kv_element_bytes(kind));
+    for (uint32_t i = 0; i < parts; ++i) k[i] = load_part_of_key(i);
 #pragma GCC unroll 4
     for (uint32_t t = 0; t < T; ++t) {
       const Floats q = all(query[t][d]);
 #pragma GCC unroll 8
       for (uint32_t i = 0; i < parts; ++i) sums[t][i] = fma(q, k[i], sums[t][i]);
     }
+  };
+  const uint64_t dim = a.kv.key_dim;
+  if constexpr (kind == KvKind::i4) {
+    for (uint64_t d = 0; d < dim; d += 2) {
+      Codes codes[parts];
+#pragma GCC unroll 8
+      for (uint32_t i = 0; i < parts; ++i) codes[i] = load_codes(key[i / per_tile] + d * 8 + i % per_tile * lanes);
+      add_element(d, [&](uint32_t i) __attribute__((always_inline)) { return low_codes(codes[i]); });
+      if (d + 1 < dim) add_element(d + 1, [&](uint32_t i) __attribute__((always_inline)) { return high_codes(codes[i]); });
+    }
+  } else {
+    for (uint64_t d = 0; d < dim; ++d)
+      add_element(d, [&](uint32_t i) __attribute__((always_inline)) {
+        return load_kv<kind>(key[i / per_tile] + kv_bytes(kind, d * 16 + i % per_tile * lanes));
+      });
   }
   for (uint32_t i = 0; i < parts; ++i) {
-    Floats factor = all(a.scale * 1.44269504f);
-    if (kind == KvKind::i8)
-      factor = multiply(factor, load(kv_key_scales(a.kv, g.kv_head, g.position(at + i / per_tile * 16)) + i % per_tile * lanes));
-    for (uint32_t t = 0; t < T; ++t) store(g.weights[first + t] + at + i * lanes, multiply(sums[t][i], factor));
+    Floats factor = all(a.scale * 1.44269504f), offset = all(0);
+    if constexpr (kv_is_scaled(kind)) {
+      const Floats scale = load(kv_key_scales(a.kv, g.kv_head, g.position(at + i / per_tile * 16)) + i % per_tile * lanes);
+      if constexpr (kind == KvKind::i4) offset = multiply(factor, low_bf16(scale));
+      factor = multiply(factor, kind == KvKind::i4 ? high_bf16(scale) : scale);
+    }
+    for (uint32_t t = 0; t < T; ++t) {
+      Floats score = multiply(sums[t][i], factor);
+      if constexpr (kind == KvKind::i4) score = fma(offset, all(g.q_sum[first + t]), score);
+      store(g.weights[first + t] + at + i * lanes, score);
+    }
   }
 }
 
@@ -107,9 +141,9 @@ void bend(const AttentionArgs& a, uint64_t query, uint32_t from, uint32_t to, co
   }
 }
 
-// Scores begin .. end - 1 into weights, and zeros around them up to whole tiles.
-template <KvKind kind>
-GPTQ_INLINE void weigh(const AttentionArgs& a, uint64_t query, uint32_t t, Group& g) {
+// Scores begin .. end - 1 into weights, times the values' scales, and zeros around them up to whole tiles.
+void weigh(const AttentionArgs& a, uint64_t query, uint32_t t, Group& g) {
+  const KvKind kind = a.kv.kinds.values;
   float* weights = g.weights[t];
   const uint32_t begin = g.begin[t], end = g.end[t], from = begin / 16 * 16, to = (end + 15) / 16 * 16;
   if (a.softcap != 0 || a.alibi_slopes) bend(a, query, from, to, g, weights);
@@ -118,33 +152,58 @@ GPTQ_INLINE void weigh(const AttentionArgs& a, uint64_t query, uint32_t t, Group
   Floats most = load(weights + from);
   for (uint32_t j = from; j < to; j += lanes) most = larger(most, load(weights + j));
   const float max = largest_of(most);
-  Floats sum = all(0);
+  Floats sum = all(0), offset = all(0);
   for (uint32_t tile = from; tile < to; tile += 16) {
-    const float* scales = kind == KvKind::i8 ? kv_value_scales(a.kv, g.kv_head, g.position(tile)) : nullptr;
+    const float* scales = kv_is_scaled(kind) ? kv_value_scales(a.kv, g.kv_head, g.position(tile)) : nullptr;
+    float seen[16];
+    if (scales && (tile < begin || tile + 16 > end)) {  // whatever the others hold
+      for (uint32_t j = 0; j < 16; ++j) seen[j] = tile + j >= begin && tile + j < end ? scales[j] : 0;
+      scales = seen;
+    }
     for (uint32_t j = 0; j < 16; j += lanes) {
-      const Floats weight = exp2_negative(subtract(load(weights + tile + j), all(max)));
+      Floats weight = exp2_negative(subtract(load(weights + tile + j), all(max)));
       sum = add(sum, weight);
-      store(weights + tile + j, kind == KvKind::i8 ? multiply(weight, load(scales + j)) : weight);
+      if (kind == KvKind::i4) {
+        const Floats scale = load(scales + j);
+        offset = fma(weight, low_bf16(scale), offset);
+        weight = multiply(weight, high_bf16(scale));
+      } else if (scales) {
+        weight = multiply(weight, load(scales + j));
+      }
+      store(weights + tile + j, weight);
     }
   }
   g.max[t] = max;
   g.total[t] = sum_of(sum);
+  g.offset[t] = sum_of(offset);
+}
+
+// parts * lanes elements of a row of values; of int4 their codes.
+template <KvKind kind, uint32_t parts>
+GPTQ_INLINE void load_values(const std::byte* p, Floats (&v)[parts]) {
+  constexpr uint32_t least = 16 / lanes;
+  if constexpr (kind == KvKind::i4) {
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < parts; i += least) load_16_codes(p + i / least * 8, v + i);
+  } else {
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < parts; ++i) v[i] = load_kv<kind>(p + kv_bytes(kind, i * lanes));
+  }
 }
 
 // sums[t] += weights[t] * values of `rows` rows, for parts * lanes elements.
 template <KvKind kind, uint32_t T, uint32_t parts>
-GPTQ_INLINE void add_columns(const std::byte* values, uint32_t row_bytes, uint32_t rows, const float* const (&weights)[T], float* const (&sums)[T],
+GPTQ_INLINE void add_columns(const std::byte* values, uint64_t row_bytes, uint32_t rows, const float* const (&weights)[T], float* const (&sums)[T],
                              uint32_t d) {
   Floats acc[T][parts];
 #pragma GCC unroll 4
   for (uint32_t t = 0; t < T; ++t)
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < parts; ++i) acc[t][i] = load(sums[t] + d + i * lanes);
-  values += d * kv_element_bytes(kind);
+  values += kv_bytes(kind, d);
   for (uint64_t j = 0; j < rows; ++j, values += row_bytes) {
     Floats v[parts];
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < parts; ++i) v[i] = load_kv<kind>(values + i * lanes * kv_element_bytes(kind));
+    load_values<kind>(values, v);
 #pragma GCC unroll 4
     for (uint32_t t = 0; t < T; ++t) {
       const Floats weight = all(weights[t][j]);
@@ -162,7 +221,8 @@ GPTQ_INLINE void add_columns(const std::byte* values, uint32_t row_bytes, uint32
 template <KvKind kind, uint32_t T>
 void add_values(const AttentionArgs& a, uint32_t begin, uint32_t end, uint32_t first, Group& g) {
   constexpr uint32_t least = 16 / lanes, wide = T > 2 ? (least > 2 ? least : 2) : (least > 2 ? 2 * least : 4);
-  const uint32_t row = kv_row_elements(a.kv.value_dim), row_bytes = row * kv_element_bytes(kind);
+  const uint32_t row = kv_row_elements(a.kv.value_dim);
+  const uint64_t row_bytes = kv_bytes(kind, row);
   const float* weights[T];
   float* sums[T];
   for (uint32_t t = 0; t < T; ++t) {
@@ -196,7 +256,8 @@ GPTQ_INLINE void add_seen_values(const AttentionArgs& a, uint32_t from, uint32_t
 
 template <KvKind kind>
 GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) {
-  const uint32_t row = kv_row_elements(a.kv.value_dim), rows = clamp(value_bytes / (row * kv_element_bytes(kind)) / 16 * 16, 16, attention_block);
+  const uint32_t row = kv_row_elements(a.kv.value_dim), row_bytes = static_cast<uint32_t>(kv_bytes(kind, row));
+  const uint32_t rows = clamp(value_bytes / row_bytes / 16 * 16, 16, attention_block);
   for (uint32_t t = 0; t < g.n; ++t) g.sums[t] = g.sum_rows + t * row;
   memset(g.sum_rows, 0, g.n * row * sizeof(float));
   for (uint32_t from = g.begin[0] / 16 * 16, to; from < g.end[g.n - 1]; from = to) {
@@ -207,16 +268,18 @@ GPTQ_INLINE void add_all_values(const AttentionArgs& a, Ahead& ahead, Group& g) 
       add_seen_values<kind, T>(a, from, to, first, g);
     });
   }
+  if constexpr (kind == KvKind::i4)
+    for (uint32_t t = 0; t < g.n; ++t)
+      for (uint32_t d = 0; d < row; d += lanes) store(g.sums[t] + d, add(load(g.sums[t] + d), all(g.offset[t])));
 }
 
 // The group with what its queries have so far, or into partials.
-template <KvKind kind>
 GPTQ_INLINE void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ahead, Group& g, Running* running) {
   const uint32_t dim = a.kv.value_dim;
-  score_all<kind>(a, ahead, g);
+  with_kv_kind(a.kv.kinds.keys, [&]<KvKind kind>() { score_all<kind>(a, ahead, g); });
   for (uint32_t t = 0; t < g.n; ++t)
-    if (g.begin[t] < g.end[t]) weigh<kind>(a, query[t], t, g);
-  add_all_values<kind>(a, ahead, g);
+    if (g.begin[t] < g.end[t]) weigh(a, query[t], t, g);
+  with_kv_kind(a.kv.kinds.values, [&]<KvKind kind>() { add_all_values<kind>(a, ahead, g); });
   for (uint32_t t = 0; t < g.n; ++t) {
     if (g.begin[t] >= g.end[t]) continue;
     if (!a.partials) {
@@ -230,8 +293,14 @@ GPTQ_INLINE void attend(const AttentionArgs& a, const uint64_t* query, Ahead& ah
   }
 }
 
+float sum_row(const float* x, uint32_t n) {
+  Floats sum = all(0);
+  uint32_t d = 0;
+  for (; d + lanes <= n; d += lanes) sum = add(sum, load(x + d));
+  return sum_of(add(sum, load_part(x + d, n - d)));
+}
+
 // Queries first .. last - 1 of a KV head, counted token by token, in blocks begin .. end - 1.
-template <KvKind kind>
 void attend_blocks(const AttentionArgs& a, uint32_t kv_head, uint64_t first, uint64_t last, uint32_t begin, uint32_t end, Running* running) {
   const uint32_t heads_per_kv = a.n_heads / a.kv.n_kv_heads;
   Ahead ahead(a, kv_head, begin, end, a.first_position + static_cast<uint32_t>((last - 1) / heads_per_kv)), none;
@@ -246,14 +315,14 @@ void attend_blocks(const AttentionArgs& a, uint32_t kv_head, uint64_t first, uin
         const uint32_t position = a.first_position + static_cast<uint32_t>(i), start = g.position(0);
         query[t] = i * a.n_heads + kv_head * heads_per_kv + (index + t) % heads_per_kv;
         g.q[t] = a.q + query[t] * a.kv.key_dim;
+        if (a.kv.kinds.keys == KvKind::i4) g.q_sum[t] = sum_row(g.q[t], a.kv.key_dim);
         g.begin[t] = clamp(first_seen(position, a.window, a.chunk), start, start + attention_block) - start;
         g.end[t] = clamp(position + 1, start, start + attention_block) - start;
       }
-      if (g.begin[0] < g.end[g.n - 1]) attend<kind>(a, query, index == first ? ahead : none, g, running + (index - first));
+      if (g.begin[0] < g.end[g.n - 1]) attend(a, query, index == first ? ahead : none, g, running + (index - first));
     }
 }
 
-template <KvKind kind>
 void attend_all(const AttentionArgs& a) {
   const uint32_t heads_per_kv = a.n_heads / a.kv.n_kv_heads;
   const uint64_t queries = uint64_t{a.m} * heads_per_kv;
@@ -262,7 +331,7 @@ void attend_all(const AttentionArgs& a) {
       last = queries - first < queries_together ? queries : first + queries_together;
       Running running[queries_together];
       if (a.partials) {
-        attend_blocks<kind>(a, kv_head, first, last, a.first_block, a.last_block, running);
+        attend_blocks(a, kv_head, first, last, a.first_block, a.last_block, running);
         continue;
       }
       const uint32_t first_position = a.first_position + static_cast<uint32_t>(first / heads_per_kv);
@@ -272,18 +341,10 @@ void attend_all(const AttentionArgs& a) {
       const auto head_of = [&](uint64_t index) { return kv_head * heads_per_kv + index % heads_per_kv; };
       const auto out_of = [&](uint64_t index) { return a.out + (index / heads_per_kv * a.n_heads + head_of(index)) * dim; };
       for (uint64_t index = first; index < last; ++index) memset(out_of(index), 0, dim * sizeof(float));
-      attend_blocks<kind>(a, kv_head, first, last, begin, end, running);
+      attend_blocks(a, kv_head, first, last, begin, end, running);
       for (uint64_t index = first; index < last; ++index)
         finish(out_of(index), running[index - first], a.sinks, head_of(index), dim);
     }
-}
-
-GPTQ_INLINE void attend_any(const AttentionArgs& a) {
-  switch (a.kv.kind) {
-    case KvKind::f16: return attend_all<KvKind::f16>(a);
-    case KvKind::f32: return attend_all<KvKind::f32>(a);
-    case KvKind::i8: return attend_all<KvKind::i8>(a);
-  }
 }
 
 }  // namespace

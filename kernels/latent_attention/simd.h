@@ -45,8 +45,8 @@ template <KvKind kind>
 void take_rows(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t begin, uint32_t columns, Group& g) {
   float* out = g.rows;
   for (uint32_t at = from; at < to; ++at, out += columns) {
-    const std::byte* row = latent_row(a.kv, g.position(at)) + uint64_t{begin} * kv_element_bytes(kind);
-    for (uint32_t d = 0; d < columns; d += lanes) store(out + d, load_kv<kind>(row + uint64_t{d} * kv_element_bytes(kind)));
+    const std::byte* row = latent_row(a.kv, g.position(at)) + kv_bytes(kind, begin);
+    for (uint32_t d = 0; d < columns; d += lanes) store(out + d, load_kv<kind>(row + kv_bytes(kind, d)));
   }
 }
 
@@ -55,7 +55,7 @@ template <KvKind kind>
 GPTQ_INLINE void ask_for(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t row, const Group& g) {
   for (uint32_t at = from; at < to; ++at) {
     const std::byte* line = latent_row(a.kv, g.position(at));
-    for (uint32_t byte = 0; byte < row * kv_element_bytes(kind); byte += 64) prefetch(line + byte);
+    for (uint64_t byte = 0; byte < kv_bytes(kind, row); byte += 64) prefetch(line + byte);
   }
 }
 
@@ -266,6 +266,7 @@ GPTQ_INLINE void attend_any(const LatentAttentionArgs& a) {
     case KvKind::f16: return attend_all<KvKind::f16>(a);
     case KvKind::f32: return attend_all<KvKind::f32>(a);
     case KvKind::i8: return attend_all<KvKind::i8>(a);
+    case KvKind::i4: return;  // no latent cache is
   }
 }
 

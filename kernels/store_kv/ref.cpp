@@ -10,8 +10,8 @@ void store_kv_ref(const StoreKvArgs& a) {
       const uint32_t position = a.first_position + i, k_dim = a.kv.key_dim, v_dim = a.kv.value_dim;
       const float* k = a.k + uint64_t{i} * a.k_stride + uint64_t{head} * k_dim;
       const float* v = a.v + uint64_t{i} * a.v_stride + uint64_t{head} * v_dim;
-      store_row(kv_key(a.kv, head, position), 16, k, k_dim, a.kv.kind, kv_key_scales(a.kv, head, position));
-      store_row(kv_value(a.kv, head, position), 1, v, v_dim, a.kv.kind, kv_value_scales(a.kv, head, position));
+      store_row(kv_key(a.kv, head, position), 16, k, k_dim, a.kv.kinds.keys, kv_key_scales(a.kv, head, position));
+      store_row(kv_value(a.kv, head, position), 1, v, v_dim, a.kv.kinds.values, kv_value_scales(a.kv, head, position));
     }
 }
 

@@ -23,6 +23,9 @@ void put(std::byte* to, uint32_t step, const T* row, uint32_t n, uint32_t padded
 // Whole vectors of a row of n elements; zeros behind.
 GPTQ_INLINE Floats load_row(const float* from, uint32_t d, uint32_t n) { return d + lanes <= n ? load(from + d) : load_part(from + d, n - d); }
 
+constexpr uint32_t not_finite = 0x7f800000;
+uint32_t magnitude_bits(float x) { return bits_from_float(x) & 0x7fffffff; }
+
 // Returns the scale. Magnitudes are compared as bits, where NaN is largest, so that it reaches the outputs.
 float to_int8(const float* from, uint32_t n, int8_t* to) {
   Floats most = all(0);
@@ -37,18 +40,65 @@ float to_int8(const float* from, uint32_t n, int8_t* to) {
   return max < 1e-30f ? 0 : max / 127;
 }
 
-void store_row(std::byte* to, uint32_t step, const float* from, uint32_t n, KvKind kind, float* int8_scale) {
+// Codes in 4 bits, two in a byte, and in 32 bits the row's scale and offset. What is not finite makes them NaN.
+float to_int4(const float* from, uint32_t n, bool key, uint8_t* bytes) {
+  Floats low = all(from[0]), high = low, largest = all(0);
+  uint32_t d = 0;
+  const auto look_at = [&](Floats x) __attribute__((always_inline)) {
+    low = smaller(low, x), high = larger(high, x), largest = larger_bits(largest, magnitude(x));
+  };
+  for (; d + lanes <= n; d += lanes) look_at(load(from + d));
+  for (; d < n; ++d) look_at(all(from[d]));
+  float lowest[lanes], highest[lanes], bits[lanes];
+  store(lowest, low), store(highest, high), store(bits, largest);
+  bool finite = true;
+  for (uint32_t i = 0; i < lanes; ++i) {
+    finite &= magnitude_bits(bits[i]) < not_finite;
+    lowest[0] = lowest[i] < lowest[0] ? lowest[i] : lowest[0];
+    highest[0] = highest[i] > highest[0] ? highest[i] : highest[0];
+  }
+  const uint16_t offset16 = bf16_from_float(lowest[0]);
+  const float offset = float_from_bf16(offset16);
+  const float step = (highest[0] - offset) / 15;
+  const uint16_t scale16 = bf16_from_float(step < 0 ? 0 : step);
+  const float scale = float_from_bf16(scale16);
+  const uint32_t row = kv_row_elements(n);
+  finite &= magnitude_bits(offset) < not_finite && magnitude_bits(scale) < not_finite;
+  if (!finite) {
+    memset(bytes, 0, row / 2);
+    return float_from_bits(0x7fc07fc0);
+  }
+  int8_t codes[largest_head];
+  const Floats inverse = all(scale < 1e-30f ? 0 : 1 / scale);
+  for (d = 0; d < n; d += lanes) {
+    const Floats code = multiply(subtract(load_row(from, d, n), all(offset)), inverse);
+    store_int8(codes + d, smaller(larger(code, all(0)), all(15)));
+  }
+  memset(codes + n, 0, row - n);
+  const uint32_t apart = key ? 1 : 8;
+  for (uint32_t i = 0; i < row / 2; ++i) {
+    const int8_t* code = codes + (key ? 2 * i : i / 8 * 16 + i % 8);
+    bytes[i] = static_cast<uint8_t>(code[0] | code[apart] << 4);
+  }
+  return float_from_bits(uint32_t{scale16} << 16 | offset16);
+}
+
+void store_row(std::byte* to, uint32_t step, const float* from, uint32_t n, KvKind kind, float* scale) {
   const uint32_t padded = kv_row_elements(n);
   uint16_t halves[largest_head];
   int8_t codes[largest_head];
+  uint8_t bytes[largest_head / 2];
   switch (kind) {
     case KvKind::f32: return put(to, step, from, n, padded);
     case KvKind::f16:
       for (uint32_t d = 0; d < n; d += lanes) store_half(halves + d, load_row(from, d, n));
       return put(to, step, halves, n, padded);
     case KvKind::i8:
-      *int8_scale = to_int8(from, n, codes);
+      *scale = to_int8(from, n, codes);
       return put(to, step, codes, n, padded);
+    case KvKind::i4:
+      *scale = to_int4(from, n, step > 1, bytes);
+      return put(to, step, bytes, padded / 2, padded / 2);
   }
 }
 
@@ -58,8 +108,8 @@ GPTQ_INLINE void store_rows(const StoreKvArgs& a) {
       const uint32_t position = a.first_position + i, k_dim = a.kv.key_dim, v_dim = a.kv.value_dim;
       const float* k = a.k + uint64_t{i} * a.k_stride + uint64_t{head} * k_dim;
       const float* v = a.v + uint64_t{i} * a.v_stride + uint64_t{head} * v_dim;
-      store_row(kv_key(a.kv, head, position), 16, k, k_dim, a.kv.kind, kv_key_scales(a.kv, head, position));
-      store_row(kv_value(a.kv, head, position), 1, v, v_dim, a.kv.kind, kv_value_scales(a.kv, head, position));
+      store_row(kv_key(a.kv, head, position), 16, k, k_dim, a.kv.kinds.keys, kv_key_scales(a.kv, head, position));
+      store_row(kv_value(a.kv, head, position), 1, v, v_dim, a.kv.kinds.values, kv_value_scales(a.kv, head, position));
     }
 }
 

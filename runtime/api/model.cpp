@@ -225,7 +225,7 @@ gptq_status GPTQ_CALL gptq_model_info_get(const gptq_model* m, gptq_model_info* 
     info.pad = m->model->generation.pad;
     info.n_params = m->model->n_params;
     info.host_bytes = m->model->weight_bytes + m->model->tokenizer.size();
-    info.kv_bytes_per_token = engine::KvLayout(spec, 0, spec.n_layers, kv_sample, kernels::KvKind::f16).page_bytes() / kv_sample;
+    info.kv_bytes_per_token = engine::KvLayout(spec, 0, spec.n_layers, kv_sample, kernels::alike(kernels::KvKind::f16)).page_bytes() / kv_sample;
     info.fingerprint = m->model->fingerprint;
     info.pooling = own_pooling(*m->model);
     info.pooling_flags = own_pooling_flags(*m->model);

@@ -64,7 +64,8 @@ void describe(const gptq_engine& e, Saved& saved) {
     last = kind;
   }
   saved.activations = static_cast<uint32_t>(shape.activations);
-  saved.kv_kind = static_cast<uint32_t>(shape.kv_kind);
+  const auto [keys, values] = shape.kv_kinds;  // as kv_type
+  saved.kv_kind = static_cast<uint32_t>(keys) | (keys == values ? 0 : (static_cast<uint32_t>(values) + 1) << 8);
   const model::Placement host = host_part(shape.placements);
   saved.on_host = host.first_layer << 16 | host.end_layer;
   saved.ctx_tokens = shape.ctx_tokens;

@@ -78,7 +78,7 @@ struct KvCache {
   std::byte* base;
   uint64_t page_stride, value_offset;
   uint32_t page_tokens, n_kv_heads, key_dim, value_dim;
-  kernels::KvKind kind;
+  kernels::KvKinds kinds;
 };
 
 // q is multiplied by 1 + factor * ln(1 + floor((position + offset) / floor)).

@@ -13,7 +13,7 @@ class KvLayout {
   // How multi-head latent attention is kept: kv_rank + d_rope numbers a token, or the keys and values of every head.
   enum class Latents : uint8_t { kept, expanded };
   // Of layers first_layer .. end_layer - 1, on the host.
-  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind,
+  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKinds kinds,
            Latents latents = Latents::kept);
   // On a GPU; kind is f16 or i8.
   static KvLayout on_gpu(const model::ModelSpec& spec, uint32_t first_layer, uint32_t end_layer, uint32_t page_tokens, kernels::KvKind kind);
@@ -28,8 +28,8 @@ class KvLayout {
   uint64_t state_of(uint32_t layer) const { return state_before(layer); }
 
  private:
-  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t page_tokens, kernels::KvKind kind);
-  void for_each_piece_of(uint64_t half, uint32_t dim, bool grouped, uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const;
+  KvLayout(const model::ModelSpec& spec, uint32_t first_layer, uint32_t page_tokens, kernels::KvKinds kinds);
+  void for_each_piece_of(uint64_t half, uint32_t dim, kernels::KvKind kind, bool grouped, uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const;
   uint64_t caches_before(uint32_t layer) const;  // counted from first_layer_
   uint64_t state_before(uint32_t layer) const;
 
@@ -37,7 +37,7 @@ class KvLayout {
   uint32_t first_layer_, page_tokens_, n_kv_heads_, key_dim_, value_dim_;
   uint64_t n_caches_ = 0;  // layers with pages
   bool on_gpu_ = false;
-  kernels::KvKind kind_;
+  kernels::KvKinds kinds_;
   uint64_t key_bytes_ = 0, layer_bytes_ = 0, page_bytes_ = 0, state_bytes_ = 0;
 };
 

@@ -33,6 +33,14 @@ uint32_t in_range(uint32_t value, uint32_t fallback, uint32_t most, std::string_
   return value ? value : fallback;
 }
 
+// GPTQ_KV_* of the keys, and GPTQ_KV_VALUES_* where values are of another kind. In exact mode the default is float32.
+kernels::KvKinds kinds_of(int32_t kv_type, bool exact) {
+  if (exact && kv_type == GPTQ_KV_F16) return kernels::alike(kernels::KvKind::f32);
+  const int32_t keys = kv_type & 0xff, values = kv_type >> 8 ? (kv_type >> 8) - 1 : keys;
+  if (kv_type < 0 || keys > GPTQ_KV_I4 || values > GPTQ_KV_I4) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", kv_type);
+  return {static_cast<kernels::KvKind>(keys), static_cast<kernels::KvKind>(values)};
+}
+
 // What adapters of this rank have in a layer, at most.
 uint32_t low_rank_width(const model::ModelSpec& spec, uint32_t rank) {
   uint32_t most = 0;
@@ -102,15 +110,17 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
   if (params.best_logprobs > best_logprobs_max)
     base::fail(GPTQ_E_INVALID_ARGUMENT, "best_logprobs = ", params.best_logprobs, " is more than ", best_logprobs_max);
   shape.best_logprobs = params.best_logprobs;
-  if (params.kv_type < GPTQ_KV_F16 || params.kv_type > GPTQ_KV_I8)
-    base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown kv_type ", params.kv_type);
   const bool exact = params.flags & GPTQ_ENGINE_EXACT, bf16 = params.flags & GPTQ_ENGINE_BF16;
   if (params.flags & ~uint32_t(GPTQ_ENGINE_EXACT | GPTQ_ENGINE_BF16)) base::fail(GPTQ_E_INVALID_ARGUMENT, "unknown engine flags ", params.flags);
   if (exact && bf16) base::fail(GPTQ_E_INVALID_ARGUMENT, "GPTQ_ENGINE_EXACT and GPTQ_ENGINE_BF16 exclude each other");
   shape.activations = exact ? device::Activations::f32 : bf16 ? device::Activations::bf16 : device::Activations::int8;
-  shape.kv_kind = exact && params.kv_type == GPTQ_KV_F16 ? kernels::KvKind::f32 : static_cast<kernels::KvKind>(params.kv_type);
-  if (!all_on_host(placements) && params.kv_type == GPTQ_KV_F32)
-    base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16 or int8: choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type");
+  shape.kv_kinds = kinds_of(params.kv_type, exact);
+  const auto [keys, values] = shape.kv_kinds;
+  if (spec.any(model::Mixer::latent) && (keys != values || keys == kernels::KvKind::i4))
+    base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of latent attention is float16, float32 or int8, for keys and values alike: choose another kv_type than ",
+               params.kv_type);
+  if (!all_on_host(placements) && (keys != values || keys == kernels::KvKind::i4 || (params.kv_type & 0xff) == GPTQ_KV_F32))
+    base::fail(GPTQ_E_UNSUPPORTED, "the KV cache of layers on a GPU is float16 or int8, for keys and values alike: choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type");
   const uint64_t all = uint64_t(shape.max_sessions) * shape.pages_per_session();
   uint64_t page_bytes = host_layout(shape, spec).page_bytes();
   for (const model::Placement& p : placements)
@@ -124,11 +134,11 @@ EngineShape make_shape(const gptq_engine_params& params, const model::ModelSpec&
 
 KvLayout host_layout(const EngineShape& shape, const model::ModelSpec& spec) {
   const model::Placement layers = host_part(shape.placements);
-  return {spec, layers.first_layer, layers.end_layer, shape.page_tokens, shape.kv_kind};
+  return {spec, layers.first_layer, layers.end_layer, shape.page_tokens, shape.kv_kinds};
 }
 
 KvLayout gpu_layout(const EngineShape& shape, const model::ModelSpec& spec, const model::Placement& layers) {
-  const auto kind = shape.kv_kind == kernels::KvKind::i8 ? kernels::KvKind::i8 : kernels::KvKind::f16;
+  const auto kind = shape.kv_kinds.keys == kernels::KvKind::i8 ? kernels::KvKind::i8 : kernels::KvKind::f16;
   return KvLayout::on_gpu(spec, layers.first_layer, layers.end_layer, shape.page_tokens, kind);
 }
 

@@ -15,7 +15,7 @@ struct EngineShape {
   model::Placements placements;  // the model's
   uint32_t low_rank_width;      // of adapters there is room for from the beginning: the ranks of a layer's matrices
   device::Activations activations;
-  kernels::KvKind kv_kind;     // on the host; on a GPU float16 stands in for float32
+  kernels::KvKinds kv_kinds;    // on the host; on a GPU float16 stands in for float32
 
   uint32_t pages_per_session() const { return (ctx_tokens + page_tokens - 1) / page_tokens; }
   uint32_t max_logits() const;  // rows of logits computed at a time

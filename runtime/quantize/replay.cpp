@@ -26,7 +26,7 @@ bool is_parallel(const model::ModelSpec& spec) { return spec.residual == Residua
 
 // One layer after another uses the same memory.
 engine::KvLayout layout_of(const model::ModelSpec& spec, uint32_t layer) {
-  return {spec, layer, layer + 1, page_tokens, kernels::KvKind::f32, engine::KvLayout::Latents::expanded};
+  return {spec, layer, layer + 1, page_tokens, kernels::alike(kernels::KvKind::f32), engine::KvLayout::Latents::expanded};
 }
 template <class Size>
 uint64_t largest(const model::ModelSpec& spec, Size&& size) {

@@ -157,9 +157,11 @@ TEST_F(Cuda, KvCacheOfBytesGivesWhatItGivesOnTheCpu) {
   }
   const Model model(runtime, text_model(), on_gpu());
   auto params = engine_of(0);
-  params.kv_type = GPTQ_KV_F32;
-  gptq_engine* refused = nullptr;
-  EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, nullptr), GPTQ_E_UNSUPPORTED);
+  for (const int32_t kv : {GPTQ_KV_F32 + 0, GPTQ_KV_I4 + 0, GPTQ_KV_F16 | GPTQ_KV_VALUES_I8}) {
+    params.kv_type = kv;
+    gptq_engine* refused = nullptr;
+    EXPECT_EQ(gptq_engine_create(model.get(), &params, &refused, nullptr), GPTQ_E_UNSUPPORTED) << kv;
+  }
 }
 
 // The GPU gives its best logits alone, or, where logits are asked for, all of them: the tokens are the same.

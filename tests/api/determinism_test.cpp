@@ -39,7 +39,7 @@ struct Mode {
   int32_t kv;
 };
 constexpr Mode modes[] = {{"int8", 0, GPTQ_KV_F16}, {"exact", GPTQ_ENGINE_EXACT, GPTQ_KV_F16}, {"int8_kv", 0, GPTQ_KV_I8},
-                          {"bf16", GPTQ_ENGINE_BF16, GPTQ_KV_F16}};
+                          {"bf16", GPTQ_ENGINE_BF16, GPTQ_KV_F16}, {"int4_kv", 0, GPTQ_KV_I4}, {"int8_int4_kv", 0, GPTQ_KV_I8 | GPTQ_KV_VALUES_I4}};
 
 // Logits of a prompt, then tokens sampled after it.
 Output run(const Way& way, Mode mode) {
@@ -85,7 +85,7 @@ TEST_P(Determinism, SameBits) {
   EXPECT_EQ(out.sampled.size(), 60u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, Determinism, testing::Combine(testing::Values(0, 1, 2, 3), testing::ValuesIn(ways)),
+INSTANTIATE_TEST_SUITE_P(Ways, Determinism, testing::Combine(testing::Range(size_t{0}, std::size(modes)), testing::ValuesIn(ways)),
                          [](const auto& info) {
                            return std::string(modes[std::get<0>(info.param)].name) + "_" + std::get<1>(info.param).name;
                          });

@@ -247,7 +247,7 @@ TEST_F(Misuse, EngineParameters) {
   using P = gptq_engine_params;
   for (const P& p : {with(&P::flags, 4u), with(&P::flags, uint32_t(GPTQ_ENGINE_EXACT | GPTQ_ENGINE_BF16)), with(&P::max_sessions, 5000u),
                      with(&P::ctx_tokens, UINT32_MAX), with(&P::page_tokens, 17u), with(&P::page_tokens, 512u), with(&P::batch_tokens, UINT32_MAX), with(&P::logits_rows, UINT32_MAX),
-                     with(&P::kv_type, 3), with(&P::kv_type, -1), with(&P::kv_bytes, uint64_t(1))})
+                     with(&P::kv_type, 4), with(&P::kv_type, -1), with(&P::kv_bytes, uint64_t(1))})
     EXPECT_EQ(create(p), GPTQ_E_INVALID_ARGUMENT);
   auto huge = make<P>();
   huge.ctx_tokens = 1u << 24, huge.max_sessions = 4096;

@@ -22,7 +22,7 @@ class Stream {
       : model_(model), memory_(std::pmr::get_default_resource(), measure(model, activations, ctx)), arena_(memory_.data()),
         rotation_(model.spec, ctx, rows_max, arena_), workspace_(model.spec, rows_max, 1, arena_), routing_(model.spec, rows_max, arena_),
         scratch_(limits(model, activations, ctx), arena_), device_(kernels::select_kernels(0), pool, scratch_) {
-    const engine::KvLayout layout(model.spec, 0, model.spec.n_layers, page_tokens, activations == Activations::f32 ? kernels::KvKind::f32 : kernels::KvKind::f16,
+    const engine::KvLayout layout(model.spec, 0, model.spec.n_layers, page_tokens, kernels::alike(activations == Activations::f32 ? kernels::KvKind::f32 : kernels::KvKind::f16),
                                   engine::KvLayout::Latents::expanded);
     const uint32_t n_pages = (ctx + page_tokens - 1) / page_tokens;
     for (uint32_t p = 0; p < n_pages; ++p) pages_.push_back(p);

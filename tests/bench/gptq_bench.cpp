@@ -150,7 +150,9 @@ class Bench {
   double bytes_per_step(const Test& test) const {
     const model::Model& m = *model_.get()->model;
     const double own = test.n_sessions * test.n_gen / 2.0, positions = own + (forks_ ? 1 : test.n_sessions) * test.n_depth;
-    const double kv_bytes = 2.0 * m.spec.n_layers * m.spec.n_kv_heads * kernels::kv_row_bytes(engine_.get()->engine->shape().kv_kind, m.spec.head_dim);
+    const kernels::KvKinds kinds = engine_.get()->engine->shape().kv_kinds;
+    const uint32_t row_bytes = kernels::kv_row_bytes(kinds.keys, m.spec.head_dim) + kernels::kv_row_bytes(kinds.values, m.spec.head_dim);
+    const double kv_bytes = 1.0 * m.spec.n_layers * m.spec.n_kv_heads * row_bytes;
     const uint64_t unread = m.spec.tied_head && m.placements.size() == 1 ? 0 : bytes_of(m.embed.w);
     return static_cast<double>(m.weight_bytes + model_.info().device_bytes - unread) + positions * kv_bytes;
   }

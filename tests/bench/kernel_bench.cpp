@@ -181,7 +181,7 @@ void bench_attention(benchmark::State& state, const Variant& variant, const Atte
                .n_kv_heads = s.n_kv_heads,
                .key_dim = s.head_dim,
                .value_dim = s.head_dim,
-               .kind = s.kind};
+               .kinds = alike(s.kind)};
   const double ops = 4.0 * s.m * s.n_heads * s.head_dim * (s.depth - s.m / 2.0);
   const std::vector<float> slopes(s.n_heads, 0.1f);
   AttentionArgs args = {.q = q.data(),
@@ -335,7 +335,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
                      .n_kv_heads = 32,
                      .key_dim = 64,
                      .value_dim = 64,
-                     .kind = KvKind::f16};
+                     .kinds = alike(KvKind::f16)};
   const std::string op = variant.op;
   const auto call = [&](const auto& args) {
     measure(state, 0, 0, 0, [&] { reinterpret_cast<void (*)(decltype(args))>(variant.function)(args); });
@@ -344,6 +344,7 @@ void bench_small(benchmark::State& state, const Variant& variant) {
   if (op == "dequantize_row") call(DequantizeRowArgs{&weights.copies[0], 3, y.data()});
   if (op == "rms_norm") call(RmsNormArgs{x.data(), weight.data(), y.data(), 1, n, 1e-5f});
   if (op == "rope") call(RopeArgs{x.data(), weight.data(), weight.data(), 1, n, 32, 64, 64});
+  if (op == "hadamard") call(HadamardArgs{x.data(), 1, n, 32, 64});
   if (op == "layer_norm") call(LayerNormArgs{x.data(), weight.data(), x.data(), y.data(), 1, n, 1e-5f});
   const LatentView latent = {.base = reinterpret_cast<std::byte*>(cache.data()),
                              .pages = &page,
@@ -450,7 +451,7 @@ void add_matmul(const Variant& variant, const Shape& s, uint32_t m) {
 }
 
 void add_attention(const Variant& variant, const AttentionShape& s) {
-  static const char* const kinds[] = {"f16", "f32", "i8"};
+  static const char* const kinds[] = {"f16", "f32", "i8", "i4"};
   char text[96];
   snprintf(text, sizeof text, "/heads:%u/kv:%u/dim:%u/%s/m:%u/depth:%u%s", s.n_heads, s.n_kv_heads, s.head_dim, kinds[static_cast<int>(s.kind)],
            s.m, s.depth, s.bent ? "/bent" : "");
@@ -459,7 +460,7 @@ void add_attention(const Variant& variant, const AttentionShape& s) {
 
 void add_attentions(const Variant& variant) {
   if (variant.level == Level::ref) return add_attention(variant, {9, 3, 64, 1, 512, KvKind::f16});
-  for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8})
+  for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8, KvKind::i4})
     for (const uint32_t m : {1u, 128u}) {
       for (const auto& [heads, kv_heads, head_dim] : {std::tuple{9u, 3u, 64u}, {32u, 4u, 64u}, {32u, 8u, 128u}, {32u, 32u, 128u}})
         add_attention(variant, {heads, kv_heads, head_dim, m, 2048, kind});

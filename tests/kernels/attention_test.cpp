@@ -9,7 +9,7 @@ KERNEL_SUITE(attention, AttentionArgs);
 
 struct Case {
   uint32_t key_dim, value_dim, n_kv_heads, heads_per_kv, page_tokens, first, m, window;
-  KvKind kind;
+  KvKinds kinds;
   uint32_t chunk = 0;
   float softcap = 0;
   std::vector<float> slopes = {}, sinks = {};  // of each head, or none
@@ -29,7 +29,7 @@ Case random_case(std::mt19937& random, uint32_t longest) {
           .first = firsts[below(8)],
           .m = 1 + below(12),
           .window = windows[below(8)],
-          .kind = static_cast<KvKind>(below(3))};
+          .kinds = {static_cast<KvKind>(below(4)), static_cast<KvKind>(below(4))}};
 }
 
 // Any of what bends logits, and of what hides them.
@@ -51,7 +51,7 @@ Case random_bent_case(std::mt19937& random, uint32_t longest) {
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "keys " << c.key_dim << " values " << c.value_dim << " kv heads " << c.n_kv_heads << " x" << c.heads_per_kv << " page "
              << c.page_tokens << " first " << c.first << " m " << c.m << " window " << c.window << " chunk " << c.chunk << " cap " << c.softcap
-             << (c.slopes.empty() ? "" : " alibi") << (c.sinks.empty() ? "" : " sinks") << " " << name_of(c.kind);
+             << (c.slopes.empty() ? "" : " alibi") << (c.sinks.empty() ? "" : " sinks") << " " << name_of(c.kinds);
 }
 
 uint32_t first_seen(const Case& c, uint32_t position) {
@@ -81,7 +81,7 @@ AttentionArgs args_of(const Case& c, const KvView& kv, const float* q, float* ou
 }
 
 TestCache cache_of(const Case& c, std::mt19937& random) {
-  return TestCache(c.first + c.m, c.page_tokens, c.n_kv_heads, c.key_dim, c.value_dim, c.kind, random);
+  return TestCache(c.first + c.m, c.page_tokens, c.n_kv_heads, c.key_dim, c.value_dim, c.kinds, random);
 }
 
 void fill(TestCache& cache, const Case& c, std::mt19937& random) {
@@ -192,9 +192,10 @@ TEST_P(attention, matches_float64_however_it_is_cut) {
 }
 
 TEST_P(attention, matches_float64_far_out) {
-  for (const Case& c : {Case{64, 64, 1, 3, 64, 4990, 10, 0, KvKind::f16}, Case{128, 128, 1, 4, 32, 3000, 1, 0, KvKind::i8},
-                        Case{64, 64, 2, 1, 16, 4321, 2, 2222, KvKind::f32}, Case{192, 128, 1, 2, 64, 2500, 2, 0, KvKind::f16},
-                        Case{64, 64, 1, 2, 64, 4990, 10, 3000, KvKind::f16, 4992, 30, {0.5f, 0.004f}, {2, -1}}})
+  for (const Case& c : {Case{64, 64, 1, 3, 64, 4990, 10, 0, alike(KvKind::f16)}, Case{128, 128, 1, 4, 32, 3000, 1, 0, alike(KvKind::i8)},
+                        Case{64, 64, 2, 1, 16, 4321, 2, 2222, alike(KvKind::f32)}, Case{192, 128, 1, 2, 64, 2500, 2, 0, alike(KvKind::f16)},
+                        Case{64, 64, 1, 2, 64, 4990, 10, 3000, alike(KvKind::f16), 4992, 30, {0.5f, 0.004f}, {2, -1}},
+                        Case{64, 64, 1, 3, 64, 4990, 10, 0, alike(KvKind::i4)}, Case{128, 128, 1, 4, 32, 3000, 1, 0, {KvKind::f16, KvKind::i4}}})
     check(GetParam(), c, random);
 }
 
@@ -204,17 +205,17 @@ TEST_P(attention, bends_and_hides_logits) {
 
 // Sinks far above and far below all logits, where the sum of a sink's weight must neither overflow nor be lost.
 TEST_P(attention, sinks_of_any_size) {
-  Case c = {16, 16, 1, 4, 16, 600, 2, 0, KvKind::f32};
+  Case c = {16, 16, 1, 4, 16, 600, 2, 0, alike(KvKind::f32)};
   c.sinks = {-1e4f, -INFINITY, 30, 1e4f};
   check(GetParam(), c, random);
 }
 
 TEST_P(attention, does_not_depend_on_the_page_size) {
-  for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8}) {
+  for (const KvKind kind : {KvKind::f16, KvKind::f32, KvKind::i8, KvKind::i4}) {
     std::vector<float> before;
     for (const uint32_t page_tokens : {16u, 48u, 256u}) {
       std::mt19937 same(1), order(2);
-      const Case c = {40, 40, 2, 2, page_tokens, 600, 4, 0, kind};
+      const Case c = {40, 40, 2, 2, page_tokens, 600, 4, 0, alike(kind)};
       TestCache cache = cache_of(c, order);
       fill(cache, c, same);
       std::vector<float> q(4 * 4 * 40, 0.5f), out(q.size());
@@ -228,7 +229,7 @@ TEST_P(attention, does_not_depend_on_the_page_size) {
 }
 
 TEST_P(attention, leaves_other_heads_alone) {
-  const Case c = {24, 24, 3, 2, 16, 20, 3, 0, KvKind::f16};
+  const Case c = {24, 24, 3, 2, 16, 20, 3, 0, alike(KvKind::f16)};
   TestCache cache = cache_of(c, random);
   fill(cache, c, random);
   const std::vector<float> q = floats(3 * 6 * 24);
@@ -241,7 +242,7 @@ TEST_P(attention, leaves_other_heads_alone) {
 }
 
 TEST_P(attention, large_scores_stay_finite) {
-  const Case c = {8, 8, 1, 1, 16, 60, 1, 0, KvKind::f32};
+  const Case c = {8, 8, 1, 1, 16, 60, 1, 0, alike(KvKind::f32)};
   TestCache cache = cache_of(c, random);
   fill(cache, c, random);
   const std::vector<float> q = floats(8, 1e6f);
@@ -254,9 +255,14 @@ TEST_P(attention, large_scores_stay_finite) {
   }
 }
 
+TEST_P(attention, every_pair_of_kinds) {
+  for (uint32_t pair = 0; pair < 16; ++pair)
+    check(GetParam(), {64, 64, 2, 3, 64, 300, 5, 0, {static_cast<KvKind>(pair % 4), static_cast<KvKind>(pair / 4)}}, random);
+}
+
 TEST_P(attention, shows_nan) {
   const float some[] = {1, 2, 3, 4};
-  const Case c = {64, 64, 1, 4, 64, 500, 1, 0, KvKind::f16};
+  const Case c = {64, 64, 1, 4, 64, 500, 1, 0, alike(KvKind::f16)};
   TestCache cache = cache_of(c, random);
   fill(cache, c, random);
   std::vector<float> q = floats(4 * 64), row(64, std::nanf(""));

@@ -9,7 +9,7 @@ class TestLatentCache {
  public:
   TestLatentCache(uint32_t positions, uint32_t page_tokens, uint32_t width, uint32_t rank, KvKind kind, std::mt19937& random)
       : padded_((width + 15) / 16 * 16) {
-    const uint64_t page = uint64_t{page_tokens} * (padded_ * kv_element_bytes(kind) + (kind == KvKind::i8 ? 4 : 0)) + 64;
+    const uint64_t page = uint64_t{page_tokens} * (kv_bytes(kind, padded_) + (kind == KvKind::i8 ? 4 : 0)) + 64;
     pages_.resize(positions / page_tokens + 1);
     for (uint32_t p = 0; p < pages_.size(); ++p) pages_[p] = p;
     std::shuffle(pages_.begin(), pages_.end(), random);
@@ -42,7 +42,7 @@ class TestLatentCache {
       const uint16_t half = half_from_float(x);
       const auto code = static_cast<int8_t>(view.kind == KvKind::i8 ? std::nearbyint(x * (127 / max)) : 0);
       const void* from[] = {&half, &x, &code};
-      memcpy(at(position, d), from[static_cast<int>(view.kind)], kv_element_bytes(view.kind));
+      memcpy(at(position, d), from[static_cast<int>(view.kind)], kv_bytes(view.kind, 1));
     }
     max /= 127;
     if (view.kind == KvKind::i8) memcpy(scale(position), &max, sizeof max);
@@ -54,7 +54,7 @@ class TestLatentCache {
  private:
   std::byte* page(uint32_t position) { return view.base + view.pages[position / view.page_tokens] * view.page_stride; }
   std::byte* at(uint32_t position, uint32_t d) {
-    return page(position) + (uint64_t{position % view.page_tokens} * padded_ + d) * kv_element_bytes(view.kind);
+    return page(position) + kv_bytes(view.kind, uint64_t{position % view.page_tokens} * padded_ + d);
   }
   std::byte* scale(uint32_t position) { return page(position) + view.page_tokens * padded_ + position % view.page_tokens * 4; }
 

@@ -60,6 +60,14 @@ class Constraint(Handle):
     lib.gptq_constraint_destroy(pointer)
 
 
+def _kv_type(text: str) -> int:
+  keys, colon, values = text.partition(":")
+  kinds = {"f16": native.GPTQ_KV_F16, "f32": native.GPTQ_KV_F32, "i8": native.GPTQ_KV_I8, "i4": native.GPTQ_KV_I4}
+  if keys not in kinds or (colon and values not in kinds):
+    raise ValueError(f"kv is {text!r}, not f16, f32, i8, i4 or two of these like i8:i4")
+  return kinds[keys] + ((kinds[values] + 1) * native.GPTQ_KV_VALUES_F16 if colon else 0)
+
+
 class Model(Handle):
   """A .gptq file. Threads may share it."""
 
@@ -117,9 +125,10 @@ class Model(Handle):
     return Constraint(self, native.GPTQ_CONSTRAINT_REGEX, expression)
 
   def engine(self, *, max_sessions: int = 1, ctx_tokens: int = 0, kv_bytes: int = 0, batch_tokens: int = 0, logits_rows: int = 0,
-             exact: bool = False) -> Engine:
+             exact: bool = False, kv: str = "f16") -> Engine:
+    """kv: how keys and values are kept, "f16", "f32", "i8" or "i4", or "i8:i4", of keys and values apart."""
     params = make(native.gptq_engine_params, flags=native.GPTQ_ENGINE_EXACT if exact else 0, max_sessions=max_sessions, ctx_tokens=ctx_tokens,
-                  kv_bytes=kv_bytes, batch_tokens=batch_tokens, logits_rows=logits_rows)
+                  kv_bytes=kv_bytes, batch_tokens=batch_tokens, logits_rows=logits_rows, kv_type=_kv_type(kv))
     out = c_void_p()
     call(lambda error: lib.gptq_engine_create(self.handle, byref(params), byref(out), error))
     return Engine(self, out, Chat)

@@ -23,7 +23,7 @@ kernels::KvView view(const KvCache& kv, const uint32_t* pages) {
           .n_kv_heads = kv.n_kv_heads,
           .key_dim = kv.key_dim,
           .value_dim = kv.value_dim,
-          .kind = kv.kind};
+          .kinds = kv.kinds};
 }
 
 // Whether two matrices want their activations in the same form.
@@ -249,6 +249,12 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s
     float* scaled = q + uint64_t{i} * q_stride;
     kernels_.elementwise({.kind = kernels::Elementwise::scale, .x = scaled, .y = nullptr, .out = scaled, .count = q_stride, .factor = factor});
   }
+  if (kv.kinds.keys == kernels::KvKind::i4) {  // turned alike, so that their products stay
+    kernels_.hadamard({.x = q, .m = n_rows, .x_stride = q_stride, .n_heads = h.n_heads, .head_dim = kv.key_dim});
+    kernels_.hadamard({.x = k, .m = n_rows, .x_stride = k_stride, .n_heads = kv.n_kv_heads, .head_dim = kv.key_dim});
+  }
+  if (kv.kinds.values == kernels::KvKind::i4)
+    kernels_.hadamard({.x = v, .m = n_rows, .x_stride = v_stride, .n_heads = kv.n_kv_heads, .head_dim = kv.value_dim});
   kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s.pages)});
 }
 
@@ -262,6 +268,7 @@ void CpuDevice::append_kv(const KvCache& kv, const Heads& heads) {
 // One task a part and key/value head.
 void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const AttentionShape& shape) {
   const uint64_t q_stride = uint64_t(shape.n_heads) * kv.key_dim, stride = uint64_t(shape.n_heads) * kv.value_dim;
+  const bool turned = kv.kinds.values == kernels::KvKind::i4;  // the results are turned back as soon as they are whole
   const AttentionPlan plan = plan_attention(batch_.sequences, {shape.window, shape.chunk, shape.alibi_slopes != nullptr}, kv.page_tokens, kv.n_kv_heads,
                                             tasks_wanted(), uint64_t(shape.n_heads) * (kv.value_dim + 2), scratch_.attention);
   pool_.run(static_cast<uint32_t>(plan.parts.size()) * kv.n_kv_heads, [&](uint32_t task) {
@@ -285,11 +292,15 @@ void CpuDevice::attention(const KvCache& kv, const float* q, float* out, const A
                         .softcap = shape.softcap,
                         .alibi_slopes = shape.alibi_slopes,
                         .sinks = shape.sinks});
+    const uint32_t heads = shape.n_heads / kv.n_kv_heads;
+    float* own = out + part.first_row * stride + uint64_t{head} * heads * kv.value_dim;
+    if (turned && !part.partials)
+      kernels_.hadamard({.x = own, .m = part.n_rows, .x_stride = static_cast<uint32_t>(stride), .n_heads = heads, .head_dim = kv.value_dim});
   });
-  merge_attention(plan, out, shape, kv.value_dim);
+  merge_attention(plan, out, shape, kv.value_dim, turned);
 }
 
-void CpuDevice::merge_attention(const AttentionPlan& plan, float* out, const AttentionShape& shape, uint32_t value_dim) {
+void CpuDevice::merge_attention(const AttentionPlan& plan, float* out, const AttentionShape& shape, uint32_t value_dim, bool turned) {
   for (const AttentionMerge& m : plan.merges)
     split(uint64_t(m.n_rows) * shape.n_heads, 1 + 65536 / (((m.first_position + m.n_rows) / kernels::attention_block + 1) * value_dim), [&](uint64_t first, uint64_t last) {
       kernels_.merge_attention({.partials = m.partials,
@@ -304,6 +315,9 @@ void CpuDevice::merge_attention(const AttentionPlan& plan, float* out, const Att
                                 .last_query = static_cast<uint32_t>(last),
                                 .chunk = shape.chunk,
                                 .sinks = shape.sinks});
+      float* own = out + (uint64_t(m.first_row) * shape.n_heads + first) * value_dim;
+      if (turned)
+        kernels_.hadamard({.x = own, .m = static_cast<uint32_t>(last - first), .x_stride = value_dim, .n_heads = 1, .head_dim = value_dim});
     });
 }
 

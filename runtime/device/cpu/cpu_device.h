@@ -104,7 +104,7 @@ class CpuDevice : public Device {
   void append_rows(const KvCache& kv, const Heads& heads, const Sequence& sequence, uint32_t first, uint32_t n_rows);
   void turn(int32_t rope, uint64_t row, float* x, uint32_t n_heads, uint32_t stride) const;
   void attend_latent(const KvCache& kv, const LatentAttention& attention);
-  void merge_attention(const AttentionPlan& plan, float* out, const AttentionShape& shape, uint32_t value_dim);
+  void merge_attention(const AttentionPlan& plan, float* out, const AttentionShape& shape, uint32_t value_dim, bool turned);
   uint32_t tasks_wanted() const { return pool_.threads() == 1 ? 0 : pool_.threads() * tasks_per_thread; }
   // Calls part(first, last) over 0..total in pieces of at least `least`.
   template <class F>

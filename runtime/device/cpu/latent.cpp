@@ -16,7 +16,7 @@ kernels::LatentView view(const KvCache& kv, const uint32_t* pages, const LatentA
           .page_tokens = kv.page_tokens,
           .width = a.kv_rank + a.d_rope,
           .rank = a.kv_rank,
-          .kind = kv.kind};
+          .kind = kv.kinds.keys};
 }
 
 }  // namespace
@@ -76,7 +76,8 @@ void CpuDevice::attend_latent(const KvCache& kv, const LatentAttention& a) {
                                .first_block = part.first_block,
                                .last_block = part.last_block});
   });
-  merge_attention(plan, a.o_latent, {.n_heads = a.n_heads, .window = 0, .chunk = 0, .scale = 0, .softcap = 0, .alibi_slopes = nullptr, .sinks = nullptr}, a.kv_rank);
+  merge_attention(plan, a.o_latent, {.n_heads = a.n_heads, .window = 0, .chunk = 0, .scale = 0, .softcap = 0, .alibi_slopes = nullptr, .sinks = nullptr}, a.kv_rank,
+                  false);
 }
 
 }  // namespace gptq::device

@@ -250,7 +250,7 @@ gpu::KvCache kv_of(const KvCache& kv) {
           .page_tokens = kv.page_tokens,
           .n_kv_heads = kv.n_kv_heads,
           .head_dim = kv.key_dim,
-          .int8 = kv.kind == kernels::KvKind::i8};
+          .int8 = kv.kinds.keys == kernels::KvKind::i8};
 }
 }  // namespace
 

@@ -16,6 +16,8 @@ pub struct EngineOptions {
     pub batch_tokens: u32,
     pub logits_rows: u32,
     pub exact: bool,
+    /// `sys::GPTQ_KV_*`, and `sys::GPTQ_KV_VALUES_*` or nothing.
+    pub kv_type: i32,
 }
 
 /// What a step did.

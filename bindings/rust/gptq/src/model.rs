@@ -169,6 +169,7 @@ impl Model {
             ctx_tokens: options.ctx_tokens,
             batch_tokens: options.batch_tokens,
             logits_rows: options.logits_rows,
+            kv_type: options.kv_type,
             ..Default::default()
         };
         let mut out = null_mut();

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/hadamard/simd.h"
+
+namespace gptq::kernels {
+
+void hadamard_neon(const HadamardArgs& a) { transform_heads(a); }
+
+}  // namespace gptq::kernels
