@@ -81,12 +81,13 @@ TEST(Draft, TheSameModelIsRight) {
 }
 
 TEST(Draft, AnotherModelIsWrongAndSoonNotAsked) {
-  const Guesses guesses = compare(dense_model(), [](const Model&, gptq_generate_params& how, gptq_sampling& sampling) {
+  const auto long_and_warm = [](const Model&, gptq_generate_params& how, gptq_sampling& sampling) {
     how.max_tokens = 160;
-    sampling.temperature = 2, sampling.top_p = 0;  // nothing is said twice, or lookup guesses
-  });
-  EXPECT_GT(guesses.tried, 0u);
-  EXPECT_LT(guesses.tried, 200u);  // of 640 tokens
+    sampling.temperature = 2, sampling.top_p = 0;
+  };
+  const Guesses lookup = compare("", long_and_warm), guesses = compare(dense_model(), long_and_warm);
+  EXPECT_GT(guesses.tried, lookup.tried);
+  EXPECT_LT(guesses.tried, lookup.tried + 400);  // of 640 tokens with some 5 guesses each, were it asked for all
   EXPECT_LT(guesses.right, guesses.tried / 2);
 }
 
@@ -166,7 +167,7 @@ TEST(Draft, StepsKeepNearTheirBudget) {
     over += info.used_us > 2 * budget;
     ASSERT_GE(info.quanta, 1u);
   }
-  EXPECT_GT(session.info().n_guessed_right, 10u);
+  EXPECT_GT(session.info().n_guessed_right, 0u);
   EXPECT_GT(steps, 10u);
   EXPECT_LE(over, steps / 4 + 2) << "of " << steps;  // a busy machine stops us now and then
 }
@@ -350,7 +351,7 @@ TEST(Draft, NothingIsAllocatedInAStep) {
       a.cancel(), pair.engine.step(1, nullptr);
       start(pair.model, a, 1, GPTQ_GEN_SPECULATE, rule);
     }
-    while (pair.engine.step(300, nullptr) == GPTQ_MORE) continue;
+    while (pair.engine.step(5000, nullptr) == GPTQ_MORE) continue;
     gptq_session* fork = nullptr;
     check(gptq_session_fork(a.get(), &fork, nullptr));
     gptq_session_destroy(fork);
