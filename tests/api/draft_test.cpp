@@ -187,7 +187,7 @@ TEST(Draft, Company) {
     expected.push_back(said_by(s));
   }
   Guesses guesses;
-  for (uint32_t steps = 0; steps < 300; steps += 23) {
+  for (uint32_t steps = 0; steps < 300; steps += 37) {
     Pair pair(text_model(), params(7));
     const Engine other(pair.model, params(1));
     std::vector<Session> sessions;
