@@ -243,8 +243,10 @@ TEST(Draft, CatchesUpWithLongInputs) {
 // A conversation goes on; the adapter changes the engine's model alone.
 TEST(Draft, ChatsAndAdapters) {
   Pair plain("", params(1, 256)), pair(text_model(), params(1, 256));
+  const Lora lora(deep_model());
   std::vector<std::string> texts[2];
   for (Pair* each : {&plain, &pair}) {
+    const Adapter adapter(each->model, lora.path());
     Session session(each->engine);
     std::vector<std::string>& out = texts[each == &pair];
     std::vector<Message> turns;
@@ -253,6 +255,7 @@ TEST(Draft, ChatsAndAdapters) {
       session.set_chat(turns);
       start(each->model, session, 2, GPTQ_GEN_SPECULATE, nullptr, 30);
       finish(each->engine);
+      session.set_adapter(turns.size() < 4 ? &adapter : nullptr, 0.7f);
       out.push_back(session.read());
       turns.push_back({"bot", "so it is"});
     }
