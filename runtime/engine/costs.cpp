@@ -29,16 +29,23 @@ double Costs::estimate(uint32_t rows) const {
   return 0;
 }
 
+// Fewer rows take no longer than more: what is not computed any more, as single rows where all are guessed for, may be an old mistake.
 double Costs::predict(uint32_t rows, uint32_t known) const {
   const uint32_t at = bucket(rows), first = bucket(known);
-  if (us_[at] > 0) return us_[at];
-  const double usual = estimate(known);
+  const auto least = [&](uint32_t from) {
+    double cost = us_[from];
+    for (uint32_t i = from; i < 32; ++i)
+      if (us_[i] > 0) cost = std::min(cost, us_[i]);
+    return cost;
+  };
+  if (us_[at] > 0) return least(at);
+  const double usual = us_[first] > 0 ? least(first) : estimate(known);
   uint32_t below = at, above = at;
   while (below > first && us_[below] == 0) --below;
   while (above < 31 && us_[above] == 0) ++above;
-  const double each = below > first ? std::max(0.0, us_[below] - usual) / ((1u << below) - (1u << first)) : 0.35 * usual;
+  const double each = below > first ? std::max(0.0, least(below) - usual) / ((1u << below) - (1u << first)) : 0.35 * usual;
   const double cost = usual + each * (rows - known);
-  return us_[above] > 0 ? std::min(cost, std::max(us_[above], usual)) : cost;
+  return us_[above] > 0 ? std::min(cost, std::max(least(above), usual)) : cost;
 }
 
 uint32_t Costs::rows_within(double budget_us, uint32_t most) const {

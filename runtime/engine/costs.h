@@ -11,8 +11,8 @@ class Costs {
   double estimate(uint32_t rows) const;
   // The most rows that fit the budget; few where nothing is known.
   uint32_t rows_within(double budget_us, uint32_t most) const;
-  // Of rows that all have logits, when `known` rows, fewer or as many, are usual: where they were never seen, as from `known` to the most seen
-  // below them, or as if a row more took a third, and no more than what was seen of more.
+  // When `known` rows, fewer or as many, are usual: where these were never seen, as from `known` to the most seen below them, or as if a row more
+  // took a third; and no more than what was seen of more.
   double predict(uint32_t rows, uint32_t known) const;
 
  private:

@@ -333,18 +333,18 @@ TEST_F(Cuda, LostDeviceEndsSessionsAndLeavesTheCpu) {
 // A draft model here or there; that its GPU is lost ends nobody's generation.
 TEST_F(Cuda, DraftModelsGiveTheSameTokens) {
   const auto cpu = make<gptq_model_params>();
-  const auto tokens = [&](const gptq_model_params& place, const gptq_model_params* draft_place, bool lost = false) {
-    const Model model(runtime, deep_model(), place);
+  const auto tokens = [&](const gptq_model_params& place, const gptq_model_params* draft_place, uint32_t n = 7, bool lost = false) {
+    const Model model(runtime, text_model(), place);
     Engine engine(model, engine_of(GPTQ_ENGINE_EXACT, 2));
     std::optional<Model> draft;
     if (draft_place) engine.set_draft(&draft.emplace(runtime, text_model(), *draft_place));
     Session sessions[] = {Session(engine), Session(engine)};
     for (Session& s : sessions) {
       s.append(some_tokens(&s == sessions ? 12 : 9));
-      s.start(generation(20, GPTQ_GEN_IGNORE_EOS | (draft_place ? GPTQ_GEN_SPECULATE : 0)));
+      s.start(generation(n, GPTQ_GEN_IGNORE_EOS | (draft_place ? GPTQ_GEN_SPECULATE : 0)));
     }
     if (lost) {
-      for (int i = 0; i < 30; ++i) engine.step(1000);
+      while (sessions[0].info().n_generated < 10) engine.step(1000);
       set_fault({.lost = true});
     }
     finish(engine);
@@ -359,13 +359,13 @@ TEST_F(Cuda, DraftModelsGiveTheSameTokens) {
     set_fault({});
     return all;
   };
-  const auto gpu = on_gpu(), half = on_gpu(1);
-  for (const gptq_model_params* place : {&cpu, &gpu, &half}) {
-    const Tokens plain = tokens(*place, nullptr);
-    for (const gptq_model_params* draft_place : {&cpu, &gpu}) EXPECT_EQ(tokens(*place, draft_place), plain);
-  }
+  const auto gpu = on_gpu();
+  const Tokens here = tokens(cpu, nullptr), there = tokens(gpu, nullptr);
+  EXPECT_EQ(tokens(cpu, &gpu), here);
+  EXPECT_EQ(tokens(gpu, &cpu), there);
+  EXPECT_EQ(tokens(gpu, &gpu), there);
   if (!emulated) return;
-  EXPECT_EQ(tokens(cpu, &gpu, true), tokens(cpu, nullptr));
+  EXPECT_EQ(tokens(cpu, &gpu, 100, true), tokens(cpu, nullptr, 100));
 }
 
 // A host's stream is worked in, but only one of the model's context: memory of another is not there.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""deepen.py CHECKPOINT FOLDER TIMES: a GPTQ checkpoint of Llama's shape with TIMES as many layers, which says what the first says.
+"""deepen.py CHECKPOINT FOLDER TIMES [STRENGTH]: a GPTQ checkpoint of Llama's shape with TIMES as many layers, which says what the first says.
 
-The layers that are added compute and read as much as the others, but the scales of their o and down projections are zero, so that they add
-nothing: a large target whose draft is exactly as right as the first model, for measuring what speculation can give. TIMES below 1 (0.25)
-keeps the first layers alone instead, an early exit.
+The layers that are added compute and read as much as the others, but the scales of their o and down projections are multiplied by STRENGTH,
+usually 0, so that they add nothing: a large target for which the first model is a draft that is always right, or with a strength above 0
+less often, for measuring what speculation can give. TIMES below 1 (0.25) keeps the first layers alone instead, an early exit.
 """
 import json
 import os
@@ -35,7 +35,11 @@ def write(path, tensors):
       file.write(data)
 
 
-def main(source, target, times):
+def scaled(halves, strength):
+  return b"".join(struct.pack("<e", strength * value) for value, in struct.iter_unpack("<e", halves)) if strength else bytes(len(halves))
+
+
+def main(source, target, times, strength=0.0):
   with open(os.path.join(source, "config.json"), encoding="utf-8") as file:
     config = json.load(file)
   before = config["num_hidden_layers"]
@@ -56,12 +60,12 @@ def main(source, target, times):
     for other in range(int(layer), after, before):
       dtype, shape, data = tensor
       idle = other >= before and rest in ("self_attn.o_proj.scales", "mlp.down_proj.scales")
-      tensors[f"model.layers.{other}.{rest}"] = (dtype, shape, bytes(len(data)) if idle else data)
+      tensors[f"model.layers.{other}.{rest}"] = (dtype, shape, scaled(data, strength) if idle else data)
   write(os.path.join(target, "model.safetensors"), tensors)
   print(f"{before} layers, now {after}")
 
 
 if __name__ == "__main__":
-  if len(sys.argv) != 4:
+  if len(sys.argv) not in (4, 5):
     sys.exit(__doc__)
-  main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+  main(sys.argv[1], sys.argv[2], *map(float, sys.argv[3:]))

@@ -79,6 +79,8 @@ TEST(Costs, PredictsRows) {
   EXPECT_EQ(costs.predict(3, 1), 110);
   costs.note(4, 105);
   EXPECT_NEAR(costs.predict(8, 1), 100 + 7 * 5 / 3.0, 1e-9);
+  costs.note(1, 1000);  // something else ran just then
+  EXPECT_EQ(costs.predict(1, 1), 105);
 }
 
 TEST(Lookup, TriesWhatPays) {
