@@ -117,6 +117,7 @@ TEST(KvKinds, SpeculationAndForksGiveTheSameTokens) {
     Session fork = c.session.fork(), other = c.session.fork();
     other.append(some_tokens(9, 4));
     generate(c.session, GPTQ_GEN_SPECULATE);
+    finish(c.engine);
     generate(fork, 0);
     generate(other, GPTQ_GEN_SPECULATE);
     finish(c.engine, 1);
