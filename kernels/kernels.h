@@ -248,8 +248,8 @@ constexpr KvKinds alike(KvKind kind) { return {kind, kind}; }
 //   values  [n_kv_heads][page_tokens][value_dim]
 // where both dims are rounded up to a multiple of 16, and rows hold 0 behind them. Rows in 8 and 4 bits have 32 bits more,
 // [n_kv_heads][page_tokens] behind the keys, and behind the values. int8: a float32 scale, max|x| / 127 of the row. int4: two bfloat16, in
-// the high half a scale, in the low half an offset; x = scale * code + offset, codes 0..15. Two of a row's codes share a byte: of keys
-// elements 2i, in the low half, and 2i + 1, [key_dim / 2][16] in place of [key_dim][16]; of values i, low, and i + 8 of every 16.
+// the high half a scale, in the low half an offset; scale * code + offset, codes 0..15, is the row, of a key (kv_key_is_relative) its difference
+// from the first of its tile. A byte has two codes: of keys 2i, low, and 2i + 1, [key_dim / 2][16] in all; of values i, low, and i + 8 of 16.
 struct KvView {
   std::byte* base;
   const uint32_t* pages;

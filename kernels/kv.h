@@ -18,6 +18,9 @@ static inline std::byte* kv_key(const KvView& kv, uint32_t head, uint32_t positi
   const uint64_t row = kv_rows_before(kv, head, position), element = kv.kinds.keys == KvKind::i4 ? 1 : kv_bytes(kv.kinds.keys, 1);
   return kv_page(kv, position) + kv_bytes(kv.kinds.keys, row / 16 * 16 * kv_row_elements(kv.key_dim)) + row % 16 * element;
 }
+// Keys in int4 are differences from the key at the beginning of their 16 positions, as that one was rounded: what all keys have in common takes
+// no part in the others' steps.
+static inline bool kv_key_is_relative(const KvView& kv, uint32_t position) { return kv.kinds.keys == KvKind::i4 && position % 16; }
 static inline std::byte* kv_value(const KvView& kv, uint32_t head, uint32_t position) {
   const uint64_t row = kv_rows_before(kv, head, position);
   return kv_page(kv, position) + kv.value_offset + kv_bytes(kv.kinds.values, row * kv_row_elements(kv.value_dim));

@@ -288,10 +288,10 @@ GPTQ_API gptq_status GPTQ_CALL gptq_chat_render(const gptq_model *m, const gptq_
 /* ---- D. engine = KV arena + scheduler ---- */
 
 /* How keys and values are kept. I8: int8 with a float32 scale a row and head. I4 (since 0.2): 4 bits with a scale and an offset a row and head,
- * turned by a Hadamard transform before that; 0.28 of float16's memory at 64 dimensions a head; not for latent attention. VALUES_* (since 0.2), added to
- * it, say that values are kept otherwise than keys: GPTQ_KV_I8 | GPTQ_KV_VALUES_I4. On a GPU F16 or I8, of both. */
-enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1, GPTQ_KV_I8 = 2, GPTQ_KV_I4 = 3 };
-enum { GPTQ_KV_VALUES_F16 = 0x100, GPTQ_KV_VALUES_F32 = 0x200, GPTQ_KV_VALUES_I8 = 0x300, GPTQ_KV_VALUES_I4 = 0x400 };
+ * turned by a Hadamard transform before that; 0.28 of float16's memory at 64 dimensions a head; not for latent attention. Keys suffer from it
+ * more than values. VALUES_* (since 0.2), added to it, say that values are kept otherwise than keys: GPTQ_KV_I8 | GPTQ_KV_VALUES_I4. */
+enum { GPTQ_KV_F16 = 0, GPTQ_KV_F32 = 1, GPTQ_KV_I8 = 2, GPTQ_KV_I4 = 3,
+       GPTQ_KV_VALUES_F16 = 0x100, GPTQ_KV_VALUES_F32 = 0x200, GPTQ_KV_VALUES_I8 = 0x300, GPTQ_KV_VALUES_I4 = 0x400 };
 /* As what quantized matrices read their inputs on the CPU: int8 by default, with EXACT float32 (and a float32 KV cache unless kv_type says
  * otherwise), with BF16 bfloat16, which is near EXACT and in prefill quicker than it where the CPU has AVX-512 BF16, elsewhere as slow.
  * A GPU computes with float16 anyway, with EXACT in 22 bits. EXACT and BF16 exclude each other. */

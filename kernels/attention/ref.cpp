@@ -32,12 +32,16 @@ struct Query {
   uint32_t head, kv_head, position;
 };
 
-double score(const AttentionArgs& a, const Query& query, uint32_t position) {
+double product(const AttentionArgs& a, const Query& query, uint32_t position) {
   const std::byte* key = kv_key(a.kv, query.kv_head, position);
   const float* scale = scale_of(a.kv.kinds.keys, kv_key_scales(a.kv, query.kv_head, position));
-  double logit = 0;
-  for (uint32_t d = 0; d < a.kv.key_dim; ++d) logit += query.q[d] * element(key, d, 16, a.kv.kinds.keys, scale);
-  logit *= a.scale;
+  double dot = 0;
+  for (uint32_t d = 0; d < a.kv.key_dim; ++d) dot += query.q[d] * element(key, d, 16, a.kv.kinds.keys, scale);
+  return kv_key_is_relative(a.kv, position) ? dot + product(a, query, position / 16 * 16) : dot;
+}
+
+double score(const AttentionArgs& a, const Query& query, uint32_t position) {
+  double logit = product(a, query, position) * a.scale;
   if (a.softcap != 0) logit = a.softcap * tanh(logit / a.softcap);
   if (a.alibi_slopes) logit -= double{a.alibi_slopes[query.head]} * (query.position - position);
   return logit * M_LOG2E;

@@ -49,6 +49,13 @@ GPTQ_INLINE void with_kv_kind(KvKind kind, F f) {
   }
 }
 
+// To the scores of a tile that of its first position, to whose key the others are relative.
+GPTQ_INLINE void add_first(float* scores) {
+  alignas(64) static const float others[16] = {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  const Floats first = all(scores[0]);
+  for (uint32_t j = 0; j < 16; j += lanes) store(scores + j, fma(first, load(others + j), load(scores + j)));
+}
+
 // Scores of 16 * tiles positions for T queries.
 template <KvKind kind, uint32_t T, uint32_t tiles>
 GPTQ_INLINE void score(const AttentionArgs& a, uint32_t at, uint32_t first, Group& g) {
@@ -101,6 +108,9 @@ GPTQ_INLINE void score(const AttentionArgs& a, uint32_t at, uint32_t first, Grou
       store(g.weights[first + t] + at + i * lanes, score);
     }
   }
+  if constexpr (kind == KvKind::i4)
+    for (uint32_t t = 0; t < T; ++t)
+      for (uint32_t i = 0; i < tiles; ++i) add_first(g.weights[first + t] + at + i * 16);
 }
 
 // Of all positions some query of the group sees.

@@ -41,6 +41,12 @@ static inline void store_row_4(std::byte* to, bool key, const float* from, uint3
   *scale = float_from_bits(bits_from_float(grid.scale) | bits_from_float(grid.offset) >> 16);
 }
 
+// A key in 4 bits as it was rounded.
+static inline void read_key_4(const std::byte* key, uint32_t dim, float word, float* to) {
+  const float scale = float_from_bits(bits_from_float(word) & 0xffff0000), offset = float_from_bits(bits_from_float(word) << 16);
+  for (uint32_t d = 0; d < dim; ++d) to[d] = scale * static_cast<float>(static_cast<uint32_t>(key[d / 2 * 16]) >> d % 2 * 4 & 15) + offset;
+}
+
 // The row's elements are `step` apart.
 static inline void store_row(std::byte* to, uint32_t step, const float* from, uint32_t dim, KvKind kind, float* scale) {
   if (kind == KvKind::i4) return store_row_4(to, step > 1, from, dim, scale);

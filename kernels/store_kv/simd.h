@@ -102,12 +102,31 @@ void store_row(std::byte* to, uint32_t step, const float* from, uint32_t n, KvKi
   }
 }
 
+// A key in 4 bits as it was rounded.
+void read_key_4(const std::byte* key, uint32_t n, float word, float* to) {
+  const float scale = float_from_bits(bits_from_float(word) & 0xffff0000), offset = float_from_bits(bits_from_float(word) << 16);
+  float table[16];
+  for (uint32_t i = 0; i < 16; ++i) table[i] = scale * static_cast<float>(i) + offset;
+  for (uint32_t d = 0; d < n; d += 2) {
+    const auto codes = static_cast<uint32_t>(key[d * 8]);
+    to[d] = table[codes & 15], to[d + 1] = table[codes >> 4];
+  }
+}
+
 GPTQ_INLINE void store_rows(const StoreKvArgs& a) {
-  for (uint32_t i = 0; i < a.m; ++i)
-    for (uint32_t head = 0; head < a.kv.n_kv_heads; ++head) {
+  float first[largest_head + 1], difference[largest_head];
+  for (uint32_t head = 0; head < a.kv.n_kv_heads; ++head)
+    for (uint32_t i = 0, known = UINT32_MAX; i < a.m; ++i) {
       const uint32_t position = a.first_position + i, k_dim = a.kv.key_dim, v_dim = a.kv.value_dim;
       const float* k = a.k + uint64_t{i} * a.k_stride + uint64_t{head} * k_dim;
       const float* v = a.v + uint64_t{i} * a.v_stride + uint64_t{head} * v_dim;
+      if (kv_key_is_relative(a.kv, position)) {
+        const uint32_t tile = position / 16 * 16;
+        if (known != tile) read_key_4(kv_key(a.kv, head, tile), k_dim, *kv_key_scales(a.kv, head, tile), first);
+        known = tile;
+        for (uint32_t d = 0; d < k_dim; ++d) difference[d] = k[d] - first[d];
+        k = difference;
+      }
       store_row(kv_key(a.kv, head, position), 16, k, k_dim, a.kv.kinds.keys, kv_key_scales(a.kv, head, position));
       store_row(kv_value(a.kv, head, position), 1, v, v_dim, a.kv.kinds.values, kv_value_scales(a.kv, head, position));
     }

@@ -86,9 +86,11 @@ TestCache cache_of(const Case& c, std::mt19937& random) {
 
 void fill(TestCache& cache, const Case& c, std::mt19937& random) {
   std::uniform_real_distribution<float> number(-1, 1);
-  for (uint32_t position = first_seen(c, c.first); position < c.first + c.m; ++position)
+  const uint32_t first = first_seen(c, c.first), of_keys = c.kinds.keys == KvKind::i4 ? first / 16 * 16 : first;  // what keys are relative to
+  for (uint32_t position = of_keys; position < c.first + c.m; position = std::max(position + 1, first))
     for (uint32_t head = 0; head < c.n_kv_heads; ++head)
       for (const bool value : {false, true}) {
+        if (value && position < first) continue;
         std::vector<float> row(value ? c.value_dim : c.key_dim);
         for (float& x : row) x = number(random);
         cache.set(position, head, value, row.data());

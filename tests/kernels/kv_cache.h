@@ -42,7 +42,7 @@ class TestCache {
     memcpy(&word, scale(position, head, value), 4);
     const auto codes = static_cast<uint32_t>(*from);
     return float_from_bf16(static_cast<uint16_t>(word >> 16)) * static_cast<float>(is_high(d, value) ? codes >> 4 : codes & 15) +
-           float_from_bf16(static_cast<uint16_t>(word));
+           float_from_bf16(static_cast<uint16_t>(word)) + base(position, head, d, value);
   }
   // A row of key_dim or value_dim numbers.
   void set(uint32_t position, uint32_t head, bool value, const float* row) {
@@ -64,7 +64,12 @@ class TestCache {
 
  private:
   static uint32_t padded(uint32_t dim) { return (dim + 15) / 16 * 16; }
-  void set_4(uint32_t position, uint32_t head, bool value, const float* row) {
+  // What a key in 4 bits is relative to: that at the beginning of its 16 positions.
+  float base(uint32_t position, uint32_t head, uint32_t d, bool value) { return value || position % 16 == 0 ? 0 : get(position / 16 * 16, head, d, value); }
+  void set_4(uint32_t position, uint32_t head, bool value, const float* absolute) {
+    std::vector<float> differences(absolute, absolute + dim(value));
+    for (uint32_t d = 0; d < dim(value); ++d) differences[d] -= base(position, head, d, value);
+    const float* row = differences.data();
     const auto [least, most] = std::minmax_element(row, row + dim(value));
     const uint16_t offset = bf16_from_float(*least), scale_bits = bf16_from_float(std::max(0.0f, (*most - float_from_bf16(offset)) / 15));
     const float inverse = scale_bits ? 1 / float_from_bf16(scale_bits) : 0;

@@ -26,7 +26,7 @@ TEST_P(store_kv, writes_its_positions_only) {
     for (uint32_t pair = 0; pair < 16; ++pair) {
       const KvKinds kinds = {static_cast<KvKind>(pair % 4), static_cast<KvKind>(pair / 4)};
       SCOPED_TRACE(testing::Message() << "keys " << key_dim << " values " << value_dim << " " << name_of(kinds));
-      const uint32_t heads = 1 + below(4), m = 1 + below(40), first = below(50);
+      const uint32_t heads = 1 + below(4), m = 1 + below(40), first = kinds.keys == KvKind::i4 ? below(4) * 16 : below(50);
       const uint32_t k_stride = heads * key_dim + below(5), v_stride = heads * value_dim + below(5);
       TestCache cache(first + m, 16, heads, key_dim, value_dim, kinds, random), expected(first + m, 16, heads, key_dim, value_dim, kinds, random);
       expected.view.pages = cache.view.pages;
@@ -38,12 +38,34 @@ TEST_P(store_kv, writes_its_positions_only) {
             const uint32_t dim = value ? value_dim : key_dim;
             const float* from = value ? v.data() + i * v_stride + head * dim : k.data() + i * k_stride + head * dim;
             expected.set(first + i, head, value, from);
-            const auto [least, most] = std::minmax_element(from, from + dim);
+            std::vector<float> row(from, from + dim);
+            if (!value && kinds.keys == KvKind::i4 && (first + i) % 16)
+              for (uint32_t d = 0; d < dim; ++d) row[d] -= cache.get((first + i) / 16 * 16, head, d, value);
+            const auto [least, most] = std::minmax_element(row.begin(), row.end());
             for (uint32_t d = 0; d < dim; ++d)
               ASSERT_NEAR(cache.get(first + i, head, d, value), from[d], tolerance(value ? kinds.values : kinds.keys, from[d], *least, *most));
           }
       ASSERT_TRUE(cache.bytes() == expected.bytes());
     }
+}
+
+// Keys in int4 are relative to one of another call.
+TEST_P(store_kv, in_pieces_the_same) {
+  for (uint32_t pair = 0; pair < 16; ++pair) {
+    const KvKinds kinds = {static_cast<KvKind>(pair % 4), static_cast<KvKind>(pair / 4)};
+    constexpr uint32_t heads = 2, dim = 40, m = 50, stride = heads * dim;
+    TestCache whole(m, 16, heads, dim, dim, kinds, random), pieces(m, 16, heads, dim, dim, kinds, random);
+    pieces.view.pages = whole.view.pages;
+    const std::vector<float> k = floats(size_t{m} * stride, 3), v = floats(size_t{m} * stride, 3);
+    const auto store = [&](const TestCache& cache, uint32_t first, uint32_t n) {
+      run({.k = k.data() + first * stride, .v = v.data() + first * stride, .m = n, .k_stride = stride, .v_stride = stride, .first_position = first, .kv = cache.view});
+    };
+    store(whole, 0, m);
+    for (uint32_t first = 0, n; first < m; first += n) store(pieces, first, n = std::min(1 + below(9), m - first));
+    ASSERT_TRUE(pieces.bytes() == whole.bytes()) << name_of(kinds);
+    store(pieces, 21, 8);  // once more, as behind a rewind
+    ASSERT_TRUE(pieces.bytes() == whole.bytes()) << name_of(kinds);
+  }
 }
 
 TEST_P(store_kv, codes_keep_what_is_not_finite_visible) {

@@ -258,11 +258,16 @@ void CpuDevice::append_rows(const KvCache& kv, const Heads& h, const Sequence& s
   kernels_.store_kv({.k = k, .v = v, .m = n_rows, .k_stride = k_stride, .v_stride = v_stride, .first_position = s.first_position + first, .kv = view(kv, s.pages)});
 }
 
+// Keys in int4 depend on that at the beginning of their 16 positions, which stay together.
 void CpuDevice::append_kv(const KvCache& kv, const Heads& heads) {
-  for (const Sequence& s : batch_.sequences)
-    split(s.n_rows, 1 + 8192 / (heads.n_heads * kv.key_dim), [&](uint64_t first, uint64_t last) {
-      append_rows(kv, heads, s, static_cast<uint32_t>(first), static_cast<uint32_t>(last - first));
+  const uint64_t together = kv.kinds.keys == kernels::KvKind::i4 ? 16 : 1, least = 1 + 8192 / (heads.n_heads * kv.key_dim);
+  for (const Sequence& s : batch_.sequences) {
+    const uint64_t begin = s.first_position, end = begin + s.n_rows, part = begin / together;
+    split((end - 1) / together - part + 1, (least + together - 1) / together, [&](uint64_t first, uint64_t last) {
+      const uint64_t from = std::max((part + first) * together, begin), to = std::min((part + last) * together, end);
+      append_rows(kv, heads, s, static_cast<uint32_t>(from - begin), static_cast<uint32_t>(to - from));
     });
+  }
 }
 
 // One task a part and key/value head.
