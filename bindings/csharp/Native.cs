@@ -72,6 +72,11 @@ public static class Constants {
   public const int GPTQ_KV_F16 = 0;
   public const int GPTQ_KV_F32 = 1;
   public const int GPTQ_KV_I8 = 2;
+  public const int GPTQ_KV_I4 = 3;
+  public const int GPTQ_KV_VALUES_F16 = 256;
+  public const int GPTQ_KV_VALUES_F32 = 512;
+  public const int GPTQ_KV_VALUES_I8 = 768;
+  public const int GPTQ_KV_VALUES_I4 = 1024;
   public const int GPTQ_ENGINE_EXACT = 1;
   public const int GPTQ_ENGINE_BF16 = 2;
   public const int GPTQ_SAMPLE_RANDOM_SEED = 2;
@@ -605,8 +610,6 @@ public static unsafe class Api {
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_engine_memory(IntPtr e, gptq_memory_info* @out);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
-  public static extern int gptq_engine_set_draft(IntPtr e, IntPtr draft, gptq_engine_params* @params, gptq_error* err);
-  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_create(IntPtr e, IntPtr* @out, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern void gptq_session_destroy(IntPtr s);
@@ -624,8 +627,6 @@ public static unsafe class Api {
   public static extern int gptq_session_append_tokens(IntPtr s, int* tokens, UIntPtr n, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_set_chat(IntPtr s, gptq_chat* chat, UIntPtr* n_tokens, gptq_error* err);
-  [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
-  public static extern int gptq_session_set_prediction(IntPtr s, byte* text, UIntPtr size, uint flags, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
   public static extern int gptq_session_start(IntPtr s, gptq_generate_params* @params, gptq_error* err);
   [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

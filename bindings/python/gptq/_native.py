@@ -74,6 +74,11 @@ GPTQ_CHAT_DROP_OLDEST = 2
 GPTQ_KV_F16 = 0
 GPTQ_KV_F32 = 1
 GPTQ_KV_I8 = 2
+GPTQ_KV_I4 = 3
+GPTQ_KV_VALUES_F16 = 256
+GPTQ_KV_VALUES_F32 = 512
+GPTQ_KV_VALUES_I8 = 768
+GPTQ_KV_VALUES_I4 = 1024
 GPTQ_ENGINE_EXACT = 1
 GPTQ_ENGINE_BF16 = 2
 GPTQ_SAMPLE_RANDOM_SEED = 2
@@ -570,7 +575,6 @@ FUNCTIONS = {
   "gptq_engine_step": (gptq_status, [c_void_p, c_uint32, POINTER(gptq_step_info)]),
   "gptq_engine_next_readable": (c_void_p, [c_void_p]),
   "gptq_engine_memory": (gptq_status, [c_void_p, POINTER(gptq_memory_info)]),
-  "gptq_engine_set_draft": (gptq_status, [c_void_p, c_void_p, POINTER(gptq_engine_params), POINTER(gptq_error)]),
   "gptq_session_create": (gptq_status, [c_void_p, POINTER(c_void_p), POINTER(gptq_error)]),
   "gptq_session_destroy": (None, [c_void_p]),
   "gptq_session_retain": (c_void_p, [c_void_p]),
@@ -580,7 +584,6 @@ FUNCTIONS = {
   "gptq_session_append_text": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(c_size_t), POINTER(gptq_error)]),
   "gptq_session_append_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(gptq_error)]),
   "gptq_session_set_chat": (gptq_status, [c_void_p, POINTER(gptq_chat), POINTER(c_size_t), POINTER(gptq_error)]),
-  "gptq_session_set_prediction": (gptq_status, [c_void_p, c_void_p, c_size_t, c_uint32, POINTER(gptq_error)]),
   "gptq_session_start": (gptq_status, [c_void_p, POINTER(gptq_generate_params), POINTER(gptq_error)]),
   "gptq_session_read": (gptq_status, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)]),
   "gptq_session_read_tokens": (gptq_status, [c_void_p, POINTER(gptq_token), c_size_t, POINTER(c_size_t)]),

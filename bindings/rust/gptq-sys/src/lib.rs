@@ -116,12 +116,14 @@ pub const GPTQ_TOKEN_ADDED: i32 = 4;
 pub const GPTQ_TOKEN_END: i32 = 8;
 pub const GPTQ_CHAT_ADD_GENERATION_PROMPT: i32 = 1;
 pub const GPTQ_CHAT_DROP_OLDEST: i32 = 2;
-/// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_F16: i32 = 0;
-/// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_F32: i32 = 1;
-/// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_I8: i32 = 2;
+pub const GPTQ_KV_I4: i32 = 3;
+pub const GPTQ_KV_VALUES_F16: i32 = 256;
+pub const GPTQ_KV_VALUES_F32: i32 = 512;
+pub const GPTQ_KV_VALUES_I8: i32 = 768;
+pub const GPTQ_KV_VALUES_I4: i32 = 1024;
 pub const GPTQ_ENGINE_EXACT: i32 = 1;
 pub const GPTQ_ENGINE_BF16: i32 = 2;
 /// MODEL_DEFAULTS: zero fields take the model's own values
@@ -144,10 +146,9 @@ pub const GPTQ_GEN_LOGPROBS: i32 = 64;
 pub const GPTQ_GEN_MARKED: i32 = 256;
 /// computed only in what the engine's other sessions leave of a step: to have a long input ready
 pub const GPTQ_GEN_BACKGROUND: i32 = 128;
-/// compute several tokens at once where the text repeats itself or a text that the host foretells
-/// (gptq_session_set_prediction), or as a draft model says (gptq_engine_set_draft): the same tokens, sooner. No effect
-/// on recurrent layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU what a
-/// constraint leaves little choice about is guessed so without being asked
+/// compute several tokens at once where the text repeats itself: the same tokens, sooner. No effect on recurrent
+/// layers, rope that depends on the length, or with LOGITS. Where all layers are on the CPU what a constraint leaves
+/// little choice about is guessed so without being asked
 pub const GPTQ_GEN_SPECULATE: i32 = 32;
 pub const GPTQ_POOL_NONE: i32 = 0;
 pub const GPTQ_POOL_LAST: i32 = 1;
@@ -628,7 +629,7 @@ pub struct gptq_engine_params {
     pub batch_tokens: u32,
     /// rows kept for GPTQ_GEN_LOGITS; 0 = 1
     pub logits_rows: u32,
-    /// GPTQ_KV_*; not F32 where layers are on a GPU
+    /// GPTQ_KV_*, and GPTQ_KV_VALUES_* or nothing; F16 or I8 where layers are on a GPU
     pub kv_type: i32,
     /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
     pub best_logprobs: u32,
@@ -1144,18 +1145,6 @@ extern "C" {
     /// A session with something unread, each at most once a step; NULL when there is no other. The pointer is borrowed.
     pub fn gptq_engine_next_readable(e: *mut gptq_engine) -> *mut gptq_session;
     pub fn gptq_engine_memory(e: *const gptq_engine, out: *mut gptq_memory_info) -> gptq_status;
-    /// Gives the engine a draft model: a smaller one, of the same runtime and with the same tokens, that says for sessions
-    /// with GPTQ_GEN_SPECULATE what may come next, so that the engine's model computes several tokens at once. It only
-    /// saves time, as all guesses: the bytes are those of plain decoding. It guesses where that pays by what was right and
-    /// what took how long, drafts of all sessions together, in the quanta and the budgets of gptq_engine_step; a prompt is
-    /// computed by it too. All memory that this needs is reserved here: an engine of the draft model (params; NULL or zero
-    /// fields: as many sessions, tokens and page_tokens as the engine has; max_sessions may be no other, ctx_tokens no
-    /// more), without room in whose kv_bytes a session has no drafts. An error of the draft model, or its GPU lost, ends
-    /// no session. Replaces an earlier one; draft NULL takes it away. Between any two steps; the engine keeps the model
-    /// alive. Threads: as all of the engine. Errors: INVALID_ARGUMENT (other tokens, another runtime, params), UNSUPPORTED
-    /// (either model has recurrent layers or rope that depends on the length), others as gptq_engine_create; the engine is
-    /// as before then. Since 0.2.
-    pub fn gptq_engine_set_draft(e: *mut gptq_engine, draft: *mut gptq_model, params: *const gptq_engine_params, err: *mut gptq_error) -> gptq_status;
     /// Errors: INVALID_STATE when max_sessions exist already.
     pub fn gptq_session_create(e: *mut gptq_engine, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Gives a reference back. The last one ends the session: at once, or, inside one of the engine's callbacks or while
@@ -1180,14 +1169,6 @@ extern "C" {
     /// (GPTQ_CHAT_DROP_OLDEST) needs anew is computed in the next steps, within their budgets, and is what a fresh session
     /// computes. n_tokens (may be NULL): tokens of the whole. Errors: TEMPLATE, TEXT, CONTEXT_FULL, INVALID_STATE.
     pub fn gptq_session_set_chat(s: *mut gptq_session, chat: *const gptq_chat, n_tokens: *mut usize, err: *mut gptq_error) -> gptq_status;
-    /// A text that what is generated is likely to begin with or to have parts of: the file that is to be edited, the page
-    /// that is to be quoted. With GPTQ_GEN_SPECULATE guesses come from it as from the sequence itself; nothing else
-    /// changes. It is kept as tokens (4 bytes each, of host_bytes_max) for all generations until the next call; text NULL:
-    /// none. flags: GPTQ_TEXT_PARSE_SPECIAL. Between any two steps, also while the session generates. Forks have it, saves
-    /// do not. Every token that is generated looks it through: a microsecond for some thousands of tokens. Threads: as all
-    /// of the engine. Errors: INVALID_ARGUMENT, TEXT, OUT_OF_MEMORY, BUDGET_EXCEEDED; the session has its old one then.
-    /// Since 0.2.
-    pub fn gptq_session_set_prediction(s: *mut gptq_session, text: *const c_char, size: usize, flags: u32, err: *mut gptq_error) -> gptq_status;
     /// Begins generating after what was appended; gptq_engine_step does the work. params NULL = greedy until the end
     /// token. Unread output of an earlier start is dropped. Errors: INVALID_STATE (running, or nothing to compute from),
     /// INVALID_ARGUMENT, UNSUPPORTED (GPTQ_GEN_MARKED).
