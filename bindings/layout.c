@@ -71,6 +71,11 @@ int main(void) {
   printf("GPTQ_KV_F16 %lld\n", (long long)GPTQ_KV_F16);
   printf("GPTQ_KV_F32 %lld\n", (long long)GPTQ_KV_F32);
   printf("GPTQ_KV_I8 %lld\n", (long long)GPTQ_KV_I8);
+  printf("GPTQ_KV_I4 %lld\n", (long long)GPTQ_KV_I4);
+  printf("GPTQ_KV_VALUES_F16 %lld\n", (long long)GPTQ_KV_VALUES_F16);
+  printf("GPTQ_KV_VALUES_F32 %lld\n", (long long)GPTQ_KV_VALUES_F32);
+  printf("GPTQ_KV_VALUES_I8 %lld\n", (long long)GPTQ_KV_VALUES_I8);
+  printf("GPTQ_KV_VALUES_I4 %lld\n", (long long)GPTQ_KV_VALUES_I4);
   printf("GPTQ_ENGINE_EXACT %lld\n", (long long)GPTQ_ENGINE_EXACT);
   printf("GPTQ_ENGINE_BF16 %lld\n", (long long)GPTQ_ENGINE_BF16);
   printf("GPTQ_SAMPLE_RANDOM_SEED %lld\n", (long long)GPTQ_SAMPLE_RANDOM_SEED);

@@ -72,6 +72,11 @@ public static class Constants {
   public const int GPTQ_KV_F16 = 0;
   public const int GPTQ_KV_F32 = 1;
   public const int GPTQ_KV_I8 = 2;
+  public const int GPTQ_KV_I4 = 3;
+  public const int GPTQ_KV_VALUES_F16 = 256;
+  public const int GPTQ_KV_VALUES_F32 = 512;
+  public const int GPTQ_KV_VALUES_I8 = 768;
+  public const int GPTQ_KV_VALUES_I4 = 1024;
   public const int GPTQ_ENGINE_EXACT = 1;
   public const int GPTQ_ENGINE_BF16 = 2;
   public const int GPTQ_SAMPLE_RANDOM_SEED = 2;

@@ -4,10 +4,13 @@
 A type is a tuple: ("name", NAME), ("pointer", CONST, TYPE), ("array", TYPE, COUNT) or ("function", RESULT, [TYPE]).
 """
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass, field
 
+# A clang that is ccache in truth may answer with the tree of another folder's header.
+UNCACHED = os.environ | {"CCACHE_DISABLE": "1"}
 INTEGERS = {"int32_t", "uint32_t", "int64_t", "uint64_t", "uint8_t", "size_t", "char", "float", "double", "void"}
 
 
@@ -126,7 +129,7 @@ def read_enum(header, node):
 
 
 def read_macros(header, path, arguments):
-  text = subprocess.run(["clang", "-x", "c", "-E", "-dM", *arguments, path], check=True, capture_output=True, text=True).stdout
+  text = subprocess.run(["clang", "-x", "c", "-E", "-dM", *arguments, path], check=True, capture_output=True, text=True, env=UNCACHED).stdout
   for name, value in re.findall(r"^#define (GPTQ_\w+) (.+)$", text, re.MULTILINE):
     number = re.fullmatch(r"\(?(0[xX][0-9a-fA-F]+|\d+)[uU]?\)?", value)
     if number:
@@ -138,7 +141,7 @@ def read_macros(header, path, arguments):
 def read(path, arguments=()):
   """The header's declarations that begin with gptq, in its order."""
   command = ["clang", "-x", "c", "-fsyntax-only", "-fparse-all-comments", *arguments, "-Xclang", "-ast-dump=json", path]
-  tree = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+  tree = json.loads(subprocess.run(command, check=True, capture_output=True, env=UNCACHED).stdout)
   header, typedefs = Header(), []
   read_macros(header, path, arguments)
   for node in tree["inner"]:

@@ -77,6 +77,11 @@ static unsafe class LayoutFacts {
     add("GPTQ_KV_F16", Constants.GPTQ_KV_F16);
     add("GPTQ_KV_F32", Constants.GPTQ_KV_F32);
     add("GPTQ_KV_I8", Constants.GPTQ_KV_I8);
+    add("GPTQ_KV_I4", Constants.GPTQ_KV_I4);
+    add("GPTQ_KV_VALUES_F16", Constants.GPTQ_KV_VALUES_F16);
+    add("GPTQ_KV_VALUES_F32", Constants.GPTQ_KV_VALUES_F32);
+    add("GPTQ_KV_VALUES_I8", Constants.GPTQ_KV_VALUES_I8);
+    add("GPTQ_KV_VALUES_I4", Constants.GPTQ_KV_VALUES_I4);
     add("GPTQ_ENGINE_EXACT", Constants.GPTQ_ENGINE_EXACT);
     add("GPTQ_ENGINE_BF16", Constants.GPTQ_ENGINE_BF16);
     add("GPTQ_SAMPLE_RANDOM_SEED", Constants.GPTQ_SAMPLE_RANDOM_SEED);

@@ -116,12 +116,14 @@ pub const GPTQ_TOKEN_ADDED: i32 = 4;
 pub const GPTQ_TOKEN_END: i32 = 8;
 pub const GPTQ_CHAT_ADD_GENERATION_PROMPT: i32 = 1;
 pub const GPTQ_CHAT_DROP_OLDEST: i32 = 2;
-/// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_F16: i32 = 0;
-/// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_F32: i32 = 1;
-/// I8: int8 with a float32 scale a row and head
 pub const GPTQ_KV_I8: i32 = 2;
+pub const GPTQ_KV_I4: i32 = 3;
+pub const GPTQ_KV_VALUES_F16: i32 = 256;
+pub const GPTQ_KV_VALUES_F32: i32 = 512;
+pub const GPTQ_KV_VALUES_I8: i32 = 768;
+pub const GPTQ_KV_VALUES_I4: i32 = 1024;
 pub const GPTQ_ENGINE_EXACT: i32 = 1;
 pub const GPTQ_ENGINE_BF16: i32 = 2;
 /// MODEL_DEFAULTS: zero fields take the model's own values
@@ -628,7 +630,7 @@ pub struct gptq_engine_params {
     pub batch_tokens: u32,
     /// rows kept for GPTQ_GEN_LOGITS; 0 = 1
     pub logits_rows: u32,
-    /// GPTQ_KV_*; not F32 where layers are on a GPU
+    /// GPTQ_KV_*, and GPTQ_KV_VALUES_* or nothing; F16 or I8 where layers are on a GPU
     pub kv_type: i32,
     /// of each token's best log-probabilities so many are kept for GPTQ_GEN_LOGPROBS, at most 20
     pub best_logprobs: u32,
