@@ -56,7 +56,7 @@ bool Engine::make_drafts(Clock::time_point begin, uint32_t budget_us, gptq_step_
   }
   info.quanta = own.quanta;
   draft_us_ += us_since(began);
-  if (draft_->n_members_) return false;
+  if (draft_->n_members_ || draft_->awaits_) return false;  // of a batch that was given up a device may still have work
   any = false;
   for (const Session& session : sessions_) {
     if (mirror_of(session).flags & GPTQ_GEN_PREFILL_ONLY) stop_draft(session);  // a chunk a batch
@@ -89,7 +89,7 @@ void Engine::plan_drafts(uint32_t budget_us) {
     draft_->truncate(mirror, same);
     uint32_t left = std::min({most, Lookup::most, shape_.ctx_tokens - session.n_tokens, draft_->shape_.ctx_tokens - session.n_tokens});
     if (session.max_tokens) left = std::min(left, session.max_tokens - session.n_generated - 1);
-    const uint32_t within = draft_->rows_at_most(budget_us), missing = session.n_tokens - same;
+    const uint32_t within = draft_->rows_at_most(budget_us), missing = session.n_tokens - mirror.n_computed;
     const bool near = missing <= within;
     if (!near && !session.lookup.tries(Lookup::by_draft, left, cost)) {
       session.lookup.worth(Lookup::by_draft, left, cost);  // which counts the times
@@ -125,8 +125,7 @@ uint32_t Engine::draft_worth(Session& session, uint32_t most, const Lookup::Cost
 }
 
 bool Engine::draft_fits(const Session& session, uint32_t n) const {
-  const uint32_t size = draft_->shape_.page_tokens, pages = (session.n_tokens + n + size - 1) / size + 1;  // one may be shared, and is copied then
-  return pages <= mirror_of(session).n_pages + draft_->pages().n_free();
+  return draft_->pages_missing(mirror_of(session), session.n_tokens + n) <= draft_->pages().n_free();
 }
 
 // n guesses, sampled as the session would; or, where it is not near, its tokens alone.

@@ -130,6 +130,7 @@ class Engine {
   double prefill_cost(uint32_t rows) const;
   void widen_low_rank(uint32_t width);
   void adapt_rows(const Session& session, uint32_t n_rows);
+  uint32_t pages_missing(const Session& session, uint32_t n_tokens) const;
   bool reserve_pages(Session& session, uint32_t n_tokens);
   void share_pages(Session& session, const Session& from, uint32_t n_pages);
   void share_prefix(Session& session);

@@ -59,7 +59,7 @@ void Engine::work(Clock::time_point begin, uint32_t budget_us, bool one_batch, g
     }
     if (n_members_ && scratch_.members[0].session->in_background() && foreground_waits()) n_members_ = 0;  // its sessions do their part again
     if (!n_members_ && draft_ && !make_drafts(begin, budget_us, info)) {
-      if (draft_->n_members_) return;  // the budget is over
+      if (draft_->n_members_ || draft_->awaits_) return;  // the budget is over
       continue;
     }
     if (!n_members_ && !form_batch(budget_us)) return make_sure();
@@ -151,14 +151,20 @@ void Engine::share_prefix(Session& session) {
   }
 }
 
+// Free pages that it takes for the session to write from n_computed up to n_tokens.
+uint32_t Engine::pages_missing(const Session& session, uint32_t n_tokens) const {
+  const uint32_t size = shape_.page_tokens, wanted = (n_tokens + size - 1) / size;
+  uint32_t missing = wanted - std::min(wanted, session.n_pages);
+  for (uint32_t i = session.n_computed / size; i < std::min(wanted, session.n_pages); ++i) missing += scratch_.pages.shared(session.pages[i]);
+  return missing;
+}
+
 // The session can write from n_computed up to n_tokens then: pages are added, and those it shares with others become its own. Of the page
 // that is partly computed it gets a copy.
 bool Engine::reserve_pages(Session& session, uint32_t n_tokens) {
   KvPages& pages = scratch_.pages;
   const uint32_t size = shape_.page_tokens, first = session.n_computed / size, wanted = (n_tokens + size - 1) / size;
-  uint32_t needed = wanted - std::min(wanted, session.n_pages);
-  for (uint32_t i = first; i < std::min(wanted, session.n_pages); ++i) needed += pages.shared(session.pages[i]);
-  if (needed > pages.n_free()) return false;
+  if (pages_missing(session, n_tokens) > pages.n_free()) return false;
   for (uint32_t i = first; i < std::min(wanted, session.n_pages); ++i) {
     const uint32_t before = session.pages[i];
     if (!pages.shared(before)) continue;

@@ -240,6 +240,62 @@ TEST(Draft, CatchesUpWithLongInputs) {
   }
 }
 
+// One whose mirror is far behind holds nobody up: the other gets a token beside each chunk of it.
+TEST(Draft, NobodyWaitsForALongInput) {
+  auto p = params(2, 512);
+  p.batch_tokens = 16;
+  Pair pair(text_model(), p);
+  Session longer(pair.engine), shorter(pair.engine);
+  longer.append(some_tokens(400));
+  auto only = generation(0, GPTQ_GEN_PREFILL_ONLY);
+  longer.start(only);
+  finish(pair.engine);
+  shorter.append(some_tokens(10, 2));
+  start(pair.model, longer, 3, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 90);
+  start(pair.model, shorter, 4, GPTQ_GEN_IGNORE_EOS, nullptr, 90);
+  uint32_t most = 0;
+  auto info = make<gptq_step_info>();
+  for (uint32_t before = 0, since = 0; pair.engine.step(200, &info) == GPTQ_MORE && shorter.info().state == GPTQ_SESSION_RUNNING;) {
+    since = shorter.info().n_generated > before ? 0 : since + info.quanta;
+    before = shorter.info().n_generated;
+    most = std::max(most, since);
+  }
+  // A batch of the engine's model has some 25 quanta, a chunk of the draft 4; all 25 chunks of it 100.
+  EXPECT_LT(most, 90u);
+}
+
+// Where the arena holds just one session, up to its last token.
+TEST(Draft, SmallArenas) {
+  for (const uint32_t ctx : {64u, 128u}) {
+    auto p = params(1, ctx);
+    p.page_tokens = 64;
+    Pair pair(text_model(), p);
+    Session s(pair.engine);
+    s.append(some_tokens(ctx - 40));
+    start(pair.model, s, 3, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 38);
+    finish(pair.engine);
+    EXPECT_GT(s.info().n_guessed_right, 15u) << ctx;
+  }
+}
+
+// Whoever leaves in the middle of a draft: every step comes back.
+TEST(Draft, SomebodyLeavesAtEveryPlace) {
+  for (uint32_t steps = 0; steps < 60; ++steps) {
+    Pair pair(text_model(), params(3));
+    std::vector<Session> sessions;
+    for (uint32_t i = 0; i < 3; ++i) {
+      sessions.emplace_back(pair.engine).append(some_tokens(12 + i, i + 1));
+      start(pair.model, sessions.back(), i + 3, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 40);
+    }
+    for (uint32_t i = 0; i < 20 + steps; ++i) pair.engine.step(i % 3 ? 20 : 200, nullptr);
+    if (steps % 2) sessions[steps % 3].cancel();
+    else sessions.erase(sessions.begin() + steps % 3);
+    for (uint32_t i = 0; i < 10; ++i) pair.engine.step(1, nullptr);
+    finish(pair.engine);
+    for (const Session& s : sessions) EXPECT_NE(s.info().state, GPTQ_SESSION_RUNNING);
+  }
+}
+
 // A conversation goes on; the adapter changes the engine's model alone.
 TEST(Draft, ChatsAndAdapters) {
   Pair plain("", params(1, 256)), pair(text_model(), params(1, 256));
