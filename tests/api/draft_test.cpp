@@ -242,17 +242,17 @@ TEST(Draft, CatchesUpWithLongInputs) {
 
 // One whose mirror is far behind holds nobody up: the other gets a token beside each chunk of it.
 TEST(Draft, NobodyWaitsForALongInput) {
-  auto p = params(2, 512);
+  auto p = params(2, 1024);
   p.batch_tokens = 16;
   Pair pair(text_model(), p);
   Session longer(pair.engine), shorter(pair.engine);
-  longer.append(some_tokens(400));
+  longer.append(some_tokens(900));
   auto only = generation(0, GPTQ_GEN_PREFILL_ONLY);
   longer.start(only);
   finish(pair.engine);
   shorter.append(some_tokens(10, 2));
-  start(pair.model, longer, 3, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 90);
-  start(pair.model, shorter, 4, GPTQ_GEN_IGNORE_EOS, nullptr, 90);
+  start(pair.model, longer, 3, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 120);
+  start(pair.model, shorter, 4, GPTQ_GEN_IGNORE_EOS, nullptr, 120);
   uint32_t most = 0;
   auto info = make<gptq_step_info>();
   for (uint32_t before = 0, since = 0; pair.engine.step(200, &info) == GPTQ_MORE && shorter.info().state == GPTQ_SESSION_RUNNING;) {
@@ -260,8 +260,10 @@ TEST(Draft, NobodyWaitsForALongInput) {
     before = shorter.info().n_generated;
     most = std::max(most, since);
   }
-  // A batch of the engine's model has some 25 quanta, a chunk of the draft 4; all 25 chunks of it 100.
-  EXPECT_LT(most, 90u);
+  finish(pair.engine);
+  EXPECT_GT(longer.info().n_guessed, 0u);
+  // A batch of the engine's model has some 35 quanta, 15 guesses have 60, a chunk of the draft has 3; all 57 chunks of it have 170.
+  EXPECT_LT(most, 130u);
 }
 
 // Where the arena holds just one session, up to its last token.
