@@ -123,7 +123,7 @@ int play(const Options& o) {
   double now = 0;
   bool pictured = o.picture.empty();
   // A slow machine is given time to end a line, and to compute again what was loaded.
-  const auto is_over = [&] { return o.seconds && now >= (o.check && !(rehearsal.n_compared() && guests.n_lines()) ? 4 : 1) * o.seconds; };
+  const auto is_over = [&] { return o.seconds && now >= (o.check && !(rehearsal.n_compared() && guests.n_lines()) ? 8 : 1) * o.seconds; };
   while (!is_over()) {
     now = std::chrono::duration<double>(Clock::now() - begin).count();
     if (!handle_events(guests, o, now, status)) break;
