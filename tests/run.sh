@@ -47,6 +47,7 @@ esac
 export CCACHE_SLOPPINESS=pch_defines,time_macros  # else it keeps nothing that uses a precompiled header
 if [[ $quick == yes ]]; then
   suffix+=-quick needs=(tests)
+  [[ $compiler == gcc ]] || needs+=(clang)
   options+=(-Dcuda=disabled)
   targets=(tests/unit/unit_tests tests/kernels/kernel_test tests/cuda/cuda_kernel_test tests/cuda/libgptq_cuda_emulated.so)
   tests=(--suite unit --suite kernels --suite source)
