@@ -41,13 +41,12 @@ options=(-Dtests=enabled -Dconverter=enabled -Db_pch=true -Dgpu_archs="$archs")
 suffix='' targets=(all) tests=()
 needs=(tests)
 case $compiler in
-  gcc) export CC='ccache gcc' CXX='ccache g++'; [[ $sanitize == yes ]] || needs+=(tavern) ;;
+  gcc) export CC='ccache gcc' CXX='ccache g++'; [[ $sanitize == yes || $quick == yes ]] || needs+=(tavern) ;;
   clang) export CC='ccache clang' CXX='ccache clang++'; suffix+=-clang; needs+=(clang); options+=(-Dcuda=disabled) ;;
 esac
 export CCACHE_SLOPPINESS=pch_defines,time_macros  # else it keeps nothing that uses a precompiled header
 if [[ $quick == yes ]]; then
-  suffix+=-quick needs=(tests)
-  [[ $compiler == gcc ]] || needs+=(clang)
+  suffix+=-quick
   options+=(-Dcuda=disabled)
   targets=(tests/unit/unit_tests tests/kernels/kernel_test tests/cuda/cuda_kernel_test tests/cuda/libgptq_cuda_emulated.so)
   tests=(--suite unit --suite kernels --suite source)

@@ -11,6 +11,21 @@ struct Guesses {
   uint32_t tried = 0, right = 0;
 };
 
+// Reads all tokens and all text that are unread, and says how the session is.
+inline gptq_session_info read_all(gptq_session* s, Tokens& tokens, std::string& text) {
+  auto info = make<gptq_session_info>();
+  check(gptq_session_info_get(s, &info));
+  tokens.resize(info.tokens_unread);
+  size_t n = 0;
+  check(gptq_session_read_tokens(s, tokens.data(), tokens.size(), &n));
+  char buffer[256];
+  do {
+    check(gptq_session_read(s, buffer, sizeof buffer, &n));
+    text.append(buffer, n);
+  } while (n);
+  return info;
+}
+
 // All that can be seen of a generation.
 struct Outcome {
   Tokens tokens;
@@ -20,17 +35,9 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 inline Outcome outcome(const gptq_session* session, Guesses* guesses = nullptr) {
-  auto* s = const_cast<gptq_session*>(session);
-  auto info = make<gptq_session_info>();
-  check(gptq_session_info_get(s, &info));
-  Outcome out{Tokens(info.tokens_unread), "", info.stop_reason, info.status, info.n_tokens};
-  size_t n = 0;
-  check(gptq_session_read_tokens(s, out.tokens.data(), out.tokens.size(), &n));
-  char buffer[256];
-  do {
-    check(gptq_session_read(s, buffer, sizeof buffer, &n));
-    out.text.append(buffer, n);
-  } while (n);
+  Outcome out;
+  const gptq_session_info info = read_all(const_cast<gptq_session*>(session), out.tokens, out.text);
+  out.stop_reason = info.stop_reason, out.status = info.status, out.n_tokens = info.n_tokens;
   if (guesses) guesses->tried += info.n_guessed, guesses->right += info.n_guessed_right;
   return out;
 }

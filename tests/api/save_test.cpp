@@ -9,6 +9,7 @@
 
 #include "format/hash.h"
 #include "tests/api/fixture.h"
+#include "tests/api/outcome.h"
 
 namespace gptq::test {
 namespace {
@@ -81,17 +82,7 @@ struct Rest {
 Rest rest_of(const Engine& engine, gptq_session* s, uint32_t budget_us) {
   finish(engine, budget_us);
   Rest rest;
-  auto info = make<gptq_session_info>();
-  check(gptq_session_info_get(s, &info));
-  rest.stop_reason = info.stop_reason;
-  rest.tokens.resize(info.tokens_unread);
-  size_t n = 0;
-  check(gptq_session_read_tokens(s, rest.tokens.data(), rest.tokens.size(), &n));
-  char buffer[512];
-  do {
-    check(gptq_session_read(s, buffer, sizeof buffer, &n));
-    rest.text.append(buffer, n);
-  } while (n);
+  rest.stop_reason = read_all(s, rest.tokens, rest.text).stop_reason;
   return rest;
 }
 

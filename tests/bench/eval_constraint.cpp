@@ -115,49 +115,52 @@ Report judge(const Model& model, int32_t kind, const std::string& source, const 
   return report;
 }
 
-// A line of JSON for each line; an error is an answer too.
-void judge_schemas(const Model& model, const std::string& path) {
-  using text::jinja::Kind;
-  using text::jinja::Value;
+using text::jinja::Heap;
+using text::jinja::Kind;
+using text::jinja::Value;
+
+// Every line that is not empty, as JSON. need(key, is_right): the value of a key, which must be there and right.
+template <class Use>
+void for_lines(const std::string& path, Use use) {
   std::ifstream file{tool::file_path(path)};
   if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
   size_t number = 0;
   for (std::string line; std::getline(file, line);) {
     ++number;
     if (line.empty()) continue;
-    text::jinja::Heap heap(std::pmr::get_default_resource());
+    Heap heap(std::pmr::get_default_resource());
     const Value value = text::read_json(heap, line, path);
-    const Value* schema = value.is(Kind::dict) ? value.dict->find(heap, "schema") : nullptr;
-    const Value* texts = value.is(Kind::dict) ? value.dict->find(heap, "texts") : nullptr;
-    if (!schema || !schema->is(Kind::string) || !texts || !texts->is_array())
-      throw Error(GPTQ_E_FORMAT, path + ": line " + std::to_string(number) + " has no \"schema\" (a string) or no \"texts\"");
+    use(heap, [&](const char* key, auto is_right) -> const Value& {
+      const Value* found = value.is(Kind::dict) ? value.dict->find(heap, key) : nullptr;
+      if (!found || !is_right(*found)) throw Error(GPTQ_E_FORMAT, path + ": line " + std::to_string(number) + " has no \"" + key + "\"");
+      return *found;
+    });
+  }
+}
+bool is_string(const Value& v) { return v.is(Kind::string); }
+bool is_array(const Value& v) { return v.is_array(); }
+
+// A line of JSON for each line; an error is an answer too.
+void judge_schemas(const Model& model, const std::string& path) {
+  for_lines(path, [&](Heap& heap, auto need) {
+    const Value &schema = need("schema", is_string), &texts = need("texts", is_array);
     std::vector<std::string> judged;
-    for (const Value& text : std::span(texts->array->items, texts->array->size)) judged.emplace_back(text.is(Kind::string) ? text.view() : std::string_view());
+    for (const Value& text : std::span(texts.array->items, texts.array->size)) judged.emplace_back(is_string(text) ? text.view() : std::string_view());
     try {
-      judge(model, GPTQ_CONSTRAINT_JSON_SCHEMA, std::string(schema->view()), judged).print_json();
+      judge(model, GPTQ_CONSTRAINT_JSON_SCHEMA, std::string(schema.view()), judged).print_json();
     } catch (const Error& error) {
       const Value quoted = text::write_json(heap, make_string(heap, error.what(), false), {});
       std::printf("{\"error\": %.*s}\n", static_cast<int>(quoted.view().size()), quoted.view().data());
     }
     std::fflush(stdout);
-  }
+  });
 }
 
 }  // namespace
 
 std::vector<std::string> texts_of(const std::string& path) {
   std::vector<std::string> texts;
-  std::ifstream file{tool::file_path(path)};
-  if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
-  for (std::string line; std::getline(file, line);) {
-    if (line.empty()) continue;
-    text::jinja::Heap heap(std::pmr::get_default_resource());
-    const text::jinja::Value value = text::read_json(heap, line, path);
-    const text::jinja::Value* text = value.is(text::jinja::Kind::dict) ? value.dict->find(heap, "text") : nullptr;
-    if (!text || !text->is(text::jinja::Kind::string))
-      throw Error(GPTQ_E_FORMAT, path + ": line " + std::to_string(texts.size() + 1) + " has no \"text\"");
-    texts.emplace_back(text->view());
-  }
+  for_lines(path, [&](Heap&, auto need) { texts.emplace_back(need("text", is_string).view()); });
   return texts;
 }
 
