@@ -8,14 +8,23 @@ namespace gptq::engine {
 namespace {
 
 constexpr uint32_t rows_at_first = 16;  // with a budget, before any cost is known
+constexpr uint8_t enough = 4;           // measurements, of which the least is taken until then
 
 uint32_t bucket(uint32_t rows) { return static_cast<uint32_t>(std::bit_width(rows | 1)) - 1; }
 
 }  // namespace
 
+// Something else may have run just then: one bad measurement weighs little. It is forgotten even where those rows are not tried any more, since they
+// take no longer than as many times these.
 void Costs::note(uint32_t rows, double cost) {
-  double& us = us_[bucket(rows)];
-  us = us == 0 ? cost : 0.75 * us + 0.25 * cost;
+  const uint32_t at = bucket(rows);
+  double& us = us_[at];
+  if (n_noted_[at] < enough) us = n_noted_[at]++ ? std::min(us, cost) : cost;
+  else us = 0.75 * us + 0.25 * std::min(cost, 2 * us);
+  for (uint32_t above = at + 1; above < 32; ++above) {
+    const double most = us * (1u << (above - at));
+    if (us_[above] > most) us_[above] -= (us_[above] - most) / 16;
+  }
 }
 
 // From the nearest size that is known, as if cost grew with the rows.

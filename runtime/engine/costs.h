@@ -17,6 +17,7 @@ class Costs {
 
  private:
   double us_[32] = {};
+  uint8_t n_noted_[32] = {};
 };
 
 }  // namespace gptq::engine

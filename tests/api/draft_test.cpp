@@ -153,23 +153,32 @@ TEST(Draft, Budgets) {
   for (const uint32_t budget : {1u, 100u, 1000u, 5000u}) compare(text_model(), nullptr, budget);
 }
 
-// A step does not last longer for drafts.
+// A step does not last longer for drafts. Its budget is a few layers of this machine and build, so that there is time for guesses.
 TEST(Draft, StepsKeepNearTheirBudget) {
-  Pair pair(text_model(), params(), with_threads(1));
-  Session session(pair.engine);
-  session.append(some_tokens(100));
-  start(pair.model, session, 1, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 80);
-  constexpr uint32_t budget = 300;
-  uint32_t steps = 0, over = 0;
+  Pair pair(text_model(), params(2), with_threads(1));
+  Session session(pair.engine), plain(pair.engine);
   auto info = make<gptq_step_info>();
-  while (pair.engine.step(budget, &info) == GPTQ_MORE) {
-    ++steps;
-    over += info.used_us > 2 * budget;
-    ASSERT_GE(info.quanta, 1u);
+  plain.append(some_tokens(1));
+  start(pair.model, plain, 1, GPTQ_GEN_IGNORE_EOS, nullptr, 20);
+  std::vector<uint32_t> quanta;
+  while (pair.engine.step(1, &info) == GPTQ_MORE) quanta.push_back(info.used_us);
+  std::nth_element(quanta.begin(), quanta.begin() + static_cast<ptrdiff_t>(quanta.size() / 2), quanta.end());
+  const uint32_t budget = std::max(300u, 10 * quanta[quanta.size() / 2]);
+  uint32_t steps = 0, over = 0, guessed = 0;
+  for (int i = 0; i < 5 && guessed == 0; ++i) {  // where others take the core just as a draft is measured, none pays for a while
+    session.truncate(0);
+    session.append(some_tokens(100));
+    start(pair.model, session, 1, GPTQ_GEN_SPECULATE | GPTQ_GEN_IGNORE_EOS, nullptr, 80);
+    for (double before = thread_us(); pair.engine.step(budget, &info) == GPTQ_MORE; before = thread_us()) {
+      ++steps;
+      over += thread_us() - before > 2 * budget;
+      ASSERT_GE(info.quanta, 1u);
+    }
+    guessed = session.info().n_guessed_right;
   }
-  EXPECT_GT(session.info().n_guessed_right, 0u);
+  EXPECT_GT(guessed, 0u) << "budget " << budget << " steps " << steps << " tried " << session.info().n_guessed;
   EXPECT_GT(steps, 10u);
-  EXPECT_LE(over, steps / 4 + 2) << "of " << steps;  // a busy machine stops us now and then
+  EXPECT_LE(over, steps / 4 + 2) << "of " << steps << " budget " << budget;
 }
 
 // Several sessions in one batch, with and without guesses; forks and saves at every place; cancelling and going back.

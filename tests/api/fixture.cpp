@@ -292,6 +292,12 @@ int finish(const Engine& engine, uint32_t budget_us) {
   }
 }
 
+double thread_us() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
+}
+
 Tokens continue_with(const Engine& engine, Session& session, uint32_t n) {
   session.start(generation(n));
   finish(engine);

@@ -93,6 +93,8 @@ struct Chain {
 
 // Steps until nothing is left to do; returns how many steps it took.
 int finish(const Engine& engine, uint32_t budget_us = GPTQ_BUDGET_UNLIMITED);
+// What this thread has computed, which is no longer on a busy machine.
+double thread_us();
 // The n tokens that follow, whatever they are.
 Tokens continue_with(const Engine& engine, Session& session, uint32_t n);
 Tokens greedy(const Engine& engine, Session& session, const Tokens& prompt, uint32_t n);

@@ -79,8 +79,22 @@ TEST(Costs, PredictsRows) {
   EXPECT_EQ(costs.predict(3, 1), 110);
   costs.note(4, 105);
   EXPECT_NEAR(costs.predict(8, 1), 100 + 7 * 5 / 3.0, 1e-9);
-  costs.note(1, 1000);  // something else ran just then
+  for (int i = 0; i < 9; ++i) costs.note(1, 1000);  // something else ran just then
   EXPECT_EQ(costs.predict(1, 1), 105);
+}
+
+// One bad measurement of more rows does not rule them out for ever.
+TEST(Costs, ForgetsWhatWasMeasuredBadly) {
+  Costs costs;
+  costs.note(1, 100);
+  costs.note(4, 150);
+  costs.note(8, 20000);
+  EXPECT_EQ(costs.rows_within(1000, 64), 4u);
+  for (int i = 0; i < 100; ++i) costs.note(1, 100);
+  EXPECT_EQ(costs.rows_within(1000, 64), 8u);
+  EXPECT_EQ(costs.estimate(4), 150);  // which is less than four times one row
+  costs.note(1, 20000);
+  EXPECT_EQ(costs.estimate(1), 125);
 }
 
 TEST(Lookup, TriesWhatPays) {
