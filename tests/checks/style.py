@@ -15,7 +15,7 @@ def sources(root):
   yield from (os.path.join(root, name) for name in os.listdir(root) if name != ".git" and os.path.isfile(os.path.join(root, name)))
   for folder in FOLDERS:
     for at, folders, names in os.walk(os.path.join(root, folder)):
-      folders[:] = [name for name in folders if name not in ("__pycache__", "target")]
+      folders[:] = [name for name in folders if name not in ("__pycache__", "target", "corpus")]
       yield from (os.path.join(at, name) for name in names)
 
 

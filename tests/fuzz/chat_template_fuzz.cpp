@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fuzz target: two bytes of length, a template of that length, then JSON that serves as message, tools and keyword arguments.
+// Two bytes of length, a template of that length, then JSON that serves as message, tools and keyword arguments.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 
 #include "base/failure.h"
+#include "tests/fuzz/target.h"
 #include "text/chat_template.h"
 
 namespace {
@@ -23,8 +24,8 @@ void render(std::string_view source, const gptq::text::ChatInput& input) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size < 2) return 0;
+FUZZ_TARGET(chat_template) {
+  if (size < 2) return;
   const std::string_view all(reinterpret_cast<const char*>(data) + 2, size - 2);
   const size_t cut = std::min<size_t>(all.size(), data[0] | data[1] << 8);
   const std::string_view source = all.substr(0, cut), json = all.substr(cut);
@@ -39,5 +40,4 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   input.kwargs_json = {};
   input.tools_json = json;
   render(source, input);
-  return 0;
 }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// libFuzzer: any bytes as a GGUF file, opened and taken out as a conversion does.
+// Any bytes as a GGUF file, opened and taken out as a conversion does.
 #include <cstring>
 #include <vector>
 
 #include "base/failure.h"
 #include "converter/gguf/gguf_source.h"
 #include "converter/tokenizer/description.h"
+#include "tests/fuzz/target.h"
 
 using namespace gptq;
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+FUZZ_TARGET(gguf) {
   const std::span<const std::byte> file(reinterpret_cast<const std::byte*>(data), size);
   auto* memory = std::pmr::get_default_resource();
   try {
@@ -21,5 +22,4 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (source->description().tokenizer) convert::compile_tokenizer(*source->description().tokenizer);
   } catch (const base::Failure&) {
   }
-  return 0;
 }
