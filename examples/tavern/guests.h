@@ -43,9 +43,11 @@ class Guests {
 
   // Everything, also in the middle of a sentence.
   std::string save() const;
+  // Throws where it is no saved game; this one goes on then.
   void load(const std::string& saved, double now);
 
  private:
+  void take(const std::string& saved, double now);
   void begin(size_t i);
   void listen(size_t i, double now);
 
