@@ -137,7 +137,7 @@ pub const GPTQ_GEN_IGNORE_EOS: i32 = 2;
 pub const GPTQ_GEN_KEEP_STOP: i32 = 4;
 /// keep the space before the first word that SentencePiece models' decoding drops
 pub const GPTQ_GEN_CONTINUE_TEXT: i32 = 8;
-/// keep the logits of every position for gptq_session_logits
+/// keep the logits of every position for gptq_session_read_logits
 pub const GPTQ_GEN_LOGITS: i32 = 16;
 /// keep log-probabilities for gptq_session_logprobs: of what is generated; with PREFILL_ONLY of the input
 pub const GPTQ_GEN_LOGPROBS: i32 = 64;
@@ -461,11 +461,8 @@ pub struct gptq_model_info {
     pub n_ctx_train: u32,
     /// bits: of the middle layer's MLP; 16 or 32: unquantized
     pub n_heads: u32,
-    /// bits: of the middle layer's MLP; 16 or 32: unquantized
     pub n_kv_heads: u32,
-    /// bits: of the middle layer's MLP; 16 or 32: unquantized
     pub head_dim: u32,
-    /// bits: of the middle layer's MLP; 16 or 32: unquantized
     pub bits: u32,
     /// the same layer's; -1 = one group a row; 0 = unquantized
     pub group_size: i32,
@@ -711,12 +708,11 @@ impl Default for gptq_string {
     }
 }
 
+/// bias: added to the logit, -1000 to 1000
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gptq_logit_bias {
-    /// bias: added to the logit, -1000 to 1000
     pub token: gptq_token,
-    /// bias: added to the logit, -1000 to 1000
     pub bias: f32,
 }
 impl Default for gptq_logit_bias {
@@ -747,33 +743,34 @@ pub struct gptq_sampling {
     /// last tokens it looks at; 0 = all
     pub penalty_window: u32,
     pub seed: u64,
-    /// taken off the logit: for each time the token came in penalty_window; once; -1000 to 1000
+    /// taken off the logit for each time the token came in penalty_window; -1000 to 1000
     pub frequency_penalty: f32,
-    /// taken off the logit: for each time the token came in penalty_window; once; -1000 to 1000
+    /// taken off once if the token came there; -1000 to 1000
     pub presence_penalty: f32,
-    /// a token that would make a repeat of n tokens longer loses multiplier * base^(n - allowed_length):
+    /// DRY: a token that would make a repeat of n tokens longer, n >= dry_allowed_length, loses dry_multiplier *
+    /// dry_base^(n - dry_allowed_length); 0 to 1000
     pub dry_multiplier: f32,
-    /// a token that would make a repeat of n tokens longer loses multiplier * base^(n - allowed_length):
+    /// 1 to 16; 0 = 1.75
     pub dry_base: f32,
-    /// from n = allowed_length. 0 to 1000; 1 to 16, 0 = 1.75; 0 = 2; last tokens it looks at, 0 = all
+    /// 0 = 2
     pub dry_allowed_length: u32,
-    /// from n = allowed_length. 0 to 1000; 1 to 16, 0 = 1.75; 0 = 2; last tokens it looks at, 0 = all
+    /// last tokens it looks at; 0 = all
     pub dry_window: u32,
-    /// within so many standard deviations of the best logit, to 1000; nearest the entropy, to 1
+    /// keeps what is within so many standard deviations of the best logit; to 1000
     pub top_n_sigma: f32,
-    /// within so many standard deviations of the best logit, to 1000; nearest the entropy, to 1
+    /// keeps this share of the probability, nearest the entropy first; to 1
     pub typical_p: f32,
-    /// by the entropy from temperature - range to temperature + range, to 1000; to 100, 0 = 1
+    /// the temperature follows the entropy, from temperature - range to temperature + range; to 1000
     pub temperature_range: f32,
-    /// by the entropy from temperature - range to temperature + range, to 1000; to 100, 0 = 1
+    /// how it follows; to 100, 0 = 1
     pub temperature_exponent: f32,
-    /// how often all as likely as the threshold go but the least likely, to 1; to 1, 0 = 0.1
+    /// how often, of the tokens at least as likely as the threshold, all go but the least likely; to 1
     pub xtc_probability: f32,
-    /// how often all as likely as the threshold go but the least likely, to 1; to 1, 0 = 0.1
+    /// to 1; 0 = 0.1
     pub xtc_threshold: f32,
-    /// mirostat 2: surprise to hold, in bits, to 100; rate of learning, to 10, 0 = 0.1
+    /// mirostat 2: the surprise to hold, in bits; to 100
     pub mirostat_tau: f32,
-    /// mirostat 2: surprise to hold, in bits, to 100; rate of learning, to 10, 0 = 0.1
+    /// its rate of learning; to 10, 0 = 0.1
     pub mirostat_eta: f32,
     /// at most 256, each token once
     pub bias: *const gptq_logit_bias,
@@ -1119,7 +1116,7 @@ extern "C" {
     /// The index-th of the devices that have layers, in the order of the layers. Errors: NOT_FOUND past the last.
     pub fn gptq_model_placement(m: *const gptq_model, index: u32, out: *mut gptq_placement) -> gptq_status;
     /// Text from the file's metadata: "name", "license", "source", "quantization", "chat_template", ... NUL-terminated;
-    /// *needed counts the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL.
+    /// needed counts the NUL. Errors: NOT_FOUND, BUFFER_TOO_SMALL.
     pub fn gptq_model_meta(m: *const gptq_model, key: *const c_char, key_size: usize, buf: *mut c_char, cap: usize, needed: *mut usize) -> gptq_status;
     /// Token ids of text. *needed is the count, also when cap suffices. Errors: TEXT, BUFFER_TOO_SMALL.
     pub fn gptq_tokenize(m: *const gptq_model, text: *const c_char, size: usize, flags: u32, out: *mut gptq_token, cap: usize, needed: *mut usize) -> gptq_status;
@@ -1260,7 +1257,7 @@ extern "C" {
     /// GPTQ_REPLAYED instead of OK says that numbers may differ: other kernels, activations, KV type, context or devices
     /// than when it was saved, layers on a GPU, or rope that depends on the length. A full save's KV cache is taken as it
     /// is, unless numbers may differ or page_tokens does: then it is computed again too. All of a save is verified before
-    /// *out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone. Errors: INVALID_ARGUMENT,
+    /// out is set. *out is the caller's: gptq_session_destroy. Allocates for the call alone. Errors: INVALID_ARGUMENT,
     /// FORMAT (no save, or cut off), CHECKSUM, UNSUPPORTED (another model, newer format), CONTEXT_FULL, OUT_OF_MEMORY,
     /// NOT_FOUND (its adapter is not loaded), INVALID_STATE when max_sessions exist already, KV_FULL (of a full save);
     /// engine and sessions are as before then. Since 0.1.
