@@ -34,6 +34,15 @@ Input read(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// As checkpoint_fuzz.cpp has it.
+Input checkpoint(const std::filesystem::path& folder) {
+  const Input config = read(folder / "config.json"), weights = read(folder / "model.safetensors");
+  Input all{static_cast<uint8_t>(config.size()), static_cast<uint8_t>(config.size() >> 8)};
+  all.insert(all.end(), config.begin(), config.end());
+  all.insert(all.end(), weights.begin(), weights.end());
+  return all;
+}
+
 // In tests/fuzz/corpus/NAME, and the golden files that are one.
 std::vector<Input> corpus_of(const std::string& name) {
   const std::filesystem::path golden = std::getenv("GPTQ_GOLDEN");
@@ -49,6 +58,9 @@ std::vector<Input> corpus_of(const std::string& name) {
   std::sort(paths.begin(), paths.end());
   std::vector<Input> inputs;
   for (const auto& path : paths) inputs.push_back(read(path));
+  if (name == "checkpoint")
+    for (const char* family : {"checkpoints/random-mistral-window-w4-g64", "families/mixtral-w4-g32", "families/opt-350m-like-w4-g64", "families/gpt-oss-w4-g32"})
+      inputs.push_back(checkpoint(golden / family));
   return inputs;
 }
 
