@@ -64,12 +64,13 @@ uint64_t KvLayout::state_before(uint32_t layer) const {
   return bytes;
 }
 
-// Where 16 positions of a dimension lie side by side: on the CPU of keys, on a GPU of values (kernels::KvView, gpu::KvCache).
+// Where 16 positions of a dimension lie side by side: on the CPU of keys, but not of latents, on a GPU of values (kernels::KvView, LatentView, gpu::KvCache).
 void KvLayout::for_each_piece(uint32_t rows, const std::function<void(uint64_t, uint64_t)>& use) const {
   if (rows == page_tokens_) return use(0, layer_bytes_ * n_caches_);
   for (uint64_t cache = 0; cache < n_caches_; ++cache) {
     const uint64_t keys = cache * layer_bytes_;
-    for_each_piece_of(keys, key_dim_, kinds_.keys, !on_gpu_, rows, use);
+    const bool latent = value_dim_ == 0;
+    for_each_piece_of(keys, key_dim_, kinds_.keys, !on_gpu_ && !latent, rows, use);
     if (value_dim_) for_each_piece_of(keys + key_bytes_, value_dim_, kinds_.values, on_gpu_, rows, use);
   }
 }

@@ -118,6 +118,10 @@ TEST_P(Save, FullGoesOnAtEveryQuantumWithoutComputingAgain) {
       for (uint32_t i = 0; i < steps; ++i) c.engine.step(1, nullptr);
       const Bytes bytes = save(c.session, GPTQ_SAVE_FULL);
       const uint32_t n_computed = field<uint32_t>(bytes, 272);
+      {  // in the pages is something else before
+        Session others(other.engine);
+        greedy(other.engine, others, Tokens(48, prompt.ids[0]), 1);
+      }
       gptq_session* restored = nullptr;
       ASSERT_EQ(restore(other.engine, bytes, &restored), GPTQ_OK) << n_computed;
       ASSERT_EQ(pages_used(other.engine), (n_computed + 31) / 32);
