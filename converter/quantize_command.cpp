@@ -248,6 +248,7 @@ void run_quantize(const QuantizeArguments& a) {
     params.tokens = tokens.data();
     params.n_tokens = tokens.size();
   }
+  if (!a.report.empty()) base::AtomicFile(a.report, base::AtomicFile::IfExists::replace);  // a path that does not do is told before the work
   try {
     call([&](gptq_error* error) { return api::quantize_file(runtime.get(), &source, a.target.c_str(), GPTQ_NTS, &params, zstd_frame, error); });
   } catch (const base::Failure& failure) {

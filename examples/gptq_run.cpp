@@ -2,8 +2,10 @@
 // gptq-run: continue a prompt, or hold a conversation at the terminal.
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -177,18 +179,34 @@ void append_text(Session& session, const std::string& text) {
   }
 }
 
-// The file appears whole or not at all.
+// The file appears whole or not at all; what is there and no file, as a pipe, is written to.
 void save(const Session& session, const std::string& path) {
-  const std::string part = path + ".part";
-  std::ofstream file(tool::file_path(part), std::ios::binary);
-  if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(tool::file_path(part), tool::file_path(path), error);
-  if (!file || error) {
-    std::filesystem::remove(tool::file_path(part), error);
-    throw Error(GPTQ_E_IO, "cannot write '" + path + "'");
+  const auto target = tool::file_path(path);
+  const bool special = std::filesystem::exists(target) && !std::filesystem::is_regular_file(target);
+  const auto part = special ? target : tool::file_path(path + ".part");
+  errno = 0;
+  std::ofstream file(part, std::ios::binary);
+  int reason = errno;
+  const auto discard = [&] {
+    std::error_code ignored;
+    file.close();
+    if (!special) std::filesystem::remove(part, ignored);
+  };
+  try {
+    if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
+    file.close();
+    if (!reason) reason = errno;
+  } catch (const std::exception&) {
+    reason = errno;
+    discard();
+    if (file) throw;
   }
+  std::error_code error;
+  if (file && !special) std::filesystem::rename(part, target, error);
+  if (file && !error) return;
+  discard();
+  const std::string why = error ? error.message() : reason ? std::strerror(reason) : "";
+  throw Error(GPTQ_E_IO, "cannot write '" + path + "'" + (why.empty() ? "" : ": " + why));
 }
 
 void score(Session& session, const Options& o) {
@@ -236,7 +254,7 @@ struct Turn {
   std::string role, text;
 };
 
-void set_chat(Session& session, const std::vector<Turn>& turns) {
+void set_chat(Session& session, const std::vector<Turn>& turns, uint32_t reserve_tokens) {
   std::vector<gptq_message> messages;
   std::vector<const gptq_message*> pointers;
   for (const Turn& turn : turns) {
@@ -252,7 +270,8 @@ void set_chat(Session& session, const std::vector<Turn>& turns) {
   auto chat = make<gptq_chat>();
   chat.kwargs_json = variables.c_str();
   chat.kwargs_json_size = variables.size();
-  chat.flags = GPTQ_CHAT_ADD_GENERATION_PROMPT;
+  chat.flags = GPTQ_CHAT_ADD_GENERATION_PROMPT | GPTQ_CHAT_DROP_OLDEST;
+  chat.reserve_tokens = reserve_tokens;
   chat.messages = pointers.data();
   chat.n_messages = pointers.size();
   session.set_chat(chat);
@@ -275,8 +294,17 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
     }
     if (line.empty()) continue;
     turns.push_back({"user", line});
-    const uint32_t before = session.info().n_tokens - session.info().n_pending;
-    set_chat(session, turns);
+    const uint32_t before = session.info().n_tokens - session.info().n_pending, dropped = session.info().n_dropped;
+    const uint32_t ctx = session.info().n_ctx;
+    try {
+      set_chat(session, turns, o.max_tokens < ctx / 2 ? o.max_tokens : 0);
+    } catch (const Error& error) {  // the conversation goes on without this line
+      if (given || (error.status != GPTQ_E_INVALID_ARGUMENT && error.status != GPTQ_E_CONTEXT_FULL)) throw;
+      std::fprintf(stderr, "%s\n", error.what());
+      turns.pop_back();
+      continue;
+    }
+    if (session.info().n_dropped > dropped) std::fprintf(stderr, "(the context is full: the oldest %u messages are left out)\n", session.info().n_dropped);
     turns.push_back({"assistant", stream(session, o, generate_params(o, stops), true)});
     const gptq_session_info info = session.info();
     report(info, info.n_tokens - info.n_generated - std::min(before, info.n_tokens - info.n_generated), load_s);

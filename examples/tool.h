@@ -2,7 +2,10 @@
 // What the command-line tools' main files share: options on the command line, and one way to report an error.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <charconv>
+#include <cstdio>
+#include <cstring>
 #include <exception>
 #include <map>
 #include <optional>
@@ -111,7 +114,10 @@ int run(CLI::App& app, int argc, char** argv, F&& body) {
   }
   try {
     body();
-    return 0;
+    errno = 0;
+    if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return 0;
+    std::fprintf(stderr, "%s: cannot write to standard output%s%s\n", app.get_name().c_str(), errno ? ": " : "", errno ? std::strerror(errno) : "");
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), error.what());
     return 1;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq_quantize with a budget: it is kept to, spent well, and the same whatever happens on the way.
+#include <cmath>
 #include <filesystem>
 #include <regex>
 #include <set>

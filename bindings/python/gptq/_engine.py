@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from . import _native as native
-from ._library import Callbacks, Error, Handle, call, check, lib, make, sized, text_of
+from ._library import Callbacks, Error, Handle, call, check, lib, make, sized, text_of, token_ids
 
 if TYPE_CHECKING:
   from ._model import Constraint, Model
@@ -171,7 +171,7 @@ class Session(Handle):
       call(lambda error: lib.gptq_session_append_text(self.handle, data, len(data), flags, None, error))
 
   def append_tokens(self, tokens: Sequence[int]) -> None:
-    ids = (native.gptq_token * len(tokens))(*tokens)
+    ids = token_ids(tokens)
     with self.engine.domain():
       call(lambda error: lib.gptq_session_append_tokens(self.handle, ids, len(ids), error))
 

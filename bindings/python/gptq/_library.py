@@ -11,6 +11,24 @@ from typing import Any, Callable, Optional
 from . import _native as native
 
 
+# ctypes takes a number modulo the size of its place.
+def fitted(kind: Any, value: Any, name: str = "a number") -> Any:
+  if isinstance(value, int) and kind(value).value != value:
+    raise OverflowError(f"{name}: {value} is not within {kind.__name__.replace('c_', '')}")
+  return value
+
+
+def _exact(kind: Any) -> Any:
+  """The integer type as an argument that a number has to fit."""
+  if kind not in INTEGERS:
+    return kind
+  return type(kind.__name__, (), {"from_param": staticmethod(lambda value: kind.from_param(fitted(kind, value)))})
+
+
+INTEGERS = (ctypes.c_int8, ctypes.c_int16, ctypes.c_int32, ctypes.c_int64, ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64,
+            ctypes.c_size_t)
+
+
 def _load() -> ctypes.CDLL:
   names = {"win32": ["gptq-0.dll", "gptq.dll"], "darwin": ["libgptq.0.dylib"]}.get(sys.platform, ["libgptq.so.0", "libgptq.so"])
   wheel = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".libgptq.mesonpy.libs")
@@ -24,7 +42,7 @@ def _load() -> ctypes.CDLL:
       continue
     for name, (result, parameters) in native.FUNCTIONS.items():
       function = getattr(library, name)
-      function.restype, function.argtypes = result, parameters
+      function.restype, function.argtypes = result, [_exact(kind) for kind in parameters]
     return library
   raise ImportError(f"libgptq is not found; tried {', '.join(places)}; GPTQ_LIBRARY may name it")
 
@@ -47,6 +65,10 @@ class NotFoundError(Error, FileNotFoundError):
 
 
 def make(struct: Any, **fields: Any) -> Any:
+  kinds = dict(struct._fields_)
+  for name, value in fields.items():
+    if kinds[name] in INTEGERS:
+      fitted(kinds[name], value, name)
   return struct(struct_size=sizeof(struct), **fields)
 
 
@@ -74,6 +96,10 @@ def sized(function: Callable[[Any, int, Any], int], element: Any) -> Any:
   buffer = (element * needed.value)()
   check(function(buffer, needed.value, byref(needed)))
   return buffer
+
+
+def token_ids(tokens: Any) -> Any:
+  return (native.gptq_token * len(tokens))(*[fitted(native.gptq_token, token, "a token") for token in tokens])
 
 
 def text_of(pointer: int, size: int) -> str:

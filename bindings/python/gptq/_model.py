@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from . import _native as native
 from ._engine import Engine, Session
-from ._library import Callbacks, Handle, call, check, lib, make, sized
+from ._library import Callbacks, Handle, call, check, lib, make, sized, token_ids
 from ._runtime import Path, Progress, Runtime, encoded, progress_callback, shared_runtime
 
 Messages = Sequence[Mapping[str, str]]  # [{"role": "user", "content": "..."}]
@@ -100,7 +100,7 @@ class Model(Handle):
                       native.gptq_token))
 
   def detokenize(self, tokens: Sequence[int], *, render_special: bool = False) -> str:
-    ids = (native.gptq_token * len(tokens))(*tokens)
+    ids = token_ids(tokens)
     flags = native.GPTQ_TEXT_RENDER_SPECIAL if render_special else 0
     return sized(lambda buffer, cap, needed: lib.gptq_detokenize(self.handle, ids, len(ids), flags, buffer, cap, needed),
                  c_char).raw.decode("utf-8", "replace")

@@ -8,9 +8,9 @@ from ctypes import byref, c_char_p, c_void_p, cast
 from typing import Any, Callable, Optional, Sequence, Union
 
 from . import _native as native
-from ._library import Callbacks, Handle, call, lib, make, text_of
+from ._library import Callbacks, Handle, call, lib, make, text_of, token_ids
 
-Path = Union[str, "os.PathLike[str]"]
+Path = Union[str, bytes, "os.PathLike[str]"]
 # Gets "load", "sample" or "quantize" and how much of it is done, 0 to 1. Returning False cancels.
 Progress = Callable[[str, float], Optional[bool]]
 PHASES = {native.GPTQ_PHASE_LOAD: "load", native.GPTQ_PHASE_VERIFY: "verify", native.GPTQ_PHASE_SAMPLE: "sample",
@@ -18,7 +18,8 @@ PHASES = {native.GPTQ_PHASE_LOAD: "load", native.GPTQ_PHASE_VERIFY: "verify", na
 
 
 def encoded(path: Path) -> bytes:
-  return os.fspath(path).encode("utf-8", "surrogateescape")
+  name = os.fspath(path)
+  return name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
 
 
 def progress_callback(callbacks: Callbacks, progress: Optional[Progress]) -> Any:
@@ -68,7 +69,7 @@ class Runtime(Handle):
         bar.update(round(done * 1000) - bar.n)
       progress = show
     where, from_file = encoded(target), source_of(source)
-    ids = (native.gptq_token * len(tokens or ()))(*(tokens or ()))
+    ids = token_ids(tokens or ())
     words = text.encode() if text is not None else None
     params = make(
       native.gptq_quantize_params, flags=native.GPTQ_QUANTIZE_REPLACE if replace else 0, head_bits=head_bits, rows=rows, row_tokens=row_tokens,

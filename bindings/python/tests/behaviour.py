@@ -186,6 +186,22 @@ def unknown_parameters_are_refused():
   raise AssertionError("it was taken")
 
 
+def numbers_have_to_fit():
+  model = gptq.Model(path("text").encode())  # a path as bytes
+  session = model.engine(ctx_tokens=64).session()
+  session.append("a b")
+  tokens = session.tokens()
+  for wrong in (lambda: session.truncate(2**32), lambda: session.truncate(-1), lambda: session.start(max_tokens=2**32 + 3), lambda: session.start(max_tokens=-1),
+                lambda: session.append_tokens([2**32 + 3]), lambda: model.engine(max_sessions=2**40), lambda: model.detokenize([2**32])):
+    try:
+      wrong()
+    except OverflowError as error:
+      assert "is not within" in str(error), error
+      continue
+    raise AssertionError("it is taken for another number")
+  assert session.tokens() == tokens
+
+
 def logits_are_a_buffer():
   session = gptq.Model(path("text")).session(logits_rows=4)
   session.append_tokens([1, 270, 280])
@@ -207,7 +223,7 @@ def the_example_of_the_readme():
 failed = 0
 for test in (objects, callbacks_that_raise, cancel_from_another_thread, a_callback_may_not_generate,
              closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, a_fork_and_a_restored_save_go_on,
-             speculation_gives_the_same, constraints, unknown_parameters_are_refused, logits_are_a_buffer,
+             speculation_gives_the_same, constraints, unknown_parameters_are_refused, numbers_have_to_fit, logits_are_a_buffer,
              the_example_of_the_readme):
   try:
     test()
