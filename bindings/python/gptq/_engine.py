@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from . import _native as native
-from ._library import Callbacks, Error, Handle, call, check, lib, make, sized, text_of, token_ids
+from ._library import Callbacks, Error, Handle, call, check, fitted, lib, make, sized, text_of, token_ids
 
 if TYPE_CHECKING:
   from ._model import Constraint, Model
@@ -109,7 +109,7 @@ class Engine(Handle):
     """Computes for about so many microseconds on all started sessions together."""
     info = make(native.gptq_step_info)
     with self.domain():
-      more = check(lib.gptq_engine_step(self.handle, budget_us, byref(info))) == native.GPTQ_MORE
+      more = check(lib.gptq_engine_step(self.handle, fitted(c_uint32, budget_us, "budget_us"), byref(info))) == native.GPTQ_MORE
     return StepInfo(more, info.sessions_active, info.sessions_readable, info.used_us, info.next_quantum_us, info.tokens_prefilled,
                     info.tokens_generated)
 
@@ -250,7 +250,7 @@ class Session(Handle):
 
   def truncate(self, n_tokens: int) -> None:
     with self.engine.domain():
-      check(lib.gptq_session_truncate(self.handle, n_tokens))
+      check(lib.gptq_session_truncate(self.handle, fitted(c_uint32, n_tokens, "n_tokens")))
 
   def fork(self) -> "Session":
     """A second session of the engine that stands where this one stands. It shares the KV cache."""

@@ -11,24 +11,6 @@ from typing import Any, Callable, Optional
 from . import _native as native
 
 
-# ctypes takes a number modulo the size of its place.
-def fitted(kind: Any, value: Any, name: str = "a number") -> Any:
-  if isinstance(value, int) and kind(value).value != value:
-    raise OverflowError(f"{name}: {value} is not within {kind.__name__.replace('c_', '')}")
-  return value
-
-
-def _exact(kind: Any) -> Any:
-  """The integer type as an argument that a number has to fit."""
-  if kind not in INTEGERS:
-    return kind
-  return type(kind.__name__, (), {"from_param": staticmethod(lambda value: kind.from_param(fitted(kind, value)))})
-
-
-INTEGERS = (ctypes.c_int8, ctypes.c_int16, ctypes.c_int32, ctypes.c_int64, ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64,
-            ctypes.c_size_t)
-
-
 def _load() -> ctypes.CDLL:
   names = {"win32": ["gptq-0.dll", "gptq.dll"], "darwin": ["libgptq.0.dylib"]}.get(sys.platform, ["libgptq.so.0", "libgptq.so"])
   wheel = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".libgptq.mesonpy.libs")
@@ -42,7 +24,7 @@ def _load() -> ctypes.CDLL:
       continue
     for name, (result, parameters) in native.FUNCTIONS.items():
       function = getattr(library, name)
-      function.restype, function.argtypes = result, [_exact(kind) for kind in parameters]
+      function.restype, function.argtypes = result, parameters
     return library
   raise ImportError(f"libgptq is not found; tried {', '.join(places)}; GPTQ_LIBRARY may name it")
 
@@ -62,6 +44,17 @@ class Error(Exception):
 
 class NotFoundError(Error, FileNotFoundError):
   """A file, or what was asked for in one, does not exist."""
+
+
+INTEGERS = (ctypes.c_int8, ctypes.c_int16, ctypes.c_int32, ctypes.c_int64, ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64,
+            ctypes.c_size_t)
+
+
+def fitted(kind: Any, value: Any, name: str) -> Any:
+  """The value; ctypes would take a number that does not fit modulo the size of its place."""
+  if isinstance(value, int) and kind(value).value != value:
+    raise OverflowError(f"{name} = {value} does not fit")
+  return value
 
 
 def make(struct: Any, **fields: Any) -> Any:

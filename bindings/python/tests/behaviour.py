@@ -196,7 +196,7 @@ def numbers_have_to_fit():
     try:
       wrong()
     except OverflowError as error:
-      assert "is not within" in str(error), error
+      assert "does not fit" in str(error), error
       continue
     raise AssertionError("it is taken for another number")
   assert session.tokens() == tokens
