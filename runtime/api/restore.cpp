@@ -229,6 +229,7 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
   ban(*s, phrases.get());
   std::copy_n(bans, saved.n_bans, s->bans);
   s->n_bans = saved.n_bans;
+  s->n_dropped = saved.n_dropped;
   if (s->wants_marks()) restore_marks(*s, saved);
   require_format(e.engine->constrain(*s) || !s->running, "what was generated is not what the save's constraint allows");
   if (saved.kind == GPTQ_SAVE_FULL) read_rest(saved, Rest(source, source.size() - rest_bytes(saved)), *s, fits);

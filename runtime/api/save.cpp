@@ -51,6 +51,7 @@ Saved saved_of(const engine::Session& s, int32_t kind) {
   if (const gptq_constraint* c = phrases_of(s)) saved.phrases_bytes = static_cast<uint32_t>(c->source.size());
   saved.n_bans = s.running ? s.n_bans : 0;
   if (s.phrases) saved.tokens_settled = s.text.settled();
+  saved.n_dropped = s.n_dropped;
   if (s.wants_marks()) {
     saved.marks_taken = s.marks.taken();
     saved.marks_looked_at = s.marks.looked_at();

@@ -41,7 +41,7 @@ struct Saved {
   uint32_t phrases_bytes;     // 0 = none are banned
   uint32_t n_bans;
   uint64_t marks_taken, marks_looked_at;  // bytes of pieces that were read, of text that was looked at for them
-  uint32_t marks_format, reserved;        // text::MarkFormat's code
+  uint32_t marks_format, n_dropped;       // text::MarkFormat's code; messages
 };
 constexpr size_t saved_bytes_of_1 = 192, saved_bytes_of_2 = 296, saved_bytes_of_3 = 312, saved_bytes_of_4 = 320;
 static_assert(sizeof(Saved) == 344 && sizeof(engine::LogitBias) == 8 && sizeof(engine::Session::Ban) == 8);

@@ -104,6 +104,7 @@ TEST_F(LongChat, StaysWhereItStoodAlsoInARestoredSession) {
   const uint32_t dropped = c.session.info().n_dropped;
   ASSERT_GT(dropped, 0u);
   Session restored(c.engine, c.session.save(GPTQ_SAVE_REPLAY));
+  EXPECT_EQ(restored.info().n_dropped, dropped);
   turns.push_back({"user", "go on"});
   const size_t n = set(c.session, turns);
   EXPECT_EQ(set(restored, turns), n);
