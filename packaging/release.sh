@@ -163,7 +163,7 @@ make_archive() {
     "$(words "$cxx") $(words "$c_args") -fvisibility=hidden" "$(words "$ar")"
   cross_file "$target" "$folder" >"$folder/cross.ini"
   [[ -f $build/build.ninja ]] || "$tools/bin/meson" setup "$build" "$root" --cross-file "$folder/cross.ini" --cross-file "$folder/libraries/meson.ini" \
-    --prefix /libgptq --libdir lib --wrap-mode nofallback -Dpkgconfig.relocatable=true -Dtools_rpath="$tools_rpath" \
+    --prefix /libgptq --libdir lib --wrap-mode nofallback -Db_pch=true -Dpkgconfig.relocatable=true -Dtools_rpath="$tools_rpath" \
     -Dconverter=enabled -Dhub=disabled -Dtests=disabled -Dcuda=disabled
   ninja -C "$build" -j "$jobs"
   rm -rf "$stage"
