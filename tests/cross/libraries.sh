@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds what a build for another system needs of other projects and Debian has no package of: zstd, PCRE2, simdjson and
 # GoogleTest, static, from Debian's source packages; xxHash, FlatBuffers and CLI11 are headers of the machine itself.
-#   libraries.sh FOLDER [CC CXX AR]    # FOLDER/meson.ini is a cross file that names them; without CC: for Windows
+#   libraries.sh FOLDER [CC CXX AR]    # FOLDER/meson.ini is a cross file that names them; without CC: for Windows; with CC:
+#                                      # without GoogleTest
 # What is there already stays.
 set -euo pipefail
 
-[[ ($# -eq 1 || $# -eq 4) && $1 != -* ]] || { sed -n '3,6s/^# \?//p' "$0"; exit 2; }
+[[ ($# -eq 1 || $# -eq 4) && $1 != -* ]] || { sed -n '3,7s/^# \?//p' "$0"; exit 2; }
 mkdir -p "$1"
 target=$(cd "$1" && pwd)
 cc=${2:-x86_64-w64-mingw32-gcc-posix -Wa,-muse-unaligned-vector-move}
@@ -85,7 +86,8 @@ cp -r include/. "$target/include"
 describe simdjson 3.0 -lsimdjson
 licence simdjson LICENSE
 
-if cd /usr/src/googletest/googletest 2>/dev/null; then  # for tests alone
+if [[ $# -eq 1 ]]; then
+  cd /usr/src/googletest/googletest
   compile gtest '-Iinclude -I. -DGTEST_HAS_PTHREAD=0' src/gtest-all.cc
   compile gtest_main '-Iinclude -I. -DGTEST_HAS_PTHREAD=0' src/gtest_main.cc
   cp -r include/. "$target/include"
