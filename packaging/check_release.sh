@@ -116,11 +116,13 @@ elf_glibc() {
 }
 elf_stack() { readelf -lW "$folder/$1" | grep 'GNU_STACK.* RW '; }
 
-macho_exports() { diff <(interface | sed 's/^/_/') <(llvm-nm --defined-only --extern-only --just-symbol-name "$folder/$library" | sort); }
-macho_trie() { diff <(interface | sed 's/^/_/') <(llvm-objdump --macho --exports-trie "$folder/$library" | awk '/^0x/ { print $2 }' | sort); }
+# zig's linker also exports the two names that every Mach-O library has of its own header.
+macho_only() { diff <(interface | sed 's/^/_/') <(grep -vx -e ___dso_handle -e __mh_dylib_header | sort); }
+macho_exports() { llvm-nm --defined-only --extern-only --just-symbol-name "$folder/$library" | macho_only; }
+macho_trie() { llvm-objdump --macho --exports-trie "$folder/$library" | awk '/^0x/ { print $2 }' | macho_only; }
 macho_name() { llvm-objdump --macho --dylib-id "$folder/$library" | grep -Fx '@rpath/libgptq.0.dylib'; }
 macho_needs() { only_needs "$(llvm-objdump --macho --dylibs-used "$folder/$1" | awk '/^\t/ { print $1 }')" /usr/lib/libSystem.B.dylib @rpath/libgptq.0.dylib; }
-macho_least() { llvm-objdump --macho --private-headers "$folder/$1" | grep -A 4 LC_BUILD_VERSION | grep -E '(minos|sdk) 13\.0' ; }
+macho_least() { llvm-objdump --macho --private-headers "$folder/$1" | grep -A 5 LC_BUILD_VERSION | grep -F 'minos 13.0'; }
 macho_rpath() { llvm-objdump --macho --rpaths "$folder/bin/gptq-run" | grep -Fx '@loader_path/../lib'; }
 macho_cpu() { llvm-objdump --macho --private-header "$folder/$1" | grep -E "${cpu/arm64/ARM64}|${cpu/x86_64/X86_64}"; }
 macho_signed() { llvm-objdump --macho --private-headers "$folder/$1" | grep LC_CODE_SIGNATURE; }
