@@ -59,7 +59,7 @@ version=$(sed -n "s/^ *version: '\([0-9.]*\)'.*/\1/p" "$root/meson.build" | head
 # What a target is: its compiler and how it links.
 describe_target() {
   local zig="'$zig_folder/zig'"
-  system=${1%%-*} cpu=${1##*-} link_args="'-s'" tools_rpath='' c_args=''
+  system=${1%%-*} cpu=${1##*-} link_args="'-s'" tools_rpath='' c_args="'-g0'"  # zig writes what a debugger wants unless told
   [[ $cpu != arm64 ]] || cpu=aarch64
   case $system in
     linux)
