@@ -96,7 +96,7 @@ interface() { grep -o 'GPTQ_CALL gptq_[a-z0-9_]*(' "$folder/include/gptq/gptq.h"
 only_needs() {
   local list=$1 needed
   shift
-  [[ -n $list ]]
+  [[ -n $list ]] || return 1
   for needed in $list; do
     [[ " $* " == *" $needed "* ]] || { echo "it needs $needed"; return 1; }
   done
@@ -112,7 +112,7 @@ elf_glibc() {
   local most
   most=$(readelf -W --version-info "$folder/$1" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1)
   echo "$1 asks for glibc $most"
-  [[ $(printf '%s\n2.17\n' "$most" | sort -V | tail -n 1) == 2.17 ]]
+  [[ -n $most && $(printf '%s\n2.17\n' "$most" | sort -V | tail -n 1) == 2.17 ]]
 }
 elf_stack() { readelf -lW "$folder/$1" | grep 'GNU_STACK.* RW '; }
 
