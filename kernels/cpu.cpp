@@ -7,6 +7,8 @@
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace gptq::kernels {
@@ -43,6 +45,12 @@ bool has_avx512vnni() {
 }
 
 bool has_avx512bf16() { return has_avx512vnni() && CpuId(7, 0).a >= 1 && all(CpuId(7, 1).a, bit_avx512bf16_of_7_1); }
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool has(const char* feature) {
+  int there = 0;
+  size_t bytes = sizeof there;
+  return sysctlbyname(feature, &there, &bytes, nullptr, 0) == 0 && there != 0;
+}
 #endif
 
 }  // namespace
@@ -66,6 +74,11 @@ bool cpu_has(Level level) {
       return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
     case Level::neon_i8mm:
       return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+#elif defined(__APPLE__)
+    case Level::neon_dotprod:
+      return has("hw.optional.arm.FEAT_DotProd");
+    case Level::neon_i8mm:
+      return has("hw.optional.arm.FEAT_I8MM");
 #endif
 #endif
     default:

@@ -95,7 +95,14 @@ int64_t File::write_at(uint64_t offset, const void* from, size_t bytes) {
 }
 
 bool File::make_empty() { return ftruncate(static_cast<int>(handle_), 0) == 0; }
-bool File::sync() { return fsync(static_cast<int>(handle_)) == 0; }
+
+bool File::sync() {
+#ifdef F_FULLFSYNC
+  // On macOS fsync leaves the bytes in the disk's own cache; not every file system knows the stronger one.
+  if (fcntl(static_cast<int>(handle_), F_FULLFSYNC) == 0) return true;
+#endif
+  return fsync(static_cast<int>(handle_)) == 0;
+}
 
 void File::give_back([[maybe_unused]] uint64_t offset, [[maybe_unused]] uint64_t bytes) {
 #ifdef FALLOC_FL_PUNCH_HOLE
@@ -163,8 +170,12 @@ bool rename_replacing(const std::string& from, const std::string& to) { return r
 
 // Atomically where the kernel or hard links allow it, else after a look.
 bool rename_to_new(const std::string& from, const std::string& to) {
-#ifdef RENAME_NOREPLACE
-  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return true;
+#if defined(SYS_renameat2)
+  constexpr unsigned not_replacing = 1;  // RENAME_NOREPLACE; the call has a name of its own from glibc 2.28 on
+  if (syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), not_replacing) == 0) return true;
+  if (errno == EEXIST) return false;
+#elif defined(__APPLE__)
+  if (renamex_np(from.c_str(), to.c_str(), RENAME_EXCL) == 0) return true;
   if (errno == EEXIST) return false;
 #endif
   if (link(from.c_str(), to.c_str()) == 0) return unlink(from.c_str()) == 0;

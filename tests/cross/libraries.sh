@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds what a build for another system needs of other projects and Debian has no package of: zstd, PCRE2, simdjson and
 # GoogleTest, static, from Debian's source packages; xxHash, FlatBuffers and CLI11 are headers of the machine itself.
-#   libraries.sh FOLDER [CC CXX AR]    # FOLDER/meson.ini is a cross file that names them; without CC: for Windows
+#   libraries.sh FOLDER [CC CXX AR]    # FOLDER/meson.ini is a cross file that names them; without CC: for Windows; with CC:
+#                                      # without GoogleTest
 # What is there already stays.
 set -euo pipefail
 
-[[ ($# -eq 1 || $# -eq 4) && $1 != -* ]] || { sed -n '3,6s/^# \?//p' "$0"; exit 2; }
+[[ ($# -eq 1 || $# -eq 4) && $1 != -* ]] || { sed -n '3,7s/^# \?//p' "$0"; exit 2; }
 mkdir -p "$1"
 target=$(cd "$1" && pwd)
 cc=${2:-x86_64-w64-mingw32-gcc-posix -Wa,-muse-unaligned-vector-move}
@@ -14,7 +15,7 @@ cxx=${3:-x86_64-w64-mingw32-g++-posix -Wa,-muse-unaligned-vector-move} ar=${4:-x
 [[ ! -f $target/meson.ini ]] || exit 0
 work=$target/work
 rm -rf "$work"
-mkdir -p "$work"/{lists/partial,sources} "$target"/{include,lib/pkgconfig}
+mkdir -p "$work"/{lists/partial,sources} "$target"/{include,lib/pkgconfig,licences}
 
 # Source packages of the places where this machine's packages come from, but for updates, whose sources may be gone
 # before the packages.
@@ -53,6 +54,8 @@ Libs: -L$target/lib $3
 Cflags: -I$target/include ${4:-}
 END
 }
+# licence NAME FILE: licences/NAME.txt
+licence() { cp "$2" "$target/licences/$1.txt"; }
 version_of() { dpkg-query -W -f='${Version}' "$1" | sed 's/^[0-9]*://; s/[+~-].*//'; }
 
 cd "$work"/sources/zstd-*
@@ -60,6 +63,7 @@ compile zstd '-DZSTD_DISABLE_ASM=1 -DZSTD_LEGACY_SUPPORT=0 -Ilib -Ilib/common' \
   lib/{common,compress,decompress,dictBuilder}/*.c
 cp lib/zstd.h lib/zstd_errors.h lib/zdict.h "$target/include"
 describe libzstd 1.5 -lzstd
+licence zstd LICENSE
 
 cd "$work"/sources/pcre2-*/src
 cp config.h.generic config.h
@@ -73,25 +77,32 @@ for part in auto_possess chartables chkdint compile config context convert dfa_m
 done
 compile pcre2-8 '-DHAVE_CONFIG_H -DPCRE2_CODE_UNIT_WIDTH=8 -DPCRE2_STATIC -DSUPPORT_UNICODE -I.' "${pcre2[@]}"
 cp pcre2.h "$target/include"
+licence pcre2 ../LICENCE
 describe libpcre2-8 10.42 -lpcre2-8 -DPCRE2_STATIC
 
 cd "$work"/sources/simdjson-*
 compile simdjson '-Iinclude -Isrc' src/simdjson.cpp
 cp -r include/. "$target/include"
 describe simdjson 3.0 -lsimdjson
+licence simdjson LICENSE
 
-cd /usr/src/googletest/googletest
-compile gtest '-Iinclude -I. -DGTEST_HAS_PTHREAD=0' src/gtest-all.cc
-compile gtest_main '-Iinclude -I. -DGTEST_HAS_PTHREAD=0' src/gtest_main.cc
-cp -r include/. "$target/include"
-describe gtest 1.12 -lgtest -DGTEST_HAS_PTHREAD=0
-describe gtest_main 1.12 '-lgtest_main -lgtest' -DGTEST_HAS_PTHREAD=0
+if [[ $# -eq 1 ]]; then
+  cd /usr/src/googletest/googletest
+  compile gtest '-Iinclude -I. -DGTEST_HAS_PTHREAD=0' src/gtest-all.cc
+  compile gtest_main '-Iinclude -I. -DGTEST_HAS_PTHREAD=0' src/gtest_main.cc
+  cp -r include/. "$target/include"
+  describe gtest 1.12 -lgtest -DGTEST_HAS_PTHREAD=0
+  describe gtest_main 1.12 '-lgtest_main -lgtest' -DGTEST_HAS_PTHREAD=0
+fi
 
 cp /usr/include/xxh*.h "$target/include"
 cp -r /usr/include/flatbuffers /usr/include/CLI "$target/include"
 describe libxxhash "$(version_of libxxhash-dev)" '' -DXXH_INLINE_ALL
 describe flatbuffers "$(version_of libflatbuffers-dev)" ''
 describe CLI11 "$(version_of libcli11-dev)" ''
+for package in libxxhash-dev libflatbuffers-dev libcli11-dev; do
+  licence "$(sed 's/^lib//; s/-dev$//' <<<"$package")" "/usr/share/doc/$package/copyright"
+done
 rm -rf "$work"
 printf "[properties]\npkg_config_libdir = ['%s/lib/pkgconfig']\n" "$target" >"$target/meson.ini.part"
 mv "$target/meson.ini.part" "$target/meson.ini"
