@@ -601,8 +601,9 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_fork(const gptq_session *s, gptq_ses
  * besides. The KV cache is computed again. FULL: the KV cache of the computed tokens too (kv_bytes_per_token each), and
  * the state of recurrent layers, as they are; of layers on GPUs too, whose number does not matter, but their kind. */
 enum { GPTQ_SAVE_REPLAY = 0, GPTQ_SAVE_FULL = 1 };
-/* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
- * size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
+/* Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS or a pooling: INVALID_STATE).
+ * *needed is its size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts
+ * as not begun.
  * Threads: as all of the engine.
  * Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST. Since 0.1. */
 GPTQ_API gptq_status GPTQ_CALL gptq_session_save(const gptq_session *s, int32_t kind, void *buf, size_t cap,
@@ -679,7 +680,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
  *                 has come, in whatever tokens, one of the begins that start with it must follow. at_least_one:
  *                 true: no end before a tag. stop_after_first: true: the end behind it. Special tokens count by
  *                 their text; within what a tag holds none comes. In free text all may come but tokens with a
- *                 trigger and something that may not follow it.
+ *                 trigger and something that may not follow it. No trigger may be in another, and no begin
+ *                 be the beginning of another.
  *   BANNED        no constraint, but phrases for banned in gptq_generate_params: a JSON array of at most 1,000
  *                 strings of 256 bytes. */
 enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JSON_SCHEMA = 3,
@@ -687,9 +689,9 @@ enum { GPTQ_CONSTRAINT_CHOICE = 1, GPTQ_CONSTRAINT_REGEX = 2, GPTQ_CONSTRAINT_JS
        GPTQ_CONSTRAINT_JSON_COMPACT = 7 };
 /* Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are
  * never sampled, an end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing
- * may follow, and with TEXT where no token can express what must follow. Stop strings, max_tokens and the context's end
- * still count and may cut it. Time and memory are bounded; the first call for a model makes a table of its tokens. Any
- * thread.
+ * may follow, and with TEXT where no token can express what must follow, with BUDGET_EXCEEDED where its next state
+ * needs more memory than a constraint has. Stop strings, max_tokens and the context's end still count and may cut it.
+ * Time and memory are bounded; the first call for a model makes a table of its tokens. Any thread.
  * Errors: INVALID_ARGUMENT (kind, or source: err->offset is the byte where an expression was refused, the message has
  * the JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED. */
 GPTQ_API gptq_status GPTQ_CALL gptq_constraint_compile(gptq_model *m, int32_t kind, const char *source, size_t size,

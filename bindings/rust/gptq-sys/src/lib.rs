@@ -1227,10 +1227,10 @@ extern "C" {
     /// order. Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE when max_sessions exist already.
     /// Since 0.1.
     pub fn gptq_session_fork(s: *const gptq_session, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
-    /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS: INVALID_STATE). *needed is its
-    /// size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts as not begun.
-    /// Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND, DEVICE_LOST.
-    /// Since 0.1.
+    /// Writes the session to buf, also while it is generating (not with GPTQ_GEN_LOGITS or a pooling: INVALID_STATE).
+    /// needed is its size, also when cap suffices. Changes nothing, needs no memory. A batch that is half computed counts
+    /// as not begun. Threads: as all of the engine. Errors: INVALID_ARGUMENT, INVALID_STATE, BUFFER_TOO_SMALL, BACKEND,
+    /// DEVICE_LOST. Since 0.1.
     pub fn gptq_session_save(s: *const gptq_session, kind: i32, buf: *mut c_void, cap: usize, needed: *mut usize, err: *mut gptq_error) -> gptq_status;
     /// The same, in pieces: nothing holds the whole save. Errors: those of gptq_session_save, IO. Since 0.2.
     pub fn gptq_session_save_to(s: *const gptq_session, kind: i32, write: gptq_write_fn, user: *mut c_void, err: *mut gptq_error) -> gptq_status;
@@ -1267,11 +1267,11 @@ extern "C" {
     pub fn gptq_session_restore_from(e: *mut gptq_engine, src: *const gptq_source, out: *mut *mut gptq_session, err: *mut gptq_error) -> gptq_status;
     /// Makes a constraint for gptq_generate_params, for any number of generations at once. Tokens that would leave it are
     /// never sampled, an end token only where the text may end; the generation ends with GPTQ_STOP_CONSTRAINT once nothing
-    /// may follow, and with TEXT where no token can express what must follow. Stop strings, max_tokens and the context's
-    /// end still count and may cut it. Time and memory are bounded; the first call for a model makes a table of its
-    /// tokens. Any thread. Errors: INVALID_ARGUMENT (kind, or source: err->offset is the byte where an expression was
-    /// refused, the message has the JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY,
-    /// BUDGET_EXCEEDED.
+    /// may follow, and with TEXT where no token can express what must follow, with BUDGET_EXCEEDED where its next state
+    /// needs more memory than a constraint has. Stop strings, max_tokens and the context's end still count and may cut it.
+    /// Time and memory are bounded; the first call for a model makes a table of its tokens. Any thread. Errors:
+    /// INVALID_ARGUMENT (kind, or source: err->offset is the byte where an expression was refused, the message has the
+    /// JSON pointer; more states than the bound), TEXT (no tokenizer), OUT_OF_MEMORY, BUDGET_EXCEEDED.
     pub fn gptq_constraint_compile(m: *mut gptq_model, kind: i32, source: *const c_char, size: usize, out: *mut *mut gptq_constraint, err: *mut gptq_error) -> gptq_status;
     /// Any thread; running generations keep theirs.
     pub fn gptq_constraint_destroy(c: *mut gptq_constraint);
