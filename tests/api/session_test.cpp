@@ -184,8 +184,9 @@ TEST(Session, CancelFromAnotherThread) {
     c.session.cancel();
   });
   finish(c.engine);
-  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - cancelled).count();
+  const Clock::time_point ended = Clock::now();
   other.join();
+  const double ms = std::chrono::duration<double, std::milli>(ended - cancelled).count();
   RecordProperty("latency_ms", std::to_string(ms));
   EXPECT_EQ(c.session.info().stop_reason, GPTQ_STOP_CANCELLED);
   EXPECT_LT(ms, 200) << "the bound is wide for busy machines; a layer of 256 rows takes a few milliseconds";
