@@ -33,7 +33,7 @@ Grammar::Grammar(Nfa nfa, const GrammarSize& size, std::pmr::memory_resource* me
       place_of_rule_(nfa_.rules.size(), 0, memory),
       key_(memory) {
   for (uint32_t i = 0; i < returns_.size(); ++i) returns_[i] = ends_at_once(i);
-  find_kinds();
+  find_runs();
   tried_.reserve(32);
   open_.reserve(items_max);
   kept_.reserve(items_max);
@@ -82,12 +82,14 @@ uint32_t Grammar::start_of(uint32_t rule) {
   return close(true);
 }
 
-void Grammar::find_kinds() {
+void Grammar::find_runs() {
   bool begins[257] = {true};
   for (const Nfa::Node& n : nfa_.nodes)
     if (n.kind == Nfa::Kind::range) begins[n.low] = begins[n.high + 1] = true;
-  kinds_.resize(256);
-  for (unsigned byte = 1; byte < 256; ++byte) kinds_[byte] = static_cast<uint8_t>(kinds_[byte - 1] + begins[byte]);
+  for (unsigned first = 0, end; first < 256; first = end) {
+    for (end = first + 1; end < 256 && !begins[end];) ++end;
+    for (unsigned byte = first; byte < end; ++byte) runs_[byte] = {static_cast<uint8_t>(first), static_cast<uint8_t>(end - 1)};
+  }
 }
 
 int Grammar::likely(uint32_t state) {

@@ -11,7 +11,7 @@ namespace gptq::text::constraint {
 namespace {
 
 constexpr uint32_t n_states = 16'000, n_states_unique = 60'000, frames_max = 16'000, plans_max = 4'000, bounds_max = 400, links_max = 16'000, words_max = 1 << 19;
-constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14;
+constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, ends_max = 2048;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
@@ -43,9 +43,12 @@ SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
       plan_ids_(plans_max, words_max / 4, memory),
       links_(links_max, words_max, memory),
       finishable_(4096, 1 << 16, memory),
+      hopeless_(4096, 1 << 16, memory),
       tried_strings_(1024, 1 << 15, memory),
+      ends_(ends_max, 1 << 15, memory),
       plans_(memory),
       bounds_(memory),
+      found_ends_(memory),
       pool_(memory),
       f_(memory),
       key_(memory),
@@ -61,9 +64,11 @@ SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
       step_(memory),
       status_(schema_.nodes.size(), 0, memory),
       marked_(schema_.nodes.size(), 0, memory),
+      held_(schema_.names.size() + 1, 0, memory),
       position_(schema_.nodes.size(), 0, memory) {
   plans_.reserve(plans_max);
   bounds_.reserve(bounds_max);
+  found_ends_.reserve(ends_max);
   pool_.reserve(pool_max);
   const size_t lists = std::max<size_t>(list_max, 2 * schema_.nodes.size() + schema_.names.size() + 16);
   for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_, &around_, &above_, &ways_, &step_})
@@ -79,10 +84,15 @@ void SchemaMachine::clear() {
   plan_ids_.clear();
   links_.clear();
   finishable_.clear();
+  hopeless_.clear();
+  ends_.clear();
+  found_ends_.clear();
   plans_.clear();
   bounds_.clear();
   pool_.clear();
+  held_in_ = none;
   with_row(states_.add({}));
+  make({at_doubt});
   for (uint32_t document = 0; document < schema_.roots.size(); ++document) frames_.add({&document, 1});
 }
 
@@ -139,7 +149,9 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
     case at_key:
       if (is_space(byte)) return takes_space(s[1]) ? state : dead;
       return byte == '"' ? begin_key(s[1]) : dead;
-    case in_key: return on_key(s, byte);
+    case in_key:
+    case loose_key: return on_key(s, byte);
+    case loose_string: return on_loose(s, byte);
     case at_colon: {
       const uint32_t frame = s[1];
       if (is_space(byte)) return takes_space(frame) ? state : dead;
@@ -154,6 +166,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
 void SchemaMachine::load(uint32_t frame) {
   const View words = frames_.at(frame);
   f_.assign(words.begin(), words.end());
+  loaded_ = frame;
 }
 
 uint32_t SchemaMachine::plan_of_value(uint32_t frame) { return links_.at(frames_.at(frame)[f_link])[0]; }

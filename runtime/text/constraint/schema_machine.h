@@ -27,6 +27,11 @@ class SchemaMachine final : public Machine {
   uint32_t plain_run(uint32_t state) override;
   int likely(uint32_t state) override;
   void clear() override;
+  // For a mask: one state for a string or key whose count and hash do not matter as long as plain characters follow, 255 at most; dead:
+  // there is none. doubt follows it where they do matter: exactly() then has what follows `state` by bytes, which led to `loose`, and byte.
+  static constexpr uint32_t doubt = 1;
+  uint32_t loose(uint32_t state);
+  uint32_t exactly(uint32_t state, uint32_t loose, std::string_view bytes, uint8_t byte);
 
  private:
   using Words = std::pmr::vector<uint32_t>;
@@ -36,8 +41,9 @@ class SchemaMachine final : public Machine {
   enum What : uint8_t { literal, number, string, object, array };
   // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,
   // count, hash, automata]; key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of
-  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame].
-  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end };
+  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame]. Loose ones
+  // are as a string and a key, but of a string: no frame, the count at least, the number of texts that must be left, 0.
+  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end, loose_string, loose_key, at_doubt };
 
   // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
   struct Plan {
@@ -52,6 +58,8 @@ class SchemaMachine final : public Machine {
     bool orders;         // more than required names can fail a node by what came before
     bool narrow_numbers; // more than one node limits numbers: they have no exponents
     bool narrow_strings; // whether any string is left takes a search
+    bool plain_limits;   // strings must keep all limits, and that is all
+    uint32_t min_length, max_length;  // then
     uint8_t types;       // that all which must hold allow
     uint32_t seen_words() const { return (n_names + 31) / 32; }
     uint32_t node_words() const { return (n_nodes + 31) / 32; }
@@ -63,6 +71,7 @@ class SchemaMachine final : public Machine {
   enum Use : uint32_t { applies, contains, unevaluated };
 
   uint32_t find(uint32_t state, uint8_t byte) override;
+  Run alike(uint32_t state, uint8_t byte) const override;
   uint32_t make(std::initializer_list<uint32_t> head, View rest = {});
   const SchemaNode& node(uint32_t i) const { return schema_.nodes[i]; }
   View list(uint32_t at, uint32_t n) const { return {pool_.data() + at, n}; }
@@ -73,7 +82,7 @@ class SchemaMachine final : public Machine {
   void rank_names(const Plan& plan, View roots);
   void walk(uint32_t root);
   bool refuses_keys(const SchemaNode& n) const;
-  bool narrows_strings(const Plan& p) const;
+  bool narrows_strings(Plan& p) const;
   template <class F>
   void each_in_place(const SchemaNode& n, F&& f) const;
   uint32_t link_of_key(uint32_t name, View automata);
@@ -114,15 +123,28 @@ class SchemaMachine final : public Machine {
   bool is_taken(uint64_t hash, View taken) const;
   bool startable(uint32_t plan);
 
+  // schema_search.cpp: whether a string can still come to an end
+  struct Ends {
+    uint32_t length, cycle;  // a text of so many characters ends it, none: not found; and those longer by any number of cycles, 0: not found
+  };
+  Ends ends_of(uint32_t plan, View automata);
+  Ends search_ends(const Plan& p, View automata);
+  bool roomy(uint32_t plan, View automata, uint32_t low, uint32_t high, uint32_t wanted);
+  uint32_t wanted(uint32_t frame) const { return static_cast<uint32_t>(taken_in(frame).size() / 2 + 1); }
+  uint32_t loose_state(uint32_t plan, uint32_t utf8, uint32_t base, uint32_t wanted, View automata);
+  uint32_t on_loose(View s, uint8_t byte);
+  bool stands_for_others(uint8_t byte) const;
+  uint32_t string_state(std::initializer_list<uint32_t> head, View automata);
+  bool string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash);
+  bool string_holds(uint32_t frame, uint32_t plan, uint64_t hash);
+
   // schema_outlook.cpp: whether what is begun can still come to an end
   bool bearable(uint32_t frame, uint32_t plan);
   bool takes_child(uint32_t frame);
   bool unevaluated_fails(View link) const;
   bool key_holds(uint32_t name, View automata, bool whole);
+  bool try_key(uint32_t name, View automata, bool whole);
   uint32_t if_any(uint32_t state, std::string_view bytes);
-  uint32_t string_state(std::initializer_list<uint32_t> head, View automata);
-  bool string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash);
-  bool string_holds(uint32_t frame, uint32_t plan, uint64_t hash);
 
   uint32_t on_string(View s, uint8_t byte);
   uint32_t on_key(View s, uint8_t byte);
@@ -148,13 +170,17 @@ class SchemaMachine final : public Machine {
   Schema schema_;
   bool has_patterns_;
   Grammar patterns_;
-  Interner states_, frames_, plan_ids_, links_, finishable_, tried_strings_;
+  Interner states_, frames_, plan_ids_, links_, finishable_, hopeless_, tried_strings_, ends_;
   std::pmr::vector<Plan> plans_;
   std::pmr::vector<Bounds> bounds_;
+  std::pmr::vector<Ends> found_ends_;  // of ends_
   Words pool_;
   // Scratch of fixed capacity.
   Words f_, key_, roots_, pairs_, mask_, order_, contributing_, tried_, around_, above_, ways_, step_;
   std::pmr::vector<uint8_t> status_, marked_;
+  // What key_holds found in the frame held_in_, by name, last those of no list: 0 not known, 1 no, 2 yes.
+  std::pmr::vector<uint8_t> held_;
+  uint32_t loaded_ = none, held_in_ = none;
   Words position_;
   uint32_t outlook_ = 0;  // how deep if_any is within itself
   // The value at hand, for judge.

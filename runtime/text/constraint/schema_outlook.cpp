@@ -76,9 +76,19 @@ bool SchemaMachine::takes_child(uint32_t frame) {
   return alive && bearable(words[f_parent], words[f_plan]);
 }
 
-// Whether the object may have a key that some nodes refuse. name: none of those that are listed. whole: the key is complete, else as far as
+// Whether the object, which is the loaded frame's, may have a key that some nodes refuse. name: none of those that are listed. whole: the key is complete, else as far as
 // the patterns' automata are.
 bool SchemaMachine::key_holds(uint32_t name, View automata, bool whole) {
+  const Plan& p = plans_[f_[f_plan]];
+  if (p.n_key_rules) return try_key(name, automata, whole);
+  if (held_in_ != loaded_) std::fill(held_.begin(), held_.end(), uint8_t{0});
+  held_in_ = loaded_;
+  uint8_t& held = held_[std::min<size_t>(name, held_.size() - 1)];
+  if (!held) held = 1 + try_key(name, automata, whole);
+  return held == 2;
+}
+
+bool SchemaMachine::try_key(uint32_t name, View automata, bool whole) {
   const Plan& p = plans_[f_[f_plan]];
   const View rules = list(p.key_rules, p.n_key_rules);
   around_.assign(f_.begin(), f_.end());
@@ -122,8 +132,13 @@ bool SchemaMachine::key_holds(uint32_t name, View automata, bool whole) {
 // In strings and keys; where several nodes have a say in characters, the walk finds it.
 uint32_t SchemaMachine::plain_run(uint32_t state) {
   const View s = states_.at(state);
-  if (s.empty() || (s[0] != in_string && s[0] != in_key)) return 0;
-  if (s[0] == in_key) {
+  if (s.empty()) return 0;
+  if (s[0] == loose_string) {
+    const Plan& p = plans_[s[2]];
+    return s[4] ? 0 : p.n_rules == 0 ? endless : p.n_rules == 1 && p.max_length == none ? patterns_.plain_run(s[8]) : 0;
+  }
+  if (s[0] != in_string && s[0] != in_key && s[0] != loose_key) return 0;
+  if (s[0] != in_string) {
     const Plan& p = plans_[frames_.at(s[1])[f_plan]];
     if (s[2] || s[3] || !p.free_keys || p.names_plan != none) return 0;
     load(s[1]);
@@ -149,12 +164,6 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   return judge(s[2], string, false) && bearable(s[1], s[2]) ? 0 : limiting->max_length - s[5];
 }
 
-// Whether the string may end here.
-bool SchemaMachine::string_holds(uint32_t frame, uint32_t plan, uint64_t hash) {
-  if (!judge(plan, string, true) || !bearable(frame, plan)) return false;
-  return !is_taken(mix(hash, 3), taken_in(frame));
-}
-
 bool SchemaMachine::is_taken(uint64_t hash, View taken) const {
   for (size_t at = 0; at < taken.size(); at += 2)
     if (joined(taken[at], taken[at + 1]) == hash) return true;
@@ -169,76 +178,6 @@ SchemaMachine::View SchemaMachine::taken_in(uint32_t frame) const {
   bool unique = false;
   for (uint32_t i = 0; i < p.n_nodes && p.unique; ++i) unique |= pool_[p.must + i] && node(pool_[p.nodes + i]).unique;
   return unique ? words.last(2 * words[f_hashes]) : View();
-}
-
-// The state, where a text that ends it is left.
-uint32_t SchemaMachine::string_state(std::initializer_list<uint32_t> head, View automata) {
-  const uint32_t state = make(head, automata);
-  if (state == dead) return dead;
-  const View s = states_.at(state);
-  return s[3] || string_possible(s[1], s[2], s.subspan(8), s[5] + (s[4] != 0), joined(s[6], s[7])) ? state : dead;
-}
-
-// A search for a text that ends it, of characters as they are after escapes. One that takes too long says yes.
-bool SchemaMachine::string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash) {
-  const Plan p = plans_[plan];
-  const bool hashed = hashing(frame);
-  if (!p.narrow_strings && (!hashed || p.plain_strings)) return true;
-  const size_t width = p.n_rules + 6, head = 6;
-  enum : size_t { at_byte = 0, at_frame, at_plan, at_count, at_hash };  // an entry: the byte that is next, then what it is known by
-  tried_strings_.clear();
-  ways_.clear();
-  const auto known_by = [&](size_t entry) { return View(ways_).subspan(entry + 1, width - 1); };
-  const auto push = [&](View states, uint32_t n, uint64_t h) {
-    ways_.insert(ways_.end(), {0, frame, plan, n, low_of(h), high_of(h)});
-    ways_.insert(ways_.end(), states.begin(), states.end());
-  };
-  // Whether the last entry is one that ends well; where it was here before it goes.
-  bool found = false;
-  const auto look = [&] {
-    const size_t entry = ways_.size() - width;
-    const uint32_t before = tried_strings_.size();
-    if (tried_strings_.add(known_by(entry)) != before) {
-      found = tried_strings_.size() == before && tried_strings_.add(known_by(entry)) == none;  // no place for another: enough
-      ways_.resize(entry);
-      return;
-    }
-    count_ = ways_[entry + at_count];
-    automata_ = View(ways_).subspan(entry + head, p.n_rules);
-    found = finishable_.has(known_by(entry)) || string_holds(frame, plan, joined(ways_[entry + at_hash], ways_[entry + at_hash + 1]));
-    if (!found && !judge(plan, string, false)) ways_.resize(entry);
-  };
-  push(automata.first(p.n_rules), count, hash);
-  look();
-  while (!found && !ways_.empty() && !patterns_.full()) {
-    const size_t entry = ways_.size() - width;
-    const uint32_t byte = ways_[entry + at_byte]++;
-    if (byte == 256) {
-      ways_.resize(entry);
-      continue;
-    }
-    if (ways_.size() + width > ways_.capacity()) return true;
-    const uint8_t c = static_cast<uint8_t>(byte + ' ');  // letters first
-    if (c >= 0x80 && !p.n_rules) continue;
-    step_.clear();
-    bool any = !p.n_rules;
-    for (uint32_t i = 0; i < p.n_rules; ++i) {
-      step_.push_back(patterns_.next(ways_[entry + head + i], c));
-      any |= step_.back() != dead;
-    }
-    if (!any && c != 'a') continue;  // one byte stands for all that no rule knows
-    const uint32_t n = std::min(ways_[entry + at_count] + ((c & 0xC0) != 0x80), p.length_cap);
-    const uint64_t h = joined(ways_[entry + at_hash], ways_[entry + at_hash + 1]);
-    push(step_, n, hashed ? mix(h + 1, c) : h);
-    look();
-  }
-  if (patterns_.full()) return full_ = true, false;
-  for (size_t entry = 0; found && entry < ways_.size(); entry += width)
-    if (finishable_.add(known_by(entry)) == none) {
-      finishable_.clear();
-      break;
-    }
-  return found;
 }
 
 }  // namespace gptq::text::constraint
