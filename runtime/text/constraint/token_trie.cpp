@@ -8,19 +8,6 @@
 
 namespace gptq::text::constraint {
 
-uint16_t TokenTrie::class_of(uint8_t byte) {
-  const auto within = [byte](char low, char high) { return byte >= static_cast<uint8_t>(low) && byte <= static_cast<uint8_t>(high); };
-  if (within('a', 'f')) return 1;
-  if (within('g', 'z')) return 2;
-  if (within('A', 'F')) return 4;
-  if (within('G', 'Z')) return 8;
-  if (within('0', '9')) return 16;
-  constexpr std::string_view alone = "_-. /";
-  if (const size_t at = alone.find(static_cast<char>(byte)); at != std::string_view::npos) return static_cast<uint16_t>(32u << at);
-  if (byte == '"' || byte == '\\') return 1u << 10;
-  return byte > ' ' && byte < 0x7F ? 1u << 11 : unclassed;
-}
-
 bool TokenTrie::is_plain(std::string_view piece, uint32_t& characters) {
   for (characters = 0; !piece.empty(); ++characters) {
     if (static_cast<uint8_t>(piece[0]) < ' ' || piece[0] == '"' || piece[0] == '\\') return false;
