@@ -153,7 +153,8 @@ void Constraint::fill_free_text(uint32_t state, std::span<uint32_t> bits) const 
 
 void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
   std::fill(bits.begin(), bits.end(), 0u);
-  const uint32_t loose = schema_ && !skips_space ? schema_->loose(state) : Machine::dead, first = loose ? loose : state;
+  uint32_t bytes_max = TokenTrie::kLongest;
+  const uint32_t loose = schema_ && !skips_space ? schema_->loose(state, bytes_max) : Machine::dead, first = loose ? loose : state;
   const uint32_t plain = skips_space ? 0 : machine_->plain_run(first);
   if (plain) trie_.add_plain(plain, bits);
   const TokenTrie::Nodes& nodes = plain ? trie_.rest() : trie_.nodes();
@@ -166,13 +167,13 @@ void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t>
   for (uint32_t n = 0; n < nodes.size();) {
     const TokenTrie::Node& node = nodes[n];
     if (constexpr uint32_t large = 32;
-        node.after - n >= large && !skips_space && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
+        node.after - n >= large && !skips_space && node.deepest <= bytes_max && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
       for (; n < node.after; ++n) add(nodes[n].token);
       continue;
     }
     const bool skipped = skips_space && node.depth == 1 && node.byte == ' ';
     uint32_t to = skipped ? state : machine_->next(stack[node.depth - 1u], node.byte);
-    if (to == SchemaMachine::doubt && loose) to = schema_->exactly(state, stack[node.depth - 1u], {path, node.depth - 1u}, node.byte);
+    if (loose && (to == SchemaMachine::doubt || (to != Machine::dead && node.depth > bytes_max))) to = schema_->exactly(state, stack[node.depth - 1u], {path, node.depth - 1u}, node.byte);
     if (to == Machine::dead) {
       if (machine_->full()) return;
       n = node.after;

@@ -58,6 +58,8 @@ class Grammar final : public Machine {
   std::pmr::vector<uint32_t> tried_;
   std::pmr::vector<uint8_t> plain_;  // of states: 0 not known, 1 no, 2 yes
   Interner states_, calls_;  // calls_: pairs of the node after and the calls around, sorted
+  Interner steps_;           // what a byte led to, before what follows without one
+  std::pmr::vector<uint32_t> step_states_;
   std::pmr::vector<uint8_t> returns_;  // nodes that lead to their rule's end alone
   // For one byte; of fixed capacity.
   std::pmr::vector<Item> open_, kept_;

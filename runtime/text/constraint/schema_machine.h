@@ -27,22 +27,24 @@ class SchemaMachine final : public Machine {
   uint32_t plain_run(uint32_t state) override;
   int likely(uint32_t state) override;
   void clear() override;
-  // For a mask: one state for a string or key whose count and hash do not matter as long as plain characters follow, 255 at most; dead:
-  // there is none. doubt follows it where they do matter: exactly() then has what follows `state` by bytes, which led to `loose`, and byte.
+  // For a mask: one state for a string or key whose count and hash do not matter as long as plain characters follow, bytes_max bytes at most;
+  // dead: there is none. Beyond that, and where doubt follows, they do: exactly() has what follows `state` by bytes, which led to `loose`, and
+  // byte.
   static constexpr uint32_t doubt = 1;
-  uint32_t loose(uint32_t state);
+  uint32_t loose(uint32_t state, uint32_t& bytes_max);
   uint32_t exactly(uint32_t state, uint32_t loose, std::string_view bytes, uint8_t byte);
 
  private:
   using Words = std::pmr::vector<uint32_t>;
   using View = std::span<const uint32_t>;
-  static constexpr uint32_t none = ~0u, number_bytes = 34;  // of a number's text that is kept
+  static constexpr uint32_t none = ~0u, long_step = TokenTrie::kLongest + 1, number_bytes = 34;  // of a number's text that is kept
   enum Truth : uint8_t { no = 0, open = 1, yes = 2 };
   enum What : uint8_t { literal, number, string, object, array };
   // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,
   // count, hash, automata]; key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of
   // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame]. Loose ones
-  // are as a string and a key, but of a string: no frame, the count at least, the number of texts that must be left, 0.
+  // are as a string and a key, without hash. Of a string either the frame and the count are left out too, where so many texts are sure to be
+  // left to end it: [, 0, plan, 0, utf8, the count at least, how many, in what steps, automata]; or none are wanted, as nothing must differ.
   enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end, loose_string, loose_key, at_doubt };
 
   // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
@@ -131,7 +133,7 @@ class SchemaMachine final : public Machine {
   Ends search_ends(const Plan& p, View automata);
   bool roomy(uint32_t plan, View automata, uint32_t low, uint32_t high, uint32_t wanted);
   uint32_t wanted(uint32_t frame) const { return static_cast<uint32_t>(taken_in(frame).size() / 2 + 1); }
-  uint32_t loose_state(uint32_t plan, uint32_t utf8, uint32_t base, uint32_t wanted, View automata);
+  uint32_t loose_state(uint32_t plan, uint32_t utf8, uint32_t base, uint32_t wanted, uint32_t step, View automata);
   uint32_t on_loose(View s, uint8_t byte);
   bool stands_for_others(uint8_t byte) const;
   uint32_t string_state(std::initializer_list<uint32_t> head, View automata);

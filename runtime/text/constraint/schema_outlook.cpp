@@ -135,7 +135,7 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   if (s.empty()) return 0;
   if (s[0] == loose_string) {
     const Plan& p = plans_[s[2]];
-    return s[4] ? 0 : p.n_rules == 0 ? endless : p.n_rules == 1 && p.max_length == none ? patterns_.plain_run(s[8]) : 0;
+    return s[4] || s[7] != long_step ? 0 : p.n_rules == 0 ? endless : p.n_rules == 1 && p.max_length == none ? patterns_.plain_run(s[8]) : 0;
   }
   if (s[0] != in_string && s[0] != in_key && s[0] != loose_key) return 0;
   if (s[0] != in_string) {

@@ -181,22 +181,25 @@ bool SchemaMachine::roomy(uint32_t plan, View automata, uint32_t low, uint32_t h
   return last >= first && last - first + 1 >= wanted;
 }
 
-uint32_t SchemaMachine::loose(uint32_t state) {
+uint32_t SchemaMachine::loose(uint32_t state, uint32_t& bytes_max) {
+  bytes_max = TokenTrie::kLongest;
   const View s = states_.at(state);
   if (s.empty() || (s[0] != in_string && s[0] != in_key)) return dead;
   const bool hashed = hashing(s[1]);
   if (s[0] == in_key) return !hashed || s[2] || s[3] ? dead : make({loose_key, s[1], 0, 0, s[4], s[5], s[6], s[7], 0, 0}, s.subspan(10));
   const Plan& p = plans_[s[2]];
   if (s[3] || s[4] || (!hashed && (!p.n_rules || s[5] == p.length_cap))) return dead;
-  constexpr uint32_t step = TokenTrie::kLongest + 1;
-  const uint32_t to = loose_state(s[2], 0, p.length_cap ? s[5] / step * step : 0, std::bit_ceil(wanted(s[1])), s.subspan(8));
-  return to == doubt ? dead : to;
+  for (const uint32_t step : {long_step, 32u}) {
+    const uint32_t to = loose_state(s[2], 0, p.length_cap ? s[5] / step * step : 0, std::bit_ceil(wanted(s[1])), step, s.subspan(8));
+    if (to != doubt) return bytes_max = step - 1, to;
+  }
+  return hashed && taken_in(s[1]).empty() ? make({loose_string, s[1], s[2], 0, 0, s[5], 0, 0}, s.subspan(8)) : dead;
 }
 
-// base: what the count is at least; it is less than 512 above that.
-uint32_t SchemaMachine::loose_state(uint32_t plan, uint32_t utf8, uint32_t base, uint32_t wanted, View automata) {
-  if (!roomy(plan, automata, base, base + 2 * TokenTrie::kLongest + 1, wanted)) return doubt;
-  return make({loose_string, 0, plan, 0, utf8, base, wanted, 0}, automata);
+// base: what the count is at least; it is less than two steps above that.
+uint32_t SchemaMachine::loose_state(uint32_t plan, uint32_t utf8, uint32_t base, uint32_t wanted, uint32_t step, View automata) {
+  if (!roomy(plan, automata, base, base + 2 * step - 1, wanted)) return doubt;
+  return make({loose_string, 0, plan, 0, utf8, base, wanted, step}, automata);
 }
 
 uint32_t SchemaMachine::on_loose(View s, uint8_t byte) {
@@ -208,12 +211,17 @@ uint32_t SchemaMachine::on_loose(View s, uint8_t byte) {
   states.assign(s.begin() + 8, s.end());
   for (uint32_t& state : states) state = patterns_.next(state, byte);
   if (patterns_.full()) return full_ = true, dead;
-  if (std::ranges::find(states, dead) != states.end()) return dead;
-  return loose_state(s[2], reader.utf8, s[5], s[6], states);
+  if (s[6]) return std::ranges::find(states, dead) != states.end() ? dead : loose_state(s[2], reader.utf8, s[5], s[6], s[7], states);
+  const uint32_t count = std::min(s[5] + reader.character, plans_[s[2]].length_cap);
+  count_ = count + (reader.utf8 != 0);
+  automata_ = states;
+  if (!judge(s[2], string, false) || !bearable(s[1], s[2]) || !string_possible(s[1], s[2], states, count_, 0)) return dead;
+  return make({loose_string, s[1], s[2], 0, reader.utf8, count, 0, 0}, states);
 }
 
 uint32_t SchemaMachine::exactly(uint32_t state, uint32_t loose, std::string_view bytes, uint8_t byte) {
   const View s = states_.at(state), to = states_.at(loose);
+  if (to[0] != loose_string && to[0] != loose_key) return next(loose, byte);
   const bool key = s[0] == in_key, hashed = hashing(s[1]);
   uint32_t count = s[5];
   uint64_t hash = key ? joined(s[8], s[9]) : joined(s[6], s[7]);

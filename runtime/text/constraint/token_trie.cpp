@@ -65,8 +65,12 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
   std::string_view last;
   const auto close = [&](size_t depth) {
     for (; open.size() > depth; open.pop_back()) {
-      nodes[open.back()].after = static_cast<uint32_t>(nodes.size());
-      if (open.size() > 1) nodes[open[open.size() - 2]].below |= nodes[open.back()].below;
+      Node& node = nodes[open.back()];
+      node.after = static_cast<uint32_t>(nodes.size());
+      if (open.size() == 1) continue;
+      Node& above = nodes[open[open.size() - 2]];
+      above.below |= node.below;
+      above.deepest = std::max(above.deepest, node.deepest);
     }
   };
   for (const uint32_t id : order) {
@@ -77,7 +81,7 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
     for (size_t i = common; i < piece.size(); ++i) {
       open.push_back(static_cast<uint32_t>(nodes.size()));
       const uint8_t byte = static_cast<uint8_t>(piece[i]);
-      nodes.push_back({.token = kNone, .after = 0, .depth = static_cast<uint16_t>(i + 1), .below = class_of(byte), .byte = byte});
+      nodes.push_back({.token = kNone, .after = 0, .depth = static_cast<uint16_t>(i + 1), .below = class_of(byte), .byte = byte, .deepest = static_cast<uint8_t>(i + 1)});
     }
     if (nodes[open.back()].token == kNone) nodes[open.back()].token = id;
     last = piece;

@@ -21,6 +21,7 @@ class TokenTrie {
     uint16_t depth;  // 1 below the root
     uint16_t below;  // classes of this byte and all in its subtree
     uint8_t byte;
+    uint8_t deepest;  // depth of what is deepest in its subtree
   };
   // Bytes that are mostly allowed together, by bits; the last are those of no class.
   static constexpr unsigned classes = 12;
