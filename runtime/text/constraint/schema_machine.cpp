@@ -149,8 +149,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
     case at_key:
       if (is_space(byte)) return takes_space(s[1]) ? state : dead;
       return byte == '"' ? begin_key(s[1]) : dead;
-    case in_key:
-    case loose_key: return on_key(s, byte);
+    case in_key: return on_key(s, byte);
     case loose_string: return on_loose(s, byte);
     case at_colon: {
       const uint32_t frame = s[1];
@@ -197,7 +196,7 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
     taken_ = taken_in(frame);
     if (!judge(plan, number, false) || !bearable(frame, plan)) return dead;
     const uint32_t text = byte;
-    return p.number_text || hashing(frame) ? make({in_number, frame, plan, phase_}, {&text, 1}) : make({in_number, frame, plan, phase_});
+    return p.number_text || within_unique(frame) ? make({in_number, frame, plan, phase_}, {&text, 1}) : make({in_number, frame, plan, phase_});
   }
   for (uint32_t i = 0; i < 3; ++i)
     if (byte == static_cast<uint8_t>(literals[i][0])) {
@@ -209,7 +208,8 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
 
 uint32_t SchemaMachine::open_container(uint32_t frame, uint32_t plan, What what) {
   const Plan p = plans_[plan];
-  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashing(frame) || (p.unique && what == array), compact(frame)});
+  const uint32_t hashes = p.unique && what == array ? 1 : is_top(frame) ? 0 : frames_.at(frame)[f_hashing];
+  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashes, compact(frame)});
   f_.resize(f_seen + p.seen_words() + p.node_words() + p.n_contains, 0);
   if (!judge(plan, what, false) || !bearable(frame, plan)) return dead;
   if (what == array) return if_any(next_item(true), "]\"0123456789-tfn{[");
@@ -243,14 +243,15 @@ uint32_t SchemaMachine::close_container(uint32_t frame) {
   const uint32_t parent = f_[f_parent], plan = f_[f_plan];
   hash_ = mix(joined(f_[f_hash], f_[f_hash + 1]), 5 + (f_[f_count] & 1));
   judge(plan, f_[f_count] & 1 ? array : object, true);
-  return finish_value(parent);
+  return finish_value(parent, f_[f_hashing] != 2);
 }
 
 // status_ has what the plan's nodes say of the whole value; its container takes note.
-uint32_t SchemaMachine::finish_value(uint32_t frame) {
+uint32_t SchemaMachine::finish_value(uint32_t frame, bool hash_known) {
   if (full_) return dead;
   if (is_top(frame)) return status_[schema_.roots[frame].node] == yes ? make({at_end, frame}) : dead;
   load(frame);
+  if (!hash_known && f_[f_hashing] == 1) return doubt;
   const uint32_t own_plan = f_[f_plan];
   const Plan p = plans_[own_plan];
   const View link = links_.at(f_[f_link]);
@@ -285,7 +286,7 @@ uint32_t SchemaMachine::finish_value(uint32_t frame) {
       f_.insert(end, contributing_.begin(), contributing_.end());
     }
   }
-  if (f_[f_hashing] && !note_hash(p)) return full_ = true, dead;
+  if (f_[f_hashing] == 1 && !note_hash(p)) return full_ = true, dead;
   f_[f_link] = none;
   const bool is_array = f_[f_count] & 1;
   f_[f_count] = std::min((f_[f_count] >> 1) + 1, p.count_cap) << 1 | is_array;
@@ -340,7 +341,7 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     next = phase == 0 && byte == '0' ? 1 : after[phase];
   } else if (byte == '.' && (phase == 1 || phase == 2) && !whole) {
     next = 3;
-  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !plans_[plan].narrow_numbers && !hashing(s[1])) {
+  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !plans_[plan].narrow_numbers && !within_unique(s[1])) {
     next = 5;
   } else if ((byte == '+' || byte == '-') && phase == 5) {
     next = 6;
@@ -349,14 +350,14 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     if (hashing(s[1])) hash_ = hash_of(Decimal::of(std::string_view(text_, text_size_)));
     judge(plan, number, true);
     const uint32_t state = finish_value(s[1]);
-    return state == dead ? dead : find(state, byte);
+    return state == dead || state == doubt ? state : find(state, byte);
   }
   if (next == 99) return dead;
   phase_ = (phase_ & ~15u) | next;
   if (next == 4 && byte != '0') phase_ |= 16;
   if (next == 6 && byte == '-') phase_ |= 32;
   const Plan& p = plans_[plan];
-  const bool hashed = hashing(s[1]);
+  const bool hashed = within_unique(s[1]);
   if ((!p.number_text && !hashed) || free)
     return judge(plan, number, false) && bearable(s[1], plan) ? make({in_number, s[1], plan, phase_}) : dead;
   if (text_size_ == number_bytes) return dead;

@@ -27,9 +27,9 @@ class SchemaMachine final : public Machine {
   uint32_t plain_run(uint32_t state) override;
   int likely(uint32_t state) override;
   void clear() override;
-  // For a mask: one state for a string or key whose count and hash do not matter as long as plain characters follow, bytes_max bytes at most;
-  // dead: there is none. Beyond that, and where doubt follows, they do: exactly() has what follows `state` by bytes, which led to `loose`, and
-  // byte.
+  // For a mask: one state that stands for many which differ in counts and hashes alone, as far as those do not matter, bytes_max bytes at
+  // most; dead: there is none. Beyond that, and where doubt follows, they do: exactly() has what follows `state` by bytes, which led to
+  // `loose`, and byte.
   static constexpr uint32_t doubt = 1;
   uint32_t loose(uint32_t state, uint32_t& bytes_max);
   uint32_t exactly(uint32_t state, uint32_t loose, std::string_view bytes, uint8_t byte);
@@ -42,10 +42,10 @@ class SchemaMachine final : public Machine {
   enum What : uint8_t { literal, number, string, object, array };
   // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,
   // count, hash, automata]; key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of
-  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame]. Loose ones
-  // are as a string and a key, without hash. Of a string either the frame and the count are left out too, where so many texts are sure to be
+  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame]. A loose
+  // string is as a string without hash; either the frame and the count are left out too, where so many texts are sure to be
   // left to end it: [, 0, plan, 0, utf8, the count at least, how many, in what steps, automata]; or none are wanted, as nothing must differ.
-  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end, loose_string, loose_key, at_doubt };
+  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end, loose_string, at_doubt };
 
   // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
   struct Plan {
@@ -68,7 +68,7 @@ class SchemaMachine final : public Machine {
   };
   // Of a container in progress, in words. f_place, of compact JSON, else 0: 2 + the last key's rank: names up to it cannot come any more.
   // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are
-  // wanted; f_hashes: how many there are behind all else, of the items.
+  // wanted: f_hashing is 1, or 2 where a mask leaves them out; f_hashes: how many there are behind all else, of the items.
   enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_place, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
   enum Use : uint32_t { applies, contains, unevaluated };
 
@@ -115,7 +115,7 @@ class SchemaMachine final : public Machine {
   uint32_t begin_value(uint32_t frame, uint32_t plan, uint8_t byte);
   uint32_t open_container(uint32_t frame, uint32_t plan, What what);
   uint32_t close_container(uint32_t frame);
-  uint32_t finish_value(uint32_t frame);
+  uint32_t finish_value(uint32_t frame, bool hash_known = true);
   uint32_t next_item(bool may_close);
   bool key_possible(uint32_t low, uint32_t high, View automata);
   bool others_possible(const Plan& plan, View automata) const;
@@ -161,7 +161,9 @@ class SchemaMachine final : public Machine {
   void load(uint32_t frame);
   // The first frames are around whole texts, one for each document.
   bool is_top(uint32_t frame) const { return frame < schema_.roots.size(); }
-  bool hashing(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing]; }
+  bool within_unique(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing]; }
+  bool hashing(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing] == 1; }
+  uint32_t without_hashes(uint32_t frame);
   bool compact(uint32_t frame) const { return is_top(frame) ? schema_.roots[frame].compact : frames_.at(frame)[f_place] != 0; }
   bool takes_space(uint32_t frame) const { return !is_top(frame) && !compact(frame); }
   bool note_hash(const Plan& plan);

@@ -9,13 +9,18 @@
 
 namespace gptq::text::constraint {
 
-// One step ahead: the state, where one of these bytes may follow.
+// One step ahead: the state, where one of these bytes may follow; doubt where that is all that does.
 uint32_t SchemaMachine::if_any(uint32_t state, std::string_view bytes) {
   if (state == dead || outlook_ || full_) return state;
   ++outlook_;
-  const bool any = std::any_of(bytes.begin(), bytes.end(), [&](char byte) { return find(state, static_cast<uint8_t>(byte)) != dead; });
+  uint32_t only = dead;
+  const bool any = std::any_of(bytes.begin(), bytes.end(), [&](char byte) {
+    const uint32_t to = find(state, static_cast<uint8_t>(byte));
+    only = std::max(only, to);
+    return to > doubt;
+  });
   --outlook_;
-  return any || full_ ? state : dead;
+  return any || full_ ? state : only;
 }
 
 // Whether nothing evaluates the child: who wants all to be fails.
@@ -137,8 +142,8 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
     const Plan& p = plans_[s[2]];
     return s[4] || s[7] != long_step ? 0 : p.n_rules == 0 ? endless : p.n_rules == 1 && p.max_length == none ? patterns_.plain_run(s[8]) : 0;
   }
-  if (s[0] != in_string && s[0] != in_key && s[0] != loose_key) return 0;
-  if (s[0] != in_string) {
+  if (s[0] != in_string && s[0] != in_key) return 0;
+  if (s[0] == in_key) {
     const Plan& p = plans_[frames_.at(s[1])[f_plan]];
     if (s[2] || s[3] || !p.free_keys || p.names_plan != none) return 0;
     load(s[1]);
@@ -149,7 +154,7 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   const Plan& p = plans_[s[2]];
   if (s[3] || s[4]) return 0;
   if (p.plain_strings) return endless;
-  if (p.narrow_strings || hashing(s[1])) return 0;
+  if (p.narrow_strings || within_unique(s[1])) return 0;
   const SchemaNode* limiting = nullptr;
   for (uint32_t i = 0; i < p.n_nodes; ++i)
     if (const SchemaNode& n = node(pool_[p.nodes + i]); n.limits_strings()) {

@@ -31,7 +31,7 @@ bool SchemaMachine::stands_for_others(uint8_t byte) const {
 // A search for a text that ends it, of characters as they are after escapes. One that takes too long says yes.
 bool SchemaMachine::string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash) {
   const Plan p = plans_[plan];
-  if (!p.narrow_strings && (!hashing(frame) || p.plain_strings)) return true;
+  if (!p.narrow_strings && (!within_unique(frame) || p.plain_strings)) return true;
   const bool hashed = !taken_in(frame).empty();
   if (roomy(plan, automata, count, count, wanted(frame))) return true;
   if (!hashed) hash = 0;
@@ -181,16 +181,44 @@ bool SchemaMachine::roomy(uint32_t plan, View automata, uint32_t low, uint32_t h
   return last >= first && last - first + 1 >= wanted;
 }
 
+// The frame, and those around it, as far as no array compares what they hold.
+uint32_t SchemaMachine::without_hashes(uint32_t frame) {
+  constexpr size_t deepest = 64;
+  roots_.clear();
+  for (uint32_t at = frame; hashing(at); at = frames_.at(at)[f_parent]) {
+    if (const View words = frames_.at(at); words[f_count] & 1 && plans_[words[f_plan]].unique) break;
+    if (roots_.size() == deepest) return frame;
+    roots_.push_back(at);
+  }
+  for (size_t i = roots_.size(); i-- > 0;) {
+    const View words = frames_.at(roots_[i]);
+    around_.assign(words.begin(), words.end());
+    if (i + 1 < roots_.size()) around_[f_parent] = frame;
+    around_[f_hashing] = 2;
+    std::fill_n(around_.begin() + f_hash, 4, 0u);
+    frame = frames_.add(around_);
+    if (frame == none) return full_ = true, roots_[0];
+  }
+  return frame;
+}
+
 uint32_t SchemaMachine::loose(uint32_t state, uint32_t& bytes_max) {
   bytes_max = TokenTrie::kLongest;
   const View s = states_.at(state);
-  if (s.empty() || (s[0] != in_string && s[0] != in_key)) return dead;
+  if (s.size() < 2) return dead;
   const bool hashed = hashing(s[1]);
-  if (s[0] == in_key) return !hashed || s[2] || s[3] ? dead : make({loose_key, s[1], 0, 0, s[4], s[5], s[6], s[7], 0, 0}, s.subspan(10));
+  if (const uint32_t frame = hashed && s[0] != in_number ? without_hashes(s[1]) : s[1]; frame != s[1]) {
+    step_.assign(s.begin(), s.end());
+    step_[1] = frame;
+    if (s[0] == in_string || s[0] == in_key) std::fill_n(step_.begin() + (s[0] == in_key ? 8 : 6), 2, 0u);
+    return make({}, step_);
+  }
+  if (s[0] != in_string || s[3] || s[4]) return dead;
   const Plan& p = plans_[s[2]];
-  if (s[3] || s[4] || (!hashed && (!p.n_rules || s[5] == p.length_cap))) return dead;
   for (const uint32_t step : {long_step, 32u}) {
-    const uint32_t to = loose_state(s[2], 0, p.length_cap ? s[5] / step * step : 0, std::bit_ceil(wanted(s[1])), step, s.subspan(8));
+    if (!hashed && (!p.n_rules || s[5] == p.length_cap)) return dead;
+    const uint32_t base = p.length_cap ? s[5] / step * step : 0;
+    const uint32_t to = loose_state(s[2], 0, base, std::bit_ceil(wanted(s[1])), step, s.subspan(8));
     if (to != doubt) return bytes_max = step - 1, to;
   }
   return hashed && taken_in(s[1]).empty() ? make({loose_string, s[1], s[2], 0, 0, s[5], 0, 0}, s.subspan(8)) : dead;
@@ -221,22 +249,18 @@ uint32_t SchemaMachine::on_loose(View s, uint8_t byte) {
 
 uint32_t SchemaMachine::exactly(uint32_t state, uint32_t loose, std::string_view bytes, uint8_t byte) {
   const View s = states_.at(state), to = states_.at(loose);
-  if (to[0] != loose_string && to[0] != loose_key) return next(loose, byte);
-  const bool key = s[0] == in_key, hashed = hashing(s[1]);
-  uint32_t count = s[5];
-  uint64_t hash = key ? joined(s[8], s[9]) : joined(s[6], s[7]);
+  if (to[0] != loose_string) {
+    for (const char c : bytes) state = next(state, static_cast<uint8_t>(c));
+    return next(state, byte);
+  }
+  uint32_t count = s[5] - (to[4] != 0);
+  uint64_t hash = joined(s[6], s[7]);
   for (const char c : bytes) {
     count += (c & 0xC0) != 0x80;
-    if (hashed) hash = mix(hash + 1, static_cast<uint8_t>(c));
+    if (hashing(s[1])) hash = mix(hash + 1, static_cast<uint8_t>(c));
   }
-  uint32_t from;
-  if (key) {
-    from = make({in_key, s[1], 0, to[3], to[4], to[5], to[6], to[7], low_of(hash), high_of(hash)}, to.subspan(10));
-  } else {
-    const Plan& p = plans_[s[2]];
-    count = std::min(count - (to[4] != 0), p.length_cap);
-    from = make({in_string, s[1], s[2], 0, to[4], count, low_of(hash), high_of(hash)}, to.subspan(8));
-  }
+  const uint32_t from =
+      make({in_string, s[1], s[2], 0, to[4], std::min(count, plans_[s[2]].length_cap), low_of(hash), high_of(hash)}, to.subspan(8));
   return from == dead ? dead : next(from, byte);
 }
 
@@ -245,9 +269,9 @@ Machine::Run SchemaMachine::alike(uint32_t state, uint8_t byte) const {
   const View s = states_.at(state);
   const Run alone{byte, byte};
   if (s.empty()) return alone;
-  const bool key = s[0] == in_key || s[0] == loose_key;
+  const bool key = s[0] == in_key;
   if (!key && s[0] != in_string && s[0] != loose_string) return alone;
-  if (s[key ? 2 : 3] || (s[0] != loose_string && s[0] != loose_key && hashing(s[1]))) return alone;
+  if (s[key ? 2 : 3] || (s[0] != loose_string && hashing(s[1]))) return alone;
   constexpr std::string_view begins("\0\x20\x22\x23\x5C\x5D\x80\x90\xA0\xC0\xC2\xE0\xE1\xED\xEE\xF0\xF1\xF4\xF5", 19);
   Run run{0, 255};
   for (const char begin : begins) {

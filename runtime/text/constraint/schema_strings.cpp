@@ -165,8 +165,6 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   if (f_[f_place] && !reader.is_needful(byte)) return dead;
   const auto result = reader.take(byte);
   if (result == StringReader::wrong) return dead;
-  const bool loose = s[0] == loose_key;
-  if (loose && (result == StringReader::closes || reader.escape)) return doubt;
   if (result == StringReader::closes) return end_key(s);
   KeyPlace place{s[4], s[5], s[6]};
   uint32_t count = s[7];
@@ -176,7 +174,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   for (uint32_t i = 0; i < reader.n; ++i) {
     const uint8_t c = reader.bytes[i];
     advance_key(place, c, p);
-    if (f_[f_hashing] && !loose) hash = mix(hash + 1, c);
+    if (f_[f_hashing] == 1) hash = mix(hash + 1, c);
     for (uint32_t& state : states) state = patterns_.next(state, c);
   }
   if (patterns_.full()) return full_ = true, dead;
@@ -191,7 +189,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   if (!alive(place, states)) return dead;
   if (reader.escape && (!p.free_keys || p.closes || f_[f_place] || p.names_plan != none) && !escape_possible(reader, f_[f_place], states, place, alive)) return dead;
   if (patterns_.full()) return full_ = true, dead;
-  return make({s[0], s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
+  return make({in_key, s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
 }
 
 uint32_t SchemaMachine::end_key(View s) {
