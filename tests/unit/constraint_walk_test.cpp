@@ -37,7 +37,7 @@ const char* const narrow_schemas[] = {
     R"({"type": "array", "items": {"type": "string", "pattern": "^[ab]$"}, "uniqueItems": true, "maxItems": 2})",
     R"({"type": "array", "items": {"type": "string", "pattern": "^(a|.{3})$", "maxLength": 3}, "uniqueItems": true, "maxItems": 3})",
     R"({"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": 600}, "uniqueItems": true})",
-    R"({"type": "array", "items": {"anyOf": [{"type": "string", "pattern": "^a"}, {"type": "object", "propertyNames": {"maxLength": 2}}]}, "uniqueItems": true})",
+    R"({"type": "array", "items": {"type": ["string", "object"], "pattern": "^a", "propertyNames": {"maxLength": 2}}, "uniqueItems": true, "maxItems": 3})",
     R"({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}, "ab": {"type": "integer"}}}, "uniqueItems": true})",
     R"({"type": "string", "pattern": "[0-9]{4}", "minLength": 4, "maxLength": 4})",
     R"({"type": "string", "pattern": "^a+$|^b{3}$", "minLength": 3, "maxLength": 900})",

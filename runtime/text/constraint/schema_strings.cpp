@@ -259,15 +259,17 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
     for (uint32_t& state : states) state = patterns_.next(state, reader.bytes[i]);
   if (patterns_.full()) return full_ = true, dead;
   const uint32_t count = std::min(s[5] + reader.character, p.length_cap);
-  count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
+  const uint32_t begun = count + (reader.escape || reader.utf8);
   if (reader.escape && !states.empty()) {
     const auto alive = [&](const KeyPlace&, View tried) {
+      count_ = begun;
       automata_ = tried;
-      return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, count_, hash + 1);
+      return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, begun, hash + 1);
     };
     if (!escape_possible(reader, compact(s[1]), states, {}, alive)) return dead;
   }
   if (patterns_.full()) return full_ = true, dead;
+  count_ = begun;
   automata_ = states;
   if (!judge(plan, string, false) || !bearable(s[1], plan)) return dead;
   return string_state({in_string, s[1], plan, reader.escape, reader.utf8, count, low_of(hash), high_of(hash)}, states);
