@@ -259,7 +259,7 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
     for (uint32_t& state : states) state = patterns_.next(state, reader.bytes[i]);
   if (patterns_.full()) return full_ = true, dead;
   const uint32_t count = std::min(s[5] + reader.character, p.length_cap);
-  const uint32_t begun = count + (reader.escape || reader.utf8);
+  const uint32_t begun = count + (reader.escape || reader.utf8);  // with the one that is
   if (reader.escape && !states.empty()) {
     const auto alive = [&](const KeyPlace&, View tried) {
       count_ = begun;
