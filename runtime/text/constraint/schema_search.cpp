@@ -52,12 +52,12 @@ bool SchemaMachine::string_possible(uint32_t frame, uint32_t plan, View automata
   if (hopeless_.has(known_by(0))) return false;
   tried_strings_.clear();
   // Whether the last entry is one that ends well; where it was here before it goes.
-  bool found = false;
+  bool found = false, enough = false;
   const auto look = [&] {
     const size_t entry = ways_.size() - width;
     const uint32_t before = tried_strings_.size();
     if (tried_strings_.add(known_by(entry)) != before) {
-      found = tried_strings_.size() == before && tried_strings_.add(known_by(entry)) == none;  // no place for another: enough
+      found = enough = tried_strings_.size() == before && tried_strings_.add(known_by(entry)) == none;  // no place for another
       ways_.resize(entry);
       return;
     }
@@ -92,7 +92,8 @@ bool SchemaMachine::string_possible(uint32_t frame, uint32_t plan, View automata
     look();
   }
   if (patterns_.full()) return full_ = true, false;
-  for (size_t entry = 0; found && entry < ways_.size(); entry += width) remember(finishable_, known_by(entry));
+  // Where it took too long, that is so of the first alone.
+  for (size_t entry = 0; found && entry < (enough ? width : ways_.size()); entry += width) remember(finishable_, known_by(entry));
   // All that was tried leads nowhere; each alone would have taken less time.
   for (uint32_t i = 0; !found && i < tried_strings_.size(); ++i) remember(hopeless_, tried_strings_.at(i));
   return found;
