@@ -174,6 +174,20 @@ TEST(ConstraintWalk, LongStringsAndTheirLimits) {
   }
 }
 
+// The search where an item begins takes too long to be exact; those within it do not, and must not be answered by it.
+TEST(ConstraintWalk, ItemsThatAreAllTakenAreNotBegunAgain) {
+  std::string names = R"("b")", text = "[";
+  for (int i = 10; i < 74; ++i) {
+    const std::string name = '"' + ("a" + std::to_string(i)) + std::string(20, 'x') + '"';
+    names += ", " + name;
+    text += name + ", ";
+  }
+  const Vocabulary vocabulary({"\"a2", "\"b\"", "b", "xx"});
+  Rules rules(Kind::json_schema, R"({"type": "array", "uniqueItems": true, "items": {"type": "string", "enum": [)" + names + "]}}", vocabulary);
+  for (int i = 10; i < 74; ++i) EXPECT_EQ(rules.after(text + "\"a" + std::to_string(i)), Constraint::dead) << i;
+  EXPECT_NE(rules.after(text + "\"b\"]"), Constraint::dead);
+}
+
 TEST(ConstraintWalk, FirstTokenMayLoseItsSpace) {
   std::mt19937 random(seed(4));
   const Vocabulary vocabulary({" a", " b", "  a", "a", " ab"});
