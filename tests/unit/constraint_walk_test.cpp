@@ -186,6 +186,9 @@ TEST(ConstraintWalk, ItemsThatAreAllTakenAreNotBegunAgain) {
   Rules rules(Kind::json_schema, R"({"type": "array", "uniqueItems": true, "items": {"type": "string", "enum": [)" + names + "]}}", vocabulary);
   for (int i = 10; i < 74; ++i) EXPECT_EQ(rules.after(text + "\"a" + std::to_string(i)), Constraint::dead) << i;
   EXPECT_NE(rules.after(text + "\"b\"]"), Constraint::dead);
+  Rules escapes(Kind::json_schema, R"({"type": "array", "items": {"type": "string", "pattern": "^[ab]+x$"}, "uniqueItems": true})", vocabulary);
+  EXPECT_EQ(escapes.after(R"(["ax", "a\u007)"), Constraint::dead);
+  EXPECT_NE(escapes.after(R"(["bx", "a\u007)"), Constraint::dead);
 }
 
 TEST(ConstraintWalk, FirstTokenMayLoseItsSpace) {
