@@ -45,6 +45,12 @@ inline const SchemaRow schema_rows[] = {
     {R"({"exclusiveMinimum": 0, "exclusiveMaximum": 1})", {"0.5", "0.001", "0.05e1"}, {"0", "1", "1.0", "0.0", "-0.5"}},
     {R"({"exclusiveMinimum": true, "minimum": 2})", {"2.5", "3"}, {"2", "1"}},
     {R"({"type": "integer", "multipleOf": 7})", {"0", "7", "-14", "7e0"}, {"1", "8", "15"}},
+    {R"({"type": "string", "pattern": "[A-Z]{2}", "minLength": 2, "maxLength": 2})", {R"("AB")", R"("\u0041B")", R"("A\u0042")"}, {R"("A")", R"("\"A")", R"("ab")"}},
+    {R"({"type": "string", "format": "email", "maxLength": 1024})", {R"("..\u0061@b.co")", R"("j|\u0061@b.co")"}, {R"("..\u0020@b.co")", R"("a\u0061")"}},
+    {R"({"type": "string", "pattern": "[0-9]{3}", "minLength": 3, "maxLength": 3})", {R"("1\u00323")", R"("12\u0033")"}, {R"("123\u0034")", R"("12\u0061")"}},
+    {R"({"multipleOf": 1024})", {"2048", "1e10", "3e300", "25e12"}, {"1e9", "512", "1025", "2.5e9"}},
+    {R"({"multipleOf": 48828125})", {"1e11", "4e11", "48828125"}, {"1e10", "1e9"}},
+    {R"({"multipleOf": 3})", {"3e200", "12e1"}, {"1e200", "1e1", "4"}},
     {R"({"multipleOf": 0.01})", {"0.07", "1", "12.34", "4.02"}, {"0.075", "0.001"}},
     // Of strings.
     {R"({"minLength": 2, "maxLength": 3})",

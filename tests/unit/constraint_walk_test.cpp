@@ -31,6 +31,19 @@ const char* const narrow_schemas[] = {
     R"({"type": "object", "minProperties": 2, "maxProperties": 3, "properties": {"a": true, "b": true, "c": true}, "additionalProperties": false})",
     R"({"type": "object", "properties": {"a": {"type": "null"}, "b": false}, "additionalProperties": false, "required": ["a"]})",
     R"({"type": "object", "patternProperties": {"^k[0-9]$": {"type": "boolean"}}, "additionalProperties": false, "minProperties": 1})",
+    // Masks without a string's count and hash, and where these matter.
+    R"({"type": "array", "items": {"type": "string"}, "uniqueItems": true})",
+    R"({"type": "array", "items": {"type": "string", "pattern": "^[ab0]+(,[ab0]+)*x$"}, "uniqueItems": true})",
+    R"({"type": "array", "items": {"type": "string", "pattern": "^[ab]$"}, "uniqueItems": true, "maxItems": 2})",
+    R"({"type": "array", "items": {"type": "string", "pattern": "^(a|.{3})$", "maxLength": 3}, "uniqueItems": true, "maxItems": 3})",
+    R"({"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": 600}, "uniqueItems": true})",
+    R"({"type": "array", "items": {"type": ["string", "object"], "pattern": "^a", "propertyNames": {"maxLength": 2}}, "uniqueItems": true, "maxItems": 3})",
+    R"({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}, "ab": {"type": "integer"}}}, "uniqueItems": true})",
+    R"({"type": "string", "pattern": "[0-9]{4}", "minLength": 4, "maxLength": 4})",
+    R"({"type": "string", "pattern": "^a+$|^b{3}$", "minLength": 3, "maxLength": 900})",
+    R"({"type": "string", "pattern": "^$|^([^ ]+ ){0,9}[^ ]+$", "maxLength": 700})",
+    R"({"oneOf": [{"type": "object", "properties": {"k": {"const": "a"}, "l": true}, "required": ["k"], "additionalProperties": false},
+       {"type": "object", "properties": {"k": {"const": "b"}, "m": true}, "required": ["k"], "additionalProperties": false}]})",
 };
 
 const Source others[] = {
@@ -126,6 +139,56 @@ TEST(ConstraintWalk, MasksEqualTryingEveryToken) {
       }
     }
   }
+}
+
+// Over all counts where a mask could stop to leave them out.
+TEST(ConstraintWalk, LongStringsAndTheirLimits) {
+  std::mt19937 random(seed(6));
+  const char* const schemas[] = {
+      R"({"type": "string", "pattern": "^([ab]+ ?)*$", "minLength": 260, "maxLength": 790})",
+      R"({"type": "string", "pattern": "^([ab]{2})*$|^a*$", "minLength": 300})",
+      R"({"type": "array", "items": {"type": "string", "pattern": "^([ab\u00e9]+ ?)*$", "minLength": 5, "maxLength": 800}, "uniqueItems": true})",
+  };
+  std::vector<std::string> words{"a b", "\xc3", "\xc3\xa9", "\xa9", "b\"", "a\"]", "\", \"", "\\u0061", "\\n"};
+  for (const size_t n : {8, 17, 31, 64, 128, 200, 255})
+    for (const char* c : {"a", "ab ", "ba"}) {
+      words.emplace_back();
+      while (words.back().size() < n) words.back() += c;
+      words.back().resize(n);
+    }
+  const Vocabulary vocabulary(words);
+  for (const std::string_view schema : schemas) {
+    Rules rules(Kind::json_schema, schema, vocabulary);
+    const std::string begin = schema.find("array") != schema.npos ? "[\"aaaaa\", \"abbab\", \"" : "\"";
+    for (const size_t n : {0, 1, 4, 5, 59, 60, 255, 256, 257, 258, 259, 260, 277, 278, 279, 280, 288, 289, 290, 299, 300, 535, 788, 789, 790, 799, 800}) {
+      std::string text = begin;
+      for (size_t i = 0; i < n; ++i) text += i % 40 == 20 && i + 1 < n ? "aab "[random() % 3] : "ab"[random() % 2];
+      Constraint::State state = rules.after(text);
+      if (state == Constraint::dead) continue;
+      ASSERT_TRUE(rules.mask(state, text));
+      for (size_t id = 0; id < vocabulary.pieces().size(); ++id)
+        if (id != Vocabulary::end) {
+          ASSERT_EQ(rules.may(id), rules.after(text + vocabulary.pieces()[id]) != Constraint::dead) << schema << ": " << n << " + " << vocabulary.pieces()[id];
+        }
+    }
+  }
+}
+
+// The search where an item begins takes too long to be exact; those within it do not, and must not be answered by it.
+TEST(ConstraintWalk, ItemsThatAreAllTakenAreNotBegunAgain) {
+  std::string names = R"("b")", text = "[";
+  for (int i = 10; i < 74; ++i) {
+    const std::string name = '"' + ("a" + std::to_string(i)) + std::string(20, 'x') + '"';
+    names += ", " + name;
+    text += name + ", ";
+  }
+  const Vocabulary vocabulary({"\"a2", "\"b\"", "b", "xx"});
+  Rules rules(Kind::json_schema, R"({"type": "array", "uniqueItems": true, "items": {"type": "string", "enum": [)" + names + "]}}", vocabulary);
+  for (int i = 10; i < 74; ++i) EXPECT_EQ(rules.after(text + "\"a" + std::to_string(i)), Constraint::dead) << i;
+  EXPECT_NE(rules.after(text + "\"b\"]"), Constraint::dead);
+  Rules escapes(Kind::json_schema, R"({"type": "array", "items": {"type": "string", "pattern": "^[ab]+x$"}, "uniqueItems": true})", vocabulary);
+  EXPECT_EQ(escapes.after(R"(["ax", "a\u007)"), Constraint::dead);
+  EXPECT_NE(escapes.after(R"(["bx", "a\u007)"), Constraint::dead);
 }
 
 TEST(ConstraintWalk, FirstTokenMayLoseItsSpace) {

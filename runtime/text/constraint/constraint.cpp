@@ -153,29 +153,34 @@ void Constraint::fill_free_text(uint32_t state, std::span<uint32_t> bits) const 
 
 void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t> bits) const {
   std::fill(bits.begin(), bits.end(), 0u);
-  const uint32_t plain = skips_space ? 0 : machine_->plain_run(state);
+  uint32_t bytes_max = TokenTrie::kLongest;
+  const uint32_t loose = schema_ && !skips_space ? schema_->loose(state, bytes_max) : Machine::dead, first = loose ? loose : state;
+  const uint32_t plain = skips_space ? 0 : machine_->plain_run(first);
   if (plain) trie_.add_plain(plain, bits);
   const TokenTrie::Nodes& nodes = plain ? trie_.rest() : trie_.nodes();
   const auto add = [&](uint32_t token) {
     for (; token != TokenTrie::kNone; token = trie_.same(token)) bits[token / 32] |= 1u << (token % 32);
   };
   uint32_t stack[TokenTrie::kLongest + 1];
-  stack[0] = state;
+  char path[TokenTrie::kLongest + 1];
+  stack[0] = first;
   for (uint32_t n = 0; n < nodes.size();) {
     const TokenTrie::Node& node = nodes[n];
     if (constexpr uint32_t large = 32;
-        node.after - n >= large && !skips_space && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
+        node.after - n >= large && !skips_space && node.deepest <= bytes_max && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
       for (; n < node.after; ++n) add(nodes[n].token);
       continue;
     }
     const bool skipped = skips_space && node.depth == 1 && node.byte == ' ';
-    const uint32_t to = skipped ? state : machine_->next(stack[node.depth - 1u], node.byte);
+    uint32_t to = skipped ? state : machine_->next(stack[node.depth - 1u], node.byte);
+    if (loose && (to == SchemaMachine::doubt || (to != Machine::dead && node.depth > bytes_max))) to = schema_->exactly(state, stack[node.depth - 1u], {path, node.depth - 1u}, node.byte);
     if (to == Machine::dead) {
       if (machine_->full()) return;
       n = node.after;
       continue;
     }
     stack[node.depth] = to;
+    path[node.depth - 1u] = static_cast<char>(node.byte);
     add(node.token);
     ++n;
   }

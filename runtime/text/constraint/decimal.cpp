@@ -46,14 +46,17 @@ Decimal Decimal::of(double value) {
 
 int32_t Decimal::magnitude() const {
   int32_t n = exponent;
-  const Wide d = digits < 0 ? -digits : digits;
-  for (Wide power = 1; power <= d; power *= 10) ++n;
+  Wide d = digits < 0 ? -digits : digits;
+  constexpr uint64_t large = 1'000'000'000'000'000'000;
+  for (; d >= large; d /= large) n += 18;
+  for (uint64_t rest = static_cast<uint64_t>(d), power = 1; power <= rest; power *= 10) ++n;
   return n;
 }
 
 int Decimal::compare(const Decimal& a, const Decimal& b) {
   const auto sign = [](Wide d) { return d < 0 ? -1 : d > 0; };
   if (sign(a.digits) != sign(b.digits) || !a.digits) return sign(a.digits) - sign(b.digits);
+  if (a.exponent == b.exponent) return a.digits < b.digits ? -1 : a.digits > b.digits;
   const int32_t ma = a.magnitude(), mb = b.magnitude();
   if (ma != mb) return (ma < mb) == (a.digits > 0) ? -1 : 1;
   Wide x = a.digits, y = b.digits;
@@ -66,7 +69,9 @@ bool Decimal::is_multiple(const Decimal& of) const {
   if (!digits) return true;
   if (exponent < of.exponent) return false;
   Wide rest = digits % of.digits;
-  for (int32_t e = exponent; rest && e > of.exponent; --e) rest = rest * 10 % of.digits;
+  // A ten more brings another two and five: more than it has bits cannot help.
+  Wide left = of.digits;
+  for (int32_t e = exponent; rest && left && e > of.exponent; --e, left >>= 1) rest = rest * 10 % of.digits;
   return rest == 0;
 }
 

@@ -10,7 +10,7 @@
 namespace gptq::text::constraint {
 namespace {
 
-constexpr uint32_t items_max = 1 << 14, seen_slots = 1 << 16;
+constexpr uint32_t items_max = 1 << 14, seen_slots = 1 << 16, steps_max = 4096;
 enum : uint32_t { flag_accepts = 1 };
 
 }  // namespace
@@ -23,6 +23,8 @@ Grammar::Grammar(Nfa nfa, const GrammarSize& size, std::pmr::memory_resource* me
       plain_(size.states, 0, memory),
       states_(size.states, size.words, memory),
       calls_(size.states * 2, size.words, memory),
+      steps_(std::min(size.states, steps_max), std::min(size.states, steps_max) * 8, memory),
+      step_states_(memory),
       returns_(nfa_.nodes.size(), 0, memory),
       open_(memory),
       kept_(memory),
@@ -33,8 +35,9 @@ Grammar::Grammar(Nfa nfa, const GrammarSize& size, std::pmr::memory_resource* me
       place_of_rule_(nfa_.rules.size(), 0, memory),
       key_(memory) {
   for (uint32_t i = 0; i < returns_.size(); ++i) returns_[i] = ends_at_once(i);
-  find_kinds();
+  find_runs();
   tried_.reserve(32);
+  step_states_.reserve(std::min(size.states, steps_max));
   open_.reserve(items_max);
   kept_.reserve(items_max);
   used_.reserve(items_max);
@@ -72,6 +75,8 @@ void Grammar::clear() {
   Machine::clear();
   states_.clear();
   calls_.clear();
+  steps_.clear();
+  step_states_.clear();
   std::fill(plain_.begin(), plain_.end(), uint8_t{0});
   with_row(states_.add({}));  // dead
   calls_.add({});             // nothing around
@@ -82,12 +87,14 @@ uint32_t Grammar::start_of(uint32_t rule) {
   return close(true);
 }
 
-void Grammar::find_kinds() {
+void Grammar::find_runs() {
   bool begins[257] = {true};
   for (const Nfa::Node& n : nfa_.nodes)
     if (n.kind == Nfa::Kind::range) begins[n.low] = begins[n.high + 1] = true;
-  kinds_.resize(256);
-  for (unsigned byte = 1; byte < 256; ++byte) kinds_[byte] = static_cast<uint8_t>(kinds_[byte - 1] + begins[byte]);
+  for (unsigned first = 0, end; first < 256; first = end) {
+    for (end = first + 1; end < 256 && !begins[end];) ++end;
+    for (unsigned byte = first; byte < end; ++byte) runs_[byte] = {static_cast<uint8_t>(first), static_cast<uint8_t>(end - 1)};
+  }
 }
 
 int Grammar::likely(uint32_t state) {
@@ -154,11 +161,23 @@ bool Grammar::keeps_plain() {
 
 uint32_t Grammar::find(uint32_t state, uint8_t byte) {
   const auto items = states_.at(state);
+  key_.clear();
   for (size_t i = 1; i + 1 < items.size(); i += 2) {
     const Nfa::Node& n = nfa_.nodes[items[i]];
-    if (n.kind == Nfa::Kind::range && n.low <= byte && byte <= n.high) push(n.a, items[i + 1]);
+    if (n.kind == Nfa::Kind::range && n.low <= byte && byte <= n.high) key_.push_back(n.a), key_.push_back(items[i + 1]);
   }
-  return close(false);
+  if (key_.empty()) return dead;
+  const uint32_t known = steps_.size(), step = steps_.add(key_);
+  if (step < known) return step_states_[step];
+  for (size_t i = 0; i < key_.size(); i += 2) push(key_[i], key_[i + 1]);
+  const uint32_t to = close(false);
+  if (step == known) {
+    step_states_.push_back(to);
+  } else {
+    steps_.clear();
+    step_states_.clear();
+  }
+  return to;
 }
 
 // Each pair once a byte; the slots that were used are cleared by close().

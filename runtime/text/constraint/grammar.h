@@ -30,6 +30,8 @@ class Grammar final : public Machine {
   int likely(uint32_t state) override;
   bool accepting(uint32_t state) override { return states_.at(state).size() && (states_.at(state)[0] & 1); }
   void clear() override;
+  // Bytes that no rule tells apart.
+  Run run_of(uint8_t byte) const { return runs_[byte]; }
 
  private:
   struct Item {
@@ -39,8 +41,9 @@ class Grammar final : public Machine {
   };
   static constexpr uint32_t pending = 1u << 31, copies = ~0u;
   uint32_t find(uint32_t state, uint8_t byte) override;
+  Run alike(uint32_t, uint8_t byte) const override { return run_of(byte); }
   bool keeps_plain();
-  void find_kinds();
+  void find_runs();
   uint32_t close(bool at_start);
   void push(uint32_t node, uint32_t calls);
   void call(const Nfa::Node& node, uint32_t calls);
@@ -51,9 +54,12 @@ class Grammar final : public Machine {
 
   const Nfa nfa_;
   const uint32_t work_max_;
+  Run runs_[256];
   std::pmr::vector<uint32_t> tried_;
   std::pmr::vector<uint8_t> plain_;  // of states: 0 not known, 1 no, 2 yes
   Interner states_, calls_;  // calls_: pairs of the node after and the calls around, sorted
+  Interner steps_;           // what a byte led to, before what follows without one
+  std::pmr::vector<uint32_t> step_states_;
   std::pmr::vector<uint8_t> returns_;  // nodes that lead to their rule's end alone
   // For one byte; of fixed capacity.
   std::pmr::vector<Item> open_, kept_;

@@ -62,18 +62,15 @@ class Interner {
 
 class Machine {
  public:
+  struct Run { uint8_t first, last; };  // of bytes
   static constexpr uint32_t dead = 0;
   uint32_t next(uint32_t state, uint8_t byte) {
     uint16_t& known = rows_[size_t{state} * 256 + byte];
     if (known != unknown) return known;
     const uint32_t to = find(state, byte);
     if (full_) return to;
-    if (kinds_.empty()) {
-      known = static_cast<uint16_t>(to);
-      return to;
-    }
-    uint16_t* const row = &rows_[size_t{state} * 256];
-    for (unsigned other = 0; other < 256; ++other) row[other] = kinds_[other] == kinds_[byte] ? static_cast<uint16_t>(to) : row[other];
+    const Run run = alike(state, byte);
+    std::fill(&known - (byte - run.first), &known + (run.last - byte) + 1, static_cast<uint16_t>(to));
     return to;
   }
   virtual uint32_t start() = 0;
@@ -104,11 +101,13 @@ class Machine {
 
  protected:
   Machine(uint32_t states_max, std::pmr::memory_resource* memory)
-      : kinds_(memory), states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
+      : states_max_(states_max), memory_(memory, size_t{states_max} * 512), loops_(states_max, 0, memory) {
     rows_ = reinterpret_cast<uint16_t*>(memory_.data());
   }
   ~Machine() = default;
   virtual uint32_t find(uint32_t state, uint8_t byte) = 0;
+  // Bytes around this one that lead from the state to where it does.
+  virtual Run alike(uint32_t, uint8_t byte) const { return {byte, byte}; }
   // Of a state that may be new.
   uint32_t with_row(uint32_t id) {
     if (id == Interner::none) {
@@ -122,7 +121,6 @@ class Machine {
     return id;
   }
   bool full_ = false;
-  std::pmr::vector<uint8_t> kinds_;  // [256], or empty: bytes of one kind lead to the same states
 
  private:
   static constexpr uint16_t unknown = 0xFFFF, known_loops = 0x8000;

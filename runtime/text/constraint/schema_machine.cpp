@@ -11,7 +11,7 @@ namespace gptq::text::constraint {
 namespace {
 
 constexpr uint32_t n_states = 16'000, n_states_unique = 60'000, frames_max = 16'000, plans_max = 4'000, bounds_max = 400, links_max = 16'000, words_max = 1 << 19;
-constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14;
+constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, ends_max = 2048;
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
@@ -43,9 +43,12 @@ SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
       plan_ids_(plans_max, words_max / 4, memory),
       links_(links_max, words_max, memory),
       finishable_(4096, 1 << 16, memory),
+      hopeless_(4096, 1 << 16, memory),
       tried_strings_(1024, 1 << 15, memory),
+      ends_(ends_max, 1 << 15, memory),
       plans_(memory),
       bounds_(memory),
+      found_ends_(memory),
       pool_(memory),
       f_(memory),
       key_(memory),
@@ -61,9 +64,11 @@ SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
       step_(memory),
       status_(schema_.nodes.size(), 0, memory),
       marked_(schema_.nodes.size(), 0, memory),
+      held_(schema_.names.size() + 1, 0, memory),
       position_(schema_.nodes.size(), 0, memory) {
   plans_.reserve(plans_max);
   bounds_.reserve(bounds_max);
+  found_ends_.reserve(ends_max);
   pool_.reserve(pool_max);
   const size_t lists = std::max<size_t>(list_max, 2 * schema_.nodes.size() + schema_.names.size() + 16);
   for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_, &around_, &above_, &ways_, &step_})
@@ -79,10 +84,15 @@ void SchemaMachine::clear() {
   plan_ids_.clear();
   links_.clear();
   finishable_.clear();
+  hopeless_.clear();
+  ends_.clear();
+  found_ends_.clear();
   plans_.clear();
   bounds_.clear();
   pool_.clear();
+  held_in_ = none;
   with_row(states_.add({}));
+  make({at_doubt});
   for (uint32_t document = 0; document < schema_.roots.size(); ++document) frames_.add({&document, 1});
 }
 
@@ -140,6 +150,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
       if (is_space(byte)) return takes_space(s[1]) ? state : dead;
       return byte == '"' ? begin_key(s[1]) : dead;
     case in_key: return on_key(s, byte);
+    case loose_string: return on_loose(s, byte);
     case at_colon: {
       const uint32_t frame = s[1];
       if (is_space(byte)) return takes_space(frame) ? state : dead;
@@ -154,6 +165,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
 void SchemaMachine::load(uint32_t frame) {
   const View words = frames_.at(frame);
   f_.assign(words.begin(), words.end());
+  loaded_ = frame;
 }
 
 uint32_t SchemaMachine::plan_of_value(uint32_t frame) { return links_.at(frames_.at(frame)[f_link])[0]; }
@@ -184,7 +196,7 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
     taken_ = taken_in(frame);
     if (!judge(plan, number, false) || !bearable(frame, plan)) return dead;
     const uint32_t text = byte;
-    return p.number_text || hashing(frame) ? make({in_number, frame, plan, phase_}, {&text, 1}) : make({in_number, frame, plan, phase_});
+    return p.number_text || within_unique(frame) ? make({in_number, frame, plan, phase_}, {&text, 1}) : make({in_number, frame, plan, phase_});
   }
   for (uint32_t i = 0; i < 3; ++i)
     if (byte == static_cast<uint8_t>(literals[i][0])) {
@@ -196,7 +208,8 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
 
 uint32_t SchemaMachine::open_container(uint32_t frame, uint32_t plan, What what) {
   const Plan p = plans_[plan];
-  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashing(frame) || (p.unique && what == array), compact(frame)});
+  const uint32_t hashes = p.unique && what == array ? 1 : is_top(frame) ? 0 : frames_.at(frame)[f_hashing];
+  f_.assign({frame, plan, none, what == array ? 1u : 0u, hashes, compact(frame)});
   f_.resize(f_seen + p.seen_words() + p.node_words() + p.n_contains, 0);
   if (!judge(plan, what, false) || !bearable(frame, plan)) return dead;
   if (what == array) return if_any(next_item(true), "]\"0123456789-tfn{[");
@@ -230,14 +243,15 @@ uint32_t SchemaMachine::close_container(uint32_t frame) {
   const uint32_t parent = f_[f_parent], plan = f_[f_plan];
   hash_ = mix(joined(f_[f_hash], f_[f_hash + 1]), 5 + (f_[f_count] & 1));
   judge(plan, f_[f_count] & 1 ? array : object, true);
-  return finish_value(parent);
+  return finish_value(parent, f_[f_hashing] != 2);
 }
 
 // status_ has what the plan's nodes say of the whole value; its container takes note.
-uint32_t SchemaMachine::finish_value(uint32_t frame) {
+uint32_t SchemaMachine::finish_value(uint32_t frame, bool hash_known) {
   if (full_) return dead;
   if (is_top(frame)) return status_[schema_.roots[frame].node] == yes ? make({at_end, frame}) : dead;
   load(frame);
+  if (!hash_known && f_[f_hashing] == 1) return doubt;
   const uint32_t own_plan = f_[f_plan];
   const Plan p = plans_[own_plan];
   const View link = links_.at(f_[f_link]);
@@ -272,7 +286,7 @@ uint32_t SchemaMachine::finish_value(uint32_t frame) {
       f_.insert(end, contributing_.begin(), contributing_.end());
     }
   }
-  if (f_[f_hashing] && !note_hash(p)) return full_ = true, dead;
+  if (f_[f_hashing] == 1 && !note_hash(p)) return full_ = true, dead;
   f_[f_link] = none;
   const bool is_array = f_[f_count] & 1;
   f_[f_count] = std::min((f_[f_count] >> 1) + 1, p.count_cap) << 1 | is_array;
@@ -327,7 +341,7 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     next = phase == 0 && byte == '0' ? 1 : after[phase];
   } else if (byte == '.' && (phase == 1 || phase == 2) && !whole) {
     next = 3;
-  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !plans_[plan].narrow_numbers && !hashing(s[1])) {
+  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !plans_[plan].narrow_numbers && !within_unique(s[1])) {
     next = 5;
   } else if ((byte == '+' || byte == '-') && phase == 5) {
     next = 6;
@@ -336,14 +350,14 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     if (hashing(s[1])) hash_ = hash_of(Decimal::of(std::string_view(text_, text_size_)));
     judge(plan, number, true);
     const uint32_t state = finish_value(s[1]);
-    return state == dead ? dead : find(state, byte);
+    return state == dead || state == doubt ? state : find(state, byte);
   }
   if (next == 99) return dead;
   phase_ = (phase_ & ~15u) | next;
   if (next == 4 && byte != '0') phase_ |= 16;
   if (next == 6 && byte == '-') phase_ |= 32;
   const Plan& p = plans_[plan];
-  const bool hashed = hashing(s[1]);
+  const bool hashed = within_unique(s[1]);
   if ((!p.number_text && !hashed) || free)
     return judge(plan, number, false) && bearable(s[1], plan) ? make({in_number, s[1], plan, phase_}) : dead;
   if (text_size_ == number_bytes) return dead;

@@ -27,17 +27,25 @@ class SchemaMachine final : public Machine {
   uint32_t plain_run(uint32_t state) override;
   int likely(uint32_t state) override;
   void clear() override;
+  // For a mask: one state that stands for many which differ in counts and hashes alone, as far as those do not matter, bytes_max bytes at
+  // most; dead: there is none. Beyond that, and where doubt follows, they do: exactly() has what follows `state` by bytes, which led to
+  // `loose`, and byte.
+  static constexpr uint32_t doubt = 1;
+  uint32_t loose(uint32_t state, uint32_t& bytes_max);
+  uint32_t exactly(uint32_t state, uint32_t loose, std::string_view bytes, uint8_t byte);
 
  private:
   using Words = std::pmr::vector<uint32_t>;
   using View = std::span<const uint32_t>;
-  static constexpr uint32_t none = ~0u, number_bytes = 34;  // of a number's text that is kept
+  static constexpr uint32_t none = ~0u, long_step = TokenTrie::kLongest + 1, number_bytes = 34;  // of a number's text that is kept
   enum Truth : uint8_t { no = 0, open = 1, yes = 2 };
   enum What : uint8_t { literal, number, string, object, array };
   // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,
   // count, hash, automata]; key: [, frame, escape, utf8, low, high, depth, count, hash, automata of names' patterns, automata of
-  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame].
-  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end };
+  // propertyNames]; number: [, frame, plan, phase, its text]; literal: [, frame, plan, which, how far]; all others: [, frame]. A loose
+  // string is as a string without hash; either the frame and the count are left out too, where so many texts are sure to be
+  // left to end it: [, 0, plan, 0, utf8, the count at least, how many, in what steps, automata]; or none are wanted, as nothing must differ.
+  enum Mode : uint32_t { at_value, in_string, in_number, in_literal, at_first_key, at_key, in_key, at_colon, after_value, at_end, loose_string, at_doubt };
 
   // Nodes that judge the same value, those they apply in place before them. All lists are in pool_.
   struct Plan {
@@ -52,17 +60,20 @@ class SchemaMachine final : public Machine {
     bool orders;         // more than required names can fail a node by what came before
     bool narrow_numbers; // more than one node limits numbers: they have no exponents
     bool narrow_strings; // whether any string is left takes a search
+    bool plain_limits;   // strings must keep all limits, and that is all
+    uint32_t min_length, max_length;  // then
     uint8_t types;       // that all which must hold allow
     uint32_t seen_words() const { return (n_names + 31) / 32; }
     uint32_t node_words() const { return (n_nodes + 31) / 32; }
   };
   // Of a container in progress, in words. f_place, of compact JSON, else 0: 2 + the last key's rank: names up to it cannot come any more.
   // f_count: twice the number of children, + 1 for an array; f_hash: of the children so far, f_key: of the last key, where hashes are
-  // wanted; f_hashes: how many there are behind all else, of the items.
+  // wanted: f_hashing is 1, or 2 where a mask leaves them out; f_hashes: how many there are behind all else, of the items.
   enum FrameAt : uint32_t { f_parent, f_plan, f_link, f_count, f_hashing, f_place, f_hash, f_key = f_hash + 2, f_hashes = f_key + 2, f_seen };
   enum Use : uint32_t { applies, contains, unevaluated };
 
   uint32_t find(uint32_t state, uint8_t byte) override;
+  Run alike(uint32_t state, uint8_t byte) const override;
   uint32_t make(std::initializer_list<uint32_t> head, View rest = {});
   const SchemaNode& node(uint32_t i) const { return schema_.nodes[i]; }
   View list(uint32_t at, uint32_t n) const { return {pool_.data() + at, n}; }
@@ -73,7 +84,7 @@ class SchemaMachine final : public Machine {
   void rank_names(const Plan& plan, View roots);
   void walk(uint32_t root);
   bool refuses_keys(const SchemaNode& n) const;
-  bool narrows_strings(const Plan& p) const;
+  bool narrows_strings(Plan& p) const;
   template <class F>
   void each_in_place(const SchemaNode& n, F&& f) const;
   uint32_t link_of_key(uint32_t name, View automata);
@@ -104,7 +115,7 @@ class SchemaMachine final : public Machine {
   uint32_t begin_value(uint32_t frame, uint32_t plan, uint8_t byte);
   uint32_t open_container(uint32_t frame, uint32_t plan, What what);
   uint32_t close_container(uint32_t frame);
-  uint32_t finish_value(uint32_t frame);
+  uint32_t finish_value(uint32_t frame, bool hash_known = true);
   uint32_t next_item(bool may_close);
   bool key_possible(uint32_t low, uint32_t high, View automata);
   bool others_possible(const Plan& plan, View automata) const;
@@ -114,15 +125,28 @@ class SchemaMachine final : public Machine {
   bool is_taken(uint64_t hash, View taken) const;
   bool startable(uint32_t plan);
 
+  // schema_search.cpp: whether a string can still come to an end
+  struct Ends {
+    uint32_t length, cycle;  // a text of so many characters ends it, none: not found; and those longer by any number of cycles, 0: not found
+  };
+  Ends ends_of(uint32_t plan, View automata);
+  Ends search_ends(const Plan& p, View automata);
+  bool roomy(uint32_t plan, View automata, uint32_t low, uint32_t high, uint32_t wanted);
+  uint32_t wanted(uint32_t frame) const { return static_cast<uint32_t>(taken_in(frame).size() / 2 + 1); }
+  uint32_t loose_state(uint32_t plan, uint32_t utf8, uint32_t base, uint32_t wanted, uint32_t step, View automata);
+  uint32_t on_loose(View s, uint8_t byte);
+  bool stands_for_others(uint8_t byte) const;
+  uint32_t string_state(std::initializer_list<uint32_t> head, View automata);
+  bool string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash);
+  bool string_holds(uint32_t frame, uint32_t plan, uint64_t hash);
+
   // schema_outlook.cpp: whether what is begun can still come to an end
   bool bearable(uint32_t frame, uint32_t plan);
   bool takes_child(uint32_t frame);
   bool unevaluated_fails(View link) const;
   bool key_holds(uint32_t name, View automata, bool whole);
+  bool try_key(uint32_t name, View automata, bool whole);
   uint32_t if_any(uint32_t state, std::string_view bytes);
-  uint32_t string_state(std::initializer_list<uint32_t> head, View automata);
-  bool string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash);
-  bool string_holds(uint32_t frame, uint32_t plan, uint64_t hash);
 
   uint32_t on_string(View s, uint8_t byte);
   uint32_t on_key(View s, uint8_t byte);
@@ -137,7 +161,9 @@ class SchemaMachine final : public Machine {
   void load(uint32_t frame);
   // The first frames are around whole texts, one for each document.
   bool is_top(uint32_t frame) const { return frame < schema_.roots.size(); }
-  bool hashing(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing]; }
+  bool within_unique(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing]; }
+  bool hashing(uint32_t frame) const { return !is_top(frame) && frames_.at(frame)[f_hashing] == 1; }
+  uint32_t without_hashes(uint32_t frame);
   bool compact(uint32_t frame) const { return is_top(frame) ? schema_.roots[frame].compact : frames_.at(frame)[f_place] != 0; }
   bool takes_space(uint32_t frame) const { return !is_top(frame) && !compact(frame); }
   bool note_hash(const Plan& plan);
@@ -148,13 +174,17 @@ class SchemaMachine final : public Machine {
   Schema schema_;
   bool has_patterns_;
   Grammar patterns_;
-  Interner states_, frames_, plan_ids_, links_, finishable_, tried_strings_;
+  Interner states_, frames_, plan_ids_, links_, finishable_, hopeless_, tried_strings_, ends_;
   std::pmr::vector<Plan> plans_;
   std::pmr::vector<Bounds> bounds_;
+  std::pmr::vector<Ends> found_ends_;  // of ends_
   Words pool_;
   // Scratch of fixed capacity.
   Words f_, key_, roots_, pairs_, mask_, order_, contributing_, tried_, around_, above_, ways_, step_;
   std::pmr::vector<uint8_t> status_, marked_;
+  // What key_holds found in the frame held_in_, by name, last those of no list: 0 not known, 1 no, 2 yes.
+  std::pmr::vector<uint8_t> held_;
+  uint32_t loaded_ = none, held_in_ = none;
   Words position_;
   uint32_t outlook_ = 0;  // how deep if_any is within itself
   // The value at hand, for judge.

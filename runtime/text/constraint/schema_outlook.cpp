@@ -9,13 +9,18 @@
 
 namespace gptq::text::constraint {
 
-// One step ahead: the state, where one of these bytes may follow.
+// One step ahead: the state, where one of these bytes may follow; doubt where that is all that does.
 uint32_t SchemaMachine::if_any(uint32_t state, std::string_view bytes) {
   if (state == dead || outlook_ || full_) return state;
   ++outlook_;
-  const bool any = std::any_of(bytes.begin(), bytes.end(), [&](char byte) { return find(state, static_cast<uint8_t>(byte)) != dead; });
+  uint32_t only = dead;
+  const bool any = std::any_of(bytes.begin(), bytes.end(), [&](char byte) {
+    const uint32_t to = find(state, static_cast<uint8_t>(byte));
+    only = std::max(only, to);
+    return to > doubt;
+  });
   --outlook_;
-  return any || full_ ? state : dead;
+  return any || full_ ? state : only;
 }
 
 // Whether nothing evaluates the child: who wants all to be fails.
@@ -76,9 +81,19 @@ bool SchemaMachine::takes_child(uint32_t frame) {
   return alive && bearable(words[f_parent], words[f_plan]);
 }
 
-// Whether the object may have a key that some nodes refuse. name: none of those that are listed. whole: the key is complete, else as far as
+// Whether the object, which is the loaded frame's, may have a key that some nodes refuse. name: none of those that are listed. whole: the key is complete, else as far as
 // the patterns' automata are.
 bool SchemaMachine::key_holds(uint32_t name, View automata, bool whole) {
+  const Plan& p = plans_[f_[f_plan]];
+  if (p.n_key_rules) return try_key(name, automata, whole);
+  if (held_in_ != loaded_) std::fill(held_.begin(), held_.end(), uint8_t{0});
+  held_in_ = loaded_;
+  uint8_t& held = held_[std::min<size_t>(name, held_.size() - 1)];
+  if (!held) held = 1 + try_key(name, automata, whole);
+  return held == 2;
+}
+
+bool SchemaMachine::try_key(uint32_t name, View automata, bool whole) {
   const Plan& p = plans_[f_[f_plan]];
   const View rules = list(p.key_rules, p.n_key_rules);
   around_.assign(f_.begin(), f_.end());
@@ -122,7 +137,12 @@ bool SchemaMachine::key_holds(uint32_t name, View automata, bool whole) {
 // In strings and keys; where several nodes have a say in characters, the walk finds it.
 uint32_t SchemaMachine::plain_run(uint32_t state) {
   const View s = states_.at(state);
-  if (s.empty() || (s[0] != in_string && s[0] != in_key)) return 0;
+  if (s.empty()) return 0;
+  if (s[0] == loose_string) {
+    const Plan& p = plans_[s[2]];
+    return s[4] || s[7] != long_step ? 0 : p.n_rules == 0 ? endless : p.n_rules == 1 && p.max_length == none ? patterns_.plain_run(s[8]) : 0;
+  }
+  if (s[0] != in_string && s[0] != in_key) return 0;
   if (s[0] == in_key) {
     const Plan& p = plans_[frames_.at(s[1])[f_plan]];
     if (s[2] || s[3] || !p.free_keys || p.names_plan != none) return 0;
@@ -134,7 +154,7 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   const Plan& p = plans_[s[2]];
   if (s[3] || s[4]) return 0;
   if (p.plain_strings) return endless;
-  if (p.narrow_strings || hashing(s[1])) return 0;
+  if (p.narrow_strings || within_unique(s[1])) return 0;
   const SchemaNode* limiting = nullptr;
   for (uint32_t i = 0; i < p.n_nodes; ++i)
     if (const SchemaNode& n = node(pool_[p.nodes + i]); n.limits_strings()) {
@@ -147,12 +167,6 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
   count_ = limiting->max_length + 1;
   automata_ = {};
   return judge(s[2], string, false) && bearable(s[1], s[2]) ? 0 : limiting->max_length - s[5];
-}
-
-// Whether the string may end here.
-bool SchemaMachine::string_holds(uint32_t frame, uint32_t plan, uint64_t hash) {
-  if (!judge(plan, string, true) || !bearable(frame, plan)) return false;
-  return !is_taken(mix(hash, 3), taken_in(frame));
 }
 
 bool SchemaMachine::is_taken(uint64_t hash, View taken) const {
@@ -169,76 +183,6 @@ SchemaMachine::View SchemaMachine::taken_in(uint32_t frame) const {
   bool unique = false;
   for (uint32_t i = 0; i < p.n_nodes && p.unique; ++i) unique |= pool_[p.must + i] && node(pool_[p.nodes + i]).unique;
   return unique ? words.last(2 * words[f_hashes]) : View();
-}
-
-// The state, where a text that ends it is left.
-uint32_t SchemaMachine::string_state(std::initializer_list<uint32_t> head, View automata) {
-  const uint32_t state = make(head, automata);
-  if (state == dead) return dead;
-  const View s = states_.at(state);
-  return s[3] || string_possible(s[1], s[2], s.subspan(8), s[5] + (s[4] != 0), joined(s[6], s[7])) ? state : dead;
-}
-
-// A search for a text that ends it, of characters as they are after escapes. One that takes too long says yes.
-bool SchemaMachine::string_possible(uint32_t frame, uint32_t plan, View automata, uint32_t count, uint64_t hash) {
-  const Plan p = plans_[plan];
-  const bool hashed = hashing(frame);
-  if (!p.narrow_strings && (!hashed || p.plain_strings)) return true;
-  const size_t width = p.n_rules + 6, head = 6;
-  enum : size_t { at_byte = 0, at_frame, at_plan, at_count, at_hash };  // an entry: the byte that is next, then what it is known by
-  tried_strings_.clear();
-  ways_.clear();
-  const auto known_by = [&](size_t entry) { return View(ways_).subspan(entry + 1, width - 1); };
-  const auto push = [&](View states, uint32_t n, uint64_t h) {
-    ways_.insert(ways_.end(), {0, frame, plan, n, low_of(h), high_of(h)});
-    ways_.insert(ways_.end(), states.begin(), states.end());
-  };
-  // Whether the last entry is one that ends well; where it was here before it goes.
-  bool found = false;
-  const auto look = [&] {
-    const size_t entry = ways_.size() - width;
-    const uint32_t before = tried_strings_.size();
-    if (tried_strings_.add(known_by(entry)) != before) {
-      found = tried_strings_.size() == before && tried_strings_.add(known_by(entry)) == none;  // no place for another: enough
-      ways_.resize(entry);
-      return;
-    }
-    count_ = ways_[entry + at_count];
-    automata_ = View(ways_).subspan(entry + head, p.n_rules);
-    found = finishable_.has(known_by(entry)) || string_holds(frame, plan, joined(ways_[entry + at_hash], ways_[entry + at_hash + 1]));
-    if (!found && !judge(plan, string, false)) ways_.resize(entry);
-  };
-  push(automata.first(p.n_rules), count, hash);
-  look();
-  while (!found && !ways_.empty() && !patterns_.full()) {
-    const size_t entry = ways_.size() - width;
-    const uint32_t byte = ways_[entry + at_byte]++;
-    if (byte == 256) {
-      ways_.resize(entry);
-      continue;
-    }
-    if (ways_.size() + width > ways_.capacity()) return true;
-    const uint8_t c = static_cast<uint8_t>(byte + ' ');  // letters first
-    if (c >= 0x80 && !p.n_rules) continue;
-    step_.clear();
-    bool any = !p.n_rules;
-    for (uint32_t i = 0; i < p.n_rules; ++i) {
-      step_.push_back(patterns_.next(ways_[entry + head + i], c));
-      any |= step_.back() != dead;
-    }
-    if (!any && c != 'a') continue;  // one byte stands for all that no rule knows
-    const uint32_t n = std::min(ways_[entry + at_count] + ((c & 0xC0) != 0x80), p.length_cap);
-    const uint64_t h = joined(ways_[entry + at_hash], ways_[entry + at_hash + 1]);
-    push(step_, n, hashed ? mix(h + 1, c) : h);
-    look();
-  }
-  if (patterns_.full()) return full_ = true, false;
-  for (size_t entry = 0; found && entry < ways_.size(); entry += width)
-    if (finishable_.add(known_by(entry)) == none) {
-      finishable_.clear();
-      break;
-    }
-  return found;
 }
 
 }  // namespace gptq::text::constraint

@@ -48,9 +48,10 @@ bool SchemaMachine::refuses_keys(const SchemaNode& n) const {
 }
 
 // Whether strings must keep several limits at once, or break one.
-bool SchemaMachine::narrows_strings(const Plan& p) const {
+bool SchemaMachine::narrows_strings(Plan& p) const {
   uint32_t must = 0, others = 0;
   bool several = false, joins = false, breaks = false;
+  p.max_length = none;
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(pool_[p.nodes + i]);
     const bool musts = pool_[p.must + i];
@@ -60,7 +61,10 @@ bool SchemaMachine::narrows_strings(const Plan& p) const {
     joins |= !musts && !n.all.empty();
     breaks |= n.refuse != none || n.condition != none ||
               std::count_if(n.one.begin(), n.one.end(), [&](uint32_t to) { return (node(to).types & type_string) != 0; }) > 1;
+    p.min_length = std::max(p.min_length, n.min_length);
+    p.max_length = std::min(p.max_length, n.max_length);
   }
+  p.plain_limits = !others && !breaks && !p.optional;
   return several || must > 1 || (must && others) || (others > 1 && joins) || (others && breaks);
 }
 

@@ -149,7 +149,7 @@ bool SchemaMachine::escape_possible(const StringReader& reader, bool compact, Vi
     for (; taken < one.n && lives; ++taken) {
       if (at.low < at.high) advance_key(at, one.bytes[taken], plans_[f_[f_plan]]);
       for (uint32_t& state : tried_) state = patterns_.next(state, one.bytes[taken]);
-      lives = alive(at, View(tried_));
+      lives = alive(at, View(tried_), std::span(one.bytes).first(taken + 1));
     }
     if (lives) return true;
     const uint32_t width = 6 * (one.n - taken);
@@ -174,19 +174,19 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   for (uint32_t i = 0; i < reader.n; ++i) {
     const uint8_t c = reader.bytes[i];
     advance_key(place, c, p);
-    if (f_[f_hashing]) hash = mix(hash + 1, c);
+    if (f_[f_hashing] == 1) hash = mix(hash + 1, c);
     for (uint32_t& state : states) state = patterns_.next(state, c);
   }
   if (patterns_.full()) return full_ = true, dead;
   if (p.names_plan != none) count = std::min(count + reader.character, plans_[p.names_plan].length_cap);
-  const auto alive = [&](const KeyPlace& at, View automata) {
+  const auto alive = [&](const KeyPlace& at, View automata, auto) {
     if (!key_possible(at.low, at.high, automata)) return false;
     if (p.names_plan == none) return true;
     count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
     automata_ = automata.subspan(p.n_key_rules);
     return judge(p.names_plan, string, false);
   };
-  if (!alive(place, states)) return dead;
+  if (!alive(place, states, std::span<const uint8_t>())) return dead;
   if (reader.escape && (!p.free_keys || p.closes || f_[f_place] || p.names_plan != none) && !escape_possible(reader, f_[f_place], states, place, alive)) return dead;
   if (patterns_.full()) return full_ = true, dead;
   return make({in_key, s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
@@ -259,15 +259,19 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
     for (uint32_t& state : states) state = patterns_.next(state, reader.bytes[i]);
   if (patterns_.full()) return full_ = true, dead;
   const uint32_t count = std::min(s[5] + reader.character, p.length_cap);
-  count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
+  const uint32_t begun = count + (reader.escape || reader.utf8);  // with the one that is
   if (reader.escape && !states.empty()) {
-    const auto alive = [&](const KeyPlace&, View tried) {
+    const auto alive = [&](const KeyPlace&, View tried, auto bytes) {
+      uint64_t h = hash;
+      for (const auto c : bytes) h = hashing(s[1]) ? mix(h + 1, static_cast<uint8_t>(c)) : h;
+      count_ = begun;
       automata_ = tried;
-      return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, count_, hash + 1);
+      return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, begun, h);
     };
     if (!escape_possible(reader, compact(s[1]), states, {}, alive)) return dead;
   }
   if (patterns_.full()) return full_ = true, dead;
+  count_ = begun;
   automata_ = states;
   if (!judge(plan, string, false) || !bearable(s[1], plan)) return dead;
   return string_state({in_string, s[1], plan, reader.escape, reader.utf8, count, low_of(hash), high_of(hash)}, states);

@@ -8,19 +8,6 @@
 
 namespace gptq::text::constraint {
 
-uint16_t TokenTrie::class_of(uint8_t byte) {
-  const auto within = [byte](char low, char high) { return byte >= static_cast<uint8_t>(low) && byte <= static_cast<uint8_t>(high); };
-  if (within('a', 'f')) return 1;
-  if (within('g', 'z')) return 2;
-  if (within('A', 'F')) return 4;
-  if (within('G', 'Z')) return 8;
-  if (within('0', '9')) return 16;
-  constexpr std::string_view alone = "_-. /";
-  if (const size_t at = alone.find(static_cast<char>(byte)); at != std::string_view::npos) return static_cast<uint16_t>(32u << at);
-  if (byte == '"' || byte == '\\') return 1u << 10;
-  return byte > ' ' && byte < 0x7F ? 1u << 11 : unclassed;
-}
-
 bool TokenTrie::is_plain(std::string_view piece, uint32_t& characters) {
   for (characters = 0; !piece.empty(); ++characters) {
     if (static_cast<uint8_t>(piece[0]) < ' ' || piece[0] == '"' || piece[0] == '\\') return false;
@@ -78,8 +65,12 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
   std::string_view last;
   const auto close = [&](size_t depth) {
     for (; open.size() > depth; open.pop_back()) {
-      nodes[open.back()].after = static_cast<uint32_t>(nodes.size());
-      if (open.size() > 1) nodes[open[open.size() - 2]].below |= nodes[open.back()].below;
+      Node& node = nodes[open.back()];
+      node.after = static_cast<uint32_t>(nodes.size());
+      if (open.size() == 1) continue;
+      Node& above = nodes[open[open.size() - 2]];
+      above.below |= node.below;
+      above.deepest = std::max(above.deepest, node.deepest);
     }
   };
   for (const uint32_t id : order) {
@@ -90,7 +81,7 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
     for (size_t i = common; i < piece.size(); ++i) {
       open.push_back(static_cast<uint32_t>(nodes.size()));
       const uint8_t byte = static_cast<uint8_t>(piece[i]);
-      nodes.push_back({.token = kNone, .after = 0, .depth = static_cast<uint16_t>(i + 1), .below = class_of(byte), .byte = byte});
+      nodes.push_back({.token = kNone, .after = 0, .depth = static_cast<uint16_t>(i + 1), .below = class_of(byte), .byte = byte, .deepest = static_cast<uint8_t>(i + 1)});
     }
     if (nodes[open.back()].token == kNone) nodes[open.back()].token = id;
     last = piece;

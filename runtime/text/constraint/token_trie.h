@@ -2,6 +2,7 @@
 // The vocabulary's bytes as a flat tree in depth-first order, built once a model: a mask walks it once. Tokens that are plain text, most of
 // all, are also told apart: where any plain text may follow, a mask is theirs and a walk of the rest alone.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory_resource>
 #include <span>
@@ -20,11 +21,12 @@ class TokenTrie {
     uint16_t depth;  // 1 below the root
     uint16_t below;  // classes of this byte and all in its subtree
     uint8_t byte;
+    uint8_t deepest;  // depth of what is deepest in its subtree
   };
   // Bytes that are mostly allowed together, by bits; the last are those of no class.
   static constexpr unsigned classes = 12;
   static constexpr uint16_t unclassed = 1u << classes;
-  static uint16_t class_of(uint8_t byte);
+  static constexpr uint16_t class_of(uint8_t byte) { return classes_of[byte]; }
   using Nodes = std::pmr::vector<Node>;
   // pieces[id]: the token's bytes; an empty piece is never allowed by a mask.
   TokenTrie(std::span<const std::string_view> pieces, std::pmr::memory_resource* memory);
@@ -48,6 +50,18 @@ class TokenTrie {
   void add_plain(uint32_t characters, std::span<uint32_t> bits) const;
 
  private:
+  static constexpr std::array<uint16_t, 256> classes_of = [] {
+    std::array<uint16_t, 256> of{};
+    of.fill(unclassed);
+    const auto put = [&](char low, char high, unsigned bit) {
+      for (int byte = low; byte <= high; ++byte) of[static_cast<size_t>(byte)] = static_cast<uint16_t>(1u << bit);
+    };
+    put('!', '~', 11);
+    put('a', 'f', 0), put('g', 'z', 1), put('A', 'F', 2), put('G', 'Z', 3), put('0', '9', 4);
+    put('_', '_', 5), put('-', '-', 6), put('.', '.', 7), put(' ', ' ', 8), put('/', '/', 9);
+    put('"', '"', 10), put('\\', '\\', 10);
+    return of;
+  }();
   void build(Nodes& nodes, std::span<const std::string_view> pieces, std::span<const uint32_t> order);
 
   Nodes nodes_, rest_;
