@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -291,12 +290,6 @@ int finish(const Engine& engine, uint32_t budget_us) {
     check(status);
     if (status == GPTQ_IDLE) return steps;
   }
-}
-
-double thread_us() {
-  timespec t{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
 }
 
 Tokens continue_with(const Engine& engine, Session& session, uint32_t n) {

@@ -10,6 +10,7 @@
 
 #include "bindings/cpp/gptq.hpp"
 #include "tests/sanitized.h"
+#include "tests/thread_time.h"
 
 namespace gptq::test {
 
@@ -93,8 +94,6 @@ struct Chain {
 
 // Steps until nothing is left to do; returns how many steps it took.
 int finish(const Engine& engine, uint32_t budget_us = GPTQ_BUDGET_UNLIMITED);
-// What this thread has computed, which is no longer on a busy machine.
-double thread_us();
 // The n tokens that follow, whatever they are.
 Tokens continue_with(const Engine& engine, Session& session, uint32_t n);
 Tokens greedy(const Engine& engine, Session& session, const Tokens& prompt, uint32_t n);

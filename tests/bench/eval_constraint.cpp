@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq-eval constraint: which texts a constraint accepts as a whole, and what its masks cost. Works below the C API, which samples.
-#include <chrono>
 #include <cmath>
-#include <ctime>
 #include <fstream>
 #include <memory>
 #include <numeric>
@@ -10,22 +8,12 @@
 
 #include "api/handles.h"
 #include "eval.h"
+#include "tests/thread_time.h"
 #include "text/jinja/strings.h"
 #include "text/json.h"
 
 namespace gptq::eval {
 namespace {
-
-// Of this thread, so that other work on the machine counts less.
-double now_us() {
-#ifdef CLOCK_THREAD_CPUTIME_ID
-  timespec t{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
-#else
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
-#endif
-}
 
 struct Verdict {
   bool accepted;
@@ -71,9 +59,9 @@ class Judge {
   }
   bool allowed(std::string_view before, bool loses_space, gptq_token token) {
     for (int attempt = 0; attempt < 2; ++attempt) {
-      const double begin = now_us();
+      const double begin = test::thread_us();
       if (rules_.mask(state_, loses_space, scratch_)) {
-        mask_us.push_back(now_us() - begin);
+        mask_us.push_back(test::thread_us() - begin);
         for (const uint32_t word : scratch_) masks = (masks ^ word) * 0xD6E8FEB86659FD93u, masks ^= masks >> 32;
         return scratch_[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
       }
@@ -110,14 +98,14 @@ struct Report {
 Report judge(const Model& model, int32_t kind, const std::string& source, const std::vector<std::string>& texts) {
   Report report;
   report.verdicts.resize(texts.size(), Verdict{false, 0});
-  const double begin = now_us();
+  const double begin = test::thread_us();
   std::unique_ptr<Constraint> constraint;
   try {
     constraint = std::make_unique<Constraint>(model, kind, source);
   } catch (const Error& error) {  // one that no text fulfils is refused, which is an answer here
     if (std::string_view(error.what()).find("no text is allowed") == std::string_view::npos) throw;
   }
-  report.compile_us = now_us() - begin;
+  report.compile_us = test::thread_us() - begin;
   if (!constraint) return report;
   Judge judge(model, *constraint);
   std::transform(texts.begin(), texts.end(), report.verdicts.begin(), [&](const std::string& text) { return judge.judge(text); });

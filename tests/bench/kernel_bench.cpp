@@ -5,7 +5,6 @@
 
 #include <cstdio>
 #include <cstring>
-#include <ctime>
 #include <memory>
 #include <random>
 #include <string>
@@ -14,6 +13,7 @@
 
 #include "kernels/half.h"
 #include "kernels/kernels.h"
+#include "tests/thread_time.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -28,12 +28,7 @@ struct Roofs {
 };
 Roofs roofs;
 
-// Of this thread, so that other work on the machine counts less.
-double cpu_seconds() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
+double cpu_seconds() { return test::thread_us() / 1e6; }
 
 template <class F>
 double best_seconds(int repeats, F f) {

@@ -7,6 +7,7 @@
 #include "converter/json_writer.h"
 #include "converter_fixture.h"
 #include "tests/sanitized.h"
+#include "tests/unit/checked_spec.h"
 
 namespace gptq::test {
 namespace {
@@ -42,11 +43,7 @@ std::string changed(const JsonObject& config, std::string_view key, std::string_
 std::string message_of(const std::string& folder) {
   try {
     const auto source = open_source(folder, {});
-    flatbuffers::FlatBufferBuilder builder;
-    builder.Finish(format::fb::Spec::Pack(builder, &source->description().spec));
-    std::pmr::memory_resource* memory = std::pmr::get_default_resource();
-    const auto* packed = flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer());
-    for (const model::Slot& slot : model::weight_slots(model::check_spec(*packed, memory), memory)) source->load(slot);
+    test::load_all(*source);
   } catch (const base::Failure& failure) {
     EXPECT_GT(std::string_view(failure.detail.message).size(), 20u) << failure.detail.message;
     return failure.detail.message;

@@ -13,6 +13,7 @@
 #include "converter/gguf/gguf_source.h"
 #include "converter/tokenizer/description.h"
 #include "kernels/half.h"
+#include "tests/unit/checked_spec.h"
 
 namespace gptq::test {
 namespace {
@@ -225,11 +226,7 @@ std::unique_ptr<convert::ModelSource> open(Bytes bytes) {
   return convert::open_gguf(std::make_unique<OwnedSource>(std::move(bytes)), "tiny.gguf", {});
 }
 
-model::ModelSpec checked(const convert::ModelSource& source) {
-  flatbuffers::FlatBufferBuilder builder;
-  builder.Finish(format::fb::Spec::Pack(builder, &source.description().spec));
-  return model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-}
+model::ModelSpec checked(const convert::ModelSource& source) { return checked_spec(source.description().spec); }
 
 // Opens it and takes everything out, as a conversion does.
 gptq_status import(Bytes bytes, std::string* message = nullptr) {

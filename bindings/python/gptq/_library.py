@@ -58,10 +58,9 @@ def fitted(kind: Any, value: Any, name: str) -> Any:
 
 
 def make(struct: Any, **fields: Any) -> Any:
-  kinds = dict(struct._fields_)
-  for name, value in fields.items():
-    if kinds[name] in INTEGERS:
-      fitted(kinds[name], value, name)
+  for name, kind in struct._fields_:
+    if name in fields and kind in INTEGERS:
+      fitted(kind, fields[name], name)
   return struct(struct_size=sizeof(struct), **fields)
 
 

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a source of weights describes, checked as a model file's is; and all of its weights.
+#pragma once
+#include "converter/source.h"
+#include "model/spec.h"
+
+namespace gptq::test {
+
+inline model::ModelSpec checked_spec(const format::fb::SpecT& spec) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(format::fb::Spec::Pack(builder, &spec));
+  return model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
+}
+
+// As a conversion takes them.
+inline void load_all(convert::ModelSource& source) {
+  for (const model::Slot& slot : model::weight_slots(checked_spec(source.description().spec), std::pmr::get_default_resource())) source.load(slot);
+}
+
+}  // namespace gptq::test
