@@ -43,24 +43,8 @@ name=${folder##*/libgptq-} version=${folder##*/libgptq-}
 version=${version%%-*} target=${name#*-}
 system=${target%%-*} cpu=${target##*-}
 
-passed=0 failed=0 skipped=0
-# check NAME COMMAND...: one that must succeed.
-check() {
-  local said=$1
-  shift
-  if "$@" >"$work/log" 2>&1; then
-    passed=$((passed + 1))
-    echo "passed: $said"
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $said"
-    tail -n 10 "$work/log"
-  fi
-}
-skip() {
-  skipped=$((skipped + 1))
-  echo "skipped: $1: $2"
-}
+# shellcheck source=tests/cross/counted.sh
+. "$root/tests/cross/counted.sh"
 
 # What is in it.
 exe=''

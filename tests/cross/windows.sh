@@ -54,7 +54,8 @@ export WINEPREFIX=$work/wine WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml=' W
 export WINEPATH="Z:${build//\//\\}\\runtime" GPTQ_GOLDEN=$root/tests/golden TMP=Z:${work//\//\\} TEMP=Z:${work//\//\\}
 wine wineboot --init >/dev/null 2>&1
 
-passed=0 failed=0 skipped=0
+# shellcheck source=tests/cross/counted.sh
+. "$root/tests/cross/counted.sh"
 convert() { wine "$build/converter/gptq-convert.exe" "$@"; }
 generate() { wine "$build/examples/gptq-run.exe" "$@"; }
 
@@ -76,24 +77,6 @@ suite() {
   grep -A 2 'Skipped$' "$log" | grep -v -e 'Skipped$' -e '^--' -e '^\[' | sort | uniq -c || true
   echo "$(basename "$1"): ${ok:-0} passed, $bad failed, ${left:-0} skipped"
   passed=$((passed + ${ok:-0})) failed=$((failed + bad)) skipped=$((skipped + ${left:-0}))
-}
-
-# check NAME COMMAND...: one that must succeed.
-check() {
-  local name=$1
-  shift
-  if "$@" >"$work/log" 2>&1; then
-    passed=$((passed + 1))
-    echo "passed: $name"
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $name"
-    tail -n 10 "$work/log"
-  fi
-}
-skip() {
-  skipped=$((skipped + 1))
-  echo "skipped: $1: $2"
 }
 
 imports_of_windows_alone() {
