@@ -3,13 +3,13 @@
 // value_dim, summed over the positions of a block in order: what a query gets depends on nothing but its position.
 #pragma once
 #include "kernels/attention/ahead.h"
+#include "kernels/attention/groups.h"
 #include "kernels/attention/merge.h"
 
 namespace gptq::kernels {
 namespace {
 
 constexpr uint32_t group_queries = 8;      // share the rows they read, four at a time from registers
-constexpr uint32_t queries_together = 64;  // go through a block one group after another, so that all but the first find it in cache
 constexpr uint32_t value_bytes = 4096;     // of values are added at a time
 
 // Queries of a KV head, in order of position, in one block. begin, end: what each sees of it.
@@ -25,9 +25,6 @@ struct Group {
   alignas(64) float sum_rows[group_queries * largest_head];
   uint32_t position(uint32_t at) const { return block * attention_block + at; }
 };
-
-template <uint32_t n>
-struct Count {};
 
 // Calls f(first, Count<n>) for the queries of a group, n at a time.
 template <class F>
@@ -244,8 +241,6 @@ void add_values(const AttentionArgs& a, uint32_t begin, uint32_t end, uint32_t f
   for (; d + wide * lanes <= row; d += wide * lanes) add_columns<kind, T, wide>(values, row_bytes, end - begin, weights, sums, d);
   for (; d < row; d += 16) add_columns<kind, T, least>(values, row_bytes, end - begin, weights, sums, d);
 }
-
-constexpr uint32_t clamp(uint32_t x, uint32_t low, uint32_t high) { return x < low ? low : x < high ? x : high; }
 
 // What all T queries see is read once, what is before and behind for each query that sees it.
 template <KvKind kind, uint32_t T>

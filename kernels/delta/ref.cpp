@@ -7,7 +7,7 @@
 namespace gptq::kernels {
 namespace {
 
-double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+double logistic(double x) { return 1 / (1 + exp(-x)); }
 double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
 double dot(const float* x, const float* y, uint32_t n) {
@@ -23,7 +23,7 @@ void step(const DeltaArgs& a, uint64_t h, uint64_t row, float* state) {
   const float *v = a.v + row * a.stride + h * a.value_dim, *z = a.z + row * a.z_stride + h * a.value_dim;
   float* y = a.y + (row * a.n_value_heads + h) * a.value_dim;
   const double decay = exp(-a.rate[h] * softplus(double{a.a[row * a.gate_stride + h]} + a.dt_bias[h]));
-  const double beta = sigmoid(a.b[row * a.gate_stride + h]);
+  const double beta = logistic(a.b[row * a.gate_stride + h]);
   const double q_unit = 1 / sqrt(dot(q, q, a.key_dim) + 1e-6) / sqrt(a.key_dim), k_unit = 1 / sqrt(dot(k, k, a.key_dim) + 1e-6);
   double squares = 0;
   for (uint32_t d = 0; d < a.value_dim; ++d) {
@@ -39,7 +39,7 @@ void step(const DeltaArgs& a, uint64_t h, uint64_t row, float* state) {
     squares += sum * sum;
   }
   const double factor = 1 / sqrt(squares / a.value_dim + a.eps);
-  for (uint32_t d = 0; d < a.value_dim; ++d) y[d] = static_cast<float>(y[d] * factor * a.weight[d] * z[d] * sigmoid(z[d]));
+  for (uint32_t d = 0; d < a.value_dim; ++d) y[d] = static_cast<float>(y[d] * factor * a.weight[d] * z[d] * logistic(z[d]));
 }
 
 }  // namespace

@@ -7,11 +7,11 @@
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t chunk_columns = 512;  // summed before they are added to y: part of the summation order
-constexpr uint32_t together = lanes == 16 ? 6 : lanes == 8 ? 3 : 4;  // tokens, as many as the registers hold sums of
+constexpr uint32_t head_columns = 512;  // summed before they are added to y: part of the summation order
+constexpr uint32_t head_tokens = lanes == 16 ? 6 : lanes == 8 ? 3 : 4;  // tokens, as many as the registers hold sums of
 
 // A chunk of four rows; the last may be one row several times. ahead: bytes from an element to the one to ask for.
-struct Rows {
+struct HeadRows {
   const char* row[4];
   uint32_t columns;
   uint64_t ahead;
@@ -19,7 +19,7 @@ struct Rows {
 
 // sums[t][r] of T tokens.
 template <Kind kind, uint32_t T>
-GPTQ_INLINE void dot(const Rows& w, const float* x, uint64_t x_stride, float (&sums)[T][4]) {
+GPTQ_INLINE void dot(const HeadRows& w, const float* x, uint64_t x_stride, float (&sums)[T][4]) {
   Floats acc[T][4];
 #pragma GCC unroll 6
   for (uint32_t t = 0; t < T; ++t)
@@ -60,7 +60,7 @@ struct Place {
 };
 
 template <Kind kind, uint32_t T>
-__attribute__((noinline)) void multiply(const HeadMatmulArgs& a, const Rows& w, const Place& to, uint32_t token) {
+__attribute__((noinline)) void multiply_heads(const HeadMatmulArgs& a, const HeadRows& w, const Place& to, uint32_t token) {
   float sums[T][4];
   dot<kind, T>(w, to.x + token * a.x_stride, a.x_stride, sums);
   for (uint32_t t = 0; t < T; ++t) {
@@ -70,13 +70,13 @@ __attribute__((noinline)) void multiply(const HeadMatmulArgs& a, const Rows& w, 
 }
 
 template <Kind kind>
-void multiply_rows(const HeadMatmulArgs& a, const Rows& w, const Place& to) {
-  if (a.m < together) {
-    for (uint32_t token = 0; token < a.m; ++token) multiply<kind, 1>(a, w, to, token);
+void multiply_rows(const HeadMatmulArgs& a, const HeadRows& w, const Place& to) {
+  if (a.m < head_tokens) {
+    for (uint32_t token = 0; token < a.m; ++token) multiply_heads<kind, 1>(a, w, to, token);
     return;
   }
-  alignas(64) float floats[4][chunk_columns];
-  Rows converted = {{}, w.columns, 0};
+  alignas(64) float floats[4][head_columns];
+  HeadRows converted = {{}, w.columns, 0};
   for (int r = 0; r < 4; ++r) {
     converted.row[r] = reinterpret_cast<const char*>(floats[r]);
     uint32_t k = 0;
@@ -84,8 +84,8 @@ void multiply_rows(const HeadMatmulArgs& a, const Rows& w, const Place& to) {
     if (k < w.columns) store(floats[r] + k, load_part_as<kind>(w.row[r], k, w.columns - k));
   }
   uint32_t token = 0;
-  for (; token + together <= a.m; token += together) multiply<Kind::f32, together>(a, converted, to, token);
-  for (; token < a.m; ++token) multiply<Kind::f32, 1>(a, converted, to, token);
+  for (; token + head_tokens <= a.m; token += head_tokens) multiply_heads<Kind::f32, head_tokens>(a, converted, to, token);
+  for (; token < a.m; ++token) multiply_heads<Kind::f32, 1>(a, converted, to, token);
 }
 
 template <Kind kind>
@@ -93,9 +93,9 @@ void multiply_head(const HeadMatmulArgs& a, uint64_t head) {
   constexpr uint32_t size = bits_of(kind) / 8;
   const char* matrix = static_cast<const char*>(a.w) + head * a.n * a.k * size;
   for (uint32_t row = 0; row < a.n; row += 4)
-    for (uint32_t k = 0; k < a.k; k += chunk_columns) {
+    for (uint32_t k = 0; k < a.k; k += head_columns) {
       const uint32_t rows = a.n - row < 4 ? a.n - row : 4;
-      Rows w = {{}, a.k - k < chunk_columns ? a.k - k : chunk_columns, uint64_t{a.k} * 16 * size};
+      HeadRows w = {{}, a.k - k < head_columns ? a.k - k : head_columns, uint64_t{a.k} * 16 * size};
       for (uint32_t r = 0; r < 4; ++r) w.row[r] = matrix + (uint64_t{row + (r < rows ? r : 0)} * a.k + k) * size;
       const float* x = a.x + head * a.x_head_stride + k;
       multiply_rows<kind>(a, w, {x, a.y + head * a.y_head_stride + row, rows, k == 0});

@@ -8,7 +8,7 @@
 namespace gptq::kernels {
 namespace {
 
-struct Partial {
+struct LatentPartial {
   double sum[largest_head] = {}, max = -INFINITY, total = 0;
 };
 
@@ -25,8 +25,8 @@ double score(const LatentAttentionArgs& a, const float* q, uint32_t position) {
   return dot * a.scale * M_LOG2E;
 }
 
-Partial attend(const LatentAttentionArgs& a, const float* q, uint32_t first, uint32_t last) {
-  Partial r;
+LatentPartial attend(const LatentAttentionArgs& a, const float* q, uint32_t first, uint32_t last) {
+  LatentPartial r;
   for (uint32_t position = first; position <= last; ++position) r.max = fmax(r.max, score(a, q, position));
   for (uint32_t position = first; position <= last; ++position) {
     const double weight = exp2(score(a, q, position) - r.max);
@@ -40,7 +40,7 @@ void partials_of(const LatentAttentionArgs& a, const float* q, uint64_t query, u
   const uint32_t n = a.kv.rank;
   for (uint32_t block = a.first_block; block < a.last_block && block * attention_block <= last; ++block) {
     const uint32_t begin = block * attention_block, end = begin + attention_block - 1;
-    const Partial r = attend(a, q, begin, last < end ? last : end);
+    const LatentPartial r = attend(a, q, begin, last < end ? last : end);
     float* to = a.partials + (block - a.first_block) * a.block_stride + query * (n + 2);
     for (uint32_t d = 0; d < n; ++d) to[d] = static_cast<float>(r.sum[d]);
     to[n] = static_cast<float>(r.max);
@@ -59,7 +59,7 @@ void latent_attention_ref(const LatentAttentionArgs& a) {
         partials_of(a, q, query, a.first_position + i);
         continue;
       }
-      const Partial r = attend(a, q, 0, a.first_position + i);
+      const LatentPartial r = attend(a, q, 0, a.first_position + i);
       for (uint32_t d = 0; d < a.kv.rank; ++d) a.out[query * a.kv.rank + d] = static_cast<float>(r.sum[d] / r.total);
     }
 }

@@ -3,37 +3,34 @@
 // elements of the row in its lanes, summed in order; outputs hold elements of the value, summed over the positions of a block in
 // order: what a query gets depends on nothing but its position.
 #pragma once
+#include "kernels/attention/groups.h"
 #include "kernels/attention/merge.h"
 
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t group_queries = 16;     // share rows
-constexpr uint32_t queries_together = 64;  // go through a block one group after another, so that all but the first find it in cache
+constexpr uint32_t latent_queries = 16;     // share rows
 constexpr uint32_t at_once = lanes == 8 ? 3 : 4;  // queries, as many as the registers hold sums of four vectors for
 constexpr uint32_t value_columns = 4 * lanes, value_rows = 64;  // added at a time
 constexpr uint32_t row_floats = 8 * largest_head;               // of rows that became float32, in half of L1
 static_assert(value_columns * value_rows <= row_floats);
 
 // Queries in order of position, in one block. end: what each sees of it.
-struct Group {
+struct LatentGroup {
   uint32_t n, block;
-  const float* q[group_queries];
-  uint32_t end[group_queries];
-  float max[group_queries], total[group_queries];
-  alignas(64) float weights[group_queries][attention_block];
-  alignas(64) float sums[group_queries * largest_head];
+  const float* q[latent_queries];
+  uint32_t end[latent_queries];
+  float max[latent_queries], total[latent_queries];
+  alignas(64) float weights[latent_queries][attention_block];
+  alignas(64) float sums[latent_queries * largest_head];
   alignas(64) float rows[row_floats];
   uint32_t position(uint32_t at) const { return block * attention_block + at; }
   uint32_t last_end() const { return end[n - 1]; }
 };
 
-template <uint32_t n>
-struct Count {};
-
 // Calls f(first, Count<n>) for the queries of a group, as many as can be at once.
 template <class F>
-GPTQ_INLINE void for_queries(uint32_t n, F f) {
+GPTQ_INLINE void for_latent_queries(uint32_t n, F f) {
   uint32_t first = 0;
   for (; first + at_once <= n && (at_once == 4 || n - first != 4); first += at_once) f(first, Count<at_once>());
   if constexpr (at_once == 3) for (; first + 2 <= n; first += 2) f(first, Count<2>());
@@ -42,7 +39,7 @@ GPTQ_INLINE void for_queries(uint32_t n, F f) {
 
 // Elements begin .. begin + columns - 1 of rows from .. to - 1 of the block into g.rows. Whole vectors: rows are padded.
 template <KvKind kind>
-void take_rows(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t begin, uint32_t columns, Group& g) {
+void take_rows(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t begin, uint32_t columns, LatentGroup& g) {
   float* out = g.rows;
   for (uint32_t at = from; at < to; ++at, out += columns) {
     const std::byte* row = latent_row(a.kv, g.position(at)) + kv_bytes(kind, begin);
@@ -52,7 +49,7 @@ void take_rows(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_
 
 // Rows that are taken next: the work on those before is so long that a processor does not look ahead that far.
 template <KvKind kind>
-GPTQ_INLINE void ask_for(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t row, const Group& g) {
+GPTQ_INLINE void ask_for(const LatentAttentionArgs& a, uint32_t from, uint32_t to, uint32_t row, const LatentGroup& g) {
   for (uint32_t at = from; at < to; ++at) {
     const std::byte* line = latent_row(a.kv, g.position(at));
     for (uint64_t byte = 0; byte < kv_bytes(kind, row); byte += 64) prefetch(line + byte);
@@ -61,7 +58,7 @@ GPTQ_INLINE void ask_for(const LatentAttentionArgs& a, uint32_t from, uint32_t t
 
 // Dot products of four rows with T queries.
 template <uint32_t T>
-GPTQ_INLINE void score_rows(const LatentAttentionArgs& a, const float* rows, uint32_t row, uint32_t at, uint32_t first, Group& g) {
+GPTQ_INLINE void score_rows(const LatentAttentionArgs& a, const float* rows, uint32_t row, uint32_t at, uint32_t first, LatentGroup& g) {
   const uint32_t whole = a.kv.width / lanes * lanes;
   const float* query[T];
   for (uint32_t t = 0; t < T; ++t) query[t] = g.q[first + t];
@@ -91,13 +88,13 @@ constexpr uint32_t smaller_of(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 // Of all positions some query of the group sees.
 template <KvKind kind>
-void score_all(const LatentAttentionArgs& a, Group& g) {
+void score_all(const LatentAttentionArgs& a, LatentGroup& g) {
   const uint32_t row = kv_row_elements(a.kv.width), at_a_time = row_floats / row / 4 * 4, end = (g.last_end() + 3) / 4 * 4;
   for (uint32_t from = 0, to; from < end; from = to) {
     to = smaller_of(from + at_a_time, end);
     take_rows<kind>(a, from, to, 0, row, g);
     ask_for<kind>(a, to, smaller_of(to + at_a_time, end), row, g);
-    for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
+    for_latent_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
       for (uint32_t at = from; at < to; at += 4) score_rows<T>(a, g.rows + uint64_t{at - from} * row, row, at, first, g);
     });
   }
@@ -105,7 +102,7 @@ void score_all(const LatentAttentionArgs& a, Group& g) {
 
 // Dot products into weights, and zeros behind them up to whole tiles of 16.
 template <KvKind kind>
-void weigh(const LatentAttentionArgs& a, uint32_t t, Group& g) {
+void weigh(const LatentAttentionArgs& a, uint32_t t, LatentGroup& g) {
   float* weights = g.weights[t];
   const uint32_t end = g.end[t], to = (end + 15) / 16 * 16;
   const auto scales = [&](uint32_t at) { return load(latent_scale(a.kv, g.position(at / 16 * 16)) + at % 16); };
@@ -153,7 +150,7 @@ GPTQ_INLINE void add_columns(const float* rows, uint32_t row, uint32_t n, const 
 
 // Rows begin .. end - 1 of the block, of which g.rows holds those from `from`, in columns of T queries' sums.
 template <uint32_t T>
-GPTQ_INLINE void add_rows(Group& g, uint32_t from, uint32_t begin, uint32_t end, uint32_t column, uint32_t columns, uint32_t sum_row, uint32_t first) {
+GPTQ_INLINE void add_rows(LatentGroup& g, uint32_t from, uint32_t begin, uint32_t end, uint32_t column, uint32_t columns, uint32_t sum_row, uint32_t first) {
   const float* weights[T];
   float* sums[T];
   for (uint32_t t = 0; t < T; ++t) {
@@ -168,11 +165,9 @@ GPTQ_INLINE void add_rows(Group& g, uint32_t from, uint32_t begin, uint32_t end,
   }
 }
 
-constexpr uint32_t clamp(uint32_t x, uint32_t low, uint32_t high) { return x < low ? low : x < high ? x : high; }
-
 // What all queries at once see first, then what is behind for each that sees it.
 template <KvKind kind>
-void add_values(const LatentAttentionArgs& a, Group& g) {
+void add_values(const LatentAttentionArgs& a, LatentGroup& g) {
   const uint32_t sum_row = kv_row_elements(a.kv.rank);
   memset(g.sums, 0, g.n * sum_row * sizeof(float));
   for (uint32_t column = 0; column < a.kv.rank; column += value_columns) {
@@ -180,7 +175,7 @@ void add_values(const LatentAttentionArgs& a, Group& g) {
     for (uint32_t from = 0, to; from < g.last_end(); from = to) {
       to = smaller_of(from + value_rows, g.last_end());
       take_rows<kind>(a, from, to, column, columns, g);
-      for_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
+      for_latent_queries(g.n, [&]<uint32_t T>(uint32_t first, Count<T>) {
         const uint32_t common = clamp(g.end[first], from, to);
         if (from < common) add_rows<T>(g, from, from, common, column, columns, sum_row, first);
         for (uint32_t t = first; t < first + T; ++t)
@@ -206,7 +201,7 @@ GPTQ_INLINE Query query_of(const LatentAttentionArgs& a, uint64_t at) {
 
 // Queries from .. from + g.n - 1 in one block, put together with what they have so far, or into partials.
 template <KvKind kind>
-void attend(const LatentAttentionArgs& a, uint64_t from, Group& g, Running* running) {
+void attend(const LatentAttentionArgs& a, uint64_t from, LatentGroup& g, Running* running) {
   const uint32_t rank = a.kv.rank, start = g.position(0);
   for (uint32_t t = 0; t < g.n; ++t) {
     const Query query = query_of(a, from + t);
@@ -235,10 +230,10 @@ void attend(const LatentAttentionArgs& a, uint64_t from, Group& g, Running* runn
 
 template <KvKind kind>
 void attend_blocks(const LatentAttentionArgs& a, const Queries& queries, uint32_t begin, uint32_t end, Running* running) {
-  Group g;
+  LatentGroup g;
   for (g.block = begin; g.block < end; ++g.block)
     for (uint64_t at = queries.first; at < queries.last; at += g.n) {
-      g.n = queries.last - at < group_queries ? static_cast<uint32_t>(queries.last - at) : group_queries;
+      g.n = queries.last - at < latent_queries ? static_cast<uint32_t>(queries.last - at) : latent_queries;
       attend<kind>(a, at, g, running + (at - queries.first));
     }
 }

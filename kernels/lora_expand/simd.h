@@ -7,7 +7,7 @@ namespace gptq::kernels {
 namespace {
 
 constexpr uint32_t parts = 16 / lanes;
-constexpr uint32_t together = lanes == 16 ? 8 : lanes == 8 ? 4 : 2;  // tokens
+constexpr uint32_t expand_tokens = lanes == 16 ? 8 : lanes == 8 ? 4 : 2;  // tokens
 
 // Ranks with even numbers and those with odd ones are summed apart: one sum after another waits for the one before.
 template <uint32_t T>
@@ -50,7 +50,7 @@ GPTQ_INLINE void expand_block(const LoraExpandArgs& a, uint32_t block, uint32_t 
 GPTQ_INLINE void expand(const LoraExpandArgs& a) {
   for (uint32_t block = a.first_block; block < a.last_block; ++block) {
     uint32_t token = 0;
-    for (; token + together <= a.m; token += together) expand_block<together>(a, block, token);
+    for (; token + expand_tokens <= a.m; token += expand_tokens) expand_block<expand_tokens>(a, block, token);
     for (; token < a.m; ++token) expand_block<1>(a, block, token);
   }
 }

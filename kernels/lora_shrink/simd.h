@@ -6,7 +6,7 @@
 namespace gptq::kernels {
 namespace {
 
-constexpr uint32_t together = lanes == 16 ? 4 : 2;  // tokens, as many as the registers hold sums of
+constexpr uint32_t shrink_tokens = lanes == 16 ? 4 : 2;  // tokens, as many as the registers hold sums of
 
 GPTQ_INLINE Floats load_codes(const int8_t* p) { return load_kv<KvKind::i8>(reinterpret_cast<const std::byte*>(p)); }
 GPTQ_INLINE Floats load_some_codes(const int8_t* p, uint32_t count) {
@@ -56,7 +56,7 @@ GPTQ_INLINE void shrink_four(const LoraShrinkArgs& a, uint32_t token, uint32_t r
 GPTQ_INLINE void shrink(const LoraShrinkArgs& a) {
   for (uint32_t r = a.first_rank; r < a.last_rank; r += 4) {
     uint32_t token = 0;
-    for (; token + together <= a.m; token += together) shrink_four<together>(a, token, r);
+    for (; token + shrink_tokens <= a.m; token += shrink_tokens) shrink_four<shrink_tokens>(a, token, r);
     for (; token < a.m; ++token) shrink_four<1>(a, token, r);
   }
 }

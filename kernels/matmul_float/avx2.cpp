@@ -5,7 +5,7 @@
 namespace gptq::kernels {
 namespace {
 
-struct Avx2 {
+struct FloatAvx2 {
   static constexpr int tokens = 3;
   static constexpr bool adds_tiles = true;
 
@@ -69,6 +69,6 @@ struct Avx2 {
 
 }  // namespace
 
-void matmul_float_avx2(const MatmulArgs& a) { matmul_float<Avx2>(a); }
+void matmul_float_avx2(const MatmulArgs& a) { matmul_float<FloatAvx2>(a); }
 
 }  // namespace gptq::kernels

@@ -20,7 +20,7 @@ GPTQ_INLINE __m256 fold(__m512 v) {
   return _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(upper));
 }
 
-struct Avx512 {
+struct FloatAvx512 {
   static constexpr int tokens = 6;
   static constexpr bool adds_tiles = false;
 
@@ -52,6 +52,6 @@ struct Avx512 {
 
 }  // namespace
 
-void matmul_float_avx512vnni(const MatmulArgs& a) { matmul_float<Avx512>(a); }
+void matmul_float_avx512vnni(const MatmulArgs& a) { matmul_float<FloatAvx512>(a); }
 
 }  // namespace gptq::kernels

@@ -89,7 +89,7 @@ GPTQ_INLINE void dot(const float (*rows)[chunk_columns], const float* x, uint32_
 
 // A chunk of 16 rows times T tokens, added to y.
 template <uint32_t T>
-void multiply(const MatmulArgs& a, const Panel& panel, uint32_t block, uint32_t first, uint32_t columns, uint32_t token) {
+void multiply_panel(const MatmulArgs& a, const Panel& panel, uint32_t block, uint32_t first, uint32_t columns, uint32_t token) {
   const uint32_t row = block * 16, rows = a.w->n - row < 16 ? a.w->n - row : 16;
   const float* x = a.x + uint64_t{token} * a.w->k_padded + first;
   float sums[T * 16];
@@ -111,12 +111,12 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t first) {
   if (block * 16 + 16 > a.w->n) memset(&panel, 0, sizeof panel);
   fill_panel<kind>(*a.w, block, first, columns, panel);
   uint32_t token = 0;
-  for (; token + together <= a.m; token += together) multiply<together>(a, panel, block, first, columns, token);
-  for (; token < a.m; ++token) multiply<1>(a, panel, block, first, columns, token);
+  for (; token + together <= a.m; token += together) multiply_panel<together>(a, panel, block, first, columns, token);
+  for (; token < a.m; ++token) multiply_panel<1>(a, panel, block, first, columns, token);
 }
 
 template <Kind kind>
-void multiply_all(const MatmulArgs& a) {
+void multiply_kind(const MatmulArgs& a) {
   for (uint32_t block = a.first_block; block < a.last_block; ++block)
     for (uint32_t first = 0; first < a.w->k_padded; first += chunk_columns) multiply_block<kind>(a, block, first);
 }
@@ -124,7 +124,7 @@ void multiply_all(const MatmulArgs& a) {
 }  // namespace
 
 void matmul_float_neon(const MatmulArgs& a) {
-  with_kind(a.w->kind, [&]<Kind kind>() { multiply_all<kind>(a); });
+  with_kind(a.w->kind, [&]<Kind kind>() { multiply_kind<kind>(a); });
 }
 
 }  // namespace gptq::kernels

@@ -18,7 +18,7 @@ struct Rows {
 
 // 16 rows x T tokens, added to y.
 template <class Isa, Kind kind, int T>
-__attribute__((noinline)) void multiply(const MatmulArgs& a, const Rows& w, uint32_t block, uint32_t first_column, uint32_t token) {
+__attribute__((noinline)) void multiply_chunk(const MatmulArgs& a, const Rows& w, uint32_t block, uint32_t first_column, uint32_t token) {
   const float* x = a.x + uint64_t{token} * a.w->k_padded + first_column;
   alignas(32) float part[T][16];
   for (uint32_t r = 0; r < 16; r += 4) {
@@ -36,7 +36,7 @@ void multiply_few(const MatmulArgs& a, const Rows& w, uint32_t block, uint32_t f
   if constexpr (T > 1) {
     if (n < T) return multiply_few<Isa, kind, T - 1>(a, w, block, first_column, token, n);
   }
-  multiply<Isa, kind, T>(a, w, block, first_column, token);
+  multiply_chunk<Isa, kind, T>(a, w, block, first_column, token);
 }
 
 // Calls f(codes, scales, first column within the chunk) for the tiles of a chunk.
@@ -103,7 +103,7 @@ void multiply_block(const MatmulArgs& a, uint32_t block, uint32_t chunk, uint32_
   if (block * 16 + 16 > a.w->n) memset(panel, 0, sizeof panel);
   fill_panel<kind>(*a.w, block, first, columns, panel);
   const Rows rows = {panel, chunk_columns, 0, columns};
-  for (; last_token - token >= Isa::tokens; token += Isa::tokens) multiply<Isa, Kind::f32, Isa::tokens>(a, rows, block, first, token);
+  for (; last_token - token >= Isa::tokens; token += Isa::tokens) multiply_chunk<Isa, Kind::f32, Isa::tokens>(a, rows, block, first, token);
   if (token < last_token) multiply_few<Isa, Kind::f32>(a, rows, block, first, token, last_token - token);
 }
 

@@ -6,7 +6,7 @@
 namespace gptq::kernels {
 namespace {
 
-struct Avx2 {
+struct Int8Avx2 {
   static constexpr uint32_t tokens = 32;  // so that the sums stay in L1
   static constexpr uint32_t lines = 2;    // together: eight registers of codes
 
@@ -63,6 +63,6 @@ struct Avx2 {
 
 }  // namespace
 
-void matmul_int8_avx2(const MatmulArgs& a) { matmul_int8<Avx2>(a); }
+void matmul_int8_avx2(const MatmulArgs& a) { matmul_int8<Int8Avx2>(a); }
 
 }  // namespace gptq::kernels

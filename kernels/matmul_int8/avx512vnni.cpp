@@ -6,7 +6,7 @@
 namespace gptq::kernels {
 namespace {
 
-struct Avx512Vnni {
+struct Int8Avx512 {
   static constexpr uint32_t tokens = 32;  // so that the sums stay in L1
   static constexpr uint32_t lines = 4;    // together: two to a vector, eight registers of codes
 
@@ -67,6 +67,6 @@ struct Avx512Vnni {
 
 }  // namespace
 
-void matmul_int8_avx512vnni(const MatmulArgs& a) { matmul_int8<Avx512Vnni>(a); }
+void matmul_int8_avx512vnni(const MatmulArgs& a) { matmul_int8<Int8Avx512>(a); }
 
 }  // namespace gptq::kernels

@@ -215,13 +215,13 @@ void multiply_all(const MatmulArgs& a) {
 }
 
 template <class Isa, Kind kind>
-void multiply(const MatmulArgs& a) {
+void multiply_codes(const MatmulArgs& a) {
   a.x8.sum_block == 64 ? multiply_all<Isa, kind, 64>(a) : multiply_all<Isa, kind, 16>(a);
 }
 
 template <class Isa>
 void matmul_int8(const MatmulArgs& a) {
-  with_quantized_kind(a.w->kind, [&]<Kind kind>() { multiply<Isa, kind>(a); });
+  with_quantized_kind(a.w->kind, [&]<Kind kind>() { multiply_codes<Isa, kind>(a); });
 }
 
 }  // namespace

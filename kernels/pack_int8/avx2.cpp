@@ -17,15 +17,15 @@ const float* load_columns(const PackInt8Args& a, uint32_t i, uint32_t begin, flo
   return buffer;
 }
 
-GPTQ_INLINE __m256i magnitude(const float* x) {
+GPTQ_INLINE __m256i magnitude_of(const float* x) {
   return _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x)), _mm256_set1_epi32(0x7fffffff));
 }
 
-// The largest magnitude of each block, compared as integers, where NaN is largest.
+// The largest magnitude_of of each block, compared as integers, where NaN is largest.
 __m128i largest_of_blocks(const float* x) {
   __m256i max[4];
 #pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) max[c] = _mm256_max_epi32(magnitude(x + 16 * c), magnitude(x + 16 * c + 8));
+  for (int c = 0; c < 4; ++c) max[c] = _mm256_max_epi32(magnitude_of(x + 16 * c), magnitude_of(x + 16 * c + 8));
   const __m256i first = _mm256_max_epi32(_mm256_unpacklo_epi32(max[0], max[1]), _mm256_unpackhi_epi32(max[0], max[1]));
   const __m256i second = _mm256_max_epi32(_mm256_unpacklo_epi32(max[2], max[3]), _mm256_unpackhi_epi32(max[2], max[3]));
   const __m256i both = _mm256_max_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second));

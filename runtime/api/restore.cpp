@@ -72,7 +72,7 @@ void check(const Saved& s) {
 }
 
 // The text of what was generated, and how much of it was read.
-engine::TextStream text_of(const Saved& saved, const text::Tokenizer* tokenizer, const text::Phrases* phrases, std::span<const std::byte> stops,
+engine::TextStream stream_of(const Saved& saved, const text::Tokenizer* tokenizer, const text::Phrases* phrases, std::span<const std::byte> stops,
                            std::span<const int32_t> generated) {
   engine::TextStream text;
   text.start(tokenizer, saved.keep_leading_space, saved.keep_stop, phrases);
@@ -189,7 +189,7 @@ gptq_status restore(gptq_engine& e, const base::Source& source, gptq_session** o
       saved.phrases_bytes ? constraint_of(e.model, GPTQ_CONSTRAINT_BANNED, {rules + rules_bytes, saved.phrases_bytes}) : nullptr, gptq_constraint_destroy);
   require_format(phrases || !saved.n_bans, "bans without phrases");
   const engine::TextStream text =
-      text_of(saved, e.engine->tokenizer(), phrases ? &*phrases->phrases : nullptr, rest.first(static_cast<size_t>(stop_bytes)), generated);
+      stream_of(saved, e.engine->tokenizer(), phrases ? &*phrases->phrases : nullptr, rest.first(static_cast<size_t>(stop_bytes)), generated);
   const std::unique_ptr<gptq_adapter, void (*)(gptq_adapter*)> adapter(saved.adapter ? adapter_of(e.model, saved.adapter) : nullptr, gptq_adapter_release);
   require(!saved.adapter || adapter, "the session has an adapter that is not loaded: call gptq_adapter_load first", GPTQ_E_NOT_FOUND);
   require(!adapter || !e.model.on_gpu(), adapters_on_gpu, GPTQ_E_UNSUPPORTED);

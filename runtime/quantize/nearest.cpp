@@ -9,7 +9,7 @@
 namespace gptq::quantize {
 namespace {
 
-constexpr uint32_t rows_asked = 32;
+constexpr uint32_t rows_compared = 32;
 
 // A row of a matrix, rounded group after group.
 class Row {
@@ -62,7 +62,7 @@ base::Buffer round_to_nearest(const kernels::Matrix& w, const ModuleOptions& opt
 std::vector<double> nearest_errors(const kernels::Matrix& w, std::span<const ModuleOptions> settings, const kernels::Kernels& kernels,
                                    base::Pool& pool, std::pmr::memory_resource* memory) {
   std::vector<double> errors(settings.size());
-  const uint32_t rows = std::min(w.n, rows_asked);
+  const uint32_t rows = std::min(w.n, rows_compared);
   pool.run_throwing(static_cast<uint32_t>(settings.size()), [&](uint32_t task) {
     Row row(w.k, memory);
     for (uint32_t i = 0; i < rows; ++i) {

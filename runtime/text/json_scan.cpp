@@ -6,8 +6,8 @@
 namespace gptq::text {
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+bool is_decimal(char c) { return c >= '0' && c <= '9'; }
+bool is_hex(char c) { return is_decimal(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 
 }  // namespace
 
@@ -39,7 +39,7 @@ JsonScan::Result JsonScan::begin_value(char c) {
   if (c == '"') return key_ = false, go(State::string);
   if (c == '-') return go(State::minus);
   if (c == '0') return go(State::zero);
-  if (is_digit(c)) return go(State::whole);
+  if (is_decimal(c)) return go(State::whole);
   literal_ = c == 't' ? "rue" : c == 'f' ? "alse" : c == 'n' ? "ull" : nullptr;
   return literal_ ? go(State::literal) : Result::bad;
 }
@@ -52,27 +52,27 @@ JsonScan::Result JsonScan::number(char c) {
   };
   switch (state_) {
     case State::minus:
-      return c == '0' ? go(State::zero) : is_digit(c) ? go(State::whole) : Result::bad;
+      return c == '0' ? go(State::zero) : is_decimal(c) ? go(State::whole) : Result::bad;
     case State::point:
-      return is_digit(c) ? go(State::fraction) : Result::bad;
+      return is_decimal(c) ? go(State::fraction) : Result::bad;
     case State::exponent:
       if (c == '+' || c == '-') return go(State::exponent_sign);
       [[fallthrough]];
     case State::exponent_sign:
-      return is_digit(c) ? go(State::exponent_digits) : Result::bad;
+      return is_decimal(c) ? go(State::exponent_digits) : Result::bad;
     case State::whole:
-      if (is_digit(c)) return Result::more;
+      if (is_decimal(c)) return Result::more;
       [[fallthrough]];
     case State::zero:
       if (c == '.') return go(State::point);
       if (c == 'e' || c == 'E') return go(State::exponent);
       break;
     case State::fraction:
-      if (is_digit(c)) return Result::more;
+      if (is_decimal(c)) return Result::more;
       if (c == 'e' || c == 'E') return go(State::exponent);
       break;
     default:
-      if (is_digit(c)) return Result::more;
+      if (is_decimal(c)) return Result::more;
   }
   if (!depth_) return Result::bad;
   state_ = State::behind;

@@ -9,9 +9,9 @@
 namespace gptq::text::constraint {
 namespace {
 
-class Parser {
+class GbnfParser {
  public:
-  Parser(Nfa& nfa, std::string_view text) : nfa_(nfa), text_(text), rules_(nfa.memory) {}
+  GbnfParser(Nfa& nfa, std::string_view text) : nfa_(nfa), text_(text), rules_(nfa.memory) {}
   uint32_t all() {
     const uint32_t root = rule_of("root");
     for (space(true); more(); space(true)) rule();
@@ -186,7 +186,7 @@ class Parser {
 
 }  // namespace
 
-uint32_t add_grammar(Nfa& nfa, std::string_view source) { return Parser(nfa, source).all(); }
+uint32_t add_grammar(Nfa& nfa, std::string_view source) { return GbnfParser(nfa, source).all(); }
 
 Nfa grammar(std::string_view source, std::pmr::memory_resource* memory) {
   Nfa nfa({}, memory);

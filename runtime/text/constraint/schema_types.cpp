@@ -7,7 +7,7 @@
 namespace gptq::text::constraint {
 namespace {
 
-constexpr uint32_t none = SchemaNode::none;
+constexpr uint32_t absent = SchemaNode::none;
 
 class Finder {
  public:
@@ -37,21 +37,21 @@ class Finder {
     for (const uint32_t i : list) types |= types_[i];
     return types;
   }
-  bool never(uint32_t i) const { return i != none && types_[i] == 0; }
+  bool never(uint32_t i) const { return i != absent && types_[i] == 0; }
   uint8_t of(const SchemaNode& n) const {
     if (n.never) return 0;
     unsigned types = n.types;
     for (const uint32_t i : n.all) types &= types_[i];
     if (!n.any.empty()) types &= any(n.any);
     if (!n.one.empty()) types &= any(n.one);
-    if (n.condition != none) types &= (n.then == none ? 255u : types_[n.then]) | (n.otherwise == none ? 255u : types_[n.otherwise]);
+    if (n.condition != absent) types &= (n.then == absent ? 255u : types_[n.then]) | (n.otherwise == absent ? 255u : types_[n.otherwise]);
     if (n.has_enum) {
       unsigned listed = any(n.values);
       if (n.literals & 1) listed |= type_null;
       if (n.literals & 6) listed |= type_boolean;
       if (!n.numbers.empty()) listed |= type_integer;
       if (std::any_of(n.numbers.begin(), n.numbers.end(), [](const Decimal& d) { return !d.is_integer(); })) listed |= type_number;
-      if (n.strings != none) listed |= type_string;
+      if (n.strings != absent) listed |= type_string;
       types &= listed;
     }
     if (no_number(n)) types &= ~unsigned{type_number | type_integer};
@@ -71,7 +71,7 @@ class Finder {
   }
   bool no_array(const SchemaNode& n) const {
     if (n.min_items > n.max_items) return true;
-    const bool contains = n.contains != none && n.min_contains > 0;
+    const bool contains = n.contains != absent && n.min_contains > 0;
     if (contains && (never(n.contains) || n.min_contains > n.max_contains || n.min_contains > n.max_items)) return true;
     const uint32_t least = std::max(n.min_items, contains ? n.min_contains : 0);
     for (uint32_t i = 0; i < least && i < n.prefix.size(); ++i)
@@ -82,7 +82,7 @@ class Finder {
     if (n.min_properties > n.max_properties || n.required.size() > n.max_properties) return true;
     const bool closed = n.patterns.empty() && never(n.additional);
     for (const uint32_t name : n.required)
-      if (const uint32_t child = n.child(name); child != none ? never(child) : closed) return true;
+      if (const uint32_t child = n.child(name); child != absent ? never(child) : closed) return true;
     const auto possible = std::count_if(n.properties.begin(), n.properties.end(), [&](const auto& p) { return !never(p.second); });
     return closed && static_cast<size_t>(possible) < n.min_properties;
   }

@@ -10,7 +10,7 @@ namespace gptq::text::jinja {
 namespace {
 
 template <Case to>
-Value cased(Call& c) { return change_case(c.heap, c.self, to); }
+Value self_cased(Call& c) { return change_case(c.heap, c.self, to); }
 
 template <Side side>
 Value stripped(Call& c) {
@@ -159,10 +159,10 @@ Value same(Call& c) { return c.self; }
 Value unsupported(Call& c) { c.fail("this method is outside the supported subset"); }
 
 constexpr Native string_methods[] = {
-    {"upper", cased<Case::upper>},
-    {"lower", cased<Case::lower>},
-    {"title", cased<Case::title>},
-    {"capitalize", cased<Case::capitalize>},
+    {"upper", self_cased<Case::upper>},
+    {"lower", self_cased<Case::lower>},
+    {"title", self_cased<Case::title>},
+    {"capitalize", self_cased<Case::capitalize>},
     {"strip", stripped<Side::both>, 0, false, {"chars"}},
     {"lstrip", stripped<Side::left>, 0, false, {"chars"}},
     {"rstrip", stripped<Side::right>, 0, false, {"chars"}},

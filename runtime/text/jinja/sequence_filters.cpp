@@ -191,7 +191,7 @@ Value select(Call& c) {
   return out.finish(Kind::generator);
 }
 
-constexpr Native filters[] = {
+constexpr Native of_sequences[] = {
     {"items", items},
     {"dictsort", dictsort, 0, false, {"case_sensitive", "by", "reverse"}},
     {"sort", sort, 0, false, {"reverse", "case_sensitive", "attribute"}},
@@ -215,6 +215,6 @@ constexpr Native filters[] = {
 
 }  // namespace
 
-std::span<const Native> sequence_filters() { return filters; }
+std::span<const Native> sequence_filters() { return of_sequences; }
 
 }  // namespace gptq::text::jinja

@@ -167,7 +167,7 @@ Value round(Call& c) {
   return v;
 }
 
-constexpr Native filters[] = {
+constexpr Native of_texts[] = {
     {"tojson", tojson, 0, false, {"ensure_ascii", "indent", "separators", "sort_keys"}},
     {"trim", trim, 0, false, {"chars"}},
     {"upper", cased<Case::upper>},
@@ -191,6 +191,6 @@ constexpr Native filters[] = {
 
 }  // namespace
 
-std::span<const Native> text_filters() { return filters; }
+std::span<const Native> text_filters() { return of_texts; }
 
 }  // namespace gptq::text::jinja
