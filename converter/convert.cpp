@@ -14,12 +14,6 @@ namespace {
 using base::fail;
 namespace fb = format::fb;
 
-model::ModelSpec checked_spec(const fb::SpecT& spec) {
-  flatbuffers::FlatBufferBuilder builder;
-  builder.Finish(fb::Spec::Pack(builder, &spec));
-  return model::check_spec(*flatbuffers::GetRoot<fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-}
-
 PackedTensor pack(const model::Slot& slot, const Weight& weight, base::Pool& pool) {
   if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) {
     if (slot.is_vector) fail(GPTQ_E_FORMAT, "tensor '", std::string_view(slot.name), "' is a vector and cannot be quantized");

@@ -43,7 +43,9 @@ NewFolder::NewFolder(std::string_view path, bool replace) : path_(without_slashe
     check_replaceable(path_);
   }
   const std::string temporary = base::AtomicFile::temporary_path(path_);
-  if (!os::make_folder(temporary)) base::fail_os(GPTQ_E_IO, errno, "cannot create the folder", temporary);
+  // One that is there is of a killed process that had this one's number.
+  const bool made = os::make_folder(temporary) || (errno == EEXIST && os::remove_tree(temporary) && os::make_folder(temporary));
+  if (!made) base::fail_os(GPTQ_E_IO, errno, "cannot create the folder", temporary);
   temporary_ = temporary;
 }
 

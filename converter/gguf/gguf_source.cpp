@@ -250,11 +250,7 @@ class GgufSource final : public ModelSource {
   }
 
   // Of a family: the places of all slots.
-  std::set<std::string> tensors_used() const {
-    flatbuffers::FlatBufferBuilder builder;
-    builder.Finish(format::fb::Spec::Pack(builder, &description_.spec));
-    const model::ModelSpec spec =
-        model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
+  std::set<std::string> tensors_used(const model::ModelSpec& spec) const {
     std::set<std::string> used{"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
     for (const model::Slot& slot : model::weight_slots(spec, std::pmr::get_default_resource()))
       used.insert(find_gguf_place(file_, model_, description_.spec, slot.id).tensor);
@@ -268,7 +264,8 @@ class GgufSource final : public ModelSource {
   }
 
   void warn_of_unknown_tensors() const {
-    const std::set<std::string> used = family_ ? tensors_used() : std::set<std::string>();
+    const model::ModelSpec spec = checked_spec(description_.spec, bytes_->size());
+    const std::set<std::string> used = family_ ? tensors_used(spec) : std::set<std::string>();
     size_t count = 0;
     std::string_view first;
     for (const auto& [name, tensor] : file_.tensors())

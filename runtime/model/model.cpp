@@ -134,7 +134,7 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
   const format::Reader reader(source, memory);
   const format::fb::Manifest& manifest = reader.manifest();
   check_features(manifest);
-  spec = check_spec(*manifest.spec(), memory);
+  spec = check_spec(manifest, memory);
   fingerprint = reader.manifest_hash();
 
   if (options.placer) placements = options.placer->choose(spec, model::weight_bytes(reader, spec, memory));

@@ -99,6 +99,10 @@ constexpr uint32_t n_ctx_max = 1u << 24;
 
 // Checks every field's range and the fields against each other; fails with FORMAT or UNSUPPORTED.
 ModelSpec check_spec(const format::fb::Spec& spec, std::pmr::memory_resource* memory);
+// The same of a model's file, which has to have as many tensors as layers and experts: lists are made of those before a tensor is missed.
+ModelSpec check_spec(const format::fb::Manifest& manifest, std::pmr::memory_resource* memory);
+// Layers, and the experts of all of them.
+uint64_t count_parts(const ModelSpec& spec);
 // The name in required_features of a model that is beyond the Llama line.
 constexpr std::string_view layers_feature = "layers";
 // The name in required_features of a file that changes a model (adapter.h) instead of being one.

@@ -6,11 +6,7 @@
 
 namespace gptq::test {
 
-inline model::ModelSpec checked_spec(const format::fb::SpecT& spec) {
-  flatbuffers::FlatBufferBuilder builder;
-  builder.Finish(format::fb::Spec::Pack(builder, &spec));
-  return model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-}
+using convert::checked_spec;
 
 // As a conversion takes them.
 inline void load_all(convert::ModelSource& source) {
