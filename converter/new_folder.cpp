@@ -9,6 +9,7 @@
 #include "base/failure.h"
 #include "base/io.h"
 #include "base/os.h"
+#include "converter/system.h"
 
 namespace gptq::convert {
 namespace {
@@ -60,12 +61,14 @@ void NewFolder::write(const std::string& name, std::string_view text) const {
   file.commit();
 }
 
-// A folder cannot be renamed over one that holds files: the old one steps aside, and back if the new one does not come.
+// A folder cannot be renamed over one that holds files: they are exchanged, or, where the system cannot do that, the old one steps aside, and back
+// if the new one does not come.
 void NewFolder::commit() {
   const std::string old = path_ + ".old-" + std::to_string(os::process_id());
   const bool had_old = replace_ && os::exists(path_);
   if (had_old) {
     check_replaceable(path_);
+    if (system::exchange(temporary_, path_)) return;  // the old one goes in the end
     if (!os::rename_replacing(path_, old)) base::fail_os(GPTQ_E_IO, errno, "cannot replace", path_);
   }
   if (!os::rename_replacing(temporary_, path_)) {

@@ -10,8 +10,8 @@ namespace gptq::convert {
 namespace {
 
 using base::fail;
-[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key) {
-  fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': '", key,
+[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key, base::Code code = GPTQ_E_UNSUPPORTED) {
+  fail(code, "'", config.where(), "': '", key,
        "' asks for something that is not supported and would change the model's answers");
 }
 

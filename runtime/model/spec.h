@@ -134,8 +134,16 @@ struct Slot {
   bool in_layer() const { return id.layer != no_index; }
   bool quantizable() const { return !is_vector && info_of(id.role).quantizable; }
 };
-std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
+std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);  // all: first those of no layer
+std::pmr::vector<Slot> outer_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
 std::pmr::vector<Slot> layer_slots(const ModelSpec& spec, uint32_t layer, std::pmr::memory_resource* memory);
+// All in the same order, without a list that is longer than a layer.
+template <class F>
+void each_slot(const ModelSpec& spec, std::pmr::memory_resource* memory, F&& f) {
+  for (const Slot& slot : outer_slots(spec, memory)) f(slot);
+  for (uint32_t i = 0; i < spec.n_layers; ++i)
+    for (const Slot& slot : layer_slots(spec, i, memory)) f(slot);
+}
 // The matrix that gives the logits: the embedding where it is tied.
 inline Role head_role(const ModelSpec& spec) { return spec.tied_head ? Role::embed : Role::head; }
 

@@ -10,7 +10,7 @@ using convert::checked_spec;
 
 // As a conversion takes them.
 inline void load_all(convert::ModelSource& source) {
-  for (const model::Slot& slot : model::weight_slots(checked_spec(source.description().spec), std::pmr::get_default_resource())) source.load(slot);
+  model::each_slot(checked_spec(source.description().spec), std::pmr::get_default_resource(), [&](const model::Slot& slot) { source.load(slot); });
 }
 
 }  // namespace gptq::test

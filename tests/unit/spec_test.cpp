@@ -165,6 +165,9 @@ TEST(Spec, SlotsAreUniqueAndComplete) {
     std::set<std::string_view> names;
     for (const auto& slot : slots) names.insert(slot.name);
     EXPECT_EQ(names.size(), slots.size());
+    size_t n = 0;
+    model::each_slot(spec, memory, [&](const model::Slot& slot) { EXPECT_TRUE(n < slots.size() && slots[n++].name == slot.name); });
+    EXPECT_EQ(n, slots.size());
     return slots.size();
   };
   EXPECT_EQ(count(), 2 + 2 + 12 * (2 + 14));
