@@ -14,12 +14,6 @@ namespace {
 using base::fail;
 namespace fb = format::fb;
 
-model::ModelSpec checked_spec(const fb::SpecT& spec) {
-  flatbuffers::FlatBufferBuilder builder;
-  builder.Finish(fb::Spec::Pack(builder, &spec));
-  return model::check_spec(*flatbuffers::GetRoot<fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-}
-
 PackedTensor pack(const model::Slot& slot, const Weight& weight, base::Pool& pool) {
   if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) {
     if (slot.is_vector) fail(GPTQ_E_FORMAT, "tensor '", std::string_view(slot.name), "' is a vector and cannot be quantized");
@@ -64,16 +58,16 @@ class Conversion {
   }
 
   void add_weights(const model::ModelSpec& spec) {
-    const auto slots = model::weight_slots(spec, std::pmr::get_default_resource());
+    std::pmr::memory_resource* const memory = std::pmr::get_default_resource();
     uint64_t total = 0, done = 0;
-    for (const model::Slot& slot : slots) total += uint64_t{slot.n} * slot.k;
+    model::each_slot(spec, memory, [&](const model::Slot& slot) { total += uint64_t{slot.n} * slot.k; });
     uint32_t layer = model::no_index;
-    for (const model::Slot& slot : slots) {
+    model::each_slot(spec, memory, [&](const model::Slot& slot) {
       options_.progress(done, total);
       if (slot.id.layer != layer) source_.finish_layer(std::exchange(layer, slot.id.layer));
       add_weight(slot);
       done += uint64_t{slot.n} * slot.k;
-    }
+    });
     options_.progress(total, total);
   }
 

@@ -104,7 +104,7 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-void JsonObject::refuse(std::string_view key, std::string_view rule) const { fail(GPTQ_E_FORMAT, "'", where_, "': '", key, "' ", rule); }
+void JsonObject::refuse(std::string_view key, std::string_view rule, base::Code code) const { fail(code, "'", where_, "': '", key, "' ", rule); }
 
 std::optional<element> JsonObject::find(std::string_view key) const {
   element value;

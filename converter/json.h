@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/failure.h"
+
 namespace gptq::convert {
 
 // In small letters, as far as they are ASCII's.
@@ -34,7 +36,7 @@ class JsonObject {
 
   simdjson::dom::object fields() const { return object_; }
   const std::string& where() const { return where_; }
-  [[noreturn]] void refuse(std::string_view key, std::string_view rule) const;
+  [[noreturn]] void refuse(std::string_view key, std::string_view rule, base::Code code = GPTQ_E_FORMAT) const;
 
  private:
   std::string where_;  // "config.json", "config.json: rope_scaling"

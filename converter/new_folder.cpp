@@ -9,6 +9,7 @@
 #include "base/failure.h"
 #include "base/io.h"
 #include "base/os.h"
+#include "converter/system.h"
 
 namespace gptq::convert {
 namespace {
@@ -43,7 +44,9 @@ NewFolder::NewFolder(std::string_view path, bool replace) : path_(without_slashe
     check_replaceable(path_);
   }
   const std::string temporary = base::AtomicFile::temporary_path(path_);
-  if (!os::make_folder(temporary)) base::fail_os(GPTQ_E_IO, errno, "cannot create the folder", temporary);
+  // One that is there is of a killed process that had this one's number.
+  const bool made = os::make_folder(temporary) || (errno == EEXIST && os::remove_tree(temporary) && os::make_folder(temporary));
+  if (!made) base::fail_os(GPTQ_E_IO, errno, "cannot create the folder", temporary);
   temporary_ = temporary;
 }
 
@@ -58,12 +61,14 @@ void NewFolder::write(const std::string& name, std::string_view text) const {
   file.commit();
 }
 
-// A folder cannot be renamed over one that holds files: the old one steps aside, and back if the new one does not come.
+// A folder cannot be renamed over one that holds files: they are exchanged, or, where the system cannot do that, the old one steps aside, and back
+// if the new one does not come.
 void NewFolder::commit() {
   const std::string old = path_ + ".old-" + std::to_string(os::process_id());
   const bool had_old = replace_ && os::exists(path_);
   if (had_old) {
     check_replaceable(path_);
+    if (system::exchange(temporary_, path_)) return;  // the old one goes in the end
     if (!os::rename_replacing(path_, old)) base::fail_os(GPTQ_E_IO, errno, "cannot replace", path_);
   }
   if (!os::rename_replacing(temporary_, path_)) {

@@ -82,7 +82,7 @@ class Rules {
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();
     const format::Reader reader(file, memory);
     const Published published = read_published(reader.manifest());
-    for (const model::Slot& slot : model::weight_slots(model::check_spec(*reader.manifest().spec(), memory), memory))
+    for (const model::Slot& slot : model::weight_slots(model::check_spec(reader.manifest(), memory), memory))
       if (slot.quantizable()) modules_.emplace(slot.name, published.locate(slot.id).module);
   }
 
@@ -123,7 +123,7 @@ uint32_t head_bits_for(const std::string& model) {
   const base::FileSource file(model);
   std::pmr::memory_resource* memory = std::pmr::get_default_resource();
   const format::Reader reader(file, memory);
-  const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+  const model::ModelSpec spec = model::check_spec(reader.manifest(), memory);
   uint64_t all = 0, head = 0;
   for (const model::Slot& slot : model::weight_slots(spec, memory)) {
     const format::fb::Tensor* tensor = reader.find(slot.name);

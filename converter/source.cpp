@@ -22,6 +22,16 @@ bool is_gguf(const std::string& path) {
 
 }  // namespace
 
+model::ModelSpec checked_spec(const format::fb::SpecT& spec, uint64_t bytes) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(format::fb::Spec::Pack(builder, &spec));
+  model::ModelSpec out = model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
+  constexpr uint64_t least = 64;  // bytes of a layer's or an expert's weights
+  if (const uint64_t parts = model::count_parts(out); parts > bytes / least)
+    base::fail(GPTQ_E_FORMAT, "the checkpoint's ", bytes, " bytes cannot hold ", parts, " layers and experts");
+  return out;
+}
+
 std::unique_ptr<ModelSource> open_source(std::string_view path, const Options& options) {
   using base::fail;
   const std::string place(path);

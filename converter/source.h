@@ -48,6 +48,9 @@ class ModelSource {
   virtual void finish_layer(uint32_t) {}
 };
 
+// The description's spec by the runtime's rules, where so many bytes can hold so many layers and experts: lists are made of those.
+model::ModelSpec checked_spec(const format::fb::SpecT& spec, uint64_t bytes = UINT64_MAX);
+
 // A Hugging Face folder or a GGUF file.
 std::unique_ptr<ModelSource> open_source(std::string_view path, const Options& options);
 

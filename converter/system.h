@@ -24,6 +24,7 @@ void remove_and_end(const char* path,
 
 bool make_link(const std::string& target,
                const std::string& path);                     // path leads to target, which may be relative to it
+bool exchange(const std::string& a, const std::string& b);   // two paths at once; false where that cannot be done
 bool same_disk(const std::string& a, const std::string& b);  // of two paths that are there
 
 }  // namespace gptq::convert::system

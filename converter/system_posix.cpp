@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
+#include <cstdio>
 #include <cstdlib>
 
 #include "converter/system.h"
@@ -40,6 +45,17 @@ void remove_and_end(const char* path, int signal) {
 
 bool make_link(const std::string& target, const std::string& path) {
   return symlink(target.c_str(), path.c_str()) == 0;
+}
+
+bool exchange(const std::string& a, const std::string& b) {
+#if defined(SYS_renameat2)
+  constexpr unsigned exchanging = 2;  // RENAME_EXCHANGE; the call has a name of its own from glibc 2.28 on
+  return syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), exchanging) == 0;
+#elif defined(__APPLE__)
+  return renamex_np(a.c_str(), b.c_str(), RENAME_SWAP) == 0;
+#else
+  return false;
+#endif
 }
 
 bool same_disk(const std::string& a, const std::string& b) {

@@ -69,6 +69,8 @@ bool make_link(const std::string& target, const std::string& path) {
   return false;
 }
 
+bool exchange(const std::string&, const std::string&) { return false; }
+
 bool same_disk(const std::string& a, const std::string& b) {
   const auto volume_of = [](const std::string& path) {
     std::wstring name(32768, L'\0');

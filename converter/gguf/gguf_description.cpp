@@ -150,6 +150,7 @@ format::fb::SpecT read_gguf_spec(const GgufFile& file, const GgufArchitecture& a
   if (keys.count("attention.value_length", spec.head_dim) != spec.head_dim)
     fail(GPTQ_E_UNSUPPORTED, "GGUF: keys and values of different lengths are not supported");
   if (spec.head_dim == 0) file.refuse(keys.full("attention.key_length"), "must not be 0");
+  check_sizes("GGUF", spec);
   spec.n_ctx_train = keys.count("context_length");
   const auto eps = keys.number("attention.layer_norm_rms_epsilon");
   if (!eps) file.refuse(keys.full("attention.layer_norm_rms_epsilon"), "is missing");

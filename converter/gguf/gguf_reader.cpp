@@ -213,7 +213,7 @@ void GgufFile::check_tensors(uint64_t data_begin) {
       fail_at(GPTQ_E_FORMAT, places[i].first, "GGUF: two tensors overlap at byte ", places[i].first);
 }
 
-void GgufFile::refuse(std::string_view key, std::string_view rule) const { fail(GPTQ_E_FORMAT, "GGUF: key '", key, "' ", rule); }
+void GgufFile::refuse(std::string_view key, std::string_view rule, base::Code code) const { fail(code, "GGUF: key '", key, "' ", rule); }
 
 const GgufValue* GgufFile::value(std::string_view key) const {
   const auto at = values_.find(key);

@@ -249,15 +249,13 @@ class GgufSource final : public ModelSource {
     return in(layer_names);
   }
 
-  // Of a family: the places of all slots.
-  std::set<std::string> tensors_used() const {
-    flatbuffers::FlatBufferBuilder builder;
-    builder.Finish(format::fb::Spec::Pack(builder, &description_.spec));
-    const model::ModelSpec spec =
-        model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-    std::set<std::string> used{"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
-    for (const model::Slot& slot : model::weight_slots(spec, std::pmr::get_default_resource()))
-      used.insert(find_gguf_place(file_, model_, description_.spec, slot.id).tensor);
+  // Of a family: those that are the place of a slot.
+  std::set<const GgufTensor*> tensors_used(const model::ModelSpec& spec) const {
+    std::set<const GgufTensor*> used;
+    for (const char* name : {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}) used.insert(file_.find(name));
+    model::each_slot(spec, std::pmr::get_default_resource(), [&](const model::Slot& slot) {
+      used.insert(file_.find(find_gguf_place(file_, model_, description_.spec, slot.id).tensor));
+    });
     return used;
   }
 
@@ -268,11 +266,12 @@ class GgufSource final : public ModelSource {
   }
 
   void warn_of_unknown_tensors() const {
-    const std::set<std::string> used = family_ ? tensors_used() : std::set<std::string>();
+    const model::ModelSpec spec = checked_spec(description_.spec, bytes_->size());
+    const std::set<const GgufTensor*> used = family_ ? tensors_used(spec) : std::set<const GgufTensor*>();
     size_t count = 0;
     std::string_view first;
     for (const auto& [name, tensor] : file_.tensors())
-      if (!(family_ ? used.contains(name) || is_elsewhere(name) : is_known(name)) && count++ == 0) first = name;
+      if (!(family_ ? used.contains(&tensor) || is_elsewhere(name) : is_known(name)) && count++ == 0) first = name;
     if (count == 0) return;
     options_.warn("GGUF: tensors that are not part of this kind of model are left out: " + std::string(first) +
                   (count > 1 ? " and " + std::to_string(count - 1) + " more" : ""));

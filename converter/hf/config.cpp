@@ -10,10 +10,8 @@ namespace gptq::convert {
 namespace {
 
 using base::fail;
-constexpr uint32_t layers_max = 1024, head_dim_max = 512;  // the runtime's limits, needed before it sees them
-
-[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key) {
-  fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': '", key,
+[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key, base::Code code = GPTQ_E_UNSUPPORTED) {
+  fail(code, "'", config.where(), "': '", key,
        "' asks for something that is not supported and would change the model's answers");
 }
 
@@ -111,6 +109,20 @@ bool HfModel::has_bias(std::string_view module) const {
   return mlp_bias && module.find(".mlp.") != module.npos;
 }
 
+void check_sizes(std::string_view where, const format::fb::SpecT& s) {
+  const auto check = [&](std::string_view what, uint32_t value, uint32_t most) {
+    if (value > most) fail(GPTQ_E_FORMAT, "'", where, "': ", value, " ", what, " are more than the ", most, " that are supported");
+  };
+  check("layers", s.n_layers, 1024);
+  check("numbers in a vector", s.n_embd, 1u << 16);
+  check("numbers in an MLP's vector", s.n_ff, 1u << 18);
+  check("heads", s.n_heads, 1024);
+  check("numbers in a head", s.head_dim, 512);
+  if (s.experts) check("experts", s.experts->n, 4096), check("numbers in an expert's vector", s.experts->n_ff, 1u << 17);
+  if (s.latent) check("numbers in a head", std::max({s.latent->d_nope, s.latent->d_rope, s.latent->d_v}), 512);
+  if (s.delta) check("heads of linear attention", std::max(s.delta->n_k, s.delta->n_v), 1024), check("numbers in a head", std::max(s.delta->d_k, s.delta->d_v), 512);
+}
+
 HfModel read_config(const JsonObject& config) {
   HfModel out;
   out.architecture = find_architecture(config);
@@ -125,13 +137,12 @@ HfModel read_config(const JsonObject& config) {
   format::fb::SpecT& spec = out.spec;
   spec.n_vocab = config.count("vocab_size");
   spec.n_layers = config.count("num_hidden_layers");
-  if (spec.n_layers > layers_max) config.refuse("num_hidden_layers", "is more than the 1024 that are supported");
   spec.n_embd = config.count("hidden_size");
   spec.n_ff = config.count("intermediate_size");
   spec.n_heads = config.count("num_attention_heads");
   spec.n_kv_heads = config.count("num_key_value_heads", default_kv_heads(config, architecture, spec.n_heads));
   spec.head_dim = config.count("head_dim", architecture.head_dim ? architecture.head_dim : std::max(1u, spec.n_embd / spec.n_heads));
-  if (spec.head_dim > head_dim_max) config.refuse("head_dim", "is more than the 512 that are supported");
+  check_sizes(config.where(), spec);
   spec.n_ctx_train = config.count("max_position_embeddings", architecture.max_positions);
   spec.norm_eps = static_cast<float>(config.number("rms_norm_eps", 1e-6));
   spec.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));

@@ -42,6 +42,9 @@ HfModel read_config(const JsonObject& config);
 // What a file keeps of it, for export to write again: of families whose config cannot be made from the spec.
 std::string kept_config(const JsonObject& config);
 
+// Sizes that lists are made of before the runtime's rules see them; fails with FORMAT above what it supports.
+void check_sizes(std::string_view where, const format::fb::SpecT& spec);
+
 // The rotary part alone. head_dim and max_positions are those of the model.
 format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_t max_positions);
 // Names the settings of other rope types, which are left out.

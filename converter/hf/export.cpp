@@ -23,7 +23,7 @@ class Export {
       : options_(options), reader_(file, memory_), manifest_(reader_.manifest()), pool_(0, nullptr, nullptr, memory_),
         folder_(folder, options.replace) {
     model::check_features(manifest_);
-    spec_ = model::check_spec(*manifest_.spec(), memory_);
+    spec_ = model::check_spec(manifest_, memory_);
     slots_ = model::weight_slots(spec_, memory_);
     published_ = read_published(manifest_);
   }

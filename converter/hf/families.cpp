@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/failure.h"
+#include "converter/hf/config.h"
 #include "converter/hf/family_parts.h"
 
 namespace gptq::convert {
@@ -442,18 +443,18 @@ void read_family(const Family& family, const JsonObject& config, SpecT& s, Layou
   s.n_heads = first_count(c, {"num_attention_heads", "n_head", "n_heads", "num_heads"}).value_or(family.model_type == "gemma3_text" ? 8 : 0);
   for (const auto& [value, key] : {std::pair{s.n_vocab, "vocab_size"}, {s.n_layers, "num_hidden_layers"}, {s.n_embd, "hidden_size"}, {s.n_heads, "num_attention_heads"}})
     if (value == 0) c.refuse(key, "is missing");
-  if (s.n_layers > 1024) c.refuse("num_hidden_layers", "is more than the 1024 that are supported");
   s.n_kv_heads = first_count(c, {"num_key_value_heads", "num_kv_heads", "multi_query_group_num"}).value_or(s.n_heads);
   s.head_dim = first_count(c, {"head_dim", "kv_channels"}).value_or(std::max(1u, s.n_embd / s.n_heads));
-  if (s.head_dim > 512) c.refuse("head_dim", "is more than the 512 that are supported");
   s.n_ff = first_count(c, {"intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "feed_forward_length"}).value_or(4 * s.n_embd);
   s.n_ctx_train = first_count(c, {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "model_max_length", "n_ctx"}).value_or(2048);
   s.norm_eps = f32(first_number(c, {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon"}, default_eps(family.model_type)));
+  check_sizes(c.where(), s);
   s.attention_scale = f32(1 / std::sqrt(double(s.head_dim)));
   s.tied_head = c.boolean("tie_word_embeddings", config.boolean("tie_word_embeddings", false));
   s.activation = u8(Activation::silu);
   if (const auto act = c.string("hidden_act"); act && family.model_type != "gpt_oss") use_activation(c, s, *act);
   family.read(c, s, layout);
+  check_sizes(c.where(), s);
   if (!s.rope) set_rope(c, s, {.section = "full_attention"});
   if (s.rope->dynamic_factor > 0) s.n_ctx_train = static_cast<uint32_t>(std::min(double(model::n_ctx_max), s.n_ctx_train * double(s.rope->dynamic_factor)));
 }

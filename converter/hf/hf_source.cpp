@@ -389,13 +389,17 @@ class HfSource final : public ModelSource {
 
   // So that a part of a model that is not known does not pass in silence.
   void warn_of_unknown_tensors() const {
+    std::set<std::string_view> here;
+    for (const std::string_view name : tensors_.names()) here.insert(name), here.insert(name.substr(0, name.rfind('.')));
     std::set<std::string, std::less<>> known;
-    flatbuffers::FlatBufferBuilder builder;
-    builder.Finish(format::fb::Spec::Pack(builder, &description_.spec));
-    const model::ModelSpec spec = model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-    for (const model::Slot& slot : model::weight_slots(spec, std::pmr::get_default_resource()))
-      if (!slot.id.bias) known.insert(full(model_.layout.locate(description_.spec, slot.id, has_).module));
-    known.insert(full(model_.layout.locate(description_.spec, {.role = model::Role::head}, {}).module));
+    const auto know = [&](const std::string& module) {
+      if (here.contains(module)) known.insert(module);
+    };
+    const model::ModelSpec spec = checked_spec(description_.spec, tensors_.bytes());
+    model::each_slot(spec, std::pmr::get_default_resource(), [&](const model::Slot& slot) {
+      if (!slot.id.bias) know(full(model_.layout.locate(description_.spec, slot.id, has_).module));
+    });
+    know(full(model_.layout.locate(description_.spec, {.role = model::Role::head}, {}).module));
     size_t count = 0;
     std::string first;
     for (const std::string_view name : tensors_.names()) {

@@ -2,6 +2,7 @@
 #include "converter/hf/metadata.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "base/checked.h"
@@ -90,7 +91,8 @@ ChatTemplates template_files(const std::string& folder) {
   for (const char* name : {"additional_chat_templates", "chat_templates", "chat_template"}) {
     constexpr std::string_view ending = ".jinja";
     std::vector<std::string> files;
-    base::os::list_folder(folder + "/" + name, files);
+    if (const std::string path = folder + "/" + name; !base::os::list_folder(path, files) && errno != ENOENT && errno != ENOTDIR)
+      base::fail_os(GPTQ_E_IO, errno, "cannot list the folder", path);
     std::sort(files.begin(), files.end());
     for (const std::string& file : files) {
       if (!file.ends_with(ending) || file == ending) continue;

@@ -234,8 +234,8 @@ format::fb::RopeT read_rope(const JsonObject& config, uint32_t head_dim, uint32_
   if (!(theta > 0)) fields.refuse("rope_theta", "must be positive");
   if (!(part > 0 && part <= 1)) fields.refuse("partial_rotary_factor", "must be above 0 and at most 1");
   const auto dim = static_cast<uint32_t>(head_dim * part);
-  if (dim < 2 || dim % 2 != 0)
-    fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': ", dim, " rotary dimensions: they must be even and at least 2");
+  if (dim < 2 || dim % 2 != 0 || dim > 512)
+    fail(GPTQ_E_UNSUPPORTED, "'", config.where(), "': ", dim, " rotary dimensions: they must be even, at least 2 and at most 512");
 
   const double original = config.has("original_max_position_embeddings") ? config.count("original_max_position_embeddings")
                           : given                                        ? fields.count("original_max_position_embeddings", max_positions)

@@ -40,7 +40,7 @@ class Lora {
   LoraResult run() {
     const fb::Manifest& base = reader_.manifest();
     model::check_features(base);
-    const model::ModelSpec spec = model::check_spec(*base.spec(), memory_);
+    const model::ModelSpec spec = model::check_spec(base, memory_);
     read_names();
     const Published published = read_published(base);
     for (const model::Slot& slot : model::weight_slots(spec, memory_)) add(published, slot);

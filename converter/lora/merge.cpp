@@ -25,7 +25,7 @@ class Merge {
  public:
   Merge(const base::Source& model, const base::Source& adapter, double scale, std::string_view path, base::AtomicFile::IfExists if_exists)
       : model_(model, memory_), adapter_(adapter, memory_), pool_(0, nullptr, nullptr, memory_), scale_(scale),
-        spec_(model::check_spec(*model_.manifest().spec(), memory_)), writer_(path, if_exists, zstd_frame) {
+        spec_(model::check_spec(model_.manifest(), memory_)), writer_(path, if_exists, zstd_frame) {
     model::check_features(model_.manifest());
     model::Adapter(adapter, spec_, pool_, memory_);  // refuses what does not fit
   }

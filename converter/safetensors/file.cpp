@@ -72,11 +72,11 @@ class EntryReader {
   }
 
  private:
-  [[noreturn]] void refuse(std::string_view text) const {
-    fail(GPTQ_E_FORMAT, "'", file_, "': tensor '", std::string_view(entry_.name), "' ", text);
+  [[noreturn]] void refuse(std::string_view text, base::Code code = GPTQ_E_FORMAT) const {
+    fail(code, "'", file_, "': tensor '", std::string_view(entry_.name), "' ", text);
   }
-  void rule(bool holds, std::string_view text) const {
-    if (!holds) refuse(text);
+  void rule(bool holds, std::string_view text, base::Code code = GPTQ_E_FORMAT) const {
+    if (!holds) refuse(text, code);
   }
 
   void read_dtype(simdjson::dom::object fields) {

@@ -93,6 +93,12 @@ std::vector<std::byte> TensorFolder::read(const TensorEntry& entry) const {
   return bytes;
 }
 
+uint64_t TensorFolder::bytes() const {
+  uint64_t bytes = 0;
+  for (const Shard& shard : shards_) bytes += shard.source->size();
+  return bytes;
+}
+
 std::vector<std::string_view> TensorFolder::names() const {
   std::vector<std::string_view> out;
   for (const auto& [name, place] : places_) out.push_back(name);

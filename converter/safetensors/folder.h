@@ -34,6 +34,7 @@ class TensorFolder {
   // The file a tensor is in, for messages.
   std::string_view file_of(const TensorEntry& entry) const { return shards_[places_.at(entry.name).shard].name; }
   std::vector<std::string_view> names() const;
+  uint64_t bytes() const;  // of all files
   // The files that are read, in the order of their names.
   std::vector<std::string_view> files() const;
 

@@ -166,7 +166,7 @@ gptq_status GPTQ_CALL gptq_model_estimate(gptq_runtime* rt, const gptq_source* s
     const OpenedSource opened(read_struct(src, "gptq_source"));
     const format::Reader reader(*opened, &memory);
     const uint64_t manifest_bytes = memory.bytes();
-    const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), &memory);
+    const model::ModelSpec spec = model::check_spec(reader.manifest(), &memory);
     const gptq_model_gpus gpus(requests_of(*rt, read_params(params)), &rt->memory);
     const model::WeightBytes weights = gpus.any() ? model::weight_bytes(reader, spec, &memory) : model::WeightBytes(&memory);
     const auto placements = split(spec, weights, gpus.shares(), &memory);

@@ -20,6 +20,14 @@ void write_all(os::File& file, uint64_t offset, std::span<const std::byte> bytes
   if (n != static_cast<int64_t>(bytes.size())) fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", name);
 }
 
+// Of a killed process that had this one's number, as the first in every container has: who lives holds its file's lock.
+bool is_left_over(const std::string& path) {
+  os::File file(path, os::Open::read_write);
+  const bool alone = file && file.lock();
+  if (!alone) errno = EEXIST;
+  return alone;
+}
+
 }  // namespace
 
 FileSource::FileSource(std::string_view path) : path_(path), file_(path_, os::Open::read) {
@@ -85,7 +93,9 @@ AtomicFile::AtomicFile(std::string_view path, IfExists if_exists)
   if (if_exists_ == IfExists::refuse && os::exists(path_))
     fail(GPTQ_E_IO, "'", path_, "' exists already; remove it or ask to replace it");
   file_ = os::File(temporary_, os::Open::create_new);
+  if (!file_ && errno == EEXIST && is_left_over(temporary_) && os::remove_file(temporary_)) file_ = os::File(temporary_, os::Open::create_new);
   if (!file_) fail_os(GPTQ_E_IO, errno, "cannot create", temporary_);
+  file_.lock();
 }
 
 AtomicFile::~AtomicFile() {

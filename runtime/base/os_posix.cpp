@@ -22,20 +22,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
-int open_file(const char* path, Open how) {
+// A call that a signal ended is made again.
+template <class Call>
+int again(Call&& call) {
+  int result;
+  do result = call();
+  while (result < 0 && errno == EINTR);
+  return result;
+}
+
+int flags_of(Open how) {
   switch (how) {
     case Open::read:
-      return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+      return O_RDONLY | O_NONBLOCK;
     case Open::create_new:
-      return open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      return O_RDWR | O_CREAT | O_EXCL;
     case Open::read_write:
-      return open(path, O_RDWR | O_CLOEXEC);
+      return O_RDWR;
     case Open::open_or_create:
-      return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+      return O_RDWR | O_CREAT;
     case Open::open_or_create_no_link:
-      return open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+      return O_RDWR | O_CREAT | O_NOFOLLOW;
   }
-  return -1;
+  return 0;
 }
 
 // All of a transfer, as far as the file goes. call: of what is done to what is left.
@@ -59,12 +68,16 @@ bool is_done(const std::error_code& error) {
 
 }  // namespace
 
-File::File(const std::string& path, Open how) : handle_(open_file(path.c_str(), how)) {}
+File::File(const std::string& path, Open how)
+    : handle_(again([&] { return open(path.c_str(), flags_of(how) | O_CLOEXEC, 0666); })) {}
 
 File File::without_name(const std::string& folder) {
-  std::string path = folder + "/.part-XXXXXX";
+  std::string path;
   File file;
-  file.handle_ = mkostemp(path.data(), O_CLOEXEC);
+  file.handle_ = again([&] {
+    path = folder + "/.part-XXXXXX";
+    return mkostemp(path.data(), O_CLOEXEC);
+  });
   if (file) unlink(path.c_str());
   return file;
 }
@@ -94,14 +107,14 @@ int64_t File::write_at(uint64_t offset, const void* from, size_t bytes) {
   });
 }
 
-bool File::make_empty() { return ftruncate(static_cast<int>(handle_), 0) == 0; }
+bool File::make_empty() { return again([&] { return ftruncate(static_cast<int>(handle_), 0); }) == 0; }
 
 bool File::sync() {
 #ifdef F_FULLFSYNC
   // On macOS fsync leaves the bytes in the disk's own cache; not every file system knows the stronger one.
   if (fcntl(static_cast<int>(handle_), F_FULLFSYNC) == 0) return true;
 #endif
-  return fsync(static_cast<int>(handle_)) == 0;
+  return again([&] { return fsync(static_cast<int>(handle_)); }) == 0;
 }
 
 void File::give_back([[maybe_unused]] uint64_t offset, [[maybe_unused]] uint64_t bytes) {
@@ -111,13 +124,11 @@ void File::give_back([[maybe_unused]] uint64_t offset, [[maybe_unused]] uint64_t
 #endif
 }
 
-bool File::lock() { return flock(static_cast<int>(handle_), LOCK_EX | LOCK_NB) == 0; }
-
+bool File::lock() {
+  return again([&] { return flock(static_cast<int>(handle_), LOCK_EX | LOCK_NB); }) == 0;
+}
 bool File::wait_for_lock() {
-  int result;
-  while ((result = flock(static_cast<int>(handle_), LOCK_EX)) != 0 && errno == EINTR) {
-  }
-  return result == 0;
+  return again([&] { return flock(static_cast<int>(handle_), LOCK_EX); }) == 0;
 }
 
 Kind kind_of(const std::string& path) {
@@ -127,7 +138,7 @@ Kind kind_of(const std::string& path) {
   return S_ISDIR(info.st_mode) ? Kind::folder : Kind::other;
 }
 
-bool exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
+bool exists(const std::string& path) { return access(path.c_str(), F_OK) == 0 || errno == EIO; }
 
 bool is_plain_file(const std::string& path) {
   struct stat info;

@@ -110,9 +110,7 @@ Placement host_part(Placements placements) {
 
 WeightBytes weight_bytes(const format::Reader& reader, const ModelSpec& spec, std::pmr::memory_resource* memory) {
   WeightBytes bytes(memory);
-  const auto slots = weight_slots(spec, memory);
-  for (const Slot& slot : slots) {
-    if (slot.in_layer()) break;
+  for (const Slot& slot : outer_slots(spec, memory)) {
     const uint64_t size = slots_bytes(reader, {&slot, 1});
     if (at_begin(slot.id.role)) bytes.embed = base::add(bytes.embed, size);
     if (at_end(slot.id.role, spec)) bytes.head = base::add(bytes.head, size);
@@ -134,7 +132,7 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
   const format::Reader reader(source, memory);
   const format::fb::Manifest& manifest = reader.manifest();
   check_features(manifest);
-  spec = check_spec(*manifest.spec(), memory);
+  spec = check_spec(manifest, memory);
   fingerprint = reader.manifest_hash();
 
   if (options.placer) placements = options.placer->choose(spec, model::weight_bytes(reader, spec, memory));
@@ -164,8 +162,7 @@ Model::Model(const base::Source& source, const LoadOptions& options, base::Pool&
 std::pmr::vector<Slot> Model::ends_of(const Placement& placement, std::pmr::memory_resource* memory) const {
   std::pmr::vector<Slot> slots(memory);
   const bool begins = placement.first_layer == 0, ends = placement.end_layer == spec.n_layers;
-  for (const Slot& slot : weight_slots(spec, memory)) {
-    if (slot.in_layer()) break;
+  for (const Slot& slot : outer_slots(spec, memory)) {
     if ((begins && at_begin(slot.id.role)) || (ends && at_end(slot.id.role, spec))) slots.push_back(slot);
   }
   return slots;

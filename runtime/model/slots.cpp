@@ -49,10 +49,15 @@ std::pmr::string name_of(const SlotId& id, std::pmr::memory_resource* memory) {
   return name;
 }
 
-std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory) {
+std::pmr::vector<Slot> outer_slots(const ModelSpec& spec, std::pmr::memory_resource* memory) {
   std::pmr::vector<Slot> slots(memory);
   for (uint32_t i = 0; i < static_cast<uint32_t>(first_layer_role); ++i)
     add(spec, LayerSpec(), {.role = static_cast<Role>(i)}, slots);
+  return slots;
+}
+
+std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory) {
+  std::pmr::vector<Slot> slots = outer_slots(spec, memory);
   for (uint32_t i = 0; i < spec.n_layers; ++i) add_layer(spec, i, slots);
   return slots;
 }

@@ -256,6 +256,18 @@ ModelSpec check_spec(const fb::Spec& in, std::pmr::memory_resource* memory) {
   return out;
 }
 
+uint64_t count_parts(const ModelSpec& spec) {
+  const auto mixed = std::count_if(spec.layers.begin(), spec.layers.end(), [](const LayerSpec& layer) { return layer.experts; });
+  return spec.n_layers + static_cast<uint64_t>(mixed) * spec.experts.n;
+}
+
+ModelSpec check_spec(const fb::Manifest& manifest, std::pmr::memory_resource* memory) {
+  ModelSpec spec = check_spec(*manifest.spec(), memory);
+  const uint64_t parts = count_parts(spec), tensors = manifest.tensors()->size();
+  if (parts > tensors) fail(GPTQ_E_FORMAT, "the file has ", tensors, " tensors for ", parts, " layers and experts");
+  return spec;
+}
+
 bool is_adapter(const fb::Manifest& manifest) {
   bool found = false;
   if (const auto* features = manifest.required_features())

@@ -99,6 +99,10 @@ constexpr uint32_t n_ctx_max = 1u << 24;
 
 // Checks every field's range and the fields against each other; fails with FORMAT or UNSUPPORTED.
 ModelSpec check_spec(const format::fb::Spec& spec, std::pmr::memory_resource* memory);
+// The same of a model's file, which has to have as many tensors as layers and experts: lists are made of those before a tensor is missed.
+ModelSpec check_spec(const format::fb::Manifest& manifest, std::pmr::memory_resource* memory);
+// Layers, and the experts of all of them.
+uint64_t count_parts(const ModelSpec& spec);
 // The name in required_features of a model that is beyond the Llama line.
 constexpr std::string_view layers_feature = "layers";
 // The name in required_features of a file that changes a model (adapter.h) instead of being one.
@@ -130,8 +134,16 @@ struct Slot {
   bool in_layer() const { return id.layer != no_index; }
   bool quantizable() const { return !is_vector && info_of(id.role).quantizable; }
 };
-std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
+std::pmr::vector<Slot> weight_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);  // all: first those of no layer
+std::pmr::vector<Slot> outer_slots(const ModelSpec& spec, std::pmr::memory_resource* memory);
 std::pmr::vector<Slot> layer_slots(const ModelSpec& spec, uint32_t layer, std::pmr::memory_resource* memory);
+// All in the same order, without a list that is longer than a layer.
+template <class F>
+void each_slot(const ModelSpec& spec, std::pmr::memory_resource* memory, F&& f) {
+  for (const Slot& slot : outer_slots(spec, memory)) f(slot);
+  for (uint32_t i = 0; i < spec.n_layers; ++i)
+    for (const Slot& slot : layer_slots(spec, i, memory)) f(slot);
+}
 // The matrix that gives the logits: the embedding where it is tied.
 inline Role head_role(const ModelSpec& spec) { return spec.tied_head ? Role::embed : Role::head; }
 

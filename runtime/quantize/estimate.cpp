@@ -67,7 +67,7 @@ uint64_t packed_bytes(uint64_t n, uint64_t k, const ModuleOptions& options) {
 }
 
 std::pmr::vector<ModuleOptions> choose_options(const format::Reader& reader, const Options& options, std::pmr::memory_resource* memory) {
-  const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+  const model::ModelSpec spec = model::check_spec(reader.manifest(), memory);
   std::pmr::vector<ModuleOptions> out(memory);
   for (const model::Slot& slot : model::weight_slots(spec, memory)) {
     ModuleOptions& chosen = out.emplace_back(ModuleOptions{.bits = 0});
@@ -86,7 +86,7 @@ gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const Mo
                                 const Options& options, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) {
   const bool aim = options.aim;
   const uint64_t memory_max = options.memory_max;
-  const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+  const model::ModelSpec spec = model::check_spec(reader.manifest(), memory);
   const double tokens = static_cast<double>(rows) * row_tokens;
   gptq_quantize_estimate out{};
   std::pmr::vector<LayerNeeds> layers(spec.n_layers, memory);

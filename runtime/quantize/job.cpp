@@ -14,7 +14,7 @@ using model::Role;
 Job::Job(const base::Source& source, std::string_view target, const Calibration& calibration, const Options& options,
          std::span<const ModuleOptions> chosen, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
     : options_(options), chosen_(chosen), calibration_(calibration), kernels_(kernels), pool_(pool), memory_(memory), target_(target),
-      reader_(source, memory), spec_(model::check_spec(*reader_.manifest().spec(), memory)), slots_(model::weight_slots(spec_, memory)),
+      reader_(source, memory), spec_(model::check_spec(reader_.manifest(), memory)), slots_(model::weight_slots(spec_, memory)),
       plan_(calibration.row_tokens, memory), aimed_tokens_(options.aim ? plan_.n_tokens : 0), work_(target, key()),
       replay_(spec_, plan_, aimed_tokens_, store_folder(), kernels, pool, memory) {
   if (options.first_token_weight != 1 && !options.reference) weights_.emplace(plan_.chunk_tokens, memory);

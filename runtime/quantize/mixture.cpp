@@ -38,7 +38,7 @@ class Mixture {
   Mixture(const format::Reader& reader, std::span<const ModuleOptions> chosen, const Calibration& calibration, const Options& options,
           const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
       : reader_(reader), options_(options), kernels_(kernels), pool_(pool), memory_(memory), calibration_(calibration),
-        spec_(model::check_spec(*reader.manifest().spec(), memory)), slots_(model::weight_slots(spec_, memory)),
+        spec_(model::check_spec(reader.manifest(), memory)), slots_(model::weight_slots(spec_, memory)),
         chosen_(chosen.begin(), chosen.end(), memory) {}
 
   std::pmr::vector<ModuleOptions> divide() {

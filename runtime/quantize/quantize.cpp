@@ -45,7 +45,7 @@ void quantize(const base::Source& source, std::string_view target, const Calibra
   {
     const format::Reader reader(source, memory);
     model::check_features(reader.manifest());
-    const model::ModelSpec spec = model::check_spec(*reader.manifest().spec(), memory);
+    const model::ModelSpec spec = model::check_spec(reader.manifest(), memory);
     check(calibration, spec);
     check_target(target, options.replace);
     chosen = choose_options(reader, options, memory);

@@ -105,7 +105,7 @@ class Measurement {
   Measurement(const format::Reader& reader, std::span<Part> parts, const Calibration& calibration, const Options& options,
               const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
       : reader_(reader), parts_(parts), sample_(calibration), options_(options), kernels_(kernels), pool_(pool), memory_(memory),
-        spec_(model::check_spec(*reader.manifest().spec(), memory)), slots_(model::weight_slots(spec_, memory)),
+        spec_(model::check_spec(reader.manifest(), memory)), slots_(model::weight_slots(spec_, memory)),
         plan_(sample_.row_tokens, memory, sample_.n_compared, logits_at_once), replay_(spec_, plan_, 0, {}, kernels, pool, memory) {
     for (const Part& part : parts) work_total_ += first_of(part).in_layer() ? 2 + spec_.n_layers - first_of(part).id.layer : spec_.n_layers;
     work_total_ += spec_.n_layers * static_cast<double>(plan_.n_tokens) / compared().n_tokens;

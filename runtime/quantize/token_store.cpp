@@ -10,8 +10,8 @@
 namespace gptq::quantize {
 namespace {
 
-void check_whole(int64_t done, size_t bytes, const char* what) {
-  if (done != static_cast<int64_t>(bytes)) base::fail_os(GPTQ_E_IO, done < 0 ? errno : ENOSPC, what, "the file of activations");
+void check_whole(int64_t done, size_t bytes, int short_is, const char* what) {
+  if (done != static_cast<int64_t>(bytes)) base::fail_os(GPTQ_E_IO, done < 0 ? errno : short_is, what, "the file of activations");
 }
 
 }  // namespace
@@ -30,7 +30,7 @@ void TokenStore::read(uint64_t first, uint64_t count, float* to) const {
   const size_t bytes = base::to_size(count * sizeof(float));
   auto* out = reinterpret_cast<std::byte*>(to);
   if (!file_) std::memcpy(out, memory_.data() + offset, bytes);
-  else check_whole(file_.read_at(offset, out, bytes), bytes, "cannot read");
+  else check_whole(file_.read_at(offset, out, bytes), bytes, EIO, "cannot read");
 }
 
 void TokenStore::write(uint64_t first, uint64_t count, const float* from) {
@@ -38,7 +38,7 @@ void TokenStore::write(uint64_t first, uint64_t count, const float* from) {
   const size_t bytes = base::to_size(count * sizeof(float));
   const auto* in = reinterpret_cast<const std::byte*>(from);
   if (!file_) std::memcpy(memory_.data() + offset, in, bytes);
-  else check_whole(file_.write_at(offset, in, bytes), bytes, "cannot write");
+  else check_whole(file_.write_at(offset, in, bytes), bytes, ENOSPC, "cannot write");
 }
 
 }  // namespace gptq::quantize

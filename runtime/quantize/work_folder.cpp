@@ -21,20 +21,22 @@ std::string text_of(uint64_t key) {
 os::File open_locked(const std::string& path) {
   os::File file(path, os::Open::open_or_create);
   if (!file) base::fail_os(GPTQ_E_IO, errno, "cannot create", path);
-  if (!file.lock()) base::fail(GPTQ_E_INVALID_STATE, "another process is writing to '", path, "'");
-  return file;
+  if (file.lock()) return file;
+  if (errno != EWOULDBLOCK) base::fail_os(GPTQ_E_IO, errno, "cannot lock", path);
+  base::fail(GPTQ_E_INVALID_STATE, "another process is writing to '", path, "'");
 }
 
-std::string read_key(const os::File& file) {
+std::string read_key(const os::File& file, const std::string& path) {
   char text[32];
   const int64_t n = file.read_at(0, text, sizeof text);
-  return {text, static_cast<size_t>(n > 0 ? n : 0)};
+  if (n < 0) base::fail_os(GPTQ_E_IO, errno, "cannot read", path);
+  return {text, static_cast<size_t>(n)};
 }
 
 // The files of finished layers.
 std::vector<std::string> saved_in(const std::string& folder) {
   std::vector<std::string> names;
-  os::list_folder(folder, names);
+  if (!os::list_folder(folder, names)) base::fail_os(GPTQ_E_IO, errno, "cannot list the folder", folder);
   std::erase_if(names, [](const std::string& name) { return !name.ends_with(".gptq"); });
   return names;
 }
@@ -74,16 +76,26 @@ void read_reports(const format::Reader& reader, const std::function<void(const M
 
 WorkFolder::WorkFolder(std::string_view target, uint64_t key) : path_(std::string(target) + ".work") {
   if (!os::make_folder(path_) && errno != EEXIST) base::fail_os(GPTQ_E_IO, errno, "cannot create", path_);
+  try {
+    begin(text_of(key));
+  } catch (...) {
+    std::vector<std::string> names;
+    if (os::list_folder(path_, names) && (names.empty() || (lock_ && names.size() == 1))) remove_all();
+    throw;
+  }
+}
+
+void WorkFolder::begin(const std::string& key) {
   lock_ = open_locked(path_ + "/job");
-  const std::string wanted = text_of(key);
   const std::vector<std::string> saved = saved_in(path_);
-  if (read_key(lock_) == wanted) {
+  if (read_key(lock_, path_) == key) {
     empty_ = saved.empty();
     return;
   }
-  for (const std::string& name : saved) os::remove_file(path_ + "/" + name);
-  if (!lock_.make_empty() || lock_.write_at(0, wanted.data(), wanted.size()) != static_cast<int64_t>(wanted.size()))
-    base::fail_os(GPTQ_E_IO, errno, "cannot write", path_);
+  for (const std::string& name : saved)
+    if (!os::remove_file(path_ + "/" + name)) base::fail_os(GPTQ_E_IO, errno, "cannot remove", path_ + "/" + name);
+  const int64_t n = lock_.make_empty() ? lock_.write_at(0, key.data(), key.size()) : -1;
+  if (n != static_cast<int64_t>(key.size())) base::fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", path_);
 }
 
 WorkFolder::~WorkFolder() {

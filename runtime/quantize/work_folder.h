@@ -38,6 +38,8 @@ class WorkFolder {
   void remove_all();
 
  private:
+  void begin(const std::string& key);
+
   std::string path_;
   base::os::File lock_;
   bool empty_ = true;

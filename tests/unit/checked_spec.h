@@ -6,15 +6,11 @@
 
 namespace gptq::test {
 
-inline model::ModelSpec checked_spec(const format::fb::SpecT& spec) {
-  flatbuffers::FlatBufferBuilder builder;
-  builder.Finish(format::fb::Spec::Pack(builder, &spec));
-  return model::check_spec(*flatbuffers::GetRoot<format::fb::Spec>(builder.GetBufferPointer()), std::pmr::get_default_resource());
-}
+using convert::checked_spec;
 
 // As a conversion takes them.
 inline void load_all(convert::ModelSource& source) {
-  for (const model::Slot& slot : model::weight_slots(checked_spec(source.description().spec), std::pmr::get_default_resource())) source.load(slot);
+  model::each_slot(checked_spec(source.description().spec), std::pmr::get_default_resource(), [&](const model::Slot& slot) { source.load(slot); });
 }
 
 }  // namespace gptq::test

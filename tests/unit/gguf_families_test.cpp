@@ -10,6 +10,8 @@
 #include "base/failure.h"
 #include "converter/gguf/gguf_source.h"
 #include "converter/hf/config.h"
+#include "tests/frugal.h"
+#include "tests/unit/checked_spec.h"
 
 namespace gptq::test {
 namespace {
@@ -42,6 +44,7 @@ class Writer {
   void number(const std::string& key, double value) {
     const bool whole = value == static_cast<double>(static_cast<uint32_t>(value));
     begin(key, whole ? 4 : 6);
+    numbers.push_back(24 + values_.size());
     if (whole)
       put(values_, static_cast<uint32_t>(value));
     else
@@ -59,6 +62,7 @@ class Writer {
     data_.resize((data_.size() + 31) / 32 * 32);
     ++n_tensors_;
   }
+  std::vector<size_t> numbers;  // where the file has them
   std::string file() const {
     std::string out;
     put(out, uint32_t{0x46554747}), put(out, uint32_t{3}), put(out, n_tensors_), put(out, n_keys_);
@@ -124,6 +128,7 @@ class Model {
   }
   std::map<std::string, Floats> weights;
   std::string file() const { return out_.file(); }
+  const std::vector<size_t>& numbers() const { return out_.numbers; }
 
  private:
   void keys() {
@@ -435,6 +440,56 @@ TEST(GgufFamilies, SameAsTheirConfig) {
       ADD_FAILURE() << failure.detail.message;
     }
   }
+}
+
+// Sizes are not believed before they are checked, against the file and by what is supported.
+TEST(GgufFamilies, HugeNumbersCostNothing) {
+  double slowest = 0;
+  int64_t largest = 0;
+  for (const Case& c : cases()) {
+    const Model written(c, spec_of(c));
+    const std::string whole = written.file();
+    for (const size_t at : written.numbers())
+      for (const uint32_t value : {0u, 1u, 511u, 1024u, 4096u, 65536u, 0x7FFFFFFFu, 0xFFFFFFFFu}) {
+        std::string file = whole;
+        std::memcpy(file.data() + at, &value, sizeof value);
+        const Cost cost = cost_of([&] {
+          try {
+            load_all(*open_gguf(std::make_unique<base::MemorySource>(std::as_bytes(std::span(file))), "tiny.gguf", {}));
+          } catch (const base::Failure& failure) {
+            EXPECT_NE(failure.detail.status, GPTQ_E_INTERNAL) << failure.detail.message;
+          }
+        });
+        slowest = std::max(slowest, cost.ms);
+        largest = std::max(largest, cost.bytes - 2 * static_cast<int64_t>(file.size()));
+        EXPECT_LT(cost.ms, hostile_ms_max) << c.architecture << ", byte " << at << " = " << value;
+        EXPECT_LT(cost.bytes, 2 * static_cast<int64_t>(file.size()) + hostile_bytes_max) << c.architecture << ", byte " << at << " = " << value;
+      }
+  }
+  std::printf("the slowest %.1f ms, memory at most twice the file and %.1f KiB\n", slowest, static_cast<double>(largest) / 1024);
+}
+
+// The same of config.json: its sizes are looked at before there is a file of tensors.
+TEST(Families, HugeNumbersInConfigsCostNothing) {
+  for (const Case& c : cases())
+    for (const std::string_view huge : {"2147483647", "65536", "0"}) {
+      const std::string whole = c.config;
+      for (size_t at = whole.find(':'); at != whole.npos; at = whole.find(':', at + 1)) {
+        const size_t end = whole.find_first_not_of("0123456789", at + 1);
+        if (end == at + 1) continue;
+        std::string config = whole;
+        config.replace(at + 1, end - at - 1, huge);
+        const Cost cost = cost_of([&] {
+          try {
+            const JsonDocument document("config.json", config);
+            read_config(document.root());
+          } catch (const base::Failure&) {
+          }
+        });
+        EXPECT_LT(cost.ms, hostile_ms_max) << config;
+        EXPECT_LT(cost.bytes, hostile_bytes_max) << config;
+      }
+    }
 }
 
 TEST(GgufFamilies, ScalesOfAnotherFamilyAreRefused) {

@@ -53,6 +53,19 @@ TEST(AtomicFile, LateArrivalIsNotReplaced) {
   EXPECT_EQ(read_file(path.get()), bytes_of("theirs"));
 }
 
+// What a killed process of the same number left is written over; what somebody is writing is not.
+TEST(AtomicFile, LeftoversAreNoObstacle) {
+  const TemporaryPath path("leftover");
+  write_file(AtomicFile::temporary_path(path.get()), bytes_of("of a process that was killed"));
+  EXPECT_EQ(write(path.get(), IfExists::refuse, " new"), GPTQ_OK);
+  EXPECT_EQ(read_file(path.get()), bytes_of("head new"));
+  AtomicFile mine(path.get(), IfExists::replace);
+  mine.append(bytes_of("mine"));
+  EXPECT_EQ(write(path.get(), IfExists::replace, " other"), GPTQ_E_IO);
+  mine.commit();
+  EXPECT_EQ(read_file(path.get()), bytes_of("mine"));
+}
+
 TEST(FileSource, RefusesWhatIsNoFile) {
   const auto status = [](const std::string& path) {
     try {

@@ -129,6 +129,32 @@ TEST(Spec, BlocksBeyondTheLlamaLine) {
   expect_refused("n_ff_of_layer", [](fb::SpecT& s) { s.n_ff_of_layer = {0}; });
 }
 
+// A file of few tensors cannot have many parts: their list would be larger than it.
+TEST(Spec, PartsThatTheFileCannotHave) {
+  TinyModel tiny;
+  const auto verdict_of_file = [&] {
+    flatbuffers::FlatBufferBuilder builder;
+    builder.Finish(fb::Manifest::Pack(builder, &tiny.manifest));
+    try {
+      model::check_spec(*flatbuffers::GetRoot<fb::Manifest>(builder.GetBufferPointer()), memory);
+      return std::string();
+    } catch (const base::Failure& failure) {
+      return std::string(failure.detail.message);
+    }
+  };
+  tiny.manifest.tensors.clear();
+  for (int i = 0; i < 10; ++i) tiny.manifest.tensors.push_back(std::make_unique<fb::TensorT>());
+  tiny.manifest.spec->windowed_layers.clear();
+  tiny.manifest.spec->n_layers = 10;
+  EXPECT_EQ(verdict_of_file(), "");
+  tiny.manifest.spec->n_layers = 11;
+  EXPECT_EQ(verdict_of_file(), "the file has 10 tensors for 11 layers and experts");
+  tiny.manifest.spec->n_layers = 2;
+  tiny.manifest.spec->experts = std::make_unique<fb::ExpertsT>();
+  tiny.manifest.spec->experts->n = 5, tiny.manifest.spec->experts->n_active = 1, tiny.manifest.spec->experts->n_ff = 8;
+  EXPECT_EQ(verdict_of_file(), "the file has 10 tensors for 12 layers and experts");
+}
+
 TEST(Spec, SlotsAreUniqueAndComplete) {
   model::ModelSpec spec(memory);
   spec.n_vocab = 10, spec.n_layers = 12, spec.n_embd = 8, spec.n_ff = 24, spec.n_heads = 4, spec.n_kv_heads = 2, spec.head_dim = 6;
@@ -139,6 +165,9 @@ TEST(Spec, SlotsAreUniqueAndComplete) {
     std::set<std::string_view> names;
     for (const auto& slot : slots) names.insert(slot.name);
     EXPECT_EQ(names.size(), slots.size());
+    size_t n = 0;
+    model::each_slot(spec, memory, [&](const model::Slot& slot) { EXPECT_TRUE(n < slots.size() && slots[n++].name == slot.name); });
+    EXPECT_EQ(n, slots.size());
     return slots.size();
   };
   EXPECT_EQ(count(), 2 + 2 + 12 * (2 + 14));
