@@ -3,12 +3,14 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <new>
 #include <optional>
 
 #include "base/failure.h"
 #include "base/io.h"
+#include "base/os.h"
 #include "converter/convert.h"
 #include "converter/hf/export.h"
 #include "converter/hf/families.h"
@@ -79,6 +81,9 @@ std::unique_ptr<convert::ModelSource> open_source(convert::hub::LocalSource& loc
 }
 
 void run_convert(const Arguments& arguments) {
+  // Names of the hub have a slash: this is a command that was mistaken for a folder.
+  if (arguments.source.find('/') == std::string::npos && !base::os::exists(arguments.source))
+    base::fail(GPTQ_E_NOT_FOUND, "'", arguments.source, "' is no command, file or folder; --help lists the commands");
   refuse_existing(arguments);
   convert::hub::LocalSource local(arguments.source, arguments.target, arguments.discard);
   write_model(*open_source(local), arguments);
@@ -220,7 +225,7 @@ int main(int argc, char** argv) {
   CLI::App* out = app.add_subcommand("export", "make a Hugging Face folder of a .gptq file: GPTQ, or 16 bit where it is not quantized");
   out->add_option("FILE", arguments.file, ".gptq file")->required();
   out->add_option("DIR", arguments.target, "folder to make")->required();
-  out->add_flag("--force", arguments.force, "replace DIR if it exists and holds a checkpoint");
+  out->add_flag("--force", arguments.force, "replace DIR if it exists and holds a checkpoint and nothing else");
   out->add_option("--format", arguments.zeros, "how zero points are kept: v1, which every engine reads, v2, or auto: v2 where asymmetric")
       ->check(CLI::IsMember({"auto", "v1", "v2"}))->capture_default_str();
   out->add_option("--lora", arguments.adapter, "add an adapter to the weights, which must be 16 or 32 bit: a .gptq-lora file, or FILE:SCALE");
@@ -247,7 +252,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (app.exit(error) != 0) return 2;
+    return std::cout.flush() ? 0 : 1;
   }
   if (arguments.families) return guarded(list_families, arguments);
   if (*inspect) return guarded(run_inspect, arguments);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "converter/new_folder.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -22,13 +24,22 @@ std::string without_slashes(std::string_view path) {
   return std::string(path);
 }
 
+// Files that checkpoints are made of; anybody's other files are not taken away with one.
+bool is_of_checkpoint(std::string_view name) {
+  static constexpr std::string_view names[] = {"config.json", "generation_config.json", "quantize_config.json", "model.safetensors.index.json",
+                                               "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+                                               "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+                                               "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", ".gitattributes"};
+  return name.ends_with(".safetensors") || std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
 void check_replaceable(const std::string& path) {
   bool is_checkpoint = false;
   std::vector<std::string> names;
   if (!os::list_folder(path, names)) base::fail_os(GPTQ_E_IO, errno, "cannot replace", path);
   for (const std::string& name : names) {
-    if (!os::is_plain_file(path + "/" + name))
-      fail(GPTQ_E_IO, "'", path, "' is not replaced: '", name, "' in it is no plain file; remove the folder yourself");
+    if (!is_of_checkpoint(name) || !os::is_plain_file(path + "/" + name))
+      fail(GPTQ_E_IO, "'", path, "' is not replaced: '", name, "' in it is not a file of a checkpoint; remove the folder yourself");
     is_checkpoint |= name == "config.json";
   }
   if (!names.empty() && !is_checkpoint)
@@ -39,6 +50,8 @@ void check_replaceable(const std::string& path) {
 
 NewFolder::NewFolder(std::string_view path, bool replace) : path_(without_slashes(path)), replace_(replace) {
   if (path_.empty()) fail(GPTQ_E_INVALID_ARGUMENT, "the folder to write has no name");
+  if (path_ == "." || path_ == ".." || path_.ends_with("/.") || path_.ends_with("/.."))
+    fail(GPTQ_E_INVALID_ARGUMENT, "'", path_, "' is no name for a folder that is written beside it and renamed: give its own name");
   if (os::exists(path_)) {
     if (!replace_) fail(GPTQ_E_IO, "'", path_, "' exists already; --force replaces it");
     check_replaceable(path_);

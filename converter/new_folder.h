@@ -8,7 +8,8 @@ namespace gptq::convert {
 
 class NewFolder {
  public:
-  // Where replace holds, a folder of the same name goes, but only if it is a checkpoint: plain files, config.json among them.
+  // Where replace holds, a folder of the same name goes, but only if it is a checkpoint and nothing else: files of the names that
+  // checkpoints have, config.json among them.
   NewFolder(std::string_view path, bool replace);
   ~NewFolder();
   NewFolder(const NewFolder&) = delete;

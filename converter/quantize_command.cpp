@@ -2,6 +2,7 @@
 #include "converter/quantize_command.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -197,6 +198,22 @@ void show_estimate(gptq_runtime* runtime, const gptq_source& source, const gptq_
               e.work_bytes / 1e6, e.host_bytes / 1e6, e.seconds);
 }
 
+// "90M", "1.5G", "2GiB": rewritten as bytes.
+std::string bytes_of(std::string& text) {
+  static constexpr struct { std::string_view unit; double bytes; } units[] = {
+      {"", 1}, {"b", 1}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"t", 1e12}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12},
+      {"ki", 0x1p10}, {"mi", 0x1p20}, {"gi", 0x1p30}, {"ti", 0x1p40}, {"kib", 0x1p10}, {"mib", 0x1p20}, {"gib", 0x1p30}, {"tib", 0x1p40}};
+  double number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string unit = CLI::detail::to_lower(CLI::detail::trim_copy(text.substr(static_cast<size_t>(rest - text.data()))));
+  const auto* found = std::find_if(std::begin(units), std::end(units), [&](const auto& u) { return u.unit == unit; });
+  if (error != std::errc() || found == std::end(units) || !(number > 0) || number * found->bytes > 1e18)
+    return "'" + text + "' is no size above 0, such as 90M, 1.5G or 2GiB";
+  text = std::to_string(static_cast<uint64_t>(number * found->bytes));
+  return "";
+}
+const CLI::Validator bytes_value(bytes_of, "SIZE");
+
 }  // namespace
 
 void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
@@ -205,8 +222,9 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   CLI::Option* bits = c.add_option("--bits", a.bits, "of the layers' matrices: 2, 3, 4 or 8. Any other number, such as 3.5, is a mean with scales: bits "
                                                      "and group sizes are then chosen matrix by matrix, by what rounding it costs the model's predictions");
   bits->check(CLI::Range(2.0, 16.0))->capture_default_str();
-  c.add_option("--size", a.file_bytes_max, "most bytes of DST, such as 90M: chosen in the same way, the head's bits too")->transform(CLI::AsSizeValue(true))->excludes(bits);
-  c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all (default: 128, or chosen)");
+  c.add_option("--size", a.file_bytes_max, "most bytes of DST, such as 90M: chosen in the same way, the head's bits too")->transform(bytes_value)->excludes(bits);
+  c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all (default: 128, or chosen)")
+      ->check([](const std::string& text) { return text == "0" ? "must be -1 or above 0" : ""; });
   c.add_flag("--asym", a.asymmetric, "with zero points");
   c.add_option("--head-bits", a.head_bits, "of head and tied embedding; 16 = as it is (default: 8 where it is tied or large)")->check(CLI::IsMember({4, 8, 16}));
   c.add_option("--calibration", a.calibration,
@@ -214,16 +232,16 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   c.add_option("--rows", a.rows, "rows of calibration tokens, cut one after another")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   c.add_option("--row-tokens", a.row_tokens, "tokens of a row (default: 2048, or the model's context if that is less)")->check(CLI::Range(1, 1 << 20));
   c.add_option("--order", a.order, "columns that are rounded first")->check(CLI::IsMember({"group-aware", "natural"}))->capture_default_str();
-  c.add_flag("--desc-act", a.desc_act, "act-order: groups along the order of importance; slower to run");
-  c.add_flag("--static-groups", a.static_groups, "with --desc-act: groups as the columns stand");
+  CLI::Option* desc_act = c.add_flag("--desc-act", a.desc_act, "act-order: groups along the order of importance; slower to run");
+  c.add_flag("--static-groups", a.static_groups, "with --desc-act: groups as the columns stand")->needs(desc_act);
   c.add_option("--damp", a.damp, "of the mean of the Hessian's diagonal")->check(CLI::Range(1e-6, 1.0))->capture_default_str();
-  c.add_option("--first-token-weight", a.first_token_weight, "how many tokens the first of a row counts for (default: 32)");
+  c.add_option("--first-token-weight", a.first_token_weight, "how many tokens the first of a row counts for (default: 32)")->check(CLI::Range(1e-6, 1e6));
   c.add_option("--mode", a.mode, "reference: the published algorithm alone")->check(CLI::IsMember({"default", "reference"}))->capture_default_str();
   c.add_flag("--aim", a.aim, "aim at the original model's outputs (GPTAQ): closer to it, in about twice the time");
   c.add_option("--dynamic", a.dynamic, "JSON file of overrides: {\"regex over module names\": {\"bits\": 8, \"group_size\": 64}, \"-:regex\": {}}");
   c.add_option("--keep", a.keep, "regex over module names to leave as they are; repeatable");
   c.add_option("--report", a.report, "CSV file with a line for every matrix");
-  c.add_option("--memory", a.memory_max, "most memory to hold, such as 4G; beyond it activations go to a file")->transform(CLI::AsSizeValue(true));
+  c.add_option("--memory", a.memory_max, "most memory to hold, such as 4G; beyond it activations go to a file")->transform(bytes_value);
   c.add_option("-t,--threads", a.threads, "threads that compute (default: one per core)");
   c.add_flag("--dry-run", a.dry_run, "say what it would take, and stop");
   c.add_flag("--force", a.force, "replace DST if it exists");
@@ -231,7 +249,7 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
 }
 
 void run_quantize(const QuantizeArguments& a) {
-  if (!a.force && file_exists(a.target)) fail(GPTQ_E_IO, "'", a.target, "' exists already; --force replaces it");
+  if (!a.force && !a.dry_run && file_exists(a.target)) fail(GPTQ_E_IO, "'", a.target, "' exists already; --force replaces it");
   const Clock::time_point begin = Clock::now();
   const ConvertedSource converted(a);
   const Runtime runtime(a);
@@ -254,6 +272,7 @@ void run_quantize(const QuantizeArguments& a) {
   } catch (const base::Failure& failure) {
     if (system::errors_on_terminal()) std::fprintf(stderr, "\r\x1b[K");
     if (failure.detail.status != GPTQ_E_CANCELLED) throw;
+    if (!base::os::exists(a.target + ".work")) fail(GPTQ_E_CANCELLED, "interrupted before anything was done");
     fail(GPTQ_E_CANCELLED, "interrupted; what is done is kept in '", a.target, ".work', and the same command goes on from there");
   }
   if (system::errors_on_terminal()) std::fprintf(stderr, "\r\x1b[K");

@@ -30,6 +30,12 @@ public sealed unsafe class GptqException : Exception {
     return Encoding.UTF8.GetString(text, size);
   }
 
+  /// <summary>A number of the caller's for C, which has no negative ones there.</summary>
+  internal static uint Count(int number, string name) {
+    if (number < 0) throw new ArgumentOutOfRangeException(name, number, "It must not be negative.");
+    return (uint)number;
+  }
+
   /// <summary>error is null for functions that have none.</summary>
   internal static int Check(int status, gptq_error* error = null) {
     if (status >= 0) return status;

@@ -133,10 +133,10 @@ public sealed unsafe class Model : GptqHandle {
     using (var model = Hold()) {
       var parameters = gptq_engine_params.New();
       parameters.flags = options.Exact ? (uint)Constants.GPTQ_ENGINE_EXACT : 0;
-      parameters.max_sessions = (uint)options.MaxSessions;
-      parameters.ctx_tokens = (uint)options.ContextTokens;
-      parameters.batch_tokens = (uint)options.BatchTokens;
-      parameters.logits_rows = (uint)options.LogitsRows;
+      parameters.max_sessions = GptqException.Count(options.MaxSessions, "MaxSessions");
+      parameters.ctx_tokens = GptqException.Count(options.ContextTokens, "ContextTokens");
+      parameters.batch_tokens = GptqException.Count(options.BatchTokens, "BatchTokens");
+      parameters.logits_rows = GptqException.Count(options.LogitsRows, "LogitsRows");
       parameters.kv_bytes = options.KvBytes;
       parameters.kv_type = options.KvType;
       var error = gptq_error.New();

@@ -46,7 +46,7 @@ public sealed unsafe class Runtime : GptqHandle {
   public Runtime(RuntimeOptions options = null) : base(IntPtr.Zero) {
     options = options ?? new RuntimeOptions();
     var desc = gptq_runtime_desc.New();
-    desc.threads = (uint)options.Threads;
+    desc.threads = GptqException.Count(options.Threads, "Threads");
     desc.host_bytes_max = options.HostBytesMax;
     desc.log_level = options.LogLevel;
     if (options.Log != null) {
@@ -115,11 +115,11 @@ public sealed unsafe class Runtime : GptqHandle {
       from.path = arena.Text(source, out from.path_size);
       var parameters = gptq_quantize_params.New();
       parameters.flags = options.Replace ? (uint)Constants.GPTQ_QUANTIZE_REPLACE : 0;
-      parameters.defaults.bits = (uint)options.Bits;
+      parameters.defaults.bits = GptqException.Count(options.Bits, "Bits");
       parameters.defaults.group_size = options.GroupSize;
-      parameters.head_bits = (uint)options.HeadBits;
-      parameters.rows = (uint)options.Rows;
-      parameters.row_tokens = (uint)options.RowTokens;
+      parameters.head_bits = GptqException.Count(options.HeadBits, "HeadBits");
+      parameters.rows = GptqException.Count(options.Rows, "Rows");
+      parameters.row_tokens = GptqException.Count(options.RowTokens, "RowTokens");
       if (options.Text != null) parameters.text = arena.Text(options.Text, out parameters.text_size);
       parameters.progress = Callbacks.ProgressPointer;
       parameters.progress_user = callbacks.User;

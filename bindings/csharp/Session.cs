@@ -81,14 +81,14 @@ public sealed unsafe class GenerateOptions {
     sampling->top_p = TopP;
     sampling->min_p = MinP;
     sampling->repeat_penalty = RepeatPenalty;
-    sampling->penalty_window = (uint)PenaltyWindow;
+    sampling->penalty_window = GptqException.Count(PenaltyWindow, "PenaltyWindow");
     sampling->seed = Seed;
     sampling->frequency_penalty = FrequencyPenalty;
     sampling->presence_penalty = PresencePenalty;
     sampling->dry_multiplier = DryMultiplier;
     sampling->dry_base = DryBase;
-    sampling->dry_allowed_length = (uint)DryAllowedLength;
-    sampling->dry_window = (uint)DryWindow;
+    sampling->dry_allowed_length = GptqException.Count(DryAllowedLength, "DryAllowedLength");
+    sampling->dry_window = GptqException.Count(DryWindow, "DryWindow");
     sampling->top_n_sigma = TopNSigma;
     sampling->typical_p = TypicalP;
     sampling->temperature_range = TemperatureRange;
@@ -109,7 +109,7 @@ public sealed unsafe class GenerateOptions {
     var parameters = (gptq_generate_params*)arena.Bytes(sizeof(gptq_generate_params));
     *parameters = gptq_generate_params.New();
     parameters->sampling = sampling;
-    parameters->max_tokens = (uint)MaxTokens;
+    parameters->max_tokens = GptqException.Count(MaxTokens, "MaxTokens");
     parameters->flags = Flag(IgnoreEos, Constants.GPTQ_GEN_IGNORE_EOS) | Flag(PrefillOnly, Constants.GPTQ_GEN_PREFILL_ONLY) |
                         Flag(KeepStop, Constants.GPTQ_GEN_KEEP_STOP) | Flag(ContinueText, Constants.GPTQ_GEN_CONTINUE_TEXT) |
                         Flag(Logits, Constants.GPTQ_GEN_LOGITS) | Flag(Speculate, Constants.GPTQ_GEN_SPECULATE) |
@@ -308,7 +308,7 @@ public sealed unsafe class Session : GptqHandle {
   /// <summary>Keeps the first so many tokens.</summary>
   public void Truncate(int tokens) {
     using (var session = Hold())
-    using (Engine.Domain.Enter()) GptqException.Check(Api.gptq_session_truncate(session.Pointer, (uint)tokens));
+    using (Engine.Domain.Enter()) GptqException.Check(Api.gptq_session_truncate(session.Pointer, GptqException.Count(tokens, "tokens")));
   }
 
   /// <summary>A second session of the engine that stands where this one stands. It shares the KV cache.</summary>

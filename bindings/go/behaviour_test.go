@@ -235,6 +235,26 @@ func TestClosedEngine(t *testing.T) {
 	})
 }
 
+func TestNumbersThatDoNotFit(t *testing.T) {
+	test(t, "numbers that C cannot hold are refused, not cut off", func() {
+		refused := func(err error) {
+			var known *gptq.Error
+			expect(errors.As(err, &known) && known.Status == gptq.ErrInvalidArgument, err)
+		}
+		m := textModel()
+		_, err := m.NewEngine(gptq.EngineOptions{ContextTokens: 1<<32 + 64})
+		refused(err)
+		s := must(must(m.NewEngine(gptq.EngineOptions{ContextTokens: 64})).NewSession())
+		must(s.Generate(background, "a", tokens(2), nil))
+		before := must(s.Info()).Tokens
+		refused(s.Start(gptq.Options{MaxTokens: -1}))
+		refused(s.Start(gptq.Options{MaxTokens: 2, TopK: 1<<32 + 1}))
+		refused(s.Truncate(1 << 32))
+		refused(s.Truncate(-1))
+		expect(must(s.Info()).Tokens == before && before > 0, before)
+	})
+}
+
 func TestStreamLeftEarly(t *testing.T) {
 	test(t, "an iterator left early ends the session, and so does a context", func() {
 		s := must(must(textModel().NewEngine(gptq.EngineOptions{ContextTokens: 4096})).NewSession())

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math"
 	"unsafe"
 )
 
@@ -35,6 +36,29 @@ func (e *Error) Is(target error) bool {
 
 // invalid is for calls that are refused before they reach C.
 func invalid(message string) error { return &Error{Status: ErrInvalidState, Message: message} }
+
+// counts makes C's numbers of Go's, and keeps the first that does not fit.
+type counts struct{ err error }
+
+func (c *counts) refuse(name string, n int) {
+	if c.err == nil {
+		c.err = &Error{Status: ErrInvalidArgument, Message: fmt.Sprintf("%s: %d does not fit", name, n)}
+	}
+}
+
+func (c *counts) u32(name string, n int) C.uint32_t {
+	if n < 0 || uint64(n) > math.MaxUint32 {
+		c.refuse(name, n)
+	}
+	return C.uint32_t(n)
+}
+
+func (c *counts) i32(name string, n int) C.int32_t {
+	if n < math.MinInt32 || n > math.MaxInt32 {
+		c.refuse(name, n)
+	}
+	return C.int32_t(n)
+}
 
 func check(status C.gptq_status) error {
 	if status >= 0 {

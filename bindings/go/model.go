@@ -126,9 +126,14 @@ type EngineOptions struct {
 func (m *Model) NewEngine(o EngineOptions) (*Engine, error) {
 	defer runtime.KeepAlive(m)
 	var p C.gptq_engine_params
+	var c counts
 	p.struct_size = sizeOf(&p)
-	p.max_sessions, p.ctx_tokens, p.batch_tokens = C.uint32_t(o.MaxSessions), C.uint32_t(o.ContextTokens), C.uint32_t(o.BatchTokens)
-	p.logits_rows, p.kv_bytes = C.uint32_t(o.LogitsRows), C.uint64_t(o.KVBytes)
+	p.max_sessions, p.ctx_tokens = c.u32("MaxSessions", o.MaxSessions), c.u32("ContextTokens", o.ContextTokens)
+	p.batch_tokens, p.logits_rows = c.u32("BatchTokens", o.BatchTokens), c.u32("LogitsRows", o.LogitsRows)
+	p.kv_bytes = C.uint64_t(o.KVBytes)
+	if c.err != nil {
+		return nil, c.err
+	}
 	p.kv_type = C.int32_t(o.KVType)
 	if o.Exact {
 		p.flags = EngineExact

@@ -33,7 +33,11 @@ func NewRuntime(o RuntimeOptions) (*Runtime, error) {
 	var a arena
 	defer a.free()
 	d := zeroed[C.gptq_runtime_desc](&a)
-	d.struct_size, d.threads, d.host_bytes_max, d.log_level = sizeOf(d), C.uint32_t(o.Threads), C.uint64_t(o.HostBytesMax), C.int32_t(o.LogLevel)
+	var n counts
+	d.struct_size, d.threads, d.host_bytes_max, d.log_level = sizeOf(d), n.u32("Threads", o.Threads), C.uint64_t(o.HostBytesMax), C.int32_t(o.LogLevel)
+	if n.err != nil {
+		return nil, n.err
+	}
 	r := &Runtime{}
 	if o.Log != nil {
 		log := cgo.NewHandle(logger(o.Log))
@@ -135,8 +139,12 @@ func (r *Runtime) Quantize(ctx context.Context, source, target string, o Quantiz
 	src, p := zeroed[C.gptq_source](&a), zeroed[C.gptq_quantize_params](&a)
 	src.struct_size, p.struct_size = sizeOf(src), sizeOf(p)
 	src.path, src.path_size = a.text(source)
-	p.defaults.bits, p.defaults.group_size, p.head_bits = C.uint32_t(o.Bits), C.int32_t(o.GroupSize), C.uint32_t(o.HeadBits)
-	p.rows, p.row_tokens = C.uint32_t(o.Rows), C.uint32_t(o.RowTokens)
+	var n counts
+	p.defaults.bits, p.defaults.group_size = n.u32("Bits", o.Bits), n.i32("GroupSize", o.GroupSize)
+	p.head_bits, p.rows, p.row_tokens = n.u32("HeadBits", o.HeadBits), n.u32("Rows", o.Rows), n.u32("RowTokens", o.RowTokens)
+	if n.err != nil {
+		return n.err
+	}
 	if o.Text != "" {
 		p.text, p.text_size = a.text(o.Text)
 	}

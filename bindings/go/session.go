@@ -119,12 +119,13 @@ type Options struct {
 
 func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
 	p, s := zeroed[C.gptq_generate_params](a), zeroed[C.gptq_sampling](a)
-	p.struct_size, p.flags, p.max_tokens, p.sampling = sizeOf(p), C.uint32_t(o.Flags), C.uint32_t(o.MaxTokens), s
-	s.struct_size, s.flags, s.seed, s.top_k = sizeOf(s), C.uint32_t(o.SamplingFlags), C.uint64_t(o.Seed), C.int32_t(o.TopK)
+	var n counts
+	p.struct_size, p.flags, p.max_tokens, p.sampling = sizeOf(p), C.uint32_t(o.Flags), n.u32("MaxTokens", o.MaxTokens), s
+	s.struct_size, s.flags, s.seed, s.top_k = sizeOf(s), C.uint32_t(o.SamplingFlags), C.uint64_t(o.Seed), n.i32("TopK", o.TopK)
 	s.temperature, s.top_p, s.min_p, s.repeat_penalty = C.float(o.Temperature), C.float(o.TopP), C.float(o.MinP), C.float(o.RepeatPenalty)
-	s.frequency_penalty, s.presence_penalty, s.penalty_window = C.float(o.FrequencyPenalty), C.float(o.PresencePenalty), C.uint32_t(o.PenaltyWindow)
+	s.frequency_penalty, s.presence_penalty, s.penalty_window = C.float(o.FrequencyPenalty), C.float(o.PresencePenalty), n.u32("PenaltyWindow", o.PenaltyWindow)
 	s.dry_multiplier, s.dry_base = C.float(o.DryMultiplier), C.float(o.DryBase)
-	s.dry_allowed_length, s.dry_window = C.uint32_t(o.DryAllowedLength), C.uint32_t(o.DryWindow)
+	s.dry_allowed_length, s.dry_window = n.u32("DryAllowedLength", o.DryAllowedLength), n.u32("DryWindow", o.DryWindow)
 	s.top_n_sigma, s.typical_p = C.float(o.TopNSigma), C.float(o.TypicalP)
 	s.temperature_range, s.temperature_exponent = C.float(o.TemperatureRange), C.float(o.TemperatureExponent)
 	s.xtc_probability, s.xtc_threshold = C.float(o.XTCProbability), C.float(o.XTCThreshold)
@@ -140,6 +141,9 @@ func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
 		strings[i].ptr, strings[i].size = a.text(stop)
 	}
 	p.stop, p.n_stop = list, C.size_t(len(o.Stop))
+	if n.err != nil {
+		return nil, n.err
+	}
 	if o.Constraint != nil {
 		if p.constraint = o.Constraint.pointer; p.constraint == nil {
 			return nil, invalid("the constraint is closed")
@@ -275,9 +279,12 @@ func (s *Session) Tokens() ([]int32, error) {
 
 // Truncate keeps the first n tokens.
 func (s *Session) Truncate(n int) error {
-	return s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
-		return C.gptq_session_truncate(p, C.uint32_t(n))
-	})
+	var c counts
+	kept := c.u32("n", n)
+	if c.err != nil {
+		return c.err
+	}
+	return s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status { return C.gptq_session_truncate(p, kept) })
 }
 
 // Fork makes a second session of the engine that stands where this one stands. It shares the KV cache.

@@ -290,14 +290,21 @@ TEST(Export, NothingIsReplacedUnasked) {
   EXPECT_REFUSED(c.export_to("out"), "exists already; --force replaces it");
   ExportOptions force;
   force.replace = true;
-  c.folder.write("out/stale.txt", "x");
+  c.folder.write("out/model-00009-of-00009.safetensors", "of an older export");
   c.export_to("out/", force);
-  EXPECT_FALSE(fs::exists(c.folder.file("out/stale.txt")));
-  fs::create_directory(c.folder.file("out/mine"));
-  EXPECT_REFUSED(c.export_to("out", force), "'mine' in it is no plain file");
+  EXPECT_FALSE(fs::exists(c.folder.file("out/model-00009-of-00009.safetensors")));
+  for (const std::string name : {"notes.txt", "my.gptq", ".hidden"}) {
+    c.folder.write("out/" + name, "mine");
+    EXPECT_REFUSED(c.export_to("out", force), "'" + name + "' in it is not a file of a checkpoint");
+    EXPECT_TRUE(fs::exists(c.folder.file("out/" + name)));
+    fs::remove(c.folder.file("out/" + name));
+  }
+  fs::create_directory(c.folder.file("out/LICENSE"));
+  EXPECT_REFUSED(c.export_to("out", force), "'LICENSE' in it is not a file of a checkpoint");
+  EXPECT_REFUSED(c.export_to("out/.", force), "give its own name");
   fs::create_directory(c.folder.file("photos"));
   c.folder.write("photos/a.jpg", "x");
-  EXPECT_REFUSED(c.export_to("photos", force), "no checkpoint");
+  EXPECT_REFUSED(c.export_to("photos", force), "'a.jpg' in it is not a file of a checkpoint");
   EXPECT_TRUE(fs::exists(c.folder.file("photos/a.jpg")));
 }
 

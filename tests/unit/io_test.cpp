@@ -53,6 +53,15 @@ TEST(AtomicFile, LateArrivalIsNotReplaced) {
   EXPECT_EQ(read_file(path.get()), bytes_of("theirs"));
 }
 
+// A device, a socket or a folder; what a link leads to counts.
+TEST(AtomicFile, OnlyRegularFilesAreReplaced) {
+  const TemporaryPath path("link");
+  std::filesystem::create_symlink("/dev/null", path.get());
+  EXPECT_EQ(write(path.get(), IfExists::replace, ""), GPTQ_E_IO);
+  EXPECT_TRUE(std::filesystem::is_symlink(path.get()));
+  EXPECT_EQ(write(std::filesystem::temp_directory_path().string(), IfExists::replace, ""), GPTQ_E_IO);
+}
+
 // What a killed process of the same number left is written over; what somebody is writing is not.
 TEST(AtomicFile, LeftoversAreNoObstacle) {
   const TemporaryPath path("leftover");

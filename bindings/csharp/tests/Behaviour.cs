@@ -278,6 +278,8 @@ sealed class Behaviour {
         Expect(e.Status == GPTQ_E_INVALID_ARGUMENT && e.Site != "" && e.Message != "", e);
       }
       choice.Dispose();
+      Expect(Throws<ArgumentOutOfRangeException>(() => session.Start(new GenerateOptions { MaxTokens = -1 })));
+      Expect(Throws<ArgumentOutOfRangeException>(() => session.Truncate(-1)));
       Expect(Throws<ObjectDisposedException>(() => session.Start(new GenerateOptions { Constraint = choice })));
     }
   }
