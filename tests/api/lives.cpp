@@ -32,12 +32,12 @@ struct Made {
   std::string quantized() const {
     static const std::string path = [this] {
       std::string text;
-      quantize(checkpoint.folder.path() + "/q.gptq", 0, text);
+      quantize(checkpoint.folder.path() + "/q.gptq", 400, 0, text);
       return checkpoint.folder.path() + "/q.gptq";
     }();
     return path;
   }
-  gptq_status quantize(const std::string& target, uint64_t bytes_max, std::string& text) const {
+  gptq_status quantize(const std::string& target, uint32_t n_tokens, uint64_t bytes_max, std::string& text) const {
     Host host;
     auto desc = host.desc(1);
     desc.host_bytes_max = bytes_max;
@@ -46,7 +46,7 @@ struct Made {
       const Runtime runtime(desc);
       const auto source = from_file(model_);
       Tokens tokens;
-      for (uint32_t i = 0; i < 4000; ++i) tokens.push_back(static_cast<gptq_token>(i * i % 7));
+      for (uint32_t i = 0; i < n_tokens; ++i) tokens.push_back(static_cast<gptq_token>(i * i % 7));
       auto params = make<gptq_quantize_params>();
       params.tokens = tokens.data(), params.n_tokens = tokens.size(), params.row_tokens = 40, params.defaults.group_size = -1;
       params.head_bits = 8;
@@ -88,7 +88,7 @@ gptq_status convert_to(const std::string& from, const std::string& folder, bool 
 gptq_status export_from(const std::string& model, const std::string& folder, bool replace, std::string& text) {
   return caught(text, [&] {
     convert::ExportOptions how;
-    how.replace = replace, how.shard_bytes = 600;
+    how.replace = replace, how.shard_bytes = 1500;
     convert::export_hf(base::FileSource(model), folder + "/out", how);
   });
 }
@@ -156,17 +156,19 @@ const std::vector<Life>& lives() {
   static const std::string gguf = std::string(std::getenv("GPTQ_GOLDEN") ? std::getenv("GPTQ_GOLDEN") : "tests/golden") + "/../fuzz/corpus/gguf/llama-q8_0.gguf";
   const auto old_model = [](const std::string& folder) { fs::copy_file(made().other_model(), folder + "/out"); };
   const auto old_folder = [](const std::string& folder) {
+    static const TemporaryFolder first;
     std::string text;
-    EXPECT_EQ(export_from(made().other_model(), folder, false, text), GPTQ_OK) << text;
+    if (!fs::exists(first.file("out"))) EXPECT_EQ(export_from(made().other_model(), first.path(), false, text), GPTQ_OK) << text;
+    fs::copy(first.file("out"), folder + "/out");
   };
   static const std::vector<Life> all = {
-      {"use", use, false, save},
+      {"use", use, 1, false, save},
       {"convert", [](const std::string& folder, std::string& text) { return convert_to(made().checkpoint.folder.path(), folder, false, text); }},
-      {"convert anew", [](const std::string& folder, std::string& text) { return convert_to(made().checkpoint.folder.path(), folder, true, text); }, true, old_model},
-      {"convert GGUF", [](const std::string& folder, std::string& text) { return convert_to(gguf, folder, false, text); }},
+      {"convert anew", [](const std::string& folder, std::string& text) { return convert_to(made().checkpoint.folder.path(), folder, true, text); }, 2, true, old_model},
+      {"convert GGUF", [](const std::string& folder, std::string& text) { return convert_to(gguf, folder, false, text); }, 2},
       {"export", [](const std::string& folder, std::string& text) { return export_from(made().model(), folder, false, text); }},
-      {"export quantized", [](const std::string& folder, std::string& text) { return export_from(made().quantized(), folder, false, text); }},
-      {"export anew", [](const std::string& folder, std::string& text) { return export_from(made().model(), folder, true, text); }, true, old_folder},
+      {"export quantized", [](const std::string& folder, std::string& text) { return export_from(made().quantized(), folder, false, text); }, 4},
+      {"export anew", [](const std::string& folder, std::string& text) { return export_from(made().model(), folder, true, text); }, 3, true, old_folder},
       {"lora", [](const std::string& folder, std::string& text) {
          return caught(text, [&] { convert::convert_lora(made().lora.folder().path(), base::FileSource(made().model()), folder + "/out", {}); });
        }},
@@ -174,9 +176,9 @@ const std::vector<Life>& lives() {
          return caught(text, [&] {
            convert::merge_lora(base::FileSource(made().model()), base::FileSource(made().lora.path()), 1, folder + "/out", base::AtomicFile::IfExists::refuse);
          });
-       }},
-      {"quantize", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 0, text); }},
-      {"quantize on disk", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 200 << 10, text); }},
+       }, 2},
+      {"quantize", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 400, 0, text); }, 3},
+      {"quantize on disk", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 17000, 1 << 20, text); }, 40},
   };
   return all;
 }
