@@ -39,6 +39,13 @@ const char* const narrow_schemas[] = {
     R"({"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": 600}, "uniqueItems": true})",
     R"({"type": "array", "items": {"type": ["string", "object"], "pattern": "^a", "propertyNames": {"maxLength": 2}}, "uniqueItems": true, "maxItems": 3})",
     R"({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}, "ab": {"type": "integer"}}}, "uniqueItems": true})",
+    R"({"type": "integer", "minimum": 18446744073709551613, "maximum": 18446744073709551615})",
+    R"({"enum": [18446744073709551615, 18446744073709551616, -9223372036854775809]})",
+    // Halves of pairs.
+    R"({"type": "string", "pattern": "^[\ud83d\ude00-\ud83d\ude4f]{1,2}$"})",
+    R"({"type": "string", "pattern": "^[\ue000-\uf8ff\ud83d\ude00]+$", "maxLength": 3})",
+    R"({"enum": ["\ud83d\ude00", "a\udbff\udfff", "\ud7ff"]})",
+    R"({"type": "object", "patternProperties": {"^[\ud83d\ude00-\ud83d\ude04]$": true}, "additionalProperties": false, "maxProperties": 2})",
     R"({"type": "string", "pattern": "[0-9]{4}", "minLength": 4, "maxLength": 4})",
     R"({"type": "string", "pattern": "^a+$|^b{3}$", "minLength": 3, "maxLength": 900})",
     R"({"type": "string", "pattern": "^$|^([^ ]+ ){0,9}[^ ]+$", "maxLength": 700})",
@@ -79,7 +86,7 @@ void expect_valid(const Source& source, const std::string& text) {
 // What stands in quotes in the source, with its quotes, and pieces of JSON.
 std::vector<std::string> words_of(std::string_view source, std::mt19937& random) {
   std::vector<std::string> words{"\":", "\", \"", "{\"",   "\"}",   "}]",    "  ",       " a",       "0.",  "12",
-                                 "e5",  "true",   "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\""};
+                                 "e5",  "true",   "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\"", "\\ud83d", "\\uD9", "\\udbff\\udf"};
   for (size_t at = 0; (at = source.find('"', at)) != std::string_view::npos;) {
     const size_t end = source.find('"', at + 1);
     if (end == std::string_view::npos) break;

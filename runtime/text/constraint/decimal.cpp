@@ -13,8 +13,8 @@ Decimal Decimal::of(std::string_view text) {
   size_t i = negative;
   for (; i < text.size() && text[i] != 'e' && text[i] != 'E'; ++i) {
     if (text[i] == '.') { fraction = true; continue; }
-    if (taken < 36) d.digits = d.digits * 10 + (text[i] - '0'), taken += d.digits != 0;
-    else ++point;
+    if (taken < digits_max) d.digits = d.digits * 10 + (text[i] - '0'), taken += d.digits != 0;
+    else ++point, d.cut |= text[i] != '0';
     point -= fraction;
   }
   int32_t exponent = 0;

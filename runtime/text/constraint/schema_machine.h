@@ -37,7 +37,7 @@ class SchemaMachine final : public Machine {
  private:
   using Words = std::pmr::vector<uint32_t>;
   using View = std::span<const uint32_t>;
-  static constexpr uint32_t none = ~0u, long_step = TokenTrie::kLongest + 1, number_bytes = 34;  // of a number's text that is kept
+  static constexpr uint32_t none = ~0u, long_step = TokenTrie::kLongest + 1, number_bytes = Decimal::digits_max;  // of a number's text that is kept
   enum Truth : uint8_t { no = 0, open = 1, yes = 2 };
   enum What : uint8_t { literal, number, string, object, array };
   // The first word of a state. value: [, frame, plan, 1: ] may come instead, 2: nothing else may]; string: [, frame, plan, escape, utf8,

@@ -61,7 +61,7 @@ bool meets(const Bounds& n, const Reach& reach, bool negative, bool whole) {
   const auto scaled = [&](const Decimal& d, Decimal::Wide& out) {
     out = d.digits;
     if (!out) return true;
-    if (d.magnitude() - unit > 38) return false;
+    if (d.magnitude() - unit > 37) return false;
     for (int32_t e = d.exponent; e > unit; --e) out *= 10;
     return true;
   };

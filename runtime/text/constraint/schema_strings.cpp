@@ -135,7 +135,7 @@ template <class Alive>
 bool SchemaMachine::escape_possible(const StringReader& reader, bool compact, View states, const KeyPlace& place, Alive&& alive) {
   auto [code, last] = reader.range();
   if (compact) last = std::min<uint32_t>(last, '\\');
-  for (unsigned tries = 0; code <= last && tries < 2000; ++tries) {
+  for (unsigned tries = 0; (code = reader.behind_halves(code)) <= last && tries < 2000; ++tries) {
     if (compact && !reader.can_need(code)) {
       ++code;
       continue;
