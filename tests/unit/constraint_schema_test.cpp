@@ -42,7 +42,25 @@ TEST(ConstraintSchema, RefusedWithThePointer) {
       {R"({"$recursiveRef": "#"})", "/$recursiveRef"},
       {R"([])", "a schema is an object or a boolean"},
       {R"({"type": )", "schema"},
-      {"false", "no text is allowed"},
+      {"false", "schema: it is false, so no text is allowed"},
+      {R"({"type": "object", "required": ["a"], "properties": {"a": {"minimum": 3, "exclusiveMaximum": 3, "type": "integer"}}})", "/properties/a/minimum: it is above what"},
+      {R"({"enum": []})", "enum is empty"},
+      {R"({"type": "string", "enum": [1, null]})", "its type is none of its values'"},
+      {R"({"allOf": [{"type": "string"}, {"type": ["null", "integer"]}]})", "has no type in common"},
+      {R"({"allOf": [true, {"type": "string", "minLength": 3, "maxLength": 2}]})", "/allOf/1/minLength: it is above maxLength"},
+      {R"({"type": "object", "required": ["a", "b"], "maxProperties": 1})", "/required: it has more names than maxProperties"},
+      {R"({"type": "object", "minProperties": 2, "maxProperties": 1})", "/minProperties: it is above maxProperties"},
+      {R"({"type": "object", "required": ["b"], "properties": {"a": true}, "additionalProperties": false})", "/required: what it wants is not allowed"},
+      {R"({"type": "array", "minItems": 2, "prefixItems": [true, {"anyOf": [false, {"enum": []}]}]})", "/prefixItems/1/anyOf: none of them can hold"},
+      {R"({"type": "array", "contains": true, "minContains": 3, "maxItems": 2})", "/contains: it wants more items"},
+      {R"({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]})", "no text is allowed"},
+      // Where it is only seen as a whole.
+      {R"({"allOf": [{"type": "integer", "minimum": 5}, {"maximum": 3}]})", "no text is allowed"},
+      {R"({"allOf": [{"type": "integer", "multipleOf": 7}, {"multipleOf": 10}], "minimum": 1, "maximum": 69})", "no text is allowed"},
+      {R"({"type": "object", "required": ["a"], "allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"a": {"minimum": 2}}}]})", "no text is allowed"},
+      {R"({"type": "object", "propertyNames": {"pattern": "^[ab]$"}, "required": ["a", "c"]})", "no text is allowed"},
+      {R"({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "minProperties": 3})", "no text is allowed"},
+      {R"({"type": "array", "prefixItems": [true, {"allOf": [{"const": 1}, {"const": 2}]}], "minItems": 2})", "no text is allowed"},
   };
   for (const auto& [schema, message] : refused) {
     const std::string said = refusal(Kind::json_schema, schema).message;

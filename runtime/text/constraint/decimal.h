@@ -19,12 +19,15 @@ struct Decimal {
   bool is_integer() const { return exponent >= 0; }
   // Of 10^n that is above.
   int32_t magnitude() const;
+  Decimal shortened() const;
   // Of the shortest text without an exponent.
   int32_t written() const { return (digits < 0) + std::max(magnitude(), 1) + (exponent < 0 ? 1 - exponent : 0); }
   // Below 0, 0, above 0.
   static int compare(const Decimal& a, const Decimal& b);
   // of > 0.
   bool is_multiple(const Decimal& of) const;
+  // The least of both, which are above 0; where it has too many digits, the greater of the two.
+  static Decimal common_multiple(Decimal a, Decimal b);
 };
 
 }  // namespace gptq::text::constraint

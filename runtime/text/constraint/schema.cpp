@@ -55,6 +55,11 @@ class Compiler {
     }
     return node;
   }
+  [[noreturn]] void refuse(const Schema::Never& never, std::string_view document) const {
+    const auto place = std::ranges::find(open_, never.node, &Open::node);
+    const std::string_view pointer = place == open_.end() ? document : std::string_view(place->pointer);
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "schema: ", pointer, never.keyword.empty() ? "" : "/", never.keyword, pointer.empty() && never.keyword.empty() ? "" : ": ", never.reason, ", so no text is allowed");
+  }
   void finish() {
     refuse_cycles();
     sort_names();
@@ -457,6 +462,17 @@ class Compiler {
       for (uint32_t i = 0; i < all.size; ++i) at().required.push_back(named(string(all.items[i], pointer, "required")));
     }
     for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) dependency(keyword);
+    const Value* names = value.dict->find(heap_, "propertyNames");
+    for (int steps = 0; names && names->is(JsonKind::dict) && steps < 16; ++steps) {
+      for (const char* keyword : {"const", "enum"})
+        if (const Value* v = names->dict->find(heap_, keyword)) {
+          at().names_listed = true;
+          for (const Value& one : v->is(JsonKind::list) ? std::span<const Value>(v->array->items, v->array->size) : std::span<const Value>(v, 1))
+            if (one.is(JsonKind::string)) named(one.view());
+        }
+      const Value* ref = names->dict->find(heap_, "$ref");
+      names = ref ? &target(*names, string(*ref, pointer, "$ref"), pointer) : nullptr;
+    }
   }
   void fill_array(uint32_t node, const Value& value, const Text& pointer) {
     const auto at = [&]() -> SchemaNode& { return schema_.nodes[node]; };
@@ -553,7 +569,7 @@ Schema::Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std
   Compiler compiler(*this, heap, memory);
   for (const SchemaDocument& document : documents) roots.push_back({compiler.add(*document.value, document.pointer), document.compact});
   compiler.finish();
-  find_types(memory);
+  if (const auto never = find_types(memory)) compiler.refuse(*never, documents[never->root].pointer);
 }
 
 Schema Schema::of(std::string_view json, bool compact, std::pmr::memory_resource* memory) {
