@@ -3,6 +3,7 @@
 #pragma once
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -159,6 +160,8 @@ struct RuleOptions {
 };
 
 inline std::string read_file(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(file_path(path), error)) throw Error(GPTQ_E_INVALID_ARGUMENT, "'" + path + "' is a folder, and a file is wanted");
   std::ifstream file(file_path(path), std::ios::binary);
   if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
   return {std::istreambuf_iterator<char>(file), {}};

@@ -230,7 +230,11 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   const size_t n_known = session.info().n_tokens - session.info().n_pending;
   if (o.ids) session.append(tool::parse_ids(*o.ids));
   if (o.prompt) append_text(session, *o.prompt);
-  if (!o.score.empty()) return score(session, o);
+  if (!o.score.empty()) {
+    score(session, o);
+    if (o.save) save(session, *o.save);
+    return;
+  }
   const size_t n_prompt = session.info().n_tokens - n_known;
   stream(session, o, generate_params(o, stops), o.show_marks || o.hide_thinking);
   if (o.save) save(session, *o.save);

@@ -2,7 +2,7 @@
 #include "text/json.h"
 
 #include <charconv>
-#include <cmath>
+#include <limits>
 
 #include "text/jinja/print.h"
 #include "text/jinja/sort.h"
@@ -168,9 +168,10 @@ class Reader {
     }
     const char *from = text_.data() + start, *to = text_.data() + at_;
     Value v = Value::of_int(0);
-    if (!whole) v.kind = Kind::number;
-    const std::errc error = whole ? std::from_chars(from, to, v.integer).ec : std::from_chars(from, to, v.number).ec;
-    if (error != std::errc()) fail(whole ? "an integer beyond 64 bits" : "a number beyond double precision");
+    if (whole && std::from_chars(from, to, v.integer).ec == std::errc()) return v;
+    v.kind = Kind::number;
+    if (std::from_chars(from, to, v.number).ec != std::errc()) fail("a number beyond double precision");
+    if (to - from > std::numeric_limits<double>::digits10) v.size = heap_.keep_number({from, to});
     return v;
   }
 

@@ -8,7 +8,8 @@
 namespace gptq::text {
 
 // Strings in the result are untrusted. Fails with INVALID_ARGUMENT, the document's name and the offset in it: anything that RFC 8259
-// does not allow, a key twice in one object, nesting deeper than 64, integers beyond 64 bits, numbers beyond double.
+// does not allow, a key twice in one object, nesting deeper than 64, numbers beyond double. Those of more
+// digits than 64 bits or a double hold are numbers, and the heap keeps their text, which must outlive it.
 jinja::Value read_json(jinja::Heap& heap, std::string_view text, std::string_view document);
 
 struct JsonStyle {

@@ -35,7 +35,7 @@ class JsonWriter {
       case Kind::boolean: return add(v.boolean ? "true" : "false");
       case Kind::integer: return add(number_text(v.integer, buffer));
       case Kind::number:
-        if (std::isfinite(v.number)) return add(number_text(v.number, buffer));
+        if (std::isfinite(v.number)) return add(number_text(heap_, v, buffer));
         return add(std::isnan(v.number) ? "NaN" : v.number > 0 ? "Infinity" : "-Infinity");
       default: heap_.fail(GPTQ_E_TEMPLATE, "tojson: object of type ", kind_name(v), " is not JSON serializable");
     }

@@ -111,6 +111,8 @@ constexpr Example filters[] = {
      "{\"k\": [1, 2.5, null, \"é<\\n\"]} {\n  \"k\": [\n    1,\n    2.5,\n    null,\n    \"é<\\n\"\n  ]\n} \"\\u00e9\\\"\" "
      "{\"a\":[],\"b\":1}",
      R"({"x": {"k": [1, 2.5, null, "é<\n"]}})"},
+    {"{{ x | tojson }} {{ x }}", "[18446744073709551615, -9223372036854775809, 1.0000000000000002] [18446744073709551615, -9223372036854775809, 1.0000000000000002]",
+     R"({"x": [18446744073709551615, -9223372036854775809, 1.00000000000000022]})"},
     {"{{ '  a b ' | trim }}|{{ 'xxaxx' | trim('x') }}|{{ 'aBc dE-fg' | title }}|{{ 'ÄÖ straße' | lower }}|{{ 'été' | upper }}|{{ 'aB' | "
      "capitalize }}",
      "a b|a|Abc De-Fg|äö straße|ÉTÉ|Ab"},
@@ -205,7 +207,7 @@ TEST(ChatTemplate, RefusesBrokenInput) {
   struct { const char *json; uint64_t offset;
   } cases[] = {
       {"{\"a\": 1} x", 9},    {"{\"a\": 1, \"a\": 2}", 16},          {"[1", 0},           {"{\"a\": 01}", 7}, {"{\"a\": \"\\ud800\"}", 13},
-      {"{\"a\": \"\n\"}", 7}, {"{\"a\": 99999999999999999999}", 26}, {"{\"a\": nul}", 6}, {"{\"a\" 1}", 5},   {"{\"messages\": []}", 0}};
+      {"{\"a\": \"\n\"}", 7}, {"{\"a\": 1e999}", 11}, {"{\"a\": nul}", 6}, {"{\"a\" 1}", 5},   {"{\"messages\": []}", 0}};
   for (const auto& c : cases) {
     const Result r = render("x", c.json);
     EXPECT_EQ(r.status, GPTQ_E_INVALID_ARGUMENT) << c.json;

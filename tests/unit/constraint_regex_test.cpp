@@ -57,6 +57,8 @@ TEST(ConstraintRegex, RefusesWithThePlace) {
   EXPECT_EQ(refused_at("(?=a)"), 2u);
   EXPECT_EQ(refused_at("[^\\d\\D]"), 7u);
   EXPECT_EQ(refused_at("[b-a]"), 4u);
+  EXPECT_EQ(refused_at("a{,3}"), 1u);
+  EXPECT_TRUE(matches("a{,b}", "a{,b}"));
   EXPECT_EQ(refused_at("a\xff"), 1u);
   refused_at(std::string(60000, '('));
   refused_at("((a{99}){99}){99}{99}");

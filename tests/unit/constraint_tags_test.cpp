@@ -98,7 +98,7 @@ const Bad bad_sources[] = {
     {R"({"tags": [{"begin": "<a>", "choice": []}]})", 0, "/tags/0/choice: there is nothing"},
     {R"({"tags": [{"begin": "<a>", "json_schema": {"properties": {"x": {"$ref": "http://y/z"}}}}]})", 0, "/tags/0/json_schema/properties/x/$ref"},
     {R"({"tags": [{"begin": "<a>", "json_schema": 1}]})", 0, "/tags/0/json_schema: a schema is"},
-    {R"({"tags": [{"begin": "<a>", "json_schema": true}, {"begin": "<b>", "json_schema": false}]})", 0, "/tags/1: no text is allowed"},
+    {R"({"tags": [{"begin": "<a>", "json_schema": true}, {"begin": "<b>", "json_schema": false}]})", 0, "schema: /tags/1/json_schema: it is false, so no text is allowed"},
     {R"({"tags": [{"begin": "<a>", "regex": "a"}, {"begin": "<a>", "regex": "b"}]})", 0, "/tags/0/begin: '<a>' has the trigger"},
     {R"({"tags": [{"begin": "<a", "regex": "a"}, {"begin": "<a>", "regex": "b"}], "triggers": ["<"]})", 0, "/tags/1/begin: it starts with all"},
     {R"({"tags": [{"begin": "<a>", "regex": "a"}], "triggers": ["<", "b"]})", 0, "/triggers/1: no tag begins"},

@@ -39,6 +39,41 @@ const char* const narrow_schemas[] = {
     R"({"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": 600}, "uniqueItems": true})",
     R"({"type": "array", "items": {"type": ["string", "object"], "pattern": "^a", "propertyNames": {"maxLength": 2}}, "uniqueItems": true, "maxItems": 3})",
     R"({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}, "ab": {"type": "integer"}}}, "uniqueItems": true})",
+    R"({"type": "integer", "minimum": 18446744073709551613, "maximum": 18446744073709551615})",
+    R"({"enum": [18446744073709551615, 18446744073709551616, -9223372036854775809]})",
+    // Halves of pairs.
+    R"({"type": "string", "pattern": "^[\ud83d\ude00-\ud83d\ude4f]{1,2}$"})",
+    R"({"type": "string", "pattern": "^[\ue000-\uf8ff\ud83d\ude00]+$", "maxLength": 3})",
+    R"({"enum": ["\ud83d\ude00", "a\udbff\udfff", "\ud7ff"]})",
+    R"({"type": "object", "patternProperties": {"^[\ud83d\ude00-\ud83d\ude04]$": true}, "additionalProperties": false, "maxProperties": 2})",
+    // Names that are all there, or must still come.
+    R"({"type": "object", "properties": {"a": {"type": "null"}, "b": true}, "propertyNames": {"enum": ["a", "b", "c"]}})",
+    R"({"$defs": {"n": {"enum": ["a", "b"]}}, "type": "object", "propertyNames": {"$ref": "#/$defs/n"}, "additionalProperties": {"type": "integer"}, "minProperties": 2})",
+    R"({"type": "object", "propertyNames": {"const": "a"}})",
+    R"({"type": "object", "properties": {"a": true, "b": {"type": "null"}}, "propertyNames": {"pattern": "^[ab]$"}})",
+    R"({"type": "object", "properties": {"a": true, "ab": true, "k1": false}, "patternProperties": {"^a?b?$": {"type": "boolean"}, "^k[01]$": {"type": "null"}}, "propertyNames": {"minLength": 1}, "additionalProperties": false})",
+    R"({"type": "object", "properties": {"aa": true}, "propertyNames": {"maxLength": 2, "pattern": "^a{1,4}$"}, "required": ["a"]})",
+    R"({"type": "object", "anyOf": [{"properties": {"x": {"const": 1}}, "propertyNames": {"enum": ["x", "y"]}, "required": ["x"]}, {"properties": {"z": {"const": 2}}, "propertyNames": {"pattern": "^z$"}, "required": ["z"]}]})",
+    R"({"allOf": [{"properties": {"a": {"type": "string"}, "b": {"type": "integer", "minimum": 7}}}, {"properties": {"a": {"type": "integer"}, "b": {"maximum": 5}}, "additionalProperties": {"type": "null"}}], "type": "object", "propertyNames": {"maxLength": 1}})",
+    R"({"type": "object", "dependentRequired": {"a": ["b", "c"], "d": ["a"]}, "maxProperties": 3})",
+    R"({"type": "object", "properties": {"a": true, "b": true, "c": false}, "dependentRequired": {"a": ["b"], "b": ["c"]}})",
+    R"({"allOf": [{"required": ["a", "b"]}, {"required": ["b", "c"]}], "type": "object", "maxProperties": 4})",
+    R"({"type": "object", "required": ["ab", "b"], "maxProperties": 2})",
+    R"({"type": "array", "items": {"type": "object", "required": ["a"], "patternProperties": {"^k[0-2]$": {"const": 12}, "^a": true}, "unevaluatedProperties": false}, "uniqueItems": true})",
+    // Items that must be one that `contains` has, or must not.
+    R"({"type": "array", "contains": {"const": 1}, "minContains": 2, "maxItems": 3, "items": {"type": ["integer", "string"]}})",
+    R"({"type": "array", "prefixItems": [{"type": "string"}, {"enum": [2, 3]}], "items": {"type": "integer"}, "contains": {"const": 1}, "maxItems": 4})",
+    R"({"allOf": [{"type": "array", "maxItems": 3}, {"contains": {"type": "string"}, "minContains": 2}, {"contains": {"type": "object", "required": ["k"]}}]})",
+    R"({"type": "array", "items": {"type": "integer"}, "contains": {"type": "integer"}, "maxContains": 2})",
+    R"({"type": "array", "items": {"type": ["integer", "null"]}, "contains": {"type": "integer"}, "maxContains": 1, "minItems": 2})",
+    R"({"allOf": [{"items": {"type": "integer"}}, {"prefixItems": [true, {"minimum": 3}, {"type": "string"}]}], "type": "array"})",
+    R"({"type": "array", "contains": {"type": "string", "minLength": 3}, "maxContains": 1, "maxItems": 3})",
+    // Numbers that several must hold to.
+    R"({"type": "integer", "allOf": [{"multipleOf": 6}, {"multipleOf": 10}], "minimum": 100, "maximum": 140})",
+    R"({"type": "integer", "multipleOf": 0.4, "exclusiveMinimum": 0, "maximum": 3})",
+    R"({"allOf": [{"enum": [1, 12, 125, 70]}, {"multipleOf": 5}, {"maximum": 100}]})",
+    R"({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2}, "uniqueItems": true})",
+    R"({"type": "array", "items": {"enum": ["", true, 0, null]}, "uniqueItems": true})",
     R"({"type": "string", "pattern": "[0-9]{4}", "minLength": 4, "maxLength": 4})",
     R"({"type": "string", "pattern": "^a+$|^b{3}$", "minLength": 3, "maxLength": 900})",
     R"({"type": "string", "pattern": "^$|^([^ ]+ ){0,9}[^ ]+$", "maxLength": 700})",
@@ -61,12 +96,26 @@ const Source others[] = {
     {Kind::tags, R"({"tags": [{"begin": "<a", "json_compact": {"properties": {"b": true, "a": {"const": ["a", 1]}}, "required": ["a"]}, "end": "a>"}, {"begin": "<b", "json_schema": {"const": ["a", 1]}}]})"},
 };
 
+// More closed branches than a key in progress was once looked at for.
+const std::string& many_branches() {
+  static const std::string schema = [] {
+    std::string text = R"({"anyOf": [)";
+    for (int i = 0; i < 90; ++i) {
+      const std::string n = std::to_string(i);
+      text += (i ? "," : "") + (R"({"type": "object", "properties": {"k)" + n + R"(": {"type": "null"}, "f)" + n + R"(": {"type": "integer"}}, "required": ["k)" + n + R"("], "additionalProperties": false})");
+    }
+    return text + "]}";
+  }();
+  return schema;
+}
+
 std::vector<Source> sources() {
   std::vector<Source> all(std::begin(others), std::end(others));
   for (const Kind kind : {Kind::json_schema, Kind::json_compact}) {
     for (const SchemaRow& row : schema_rows) all.push_back({kind, row.schema, row.every_end_seen});
     for (const char* schema : narrow_schemas) all.push_back({kind, schema});
   }
+  all.push_back({Kind::json_schema, many_branches().c_str()});
   return all;
 }
 
@@ -79,7 +128,7 @@ void expect_valid(const Source& source, const std::string& text) {
 // What stands in quotes in the source, with its quotes, and pieces of JSON.
 std::vector<std::string> words_of(std::string_view source, std::mt19937& random) {
   std::vector<std::string> words{"\":", "\", \"", "{\"",   "\"}",   "}]",    "  ",       " a",       "0.",  "12",
-                                 "e5",  "true",   "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\""};
+                                 "e5",  "true",   "null,", "\\u00", "\\n\"", "\xc3\xa9", "\xf0\x9f", "\"\"", "\\ud83d", "\\uD9", "\\udbff\\udf"};
   for (size_t at = 0; (at = source.find('"', at)) != std::string_view::npos;) {
     const size_t end = source.find('"', at + 1);
     if (end == std::string_view::npos) break;

@@ -2,6 +2,7 @@
 #include "text/constraint/decimal.h"
 
 #include <charconv>
+#include <utility>
 
 namespace gptq::text::constraint {
 
@@ -13,8 +14,8 @@ Decimal Decimal::of(std::string_view text) {
   size_t i = negative;
   for (; i < text.size() && text[i] != 'e' && text[i] != 'E'; ++i) {
     if (text[i] == '.') { fraction = true; continue; }
-    if (taken < 36) d.digits = d.digits * 10 + (text[i] - '0'), taken += d.digits != 0;
-    else ++point;
+    if (taken < digits_max) d.digits = d.digits * 10 + (text[i] - '0'), taken += d.digits != 0;
+    else ++point, d.cut |= text[i] != '0';
     point -= fraction;
   }
   int32_t exponent = 0;
@@ -26,16 +27,22 @@ Decimal Decimal::of(std::string_view text) {
     if (exponent < -100'000) exponent = -100'000;
   }
   d.exponent = point + exponent;
+  if (negative) d.digits = -d.digits;
+  return d.shortened();
+}
+
+// Without zeros behind.
+Decimal Decimal::shortened() const {
+  Decimal d = *this;
   // In 64 bits where they fit, which is many times faster.
-  constexpr Wide narrow = Wide{1} << 63;
-  for (; d.digits >= narrow && d.digits % 10 == 0; d.digits /= 10) ++d.exponent;
-  if (d.digits < narrow) {
-    uint64_t digits = static_cast<uint64_t>(d.digits);
+  const auto fits = [&] { return d.digits == static_cast<int64_t>(d.digits); };
+  for (; !fits() && d.digits % 10 == 0; d.digits /= 10) ++d.exponent;
+  if (fits()) {
+    int64_t digits = static_cast<int64_t>(d.digits);
     for (; digits && digits % 10 == 0; digits /= 10) ++d.exponent;
     d.digits = digits;
   }
   if (!d.digits) d.exponent = 0;
-  if (negative) d.digits = -d.digits;
   return d;
 }
 
@@ -63,6 +70,22 @@ int Decimal::compare(const Decimal& a, const Decimal& b) {
   for (int32_t e = a.exponent; e > b.exponent; --e) x *= 10;
   for (int32_t e = b.exponent; e > a.exponent; --e) y *= 10;
   return x < y ? -1 : x > y;
+}
+
+Decimal Decimal::common_multiple(Decimal a, Decimal b) {
+  if (compare(a, b) < 0) std::swap(a, b);
+  constexpr Wide most = Wide{1'000'000'000'000'000'000} * 1'000'000'000'000'000'000;
+  const Decimal greater = a;
+  for (; a.exponent > b.exponent; --a.exponent)
+    if ((a.digits *= 10) >= most) return greater;
+  for (; b.exponent > a.exponent; --b.exponent)
+    if ((b.digits *= 10) >= most) return greater;
+  Wide divisor = a.digits;
+  for (Wide rest = b.digits; rest;) divisor = std::exchange(rest, divisor % rest);
+  a.digits /= divisor;
+  if (a.digits > most / b.digits) return greater;
+  a.digits *= b.digits;
+  return a.shortened();
 }
 
 bool Decimal::is_multiple(const Decimal& of) const {

@@ -58,7 +58,10 @@ class Parser {
         refuse("more nodes than the limit: too many repeats");
     return value;
   }
-  bool begins_count() const { return at_ + 1 < text_.size() && text_[at_] == '{' && text_[at_ + 1] >= '0' && text_[at_ + 1] <= '9'; }
+  bool begins_count(std::string_view begin = "{") const {
+    const std::string_view rest = text_.substr(at_);
+    return rest.starts_with(begin) && rest.size() > begin.size() && rest[begin.size()] >= '0' && rest[begin.size()] <= '9';
+  }
   Nfa::Part repeated() {
     const Nfa::Part part = atom();
     uint32_t least = 1, most = 1;
@@ -71,6 +74,7 @@ class Parser {
       if (take(',')) most = more() && text_[at_] == '}' ? Nfa::none : number();
       if (!take('}') || most < least) refuse("a wrong {m,n}");
     } else {
+      if (begins_count("{,")) refuse("a {,n}, which others read as {0,n} or as it stands: say {0,n} or \\{");
       return part;
     }
     take('?');  // a lazy repeat matches the same whole texts

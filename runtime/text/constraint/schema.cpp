@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <map>
 
 #include "base/failure.h"
@@ -53,6 +54,11 @@ class Compiler {
       fill(open_[filled_].node, *open_[filled_].value, place);
     }
     return node;
+  }
+  [[noreturn]] void refuse(const Schema::Never& never, std::string_view document) const {
+    const auto place = std::ranges::find(open_, never.node, &Open::node);
+    const std::string_view pointer = place == open_.end() ? document : std::string_view(place->pointer);
+    base::fail(GPTQ_E_INVALID_ARGUMENT, "schema: ", pointer, never.keyword.empty() ? "" : "/", never.keyword, pointer.empty() && never.keyword.empty() ? "" : ": ", never.reason, ", so no text is allowed");
   }
   void finish() {
     refuse_cycles();
@@ -212,15 +218,24 @@ class Compiler {
     return names_.emplace(Text(name, memory_), static_cast<uint32_t>(names_.size())).first->second;
   }
   uint32_t count(const Value& v, std::string_view pointer, std::string_view keyword) const {
-    if (v.is(JsonKind::number) && v.number >= 0 && v.number == static_cast<double>(static_cast<uint32_t>(v.number)))
-      return static_cast<uint32_t>(v.number);
-    if (!v.is(JsonKind::integer) || v.integer < 0) fail(pointer, keyword, "a number from 0 is wanted");
-    return static_cast<uint32_t>(std::min<int64_t>(v.integer, 1 << 30));
+    const double n = v.is_numeric() && !v.is(JsonKind::boolean) ? v.as_number() : -1;
+    if (n < 0 || n != std::floor(n)) fail(pointer, keyword, "a whole number from 0 is wanted");
+    return static_cast<uint32_t>(std::min<double>(n, 1 << 30));
   }
-  Decimal number(const Value& v, std::string_view pointer, std::string_view keyword) const {
-    if (v.is(JsonKind::number)) return Decimal::of(v.number);
-    if (!v.is(JsonKind::integer)) fail(pointer, keyword, "a number is wanted");
-    return Decimal::of(std::string_view(std::to_string(v.integer)));
+  // limit: it stands for the numbers beyond it, so that a part of its digits may be enough.
+  Decimal number(const Value& v, std::string_view pointer, std::string_view keyword, bool limit = false) const {
+    if (v.is(JsonKind::integer)) return Decimal::of(std::string_view(std::to_string(v.integer)));
+    if (!v.is(JsonKind::number)) fail(pointer, keyword, "a number is wanted");
+    const std::string_view text = heap_.kept_number(v.size);
+    const Decimal d = text.empty() ? Decimal::of(v.number) : Decimal::of(text);
+    if (d.cut && !limit) fail(pointer, keyword, "a number of more than ", Decimal::digits_max, " digits");
+    return d;
+  }
+  // A limit of more digits is between two numbers of as many as a text may have: beyond the one towards 0.
+  void bound(SchemaNode& n, const Value& v, std::string_view pointer, const char* keyword, bool low, bool strict) const {
+    const Decimal d = number(v, pointer, keyword, true);
+    if (d.cut) strict = (d.digits > 0) == low;
+    (low ? strict ? n.above : n.least : strict ? n.below : n.most) = d;
   }
   std::string_view string(const Value& v, std::string_view pointer, std::string_view keyword) const {
     if (!v.is(JsonKind::string)) fail(pointer, keyword, "a string is wanted");
@@ -274,9 +289,11 @@ class Compiler {
       if (v.is(JsonKind::none)) first.literals |= 1;
       else if (v.is(JsonKind::boolean)) first.literals |= v.boolean ? 4 : 2;
       else if (v.is(JsonKind::string)) strings.push_back(v.view());
-      else if (v.is(JsonKind::integer) || v.is(JsonKind::number)) first.numbers.push_back(number(v, pointer, keyword));
+      else if (v.is_numeric()) first.numbers.push_back(number(v, pointer, keyword));
       else first.values.push_back(constant(v, pointer, keyword, 0));
     }
+    if (std::ranges::any_of(first.numbers, [](const Decimal& d) { return d.written() > Decimal::digits_max; }))
+      fail(pointer, keyword, "a number that takes more than ", Decimal::digits_max, " bytes without an exponent");
     if (!strings.empty()) first.strings = add_literals(schema_.patterns, strings);
     SchemaNode& target = schema_.nodes[node];
     if (target.has_enum) {  // beside a const
@@ -374,13 +391,11 @@ class Compiler {
                                           {"minContains", &SchemaNode::min_contains},
                                           {"maxContains", &SchemaNode::max_contains}})
       if (const Value* v = find(keyword)) at().*member = count(*v, pointer, keyword);
-    for (const auto& [keyword, member, strict] :
-         {std::tuple{"minimum", &SchemaNode::least, &SchemaNode::above}, {"maximum", &SchemaNode::most, &SchemaNode::below}}) {
-      const Value* exclusive = find(strict == &SchemaNode::above ? "exclusiveMinimum" : "exclusiveMaximum");
+    for (const auto& [keyword, strict, low] : {std::tuple{"minimum", "exclusiveMinimum", true}, {"maximum", "exclusiveMaximum", false}}) {
+      const Value* exclusive = find(strict);
       const bool is_flag = exclusive && exclusive->is(JsonKind::boolean);  // as in draft 4
-      if (const Value* v = find(keyword)) at().*(is_flag && exclusive->boolean ? strict : member) = number(*v, pointer, keyword);
-      if (exclusive && !is_flag)
-        at().*strict = number(*exclusive, pointer, strict == &SchemaNode::above ? "exclusiveMinimum" : "exclusiveMaximum");
+      if (const Value* v = find(keyword)) bound(at(), *v, pointer, keyword, low, is_flag && exclusive->boolean);
+      if (exclusive && !is_flag) bound(at(), *exclusive, pointer, strict, low, true);
     }
     if (const Value* v = find("multipleOf")) {
       at().multiple = number(*v, pointer, "multipleOf");
@@ -447,6 +462,17 @@ class Compiler {
       for (uint32_t i = 0; i < all.size; ++i) at().required.push_back(named(string(all.items[i], pointer, "required")));
     }
     for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) dependency(keyword);
+    const Value* names = value.dict->find(heap_, "propertyNames");
+    for (int steps = 0; names && names->is(JsonKind::dict) && steps < 16; ++steps) {
+      for (const char* keyword : {"const", "enum"})
+        if (const Value* v = names->dict->find(heap_, keyword)) {
+          at().names_listed = true;
+          for (const Value& one : v->is(JsonKind::list) ? std::span<const Value>(v->array->items, v->array->size) : std::span<const Value>(v, 1))
+            if (one.is(JsonKind::string)) named(one.view());
+        }
+      const Value* ref = names->dict->find(heap_, "$ref");
+      names = ref ? &target(*names, string(*ref, pointer, "$ref"), pointer) : nullptr;
+    }
   }
   void fill_array(uint32_t node, const Value& value, const Text& pointer) {
     const auto at = [&]() -> SchemaNode& { return schema_.nodes[node]; };
@@ -543,7 +569,7 @@ Schema::Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std
   Compiler compiler(*this, heap, memory);
   for (const SchemaDocument& document : documents) roots.push_back({compiler.add(*document.value, document.pointer), document.compact});
   compiler.finish();
-  find_types(memory);
+  if (const auto never = find_types(memory)) compiler.refuse(*never, documents[never->root].pointer);
 }
 
 Schema Schema::of(std::string_view json, bool compact, std::pmr::memory_resource* memory) {

@@ -36,14 +36,14 @@ enum Types : uint8_t {
 struct Bounds {
   std::optional<Decimal> least, most, above, below, multiple;
   bool limits() const { return least || most || above || below || multiple; }
-  // What both allow; of two multiples that of this.
+  // What both allow.
   void meet(const Bounds& other) {
     const auto take = [](std::optional<Decimal>& mine, const std::optional<Decimal>& its, int wanted) {
       if (its && (!mine || Decimal::compare(*its, *mine) == wanted)) mine = its;
     };
     take(least, other.least, 1), take(above, other.above, 1);
     take(most, other.most, -1), take(below, other.below, -1);
-    if (!multiple) multiple = other.multiple;
+    if (other.multiple) multiple = multiple ? Decimal::common_multiple(*multiple, *other.multiple) : *other.multiple;
   }
 };
 
@@ -67,6 +67,9 @@ struct SchemaNode : Bounds {
   bool never = false;
   uint8_t types = type_any;
   bool digits_only = false;  // an integer has no point and no exponent
+  bool types_alone = false;  // they are all that it says
+  bool says_more = false;    // than types and what `all` has
+  bool suspect = false;      // what it says may be at odds, or what it requires may
   // Of the same value.
   List<uint32_t> all, any, one;
   uint32_t refuse = none, condition = none, then = none, otherwise = none;
@@ -83,6 +86,7 @@ struct SchemaNode : Bounds {
   List<uint32_t> required;
   List<std::pair<uint32_t, uint32_t>> dependent_required, dependent_schemas;
   uint32_t additional = none, min_properties = 0, max_properties = none, names = none, unevaluated_properties = none;
+  bool names_listed = false;  // propertyNames lists them: all are among `named`
   // Of arrays.
   List<uint32_t> prefix;
   uint32_t items = none, contains = none, min_contains = 1, max_contains = none, min_items = 0, max_items = none, unevaluated_items = none;
@@ -111,7 +115,13 @@ struct SchemaDocument {
 struct Schema {
   Schema(jinja::Heap& heap, std::span<const SchemaDocument> documents, std::pmr::memory_resource* memory);
   static Schema of(std::string_view json, bool compact, std::pmr::memory_resource* memory);
-  void find_types(std::pmr::memory_resource* memory);
+  struct Never {
+    uint32_t node;
+    std::string_view keyword, reason;
+    size_t root = 0;
+  };
+  // Of a root that no value fulfils, why.
+  std::optional<Never> find_types(std::pmr::memory_resource* memory);
   std::pmr::vector<SchemaNode> nodes;
   std::pmr::vector<std::pmr::string> names;  // sorted
   Nfa patterns;

@@ -16,7 +16,7 @@ bool SchemaMachine::judge(uint32_t plan, What what, bool final) {
   const View nodes = list(p.nodes, p.n_nodes);
   if (p.unevaluated)
     for (uint32_t i = 0; i < p.n_nodes; ++i) position_[nodes[i]] = i;
-  bool alive = what != number || final || p.bounds == none || number_possible(bounds_[p.bounds], nullptr, !(p.types & type_number));
+  bool alive = what != number || final || (phase_ & 64) || ((p.bounds == none || number_possible(bounds_[p.bounds], list(p.numbers, p.n_numbers), !(p.types & type_number))) && number_new(p));
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(nodes[i]);
     Truth truth = with_others(n, own(n, i, p), p);
@@ -27,16 +27,17 @@ bool SchemaMachine::judge(uint32_t plan, What what, bool final) {
     status_[nodes[i]] = truth;
     alive &= truth != no || !pool_[p.must + i];
   }
-  return alive;
+  if (!alive || final) return alive;
+  return what == object ? !p.counts_names || names_possible(p) : what != array || p.n_contains < 2 || items_possible(p);
 }
 
 SchemaMachine::Truth SchemaMachine::own(const SchemaNode& n, uint32_t position, const Plan& plan) const {
-  if (n.never) return no;
+  if (n.never || (plan.impossible && pool_[plan.impossible + position])) return no;
   if (what_ == literal) {
     if (!(n.types & (literal_ == 1 ? type_null : type_boolean))) return no;
     return n.has_enum && !(n.literals & literal_) ? no : yes;
   }
-  if (what_ == number) return own_number(n);
+  if (what_ == number) return own_number(pool_[plan.nodes + position], plan);
   if (what_ == string) return own_string(n, plan);
   const bool failed = f_[f_seen + plan.seen_words() + position / 32] >> (position % 32) & 1;
   if (failed) return no;
@@ -81,7 +82,7 @@ bool SchemaMachine::is_passed(uint32_t place, const Plan& plan) const { return p
 // Where only listed keys may come: whether there are too few that still can.
 bool SchemaMachine::too_few_left(const SchemaNode& n, const Plan& plan) const {
   const bool own = n.additional != none && node(n.additional).never && n.patterns.empty();
-  if (!own && (plan.free_keys || plan.n_key_rules)) return false;
+  if (!own && !plan.names_listed && (plan.free_keys || plan.n_key_rules)) return false;
   uint32_t most = (f_[f_count] >> 1) + (coming_ != no_child);
   for (uint32_t i = 0; i < plan.n_names && most < n.min_properties; ++i) {
     if (is_passed(i, plan) || f_[f_seen + i / 32] >> (i % 32) & 1) continue;
@@ -99,12 +100,12 @@ SchemaMachine::Truth SchemaMachine::own_object(const SchemaNode& n, const Plan& 
   for (const uint32_t name : n.required) {
     const uint32_t at = place_of(name, plan);
     if (f_[f_seen + at / 32] >> (at % 32) & 1) continue;
-    if (is_passed(at, plan)) return no;
+    if (is_passed(at, plan) || !pool_[plan.viable + at]) return no;
     ++missing_names;
   }
   if (n.max_properties != none && count + (coming_ == known_child) + missing_names > n.max_properties) return no;
   bool missing = count < n.min_properties || missing_names;
-  if (f_[f_place] && n.min_properties && too_few_left(n, plan)) return no;
+  if (n.min_properties && too_few_left(n, plan)) return no;
   for (const auto& [name, other] : n.dependent_required) {
     if (!is_seen(name, plan) || is_seen(other, plan)) continue;
     if (is_passed(place_of(other, plan), plan)) return no;
@@ -123,17 +124,34 @@ SchemaMachine::Truth SchemaMachine::own_object(const SchemaNode& n, const Plan& 
 SchemaMachine::Truth SchemaMachine::own_array(const SchemaNode& n, uint32_t position, const Plan& plan) const {
   if (!(n.types & type_array)) return no;
   const uint32_t count = f_[f_count] >> 1;
-  if (n.max_items != none && count + (coming_ != no_child) > n.max_items) return no;
+  const bool must = pool_[plan.must + position];
+  const uint32_t most = must ? plan.most_items : n.max_items;
+  if (most != none && count + (coming_ != no_child) > most) return no;
   bool missing = count < n.min_items;
+  const auto room = [&](uint8_t types, const uint32_t* fits, uint32_t wanted, uint32_t from) {
+    return final_ ? wanted : room_for(types, fits, wanted, from, most, must ? nullptr : &n, plan);
+  };
+  if (missing && room(type_any, nullptr, n.min_items - count, count) < n.min_items - count) return no;
   if (n.contains != none) {
-    uint32_t at = f_seen + plan.seen_words() + plan.node_words();
-    for (uint32_t i = 0; i < position; ++i) at += node(pool_[plan.nodes + i]).contains != none;
-    if (n.max_contains != none && f_[at] > n.max_contains) return no;
-    missing |= f_[at] < n.min_contains;
+    uint32_t which = 0;
+    for (uint32_t i = 0; i < position; ++i) which += node(pool_[plan.nodes + i]).contains != none;
+    const uint32_t at = f_seen + plan.seen_words() + plan.node_words() + which;
+    const uint32_t* fits = must && plan.n_slots ? &pool_[plan.slots + which * plan.n_slots] : nullptr;
+    const uint32_t found = f_[at] & ~(is_none | is_one), open_from = count + (f_[at] != found);  // the first item of which it is not known
+    if (n.max_contains != none && found > n.max_contains) return no;
+    missing |= found < n.min_contains;
+    const SchemaNode& one = node(n.contains);
+    if (found < n.min_contains && room(one.types, fits, n.min_contains - found, open_from) < n.min_contains - found) return no;
+    // Those that come for sure, and cannot be but one.
+    const uint32_t sure = std::max(n.min_items, count + (coming_ != no_child));
+    if (n.max_contains != none && one.types_alone && !final_ && sure > open_from) {
+      const uint32_t others = room(static_cast<uint8_t>(~one.types & type_any), nullptr, sure - open_from, open_from);
+      if (found + (sure - open_from) - others > n.max_contains) return no;
+    }
   }
   if (final_) return missing ? no : yes;
   const bool may_fail =
-      missing || !n.prefix.empty() || n.items != none || n.max_items != none || n.max_contains != none || n.has_enum || n.unique;
+      missing || !n.prefix.empty() || n.items != none || most != none || n.max_contains != none || n.has_enum || n.unique;
   return may_fail ? open : yes;
 }
 
@@ -162,41 +180,6 @@ SchemaMachine::Truth SchemaMachine::with_others(const SchemaNode& n, Truth truth
     for (const auto& [name, to] : n.dependent_schemas)
       truth = std::min(truth, is_seen(name, plan) ? of(to) : final_ ? yes : std::max(of(to), open));
   return truth;
-}
-
-// Marks whose evaluations count for node i.
-void SchemaMachine::contributing(uint32_t i, const Plan& plan) {
-  Words& waiting = order_;
-  waiting.assign(1, i);
-  while (!waiting.empty()) {
-    const uint32_t at = waiting.back();
-    waiting.pop_back();
-    const uint32_t p = position_[at];
-    if (contributing_[p / 32] >> (p % 32) & 1) continue;
-    contributing_[p / 32] |= 1u << (p % 32);
-    const SchemaNode& n = node(at);
-    const auto add = [&](uint32_t to) {
-      if (to != none && status_[to] == yes && waiting.size() < waiting.capacity()) waiting.push_back(to);
-    };
-    for (const auto* list : {&n.all, &n.any, &n.one})
-      for (const uint32_t to : *list) add(to);
-    add(n.condition);
-    if (n.condition != none) add(status_[n.condition] == yes ? n.then : n.otherwise);
-    for (const auto& [name, to] : n.dependent_schemas)
-      if (what_ == object && is_seen(name, plan)) add(to);
-  }
-}
-
-bool SchemaMachine::leaves_unevaluated(uint32_t i, uint32_t position, const Plan& plan) {
-  const uint32_t words = plan.node_words();
-  contributing_.assign(words, 0);
-  contributing(i, plan);
-  for (size_t at = f_seen + plan.seen_words() + words + plan.n_contains; at < f_.size() - 2 * f_[f_hashes]; at += 2 * words) {
-    bool evaluated = f_[at + words + position / 32] >> (position % 32) & 1;
-    for (uint32_t w = 0; w < words; ++w) evaluated |= ((f_[at + w] | f_[at + words + w]) & contributing_[w]) != 0;
-    if (!evaluated) return true;
-  }
-  return false;
 }
 
 }  // namespace gptq::text::constraint

@@ -10,9 +10,6 @@
 namespace gptq::text::constraint {
 namespace {
 
-constexpr uint32_t n_states = 16'000, n_states_unique = 60'000, frames_max = 16'000, plans_max = 4'000, bounds_max = 400, links_max = 16'000, words_max = 1 << 19;
-constexpr uint32_t pool_max = 1 << 18, list_max = 1 << 14, ends_max = 2048;
-
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
 bool is_digit(uint8_t byte) { return byte >= '0' && byte <= '9'; }
 // Of values that begin with it.
@@ -28,74 +25,6 @@ uint8_t types_of(uint8_t byte) {
 }
 }  // namespace
 
-// Where items are to be unique, a state holds what its text is.
-uint32_t SchemaMachine::states_for(const Schema& schema) {
-  return std::any_of(schema.nodes.begin(), schema.nodes.end(), [](const SchemaNode& n) { return n.unique; }) ? n_states_unique : n_states;
-}
-
-SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
-    : Machine(states_for(schema), memory),
-      schema_(std::move(schema)),
-      has_patterns_(!schema_.patterns.rules.empty()),
-      patterns_(std::move(schema_.patterns), {.states = has_patterns_ ? 8000u : 2u, .words = has_patterns_ ? words_max : 16}, memory),
-      states_(states_max(), states_max() > n_states ? 2 * words_max : words_max, memory),
-      frames_(frames_max, words_max, memory),
-      plan_ids_(plans_max, words_max / 4, memory),
-      links_(links_max, words_max, memory),
-      finishable_(4096, 1 << 16, memory),
-      hopeless_(4096, 1 << 16, memory),
-      tried_strings_(1024, 1 << 15, memory),
-      ends_(ends_max, 1 << 15, memory),
-      plans_(memory),
-      bounds_(memory),
-      found_ends_(memory),
-      pool_(memory),
-      f_(memory),
-      key_(memory),
-      roots_(memory),
-      pairs_(memory),
-      mask_(memory),
-      order_(memory),
-      contributing_(memory),
-      tried_(memory),
-      around_(memory),
-      above_(memory),
-      ways_(memory),
-      step_(memory),
-      status_(schema_.nodes.size(), 0, memory),
-      marked_(schema_.nodes.size(), 0, memory),
-      held_(schema_.names.size() + 1, 0, memory),
-      position_(schema_.nodes.size(), 0, memory) {
-  plans_.reserve(plans_max);
-  bounds_.reserve(bounds_max);
-  found_ends_.reserve(ends_max);
-  pool_.reserve(pool_max);
-  const size_t lists = std::max<size_t>(list_max, 2 * schema_.nodes.size() + schema_.names.size() + 16);
-  for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_, &around_, &above_, &ways_, &step_})
-    words->reserve(lists);
-  clear();
-}
-
-void SchemaMachine::clear() {
-  Machine::clear();
-  patterns_.clear();
-  states_.clear();
-  frames_.clear();
-  plan_ids_.clear();
-  links_.clear();
-  finishable_.clear();
-  hopeless_.clear();
-  ends_.clear();
-  found_ends_.clear();
-  plans_.clear();
-  bounds_.clear();
-  pool_.clear();
-  held_in_ = none;
-  with_row(states_.add({}));
-  make({at_doubt});
-  for (uint32_t document = 0; document < schema_.roots.size(); ++document) frames_.add({&document, 1});
-}
-
 uint32_t SchemaMachine::make(std::initializer_list<uint32_t> head, View rest) {
   if (full_ || patterns_.full()) return full_ = true, dead;
   key_.assign(head);
@@ -107,7 +36,10 @@ uint32_t SchemaMachine::make(std::initializer_list<uint32_t> head, View rest) {
 uint32_t SchemaMachine::start_of(uint32_t document) {
   roots_.assign(1, schema_.roots[document].node << 1 | 1);  // which must hold
   const uint32_t plan = plan_of(roots_);
-  return plan == none ? dead : if_any(make({at_value, document, plan, 0}), value_begins);
+  if (plan == none) return dead;
+  // Two steps ahead.
+  const uint32_t state = make({at_value, document, plan, 0});
+  return state == dead || std::ranges::any_of(value_begins, [&](char byte) { return find(state, static_cast<uint8_t>(byte)) != dead; }) ? state : dead;
 }
 
 bool SchemaMachine::accepting(uint32_t state) {
@@ -139,7 +71,7 @@ uint32_t SchemaMachine::find(uint32_t state, uint8_t byte) {
       if (static_cast<uint8_t>(text[s[4]]) != byte) return dead;
       if (s[4] + 1 < text.size()) return make({in_literal, s[1], s[2], s[3], s[4] + 1});
       literal_ = 1u << s[3];
-      hash_ = mix(1, s[3]);
+      hash_ = literal_hash(s[3]);
       judge(s[2], literal, true);
       return finish_value(s[1]);
     }
@@ -171,9 +103,7 @@ void SchemaMachine::load(uint32_t frame) {
 uint32_t SchemaMachine::plan_of_value(uint32_t frame) { return links_.at(frames_.at(frame)[f_link])[0]; }
 
 // Whether any value may come.
-bool SchemaMachine::startable(uint32_t plan) {
-  return plans_[plan].types != 0;
-}
+bool SchemaMachine::startable(uint32_t plan) { return plans_[plan].types != 0 && (!plans_[plan].suspect || fulfillable(plan)); }
 
 uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte) {
   const Plan p = plans_[plan];
@@ -201,7 +131,7 @@ uint32_t SchemaMachine::begin_value(uint32_t frame, uint32_t plan, uint8_t byte)
   for (uint32_t i = 0; i < 3; ++i)
     if (byte == static_cast<uint8_t>(literals[i][0])) {
       literal_ = 1u << i;
-      return !is_taken(mix(1, i), taken_in(frame)) && judge(plan, literal, true) && bearable(frame, plan) ? make({in_literal, frame, plan, i, 1}) : dead;
+      return !is_taken(literal_hash(i), taken_in(frame)) && judge(plan, literal, true) && bearable(frame, plan) ? make({in_literal, frame, plan, i, 1}) : dead;
     }
   return dead;
 }
@@ -242,7 +172,8 @@ uint32_t SchemaMachine::close_container(uint32_t frame) {
   load(frame);
   const uint32_t parent = f_[f_parent], plan = f_[f_plan];
   hash_ = mix(joined(f_[f_hash], f_[f_hash + 1]), 5 + (f_[f_count] & 1));
-  judge(plan, f_[f_count] & 1 ? array : object, true);
+  const bool holds = judge(plan, f_[f_count] & 1 ? array : object, true);
+  if (trials_ && is_top(parent)) return holds ? make({at_end, parent}) : dead;
   return finish_value(parent, f_[f_hashing] != 2);
 }
 

@@ -11,6 +11,8 @@ inline uint64_t mix(uint64_t hash, uint64_t next) {
   hash = (hash ^ next) * 0xD6E8FEB86659FD93u;
   return hash ^ hash >> 29;
 }
+// Apart from those of an empty string, array and object.
+inline uint64_t literal_hash(uint32_t which) { return mix(16, which); }
 inline uint64_t joined(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
 inline uint32_t low_of(uint64_t hash) { return static_cast<uint32_t>(hash); }
 inline uint32_t high_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }

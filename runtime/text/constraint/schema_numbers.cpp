@@ -32,8 +32,10 @@ Decimal negated(Decimal d) {
   return d;
 }
 
-// Whether some number of the reach, with its sign, is within the node's bounds and a multiple.
-bool meets(const Bounds& n, const Reach& reach, bool negative, bool whole) {
+// Whether some number of the reach, with its sign, is within the node's bounds and a multiple; where they are counted, one that is none of
+// n_taken others.
+template <class IsTaken>
+bool meets(const Bounds& n, const Reach& reach, bool negative, bool whole, size_t n_taken, IsTaken&& is_taken) {
   const bool point = Decimal::compare(reach.low, reach.high) == 0;
   Decimal low = negative ? negated(reach.high) : reach.low, high = negative ? negated(reach.low) : reach.high;
   bool low_open = negative && !point, high_open = !negative && !point;
@@ -56,12 +58,12 @@ bool meets(const Bounds& n, const Reach& reach, bool negative, bool whole) {
   if (!n.multiple && !whole) return true;
   // The first multiple from low on, in units of the finest digit of all.
   Decimal step = n.multiple ? *n.multiple : Decimal{1, 0};
-  if (whole && step.exponent < 0) step = {1, 0};
+  if (whole && step.exponent < 0) step = Decimal::common_multiple(step, {1, 0});
   const int32_t unit = std::min({low.exponent, high.exponent, step.exponent});
   const auto scaled = [&](const Decimal& d, Decimal::Wide& out) {
     out = d.digits;
     if (!out) return true;
-    if (d.magnitude() - unit > 38) return false;
+    if (d.magnitude() - unit > 37) return false;
     for (int32_t e = d.exponent; e > unit; --e) out *= 10;
     return true;
   };
@@ -71,24 +73,35 @@ bool meets(const Bounds& n, const Reach& reach, bool negative, bool whole) {
   if (rest < 0) rest += by;
   if (rest) first += by - rest;
   else if (low_open) first += by;
-  return first < last || (first == last && !high_open);
+  for (size_t i = 0; first < last || (first == last && !high_open); first += by)
+    if (Decimal d{first, unit}; i++ == n_taken || !is_taken(d.shortened())) return true;
+  return false;
 }
 
 }  // namespace
 
 // Phases of a number: 0 -, 1 a first 0, 2 digits, 3 the point, 4 digits behind it, 5 e, 6 its sign, 7 its digits. + 16: a digit behind the
 // point that is not 0; + 32: a negative exponent.
-SchemaMachine::Truth SchemaMachine::own_number(const SchemaNode& n) const {
+SchemaMachine::Truth SchemaMachine::own_number(uint32_t at, const Plan& plan) const {
+  const SchemaNode& n = node(at);
   if (!(n.types & (type_integer | type_number))) return no;
   if (n.has_enum && n.numbers.empty()) return no;
   const bool only_integers = !(n.types & type_number);
   if (only_integers && n.digits_only && (phase_ & 15) >= 3) return no;
+  if (!n.limits_numbers() && only_integers && text_size_ > 1 && (phase_ & 15) >= 5) return final_ ? (number_holds(n, Decimal::of(std::string_view(text_, text_size_))) ? yes : no) : exponent_possible(n) ? open : no;
   if (!n.limits_numbers() || (phase_ & 64)) {
     if (!only_integers) return yes;
-    return phase_ & 48 ? no : final_ || (phase_ & 15) >= 6 ? yes : open;
+    return phase_ & 48 ? no : final_ || (phase_ & 15) >= 6 || !(plan.types & type_number) ? yes : open;
   }
-  if (!final_) return number_possible(n, &n, only_integers) ? open : no;
+  if (!final_) return number_possible(n, View(&at, 1), only_integers) ? open : no;
   return number_holds(n, Decimal::of(std::string_view(text_, text_size_))) ? yes : no;
+}
+
+// Whether it is, or can become, another than those that are taken; where some are it has no exponent.
+bool SchemaMachine::number_new(const Plan& plan) const {
+  const uint32_t phase = phase_ & 15;
+  const bool stays = text_size_ == number_bytes || (!(plan.types & type_number) && (phase == 1 || phase == 3 || phase == 4));
+  return taken_.empty() || !stays || !is_taken(hash_of(Decimal::of(std::string_view(text_, text_size_))), taken_);
 }
 
 bool SchemaMachine::number_holds(const SchemaNode& n, const Decimal& d) {
@@ -128,20 +141,20 @@ bool SchemaMachine::exponent_possible(const SchemaNode& n) const {
 }
 
 // Whether more digits, of which some still have place, can make it good.
-bool SchemaMachine::number_possible(const Bounds& bounds, const SchemaNode* n, bool only_integers) const {
+bool SchemaMachine::number_possible(const Bounds& bounds, View nodes, bool only_integers) const {
   const uint32_t phase = phase_ & 15, place = number_bytes - text_size_;
-  if (phase >= 5) return !n || exponent_possible(*n);
+  if (phase >= 5) return nodes.size() != 1 || exponent_possible(node(nodes[0]));
   if (only_integers && (phase_ & 16)) return false;
   const bool negative = text_[0] == '-';
   std::string_view text(text_ + negative, text_size_ - negative);
   if (phase == 3 && !place) return false;
   if (phase == 3) text.remove_suffix(1);
   const auto good = [&](const Reach& reach) {
-    if (!meets(bounds, reach, negative, only_integers)) return false;
-    if (!n || !n->has_enum) return true;
-    return std::any_of(n->numbers.begin(), n->numbers.end(), [&](const Decimal& x) {
+    if (!meets(bounds, reach, negative, only_integers, taken_.size() / 2, [&](const Decimal& d) { return is_taken(hash_of(d), taken_); })) return false;
+    const auto listing = std::ranges::find_if(nodes, [&](uint32_t at) { return node(at).has_enum; });
+    return listing == nodes.end() || std::ranges::any_of(node(*listing).numbers, [&](const Decimal& x) {
       return !is_taken(hash_of(x), taken_) && (x.digits < 0) == (negative && x.digits) && reach.contains(x.digits < 0 ? negated(x) : x) &&
-             number_holds(*n, x);
+             std::ranges::all_of(nodes, [&](uint32_t at) { return number_holds(node(at), x); });
     });
   };
   if (phase == 0) return place && good({{}, {1, 1'000'000}});
@@ -149,8 +162,7 @@ bool SchemaMachine::number_possible(const Bounds& bounds, const SchemaNode* n, b
   Decimal high = low;
   const bool more = phase >= 3 ? place && !only_integers : place > 1 && !only_integers;  // behind a point
   if (more) ++high.digits;
-  const bool taken = only_integers && !taken_.empty() && is_taken(hash_of(negative ? negated(Decimal::of(text)) : Decimal::of(text)), taken_);
-  if (!taken && good({low, high})) return true;
+  if (good({low, high})) return true;
   if (phase != 2) return false;
   for (uint32_t k = 1; k <= place; ++k) {
     Reach longer{low, low};

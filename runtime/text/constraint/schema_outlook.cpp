@@ -44,10 +44,11 @@ bool SchemaMachine::bearable(uint32_t frame, uint32_t plan) {
     for (uint32_t i = 0; i < link[1]; ++i) {
       const uint32_t position = link[2 + 2 * i] >> 2, bit = 1u << (position % 32);
       const uint32_t use = link[2 + 2 * i] & 3;
-      if (use == contains && status_[link[3 + 2 * i] >> 1] == yes) {
+      if (use == contains && status_[link[3 + 2 * i] >> 1] != open) {
         uint32_t* count = fails + p.node_words();
-        for (uint32_t k = 0; k < link[2 + 2 * i] >> 2; ++k) count += node(pool_[p.nodes + k]).contains != none;
-        ++*count;
+        for (uint32_t k = 0; k < position; ++k) count += node(pool_[p.nodes + k]).contains != none;
+        const bool is = status_[link[3 + 2 * i] >> 1] == yes;
+        *count = is ? (*count + 1) | is_one : *count | is_none;
         news = true;
       }
       if ((use != applies && !(use == unevaluated && alone)) || status_[link[3 + 2 * i] >> 1] != no || (fails[position / 32] & bit))
@@ -125,13 +126,29 @@ bool SchemaMachine::try_key(uint32_t name, View automata, bool whole) {
     fails[i / 32] |= 1u << (i % 32);
     news = true;
   }
-  if (!news) return true;
+  if (!news && !p.caps && !p.counts_names) return true;
+  return object_bearable(known_child);
+}
+
+// Whether around_, which is as the loaded frame is with the child that comes, may be.
+bool SchemaMachine::object_bearable(Coming coming) {
   std::swap(f_, around_);
-  coming_ = known_child;
+  coming_ = coming;
   const bool alive = judge(f_[f_plan], object, false);
   coming_ = no_child;
   std::swap(f_, around_);
   return alive && bearable(f_[f_parent], f_[f_plan]);
+}
+
+// After judging a key that is in progress: nodes whose propertyNames need not hold, and refuse it, may make those around fail.
+bool SchemaMachine::names_bearable(const Plan& p) {
+  if (!plans_[p.names_plan].optional) return true;
+  around_.assign(f_.begin(), f_.end());
+  bool news = false;
+  for (uint32_t i = 0; i < p.n_nodes; ++i)
+    if (const uint32_t names = node(pool_[p.nodes + i]).names; names != none && status_[names] == no)
+      around_[f_seen + p.seen_words() + i / 32] |= 1u << (i % 32), news = true;
+  return !news || object_bearable(some_child);
 }
 
 // In strings and keys; where several nodes have a say in characters, the walk finds it.
@@ -162,11 +179,13 @@ uint32_t SchemaMachine::plain_run(uint32_t state) {
       limiting = &n;
     }
   if (p.n_rules) return patterns_.plain_run(s[8]);
-  if (!limiting || limiting->max_length == none) return endless;
+  if (!limiting) return endless;
   // Where the node need not hold, whether a longer string is dead is tried.
-  count_ = limiting->max_length + 1;
+  const bool ends = limiting->max_length != none;
+  count_ = ends ? limiting->max_length + 1 : limiting->min_length;
   automata_ = {};
-  return judge(s[2], string, false) && bearable(s[1], s[2]) ? 0 : limiting->max_length - s[5];
+  if (judge(s[2], string, false) && bearable(s[1], s[2])) return ends ? 0 : endless;
+  return ends ? limiting->max_length - s[5] : 0;
 }
 
 bool SchemaMachine::is_taken(uint64_t hash, View taken) const {

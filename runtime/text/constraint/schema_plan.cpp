@@ -89,9 +89,12 @@ bool SchemaMachine::build(uint32_t id) {
       for (const uint32_t to : node(order_[i]).all) pool_[p.must + position_[to]] = 1;
   p.plain_strings = true;
   p.free_keys = true;
+  p.most_properties = p.most_items = none;
   p.types = type_any;
   for (const uint32_t root : roots) p.optional |= !(root & 1);
-  uint32_t limit_numbers = 0;
+  uint32_t limit_numbers = 0, least_properties = 0, least_items = 0;
+  uint32_t n_saying = 0;
+  bool requires_names = false;
   roots_.clear();
   bool any_additional = false;
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
@@ -101,67 +104,45 @@ bool SchemaMachine::build(uint32_t id) {
     const bool must = pool_[p.must + i];
     limit_numbers += n.limits_numbers();
     p.orders |= n.min_properties || !n.dependent_required.empty() || !n.dependent_schemas.empty();
-    if (must) p.types &= n.never ? 0 : n.types;
-    else p.closes |= refuses_keys(n) || !n.required.empty() || !n.dependent_required.empty();
+    if (must) {
+      p.types &= n.never ? 0 : n.types;
+      p.most_properties = std::min(p.most_properties, n.max_properties);
+      p.most_items = std::min(p.most_items, n.max_items);
+      least_properties = std::max(least_properties, n.min_properties);
+      least_items = std::max(least_items, n.min_items);
+      requires_names |= !n.required.empty();
+      n_saying += n.says_more;
+      p.suspect |= n.suspect;
+      p.counts_names |= !n.dependent_required.empty();
+      p.names_listed |= n.names_listed;
+    } else p.closes |= refuses_keys(n) || !n.required.empty() || !n.dependent_required.empty();
     p.length_cap = std::max({p.length_cap, n.min_length, n.max_length == none ? 0 : n.max_length + 1});
     p.count_cap = std::max({p.count_cap, n.min_properties, n.max_properties == none ? 0 : n.max_properties + 1, n.min_items,
                             n.max_items == none ? 0 : n.max_items + 1, static_cast<uint32_t>(n.prefix.size())});
     p.n_contains += n.contains != none;
     p.unique |= n.unique;
-    p.caps |= n.max_items != none || n.max_properties != none;
+    p.caps |= n.max_items != none || n.max_properties != none || n.max_contains != none;
     p.unevaluated |= n.unevaluated_properties != none || n.unevaluated_items != none;
     if (n.names != none) roots_.push_back(n.names << 1 | pool_[p.must + i]);
     any_additional |= n.additional != none && !node(n.additional).never;
     any_additional |= n.unevaluated_properties != none && !node(n.unevaluated_properties).never;
   }
+  p.suspect |= n_saying > 1;
+  p.counts_names |= requires_names && p.most_properties != none;
+  if (least_properties > p.most_properties) p.types &= ~unsigned{type_object};
+  if (least_items > p.most_items) p.types &= ~unsigned{type_array};
   p.narrow_strings = narrows_strings(p);
   p.narrow_numbers = limit_numbers > 1;
   p.bounds = none;
   if (p.narrow_numbers && bounds_.size() < bounds_.capacity()) {
+    if (!room(p.n_nodes)) return false;
     Bounds all;
+    p.numbers = static_cast<uint32_t>(pool_.size());
     for (uint32_t i = 0; i < p.n_nodes; ++i)
-      if (pool_[p.must + i]) all.meet(node(order_[i]));
+      if (pool_[p.must + i] && node(order_[i]).limits_numbers()) all.meet(node(order_[i])), pool_.push_back(order_[i]);
+    p.n_numbers = static_cast<uint32_t>(pool_.size()) - p.numbers;
     p.bounds = static_cast<uint32_t>(bounds_.size());
     bounds_.push_back(all);
-  }
-  // Names that count, and whether one may be a key at all.
-  key_.clear();
-  for (const uint32_t at : order_) {
-    const SchemaNode& n = node(at);
-    if (key_.size() + n.properties.size() + n.required.size() + 2 * n.dependent_required.size() + n.dependent_schemas.size() >
-        key_.capacity())
-      return false;
-    for (const auto& [name, child] : n.properties) key_.push_back(name);
-    for (const auto& [name, child] : n.dependent_schemas) key_.push_back(name);
-    for (const auto& [name, other] : n.dependent_required) key_.push_back(name), key_.push_back(other);
-    key_.insert(key_.end(), n.required.begin(), n.required.end());
-  }
-  std::sort(key_.begin(), key_.end());
-  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
-  p.n_names = static_cast<uint32_t>(key_.size());
-  if (!room(3 * key_.size())) return false;
-  p.names = static_cast<uint32_t>(pool_.size());
-  pool_.insert(pool_.end(), key_.begin(), key_.end());
-  p.viable = static_cast<uint32_t>(pool_.size());
-  p.ranks = p.viable + p.n_names;
-  for (const uint32_t name : key_) {
-    bool viable = true, evaluated = any_additional;
-    for (const uint32_t at : order_) evaluated |= node(at).child(name) != none || !node(at).patterns.empty();
-    for (uint32_t i = 0; i < p.n_nodes; ++i) {
-      if (!pool_[p.must + i]) continue;
-      const SchemaNode& n = node(order_[i]);
-      const uint32_t child = n.child(name);
-      if (child != none ? node(child).never : n.patterns.empty() && n.additional != none && node(n.additional).never) viable = false;
-      if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !evaluated) viable = false;
-    }
-    pool_.push_back(viable);
-  }
-  rank_names(p, roots);
-  for (uint32_t i = 0; i < p.n_nodes; ++i) {
-    const SchemaNode& n = node(order_[i]);
-    if (!pool_[p.must + i]) continue;
-    if (n.additional != none && node(n.additional).never) p.free_keys = false;
-    if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !any_additional) p.free_keys = false;
   }
   // Rules that are followed along a string, and along a key.
   key_.clear();
@@ -184,14 +165,74 @@ bool SchemaMachine::build(uint32_t id) {
   p.key_rules = static_cast<uint32_t>(pool_.size());
   p.n_key_rules = static_cast<uint32_t>(key_.size());
   pool_.insert(pool_.end(), key_.begin(), key_.end());
+  // Names that count, and whether one may be a key at all.
+  key_.clear();
+  for (const uint32_t at : order_) {
+    const SchemaNode& n = node(at);
+    if (key_.size() + n.named.size() > key_.capacity()) return false;
+    key_.insert(key_.end(), n.named.begin(), n.named.end());
+  }
+  std::sort(key_.begin(), key_.end());
+  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
+  p.n_names = static_cast<uint32_t>(key_.size());
+  if (!room(3 * key_.size())) return false;
+  p.names = static_cast<uint32_t>(pool_.size());
+  pool_.insert(pool_.end(), key_.begin(), key_.end());
+  p.viable = static_cast<uint32_t>(pool_.size());
+  p.ranks = p.viable + p.n_names;
+  for (const uint32_t name : key_) {
+    bool viable = true, evaluated = any_additional;
+    uint8_t types = type_any;
+    for (const uint32_t at : order_) evaluated |= node(at).child(name) != none || !node(at).patterns.empty();
+    for (uint32_t i = 0; i < p.n_nodes; ++i) {
+      if (!pool_[p.must + i]) continue;
+      const SchemaNode& n = node(order_[i]);
+      const uint32_t child = n.child(name);
+      bool matched = false;
+      const auto meet = [&](uint32_t to) {
+        if (to != none) types &= node(to).never ? 0 : node(to).types, matched = true;
+      };
+      meet(child);
+      for (const auto& [rule, to] : n.patterns)
+        if (patterns_.accepting(end_of(rule, schema_.names[name]))) meet(to);
+      if (!matched) meet(n.additional);
+      if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !evaluated) viable = false;
+    }
+    pool_.push_back(viable && types);
+  }
+  rank_names(p, roots);
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    const SchemaNode& n = node(order_[i]);
+    if (!pool_[p.must + i]) continue;
+    if (n.additional != none && node(n.additional).never) p.free_keys = false;
+    if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !any_additional) p.free_keys = false;
+  }
   p.names_plan = none;
+  p.search_keys = !p.names_listed && (!roots_.empty() || (p.n_key_rules && (!p.free_keys || p.closes)));
   plans_.push_back(p);
   if (!roots_.empty()) {
     const uint32_t names_plan = plan_of(roots_);
     if (names_plan == none) return false;
     plans_[id].names_plan = names_plan;
+    for (uint32_t i = 0; i < p.n_names; ++i) pool_[p.viable + i] &= names_allow(names_plan, schema_.names[pool_[p.names + i]]);
   }
-  return true;
+  return !patterns_.full() && refine(id);
+}
+
+// Where a rule's automaton is behind a text.
+uint32_t SchemaMachine::end_of(uint32_t rule, std::string_view text) {
+  uint32_t state = patterns_.start_of(rule);
+  for (const char c : text) state = patterns_.next(state, static_cast<uint8_t>(c));
+  return state;
+}
+
+// Whether propertyNames that must hold do.
+bool SchemaMachine::names_allow(uint32_t plan, std::string_view name) {
+  step_.clear();
+  for (const uint32_t rule : list(plans_[plan].rules, plans_[plan].n_rules)) step_.push_back(end_of(rule, name));
+  count_ = static_cast<uint32_t>(std::ranges::count_if(name, [](char c) { return (c & 0xC0) != 0x80; }));
+  automata_ = step_;
+  return judge(plan, string, true);
 }
 
 // Appends the place of every name in the order in which the schema has them.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Strings and keys in progress.
 #include <algorithm>
+#include <bit>
 
 #include "text/constraint/schema_machine.h"
 #include "text/constraint/schema_nodes.h"
@@ -9,7 +10,7 @@ namespace gptq::text::constraint {
 
 // Whether a key may go on as one of these names, or as one that no list has.
 bool SchemaMachine::key_possible(uint32_t low, uint32_t high, View automata) {
-  constexpr uint32_t tries_max = 64;
+  constexpr uint32_t tries_max = 1000;
   const Plan& p = plans_[f_[f_plan]];
   const bool tries = keys_tried(p);
   const uint32_t limit = rank_limit(p);
@@ -32,7 +33,8 @@ uint32_t SchemaMachine::rank_limit(const Plan& p) const {
 }
 
 // Keys that no list has.
-bool SchemaMachine::others_possible(const Plan& p, View automata) const {
+bool SchemaMachine::others_possible(const Plan& p, View automata, bool whole) {
+  if (p.names_listed) return false;
   if (p.free_keys) return true;
   // Of each that must hold and is closed, some pattern is still possible.
   const View rules = list(p.key_rules, p.n_key_rules);
@@ -48,7 +50,8 @@ bool SchemaMachine::others_possible(const Plan& p, View automata) const {
       possible |= !own_alone && other.additional != none && !node(other.additional).never;
       possible |= !own_alone && other.unevaluated_properties != none && !node(other.unevaluated_properties).never;
       for (const auto& [rule, child] : other.patterns)
-        possible |= automata[static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin())] != dead;
+        if (const uint32_t state = automata[static_cast<size_t>(std::lower_bound(rules.begin(), rules.end(), rule) - rules.begin())]; state != dead)
+          possible |= !whole || (patterns_.accepting(state) && !node(child).never);
     }
     if (!possible) return false;
   }
@@ -104,7 +107,7 @@ int SchemaMachine::likely(uint32_t state) {
 uint32_t SchemaMachine::begin_key(uint32_t frame) {
   load(frame);
   const Plan p = plans_[f_[f_plan]];
-  Words& states = roots_;
+  Words& states = key_states_;
   states.clear();
   for (const uint32_t rule : list(p.key_rules, p.n_key_rules)) states.push_back(patterns_.start_of(rule));
   if (p.names_plan != none) {
@@ -112,7 +115,7 @@ uint32_t SchemaMachine::begin_key(uint32_t frame) {
     for (const uint32_t rule : list(q.rules, q.n_rules)) states.push_back(patterns_.start_of(rule));
   }
   if (full_ || patterns_.full()) return full_ = true, dead;
-  if (!takes_child(frame) || !key_possible(0, p.n_names, states)) return dead;
+  if (!takes_child(frame) || !key_possible(0, p.n_names, states) || !key_left(any_key, f_[f_plan], {0, p.n_names, 0}, 0, 0, states)) return dead;
   return make({in_key, frame, 0, 0, 0, p.n_names, 0, 0, 0, 0}, states);
 }
 
@@ -132,10 +135,11 @@ void SchemaMachine::advance_key(KeyPlace& place, uint8_t byte, const Plan& plan)
 // Whether some character that the escape can become may come. Of those that begin with the same bytes all are passed over at once; a search
 // that takes too long says yes.
 template <class Alive>
-bool SchemaMachine::escape_possible(const StringReader& reader, bool compact, View states, const KeyPlace& place, Alive&& alive) {
+bool SchemaMachine::escape_possible(const StringReader& reader, bool compact, View states, const KeyPlace* key, Alive&& alive) {
   auto [code, last] = reader.range();
   if (compact) last = std::min<uint32_t>(last, '\\');
-  for (unsigned tries = 0; code <= last && tries < 2000; ++tries) {
+  tried_characters_.clear();
+  for (unsigned tries = 0; (code = reader.behind_halves(code)) <= last && tries < 2000; ++tries) {
     if (compact && !reader.can_need(code)) {
       ++code;
       continue;
@@ -143,13 +147,20 @@ bool SchemaMachine::escape_possible(const StringReader& reader, bool compact, Vi
     StringReader one{};
     one.put(code);
     tried_.assign(states.begin(), states.end());
-    KeyPlace at = place;
+    KeyPlace at = key ? *key : KeyPlace{};
     uint32_t taken = 0;
     bool lives = true;
     for (; taken < one.n && lives; ++taken) {
       if (at.low < at.high) advance_key(at, one.bytes[taken], plans_[f_[f_plan]]);
       for (uint32_t& state : tried_) state = patterns_.next(state, one.bytes[taken]);
       lives = alive(at, View(tried_), std::span(one.bytes).first(taken + 1));
+      // In keys nothing but rules and names tells characters apart: what was tried as a whole is not tried again.
+      const uint32_t others = key && lives && taken + 1 < one.n ? (1u << 6 * (one.n - taken - 1)) - 1 : 0;
+      if (!others || (code & others) || (code | others) > last) continue;
+      tried_.insert(tried_.end(), {others, at.low, at.high, at.depth});
+      const uint32_t before = tried_characters_.size();
+      lives = tried_characters_.add(tried_) >= before;
+      tried_.resize(states.size());
     }
     if (lives) return true;
     const uint32_t width = 6 * (one.n - taken);
@@ -168,7 +179,7 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   if (result == StringReader::closes) return end_key(s);
   KeyPlace place{s[4], s[5], s[6]};
   uint32_t count = s[7];
-  Words& states = roots_;
+  Words& states = key_states_;
   states.assign(s.begin() + 10, s.end());
   uint64_t hash = joined(s[8], s[9]);
   for (uint32_t i = 0; i < reader.n; ++i) {
@@ -179,15 +190,19 @@ uint32_t SchemaMachine::on_key(View s, uint8_t byte) {
   }
   if (patterns_.full()) return full_ = true, dead;
   if (p.names_plan != none) count = std::min(count + reader.character, plans_[p.names_plan].length_cap);
-  const auto alive = [&](const KeyPlace& at, View automata, auto) {
+  const auto alive = [&](const KeyPlace& at, View automata, std::span<const uint8_t> character) {
     if (!key_possible(at.low, at.high, automata)) return false;
-    if (p.names_plan == none) return true;
-    count_ = count + (reader.escape || reader.utf8);  // with the one that is begun
-    automata_ = automata.subspan(p.n_key_rules);
-    return judge(p.names_plan, string, false);
+    const uint32_t begun = count + (reader.escape || reader.utf8);  // with the one that is
+    if (p.names_plan != none) {
+      count_ = begun;
+      automata_ = automata.subspan(p.n_key_rules);
+      if (!judge(p.names_plan, string, false) || !names_bearable(p)) return false;
+    }
+    if (character.empty()) return key_left(reader.escape ? longer_key : any_key, f_[f_plan], at, count, reader.utf8, automata);
+    return static_cast<int>(character.size()) < std::countl_one(character[0]) || key_left(any_key, f_[f_plan], at, begun, 0, automata);
   };
-  if (!alive(place, states, std::span<const uint8_t>())) return dead;
-  if (reader.escape && (!p.free_keys || p.closes || f_[f_place] || p.names_plan != none) && !escape_possible(reader, f_[f_place], states, place, alive)) return dead;
+  if (!alive(place, states, {})) return dead;
+  if (reader.escape && (!p.free_keys || keys_tried(p) || f_[f_place] || p.names_plan != none) && !escape_possible(reader, f_[f_place], states, &place, alive)) return dead;
   if (patterns_.full()) return full_ = true, dead;
   return make({in_key, s[1], reader.escape, reader.utf8, place.low, place.high, place.depth, count, low_of(hash), high_of(hash)}, states);
 }
@@ -201,7 +216,7 @@ uint32_t SchemaMachine::end_key(View s) {
     if (is_passed(s[4], p) || !pool_[p.viable + s[4]]) return dead;
     f_[f_seen + s[4] / 32] |= 1u << (s[4] % 32);
     name = pool_[p.names + s[4]];
-  } else if (!p.free_keys && !key_possible(0, 0, s.subspan(10))) {
+  } else if ((!p.free_keys || p.names_listed) && !key_possible(0, 0, s.subspan(10))) {
     return dead;
   }
   const View automata = s.subspan(10);
@@ -268,7 +283,7 @@ uint32_t SchemaMachine::on_string(View s, uint8_t byte) {
       automata_ = tried;
       return judge(plan, string, false) && bearable(s[1], plan) && string_possible(s[1], plan, tried, begun, h);
     };
-    if (!escape_possible(reader, compact(s[1]), states, {}, alive)) return dead;
+    if (!escape_possible(reader, compact(s[1]), states, nullptr, alive)) return dead;
   }
   if (patterns_.full()) return full_ = true, dead;
   count_ = begun;

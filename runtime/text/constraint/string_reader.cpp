@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/constraint/string_reader.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "text/constraint/nfa.h"
@@ -33,10 +34,21 @@ std::pair<uint32_t, uint32_t> StringReader::range() const {
   if (state < 2) return {0, code_point_max};
   if (state <= 5) {
     const uint32_t open = 4 * (6 - state), low = value << open, high = low + (1u << open) - 1;
-    return {low, low <= 0xDBFF && high >= 0xD800 ? code_point_max : high};  // half a pair may stand for any beyond
+    const auto pair = [](uint32_t half) { return 0x10000 + ((half - 0xD800) << 10); };  // the first one that half a pair may stand for
+    if (low >= 0xD800 && high <= 0xDBFF) return {pair(low), pair(high + 1) - 1};
+    return {low, low <= 0xDBFF && high >= 0xD800 ? code_point_max : high};
   }
-  const uint32_t half = state <= 8 ? value : value >> (4 * (state - 8));
-  return {0x10000 + (half << 10), 0x10000 + (half << 10) + 0x3FF};
+  // Of the second half state - 8 digits are there.
+  const uint32_t n = state <= 8 ? 0 : state - 8, half = value >> (4 * n), open = 4 * (4 - n);
+  const uint32_t low = n ? (value & ((1u << 4 * n) - 1)) << open : 0xDC00, high = n ? low + (1u << open) - 1 : 0xDFFF;
+  const uint32_t first = 0x10000 + (half << 10) - 0xDC00;
+  return {first + std::max(low, 0xDC00u), first + high};
+}
+
+uint32_t StringReader::behind_halves(uint32_t code) const {
+  if (code < 0xD800 || code > 0xFFFF) return code;
+  if (escape == (3 | 0xD << 8)) return 0x10000;
+  return std::max(code, 0xE000u);
 }
 
 StringReader::Result StringReader::hex(uint8_t byte) {

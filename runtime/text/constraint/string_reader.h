@@ -18,8 +18,9 @@ struct StringReader {
   // Whether the escape in progress may go on so where only characters that need one are escaped, the shortest way; and what it can be then.
   bool is_needful(uint8_t byte) const;
   bool can_need(uint32_t code) const;
-  // The characters that the escape in progress can still be.
+  // The characters that the escape in progress can still be, but for those that behind_halves passes over: the code, or the next that is one.
   std::pair<uint32_t, uint32_t> range() const;
+  uint32_t behind_halves(uint32_t code) const;
 };
 
 }  // namespace gptq::text::constraint

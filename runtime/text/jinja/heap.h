@@ -3,8 +3,10 @@
 #pragma once
 #include <memory_resource>
 #include <new>
+#include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "base/failure.h"
 
@@ -47,6 +49,9 @@ class Heap {
   std::pmr::memory_resource* arena() { return &arena_; }
 
   uint32_t at = 0;  // byte offset in the template
+  // A number of which a double may keep only a part, as its document has it: from 1.
+  uint32_t keep_number(std::string_view text) { return numbers_.push_back(text), static_cast<uint32_t>(numbers_.size()); }
+  std::string_view kept_number(uint32_t which) const { return which ? numbers_[which - 1] : std::string_view(); }
 
  private:
   // Counts the blocks that the arena takes.
@@ -72,6 +77,7 @@ class Heap {
 
   Upstream upstream_;
   std::pmr::monotonic_buffer_resource arena_;
+  std::pmr::vector<std::string_view> numbers_{&arena_};
   uint64_t steps_ = max_steps;
 };
 

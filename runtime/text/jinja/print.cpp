@@ -67,7 +67,7 @@ void write_repr(Heap& heap, Writer& out, const Value& v, bool trusted) {
     case Kind::none: return out.add("None", trusted);
     case Kind::boolean: return out.add(v.boolean ? "True" : "False", trusted);
     case Kind::integer: return out.add(number_text(v.integer, buffer), trusted);
-    case Kind::number: return out.add(number_text(v.number, buffer), trusted);
+    case Kind::number: return out.add(number_text(heap, v, buffer), trusted);
     case Kind::string:
       heap.spend_bytes(8 * uint64_t{v.size});
       if (!v.safe) return write_quoted(out, v.view(), trusted);
@@ -118,6 +118,11 @@ std::string_view number_text(double value, NumberText& buffer) {
     *end++ = '0';
   }
   return {buffer, static_cast<size_t>(end - buffer)};
+}
+
+std::string_view number_text(const Heap& heap, const Value& number, NumberText& buffer) {
+  const std::string_view kept = heap.kept_number(number.size);
+  return kept.empty() || kept.find_first_of(".eE") != kept.npos ? number_text(number.number, buffer) : kept;
 }
 
 }  // namespace gptq::text::jinja

@@ -13,5 +13,6 @@ bool all_trusted(Heap& heap, const Value& v);  // every string in it
 using NumberText = char[40];
 std::string_view number_text(int64_t value, NumberText& buffer);
 std::string_view number_text(double value, NumberText& buffer);  // repr(): 1.0, 1e+16, 0.0001, 1e-05, inf, nan
+std::string_view number_text(const Heap& heap, const Value& number, NumberText& buffer);  // of an integer beyond 64 bits all digits
 
 }  // namespace gptq::text::jinja

@@ -45,7 +45,8 @@ struct Buffer {
 struct Value {
   Kind kind = Kind::undefined;
   bool safe = false;                // a string marked by `safe`: joining others to it escapes them
-  uint32_t offset = 0, size = 0;    // of a string in its buffer; an undefined value holds the name it was looked up by
+  uint32_t offset = 0, size = 0;    // of a string in its buffer; an undefined value holds the name it was looked up by; of a number what
+                                    // the heap keeps of it, 0: nothing
   union {
     Buffer* buffer = nullptr;
     bool boolean;
