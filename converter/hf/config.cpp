@@ -10,7 +10,7 @@ namespace gptq::convert {
 namespace {
 
 using base::fail;
-[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key, base::Code code = GPTQ_E_UNSUPPORTED) {
+[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key, base::Code code = {GPTQ_E_UNSUPPORTED, __builtin_FILE(), __builtin_LINE()}) {
   fail(code, "'", config.where(), "': '", key,
        "' asks for something that is not supported and would change the model's answers");
 }
