@@ -36,7 +36,7 @@ class JsonObject {
 
   simdjson::dom::object fields() const { return object_; }
   const std::string& where() const { return where_; }
-  [[noreturn]] void refuse(std::string_view key, std::string_view rule, base::Code code = GPTQ_E_FORMAT) const;
+  [[noreturn]] void refuse(std::string_view key, std::string_view rule, base::Code code = {GPTQ_E_FORMAT, __builtin_FILE(), __builtin_LINE()}) const;
 
  private:
   std::string where_;  // "config.json", "config.json: rope_scaling"

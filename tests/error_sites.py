@@ -18,14 +18,14 @@ LEFT_OUT = ("runtime/device/", "converter/hub/", "runtime/base/os_windows.cpp", 
 # Whose calls of refuse() name their own place.
 LOCATED = ("converter/safetensors/file.cpp", "converter/dialects/linear.cpp", "runtime/text/constraint/gbnf.cpp", "runtime/text/constraint/regex.cpp",
            "converter/hf/config.cpp", "runtime/model/tensor.cpp")
-CALL = re.compile(r"(?P<before>[\w)\]]\.|->|::|\s|^|[({!&|,?:])(?P<name>fail|fail_at|fail_os|require|refuse|refuse_feature|rule)\((?P<rest>[^;]{0,160})", re.M)
+CALL = re.compile(r"(?P<before>[\w)\]]\.|->|::|\s|^|[({!&|,?:])(?P<name>fail|fail_at|fail_os|require|refuse|refuse_feature|rule)\((?=(?P<rest>[^;]{0,160}))", re.M)
 
 
 def calls(path):
     """The first and last line of each."""
     text = path.read_text()
     name = str(path.relative_to(ROOT))
-    plain = re.sub(r"//[^\n]*", lambda m: " " * len(m.group()), text)
+    plain = re.sub(r"(?<!:)//[^\n]*", lambda m: " " * len(m.group()), text)
     for match in CALL.finditer(plain):
         line_begin = plain.rfind("\n", 0, match.start("name")) + 1
         before = plain[line_begin:match.start("name")]

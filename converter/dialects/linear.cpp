@@ -48,7 +48,9 @@ class LinearReader {
   }
 
  private:
-  [[noreturn]] void refuse(std::string_view text, base::Code code = GPTQ_E_FORMAT) const { fail(code, "'", module_, "': ", text); }
+  [[noreturn]] void refuse(std::string_view text, base::Code code = {GPTQ_E_FORMAT, __builtin_FILE(), __builtin_LINE()}) const {
+    fail(code, "'", module_, "': ", text);
+  }
   void warn(const std::string& text) const { options_.warn(module_ + ": " + text); }
 
   const TensorEntry& matrix(const char* suffix, std::initializer_list<Dtype> dtypes, uint64_t rows, uint64_t columns) const {

@@ -47,7 +47,7 @@ class GgufFile {
   std::vector<std::byte> read(const GgufTensor& tensor) const { return read(tensor, 0, tensor.bytes); }
   std::vector<std::byte> read(const GgufTensor& tensor, uint64_t first, uint64_t bytes) const;
   const std::string& name() const { return name_; }
-  [[noreturn]] void refuse(std::string_view key, std::string_view rule, base::Code code = GPTQ_E_FORMAT) const;
+  [[noreturn]] void refuse(std::string_view key, std::string_view rule, base::Code code = {GPTQ_E_FORMAT, __builtin_FILE(), __builtin_LINE()}) const;
 
  private:
   const GgufValue* value(std::string_view key) const;

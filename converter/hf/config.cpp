@@ -10,7 +10,7 @@ namespace gptq::convert {
 namespace {
 
 using base::fail;
-[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key, base::Code code = GPTQ_E_UNSUPPORTED) {
+[[noreturn]] void refuse_feature(const JsonObject& config, std::string_view key, base::Code code = {GPTQ_E_UNSUPPORTED, __builtin_FILE(), __builtin_LINE()}) {
   fail(code, "'", config.where(), "': '", key,
        "' asks for something that is not supported and would change the model's answers");
 }
@@ -111,16 +111,17 @@ bool HfModel::has_bias(std::string_view module) const {
 
 void check_sizes(std::string_view where, const format::fb::SpecT& s) {
   const auto check = [&](std::string_view what, uint32_t value, uint32_t most) {
-    if (value > most) fail(GPTQ_E_FORMAT, "'", where, "': ", value, " ", what, " are more than the ", most, " that are supported");
+    if (value > most) fail(GPTQ_E_FORMAT, "'", where, "': ", what, " = ", value, " is more than the ", most, " that are supported");
   };
-  check("layers", s.n_layers, 1024);
-  check("numbers in a vector", s.n_embd, 1u << 16);
-  check("numbers in an MLP's vector", s.n_ff, 1u << 18);
-  check("heads", s.n_heads, 1024);
-  check("numbers in a head", s.head_dim, 512);
-  if (s.experts) check("experts", s.experts->n, 4096), check("numbers in an expert's vector", s.experts->n_ff, 1u << 17);
-  if (s.latent) check("numbers in a head", std::max({s.latent->d_nope, s.latent->d_rope, s.latent->d_v}), 512);
-  if (s.delta) check("heads of linear attention", std::max(s.delta->n_k, s.delta->n_v), 1024), check("numbers in a head", std::max(s.delta->d_k, s.delta->d_v), 512);
+  check("num_hidden_layers", s.n_layers, 1024);
+  check("hidden_size", s.n_embd, 1u << 16);
+  check("intermediate_size", s.n_ff, 1u << 18);
+  check("num_attention_heads", s.n_heads, 1024);
+  check("head_dim", s.head_dim, 512);
+  if (s.experts) check("num_experts", s.experts->n, 4096), check("moe_intermediate_size", s.experts->n_ff, 1u << 17);
+  if (s.latent) check("qk_nope_head_dim, qk_rope_head_dim or v_head_dim", std::max({s.latent->d_nope, s.latent->d_rope, s.latent->d_v}), 512);
+  if (s.delta) check("linear_num_key_heads or linear_num_value_heads", std::max(s.delta->n_k, s.delta->n_v), 1024);
+  if (s.delta) check("linear_key_head_dim or linear_value_head_dim", std::max(s.delta->d_k, s.delta->d_v), 512);
 }
 
 HfModel read_config(const JsonObject& config) {
@@ -137,6 +138,7 @@ HfModel read_config(const JsonObject& config) {
   format::fb::SpecT& spec = out.spec;
   spec.n_vocab = config.count("vocab_size");
   spec.n_layers = config.count("num_hidden_layers");
+  check_sizes(config.where(), spec);
   spec.n_embd = config.count("hidden_size");
   spec.n_ff = config.count("intermediate_size");
   spec.n_heads = config.count("num_attention_heads");

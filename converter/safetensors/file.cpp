@@ -72,10 +72,10 @@ class EntryReader {
   }
 
  private:
-  [[noreturn]] void refuse(std::string_view text, base::Code code = GPTQ_E_FORMAT) const {
+  [[noreturn]] void refuse(std::string_view text, base::Code code = {GPTQ_E_FORMAT, __builtin_FILE(), __builtin_LINE()}) const {
     fail(code, "'", file_, "': tensor '", std::string_view(entry_.name), "' ", text);
   }
-  void rule(bool holds, std::string_view text, base::Code code = GPTQ_E_FORMAT) const {
+  void rule(bool holds, std::string_view text, base::Code code = {GPTQ_E_FORMAT, __builtin_FILE(), __builtin_LINE()}) const {
     if (!holds) refuse(text, code);
   }
 

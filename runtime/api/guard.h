@@ -78,7 +78,8 @@ void check_version(const T* out, const char* name) {
   if (out->struct_size < sizeof out->struct_size) base::fail(GPTQ_E_STRUCT_VERSION, name, ": set struct_size to sizeof(", name, ")");
 }
 
-inline void require(bool holds, const char* what, base::Code code = GPTQ_E_INVALID_ARGUMENT) {
+// A Code as a default argument names the caller's place only when written out.
+inline void require(bool holds, const char* what, base::Code code = {GPTQ_E_INVALID_ARGUMENT, __builtin_FILE(), __builtin_LINE()}) {
   if (!holds) base::fail(code, what);
 }
 inline void refuse_extensions(const gptq_ext* next) { require(!next, "unknown extension struct in `next`", GPTQ_E_UNSUPPORTED); }

@@ -48,7 +48,7 @@ struct Made {
       Tokens tokens;
       for (uint32_t i = 0; i < n_tokens; ++i) tokens.push_back(static_cast<gptq_token>(i * i % 7));
       auto params = make<gptq_quantize_params>();
-      params.tokens = tokens.data(), params.n_tokens = tokens.size(), params.row_tokens = 40, params.defaults.group_size = -1;
+      params.tokens = tokens.data(), params.n_tokens = tokens.size(), params.row_tokens = 40, params.rows = n_tokens / 40, params.defaults.group_size = -1;
       params.head_bits = 8;
       auto error = make<gptq_error>();
       status = gptq_quantize(runtime.get(), &source, target.c_str(), target.size(), &params, &error);
@@ -177,8 +177,8 @@ const std::vector<Life>& lives() {
            convert::merge_lora(base::FileSource(made().model()), base::FileSource(made().lora.path()), 1, folder + "/out", base::AtomicFile::IfExists::refuse);
          });
        }, 2},
-      {"quantize", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 400, 0, text); }, 3},
-      {"quantize on disk", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 17000, 1 << 20, text); }, 40},
+      {"quantize", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 400, 0, text); }, 6},
+      {"quantize on disk", [](const std::string& folder, std::string& text) { return made().quantize(folder + "/out", 24000, 2560 << 10, text); }, 100},
   };
   return all;
 }

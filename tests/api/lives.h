@@ -13,7 +13,7 @@ struct Life {
   std::string name;
   // In a folder of its own, where it makes "out" or nothing. What it gives beside that: the same at every success.
   std::function<gptq_status(const std::string& folder, std::string& text)> run;
-  uint32_t one_in = 1;    // of the faults other than plain errors
+  uint32_t one_in = 1;    // of the faults other than one error; from 10 on of all
   bool replaces = false;  // an "out" that run() makes too, from something else
   std::function<void(const std::string& folder)> prepare = [](const std::string&) {};
 };

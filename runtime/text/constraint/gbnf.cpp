@@ -24,7 +24,9 @@ class GbnfParser {
 
  private:
   struct Named { uint32_t number; size_t asked_at; };
-  [[noreturn]] void refuse(const char* what, base::Code code = GPTQ_E_INVALID_ARGUMENT) const { base::fail_at(code, at_, "grammar: ", what, " at ", at_); }
+  [[noreturn]] void refuse(const char* what, base::Code code = {GPTQ_E_INVALID_ARGUMENT, __builtin_FILE(), __builtin_LINE()}) const {
+    base::fail_at(code, at_, "grammar: ", what, " at ", at_);
+  }
   bool more() const { return at_ < text_.size(); }
   bool take(char c) { return more() && text_[at_] == c ? (++at_, true) : false; }
   static bool names(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_'; }

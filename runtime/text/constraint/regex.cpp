@@ -24,7 +24,9 @@ class Parser {
   }
 
  private:
-  [[noreturn]] void refuse(const char* what, base::Code code = GPTQ_E_INVALID_ARGUMENT) const { base::fail_at(code, at_, document_, ": ", what, " at ", at_); }
+  [[noreturn]] void refuse(const char* what, base::Code code = {GPTQ_E_INVALID_ARGUMENT, __builtin_FILE(), __builtin_LINE()}) const {
+    base::fail_at(code, at_, document_, ": ", what, " at ", at_);
+  }
   bool more() const { return at_ < text_.size(); }
   bool ahead(std::string_view what) const { return text_.substr(at_).starts_with(what); }
   bool take(char c) { return more() && text_[at_] == c ? (++at_, true) : false; }
