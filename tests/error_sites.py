@@ -34,8 +34,8 @@ def calls(path):
         what, rest = match.group("name"), match.group("rest").lstrip()
         with_code = re.match(r"GPTQ_E_|base::Code\(|\w+ == \w+ \? (base::)?Code\(|\w+ \? GPTQ_E_", rest)
         method = match.group("before").endswith(".")
-        located = what in ("require", "rule", "refuse_feature") or (what == "refuse" and (method or name in LOCATED))
-        if not with_code and not located:
+        located = what in ("require", "rule", "refuse_feature") or (what == "refuse" and (method and "/regex/" not in name or name in LOCATED))
+        if not with_code and not located or re.match(r"[^;]*\bcode\)", rest):
             continue
         depth, at = 0, match.end("name")
         while at < len(plain):

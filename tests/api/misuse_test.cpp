@@ -37,6 +37,15 @@ class Misuse : public testing::Test {
   Chain c_{text_model()};
 };
 
+// A report of an error names the rule that was broken, not what all rules go through.
+TEST_F(Misuse, ErrorsNameTheirPlace) {
+  auto first = make<gptq_error>(), second = make<gptq_error>();
+  EXPECT_EQ(gptq_session_create(nullptr, nullptr, &first), GPTQ_E_INVALID_ARGUMENT);
+  EXPECT_EQ(gptq_engine_create(nullptr, nullptr, nullptr, &second), GPTQ_E_INVALID_ARGUMENT);
+  EXPECT_EQ(std::string(first.site).rfind("api/session.cpp:", 0), 0u) << first.site;
+  EXPECT_EQ(std::string(second.site).rfind("api/engine.cpp:", 0), 0u) << second.site;
+}
+
 TEST_F(Misuse, NullIsRefusedOrIgnored) {
   constexpr gptq_status bad = GPTQ_E_INVALID_ARGUMENT;
   gptq_runtime* rt = c_.runtime.get();

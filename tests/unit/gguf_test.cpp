@@ -371,6 +371,21 @@ TEST(Gguf, RefusedByName) {
   expect("twice", GPTQ_E_FORMAT, with_key([](Builder& b) { b.text("general.name", "again"); }));
   expect("twice", GPTQ_E_FORMAT, with_key([](Builder& b) { b.tensor("output_norm.weight", {1}, 0, Bytes(4)); }));
   expect("layers.0.v", GPTQ_E_FORMAT, [](Builder& b) { b.dropped = {"blk.0.attn_v.weight"}; });
+  for (const auto& [key, words] : {std::pair{"llama.embedding_length", "hidden_size = 2147483647 is more than the 65536"}, {"llama.attention.key_length", "head_dim = 2147483647"}}) {
+    const std::string name = key;
+    expect(words, GPTQ_E_FORMAT, [name](Builder& b) {
+      b.dropped = {name};
+      b.more = [name](Builder& builder) { builder.dropped.clear(), builder.count(name, INT32_MAX); };
+    });
+  }
+  expect("is out of range", GPTQ_E_FORMAT, with_key([](Builder& b) { b.number("split.count", 10, UINT64_MAX); }));
+  expect("does not hold 8 numbers", GPTQ_E_FORMAT, with_key([](Builder& b) { b.tensor("rope_freqs.weight", {3}, 0, Bytes(12)); }));
+  expect("a factor that is not positive", GPTQ_E_FORMAT, with_key([](Builder& b) { b.tensor("rope_freqs.weight", {8}, 0, Bytes(32)); }));
+  expect("different lengths", GPTQ_E_UNSUPPORTED, with_key([](Builder& b) { b.count("llama.attention.value_length", 3); }));
+  expect("the chat template has 262145 bytes", GPTQ_E_UNSUPPORTED, [](Builder& b) {
+    b.dropped = {"tokenizer.chat_template"};
+    b.more = [](Builder& builder) { builder.dropped.clear(), builder.text("tokenizer.chat_template", std::string((256 << 10) + 1, 'x')); };
+  });
   expect("block_count", GPTQ_E_FORMAT, [](Builder& b) { b.dropped = {"llama.block_count"}; });
   expect("head_count", GPTQ_E_FORMAT, [](Builder& b) { b.dropped = {"llama.attention.head_count"}; });
 }
