@@ -57,8 +57,8 @@ class LinearReader {
       fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry),
            ": not a matrix of the type that GPTQ has there");
     if ((rows && entry.shape[0] != rows) || entry.shape[1] != columns)
-      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [",
-           rows ? std::to_string(rows) : std::string("any"), ", ", columns, "] belongs");
+      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [", rows ? rows : entry.shape[0], ", ",
+           columns, "] belongs by config.json");
     return entry;
   }
 
