@@ -49,7 +49,7 @@ class LinearReader {
 
  private:
   [[noreturn]] void refuse(std::string_view text) const { fail(GPTQ_E_FORMAT, "'", module_, "': ", text); }
-  void warn(const std::string& text) const { options_.warn(module_ + ": " + text); }
+  void warn(const std::string& text) const { options_.warn_of ? options_.warn_of(module_, text) : options_.warn(module_ + ": " + text); }
 
   const TensorEntry& matrix(const char* suffix, std::initializer_list<Dtype> dtypes, uint64_t rows, uint64_t columns) const {
     const TensorEntry& entry = tensors_.get(module_ + suffix);

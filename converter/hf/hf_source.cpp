@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "base/checked.h"
@@ -40,9 +41,10 @@ class HfSource final : public ModelSource {
       : options_(options),
         config_file_(JsonDocument::read(folder + "/config.json", "config.json", config_bytes_max)),
         config_(config_file_.root()),
-        quant_(read_quant_config(folder, config_)),
+        quant_(read_quant_config(folder, config_, options)),
         model_(read_config(config_)),
         tensors_(folder, {.names = quant_ ? quant_->file_names : std::vector<std::string>(), .warn = options.warn, .done_with = options.done_with}) {
+    options_.warn_of = [this](std::string_view module, std::string_view text) { note(module, text); };
     model_.layout.drop_prefix = is_body();
     if (quant_) warn_of_no_quantized(tensors_, folder, *quant_, options_);
     warn_of_rope(model_.family ? text_config(config_) : config_, options_);
@@ -55,6 +57,11 @@ class HfSource final : public ModelSource {
 
   const ModelDescription& description() const override { return description_; }
   void finish_layer(uint32_t layer) override { tensors_.finish_layer(layer); }
+  void finish() override {
+    for (const auto& [key, note] : notes_)
+      options_.warn(note.first + (note.count > 1 ? " (and so of " + std::to_string(note.count - 1) + " more)" : ""));
+    notes_.clear();
+  }
 
   Weight load(const model::Slot& slot) override {
     const Piece piece = model_.layout.locate(description_.spec, slot.id, has_);
@@ -340,7 +347,7 @@ class HfSource final : public ModelSource {
     DenseWeight weight = read_dense(*entry);
     if (model_.has_bias(piece.module)) return weight;
     if (std::all_of(weight.bytes.begin(), weight.bytes.end(), [](std::byte b) { return b == std::byte{0}; })) return {};
-    options_.warn(piece.module + ".bias is used, although config.json does not mention it");
+    options_.warn_of(piece.module, "its bias is used, although config.json does not mention it");
     return weight;
   }
 
@@ -427,6 +434,14 @@ class HfSource final : public ModelSource {
     else if (!slot.id.bias) known.insert(full(piece.module));
   }
 
+  // What differs in numbers alone is one note.
+  void note(std::string_view module, std::string_view text) {
+    std::string key(text);
+    std::erase_if(key, [](char c) { return c >= '0' && c <= '9'; });
+    Note& note = notes_[key];
+    if (note.count++ == 0) note.first = std::string(module) + ": " + std::string(text);
+  }
+
   // Layers behind the last one (multi-token prediction) and pictures.
   bool is_elsewhere(std::string_view name) const {
     if (!model_.family) return false;
@@ -447,6 +462,11 @@ class HfSource final : public ModelSource {
   std::string fused_module_;
   QuantizedWeight fused_;  // the last that was read: q, k and v come one after another
   ModelDescription description_;
+  struct Note {
+    std::string first;
+    size_t count = 0;
+  };
+  std::map<std::string, Note> notes_;
 };
 
 }  // namespace
