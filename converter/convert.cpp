@@ -69,6 +69,7 @@ class Conversion {
       done += uint64_t{slot.n} * slot.k;
     });
     options_.progress(total, total);
+    source_.finish();
   }
 
   void add_weight(const model::Slot& slot) {

@@ -5,19 +5,15 @@
 #include <charconv>
 #include <chrono>
 #include <cstdio>
-#include <map>
-#include <optional>
 
 #include "api/quantize.h"
 #include "base/call.h"
 #include "base/os.h"
 #include "converter/calibration.h"
 #include "converter/convert.h"
-#include "converter/dialects/quant_config.h"
-#include "converter/hf/published.h"
 #include "converter/interrupt.h"
-#include "converter/json.h"
 #include "converter/quantize_report.h"
+#include "converter/quantize_rules.h"
 #include "converter/system.h"
 #include "converter/zstd_frame.h"
 
@@ -52,54 +48,18 @@ class ConvertedSource {
   bool temporary_ = false;
 };
 
-// --dynamic and --keep, whose patterns are over the module names of Hugging Face checkpoints.
-class Rules {
- public:
-  Rules(const QuantizeArguments& a, const std::string& model) {
-    if (a.dynamic.empty() && a.keep.empty()) return;
-    name_modules(model);
-    if (!a.dynamic.empty()) read_rules(JsonDocument::read(a.dynamic, a.dynamic, 1 << 20).root(), rules_);
-    for (const std::string& pattern : a.keep) rules_.add("-:" + pattern, {});
-  }
-
-  void apply(gptq_quantize_module& m) const {
-    const QuantSettings before{m.bits, m.group_size, !(m.flags & GPTQ_QUANT_ASYMMETRIC)};
-    const auto module = modules_.find(std::string_view(m.name, m.name_size));
-    if (module == modules_.end()) return;
-    const auto settings = rules_.apply(module->second, before);
-    if (!settings) {
-      m.flags |= GPTQ_QUANT_KEEP;
-      return;
-    }
-    m.bits = settings->bits;
-    m.group_size = settings->group_size;
-    m.flags = settings->symmetric ? m.flags & ~uint32_t(GPTQ_QUANT_ASYMMETRIC) : m.flags | GPTQ_QUANT_ASYMMETRIC;
-  }
-
- private:
-  // "layers.0.q" -> "model.layers.0.self_attn.q_proj"; what a checkpoint has in one module goes by its one name.
-  void name_modules(const std::string& model) {
-    const base::FileSource file(model);
-    std::pmr::memory_resource* memory = std::pmr::get_default_resource();
-    const format::Reader reader(file, memory);
-    const Published published = read_published(reader.manifest());
-    for (const model::Slot& slot : model::weight_slots(model::check_spec(reader.manifest(), memory), memory))
-      if (slot.quantizable()) modules_.emplace(slot.name, published.locate(slot.id).module);
-  }
-
-  std::map<std::string, std::string, std::less<>> modules_;
-  ModuleRules rules_;
-};
+void warn(const std::string& text) { std::fprintf(stderr, "gptq-convert: warning: %s\n", text.c_str()); }
 
 // What the callbacks share.
 struct Job {
-  Job(const QuantizeArguments& a, const std::string& model) : rules(a, model) {}
-  Rules rules;
+  Job(const QuantizeArguments& a, const std::string& model) : rules(base::FileSource(model), a.dynamic, a.keep, warn) {}
+  QuantizeRules rules;
   QuantizeReport report;
   StopOnSignal signal;  // what is done stays
   uint32_t phase = 0;
   Clock::time_point phase_began{};
 
+  void add(const gptq_quantize_report& matrix) { report.add(matrix, rules.module_of({matrix.name, matrix.name_size})); }
   int32_t progress(uint32_t now, uint32_t permille) {
     if (now != phase) phase = now, phase_began = Clock::now();
     const double seconds = std::chrono::duration<double>(Clock::now() - phase_began).count();
@@ -152,6 +112,7 @@ gptq_quantize_params params_of(const QuantizeArguments& a, const std::string& mo
   p.defaults.order = a.desc_act ? GPTQ_ORDER_ACT : natural ? GPTQ_ORDER_NATURAL : GPTQ_ORDER_GROUP_AWARE;
   if (a.head_bits) p.head_bits = a.head_bits;
   else if (!a.file_bytes_max) p.head_bits = a.mode == "reference" ? 16 : head_bits_for(model);
+  job.rules.apply_to_head(p, a.mode == "reference" ? 16 : head_bits_for(model));
   p.rows = a.rows;
   p.row_tokens = a.row_tokens;
   p.first_token_weight = a.first_token_weight;
@@ -159,7 +120,7 @@ gptq_quantize_params params_of(const QuantizeArguments& a, const std::string& mo
     static_cast<Job*>(user)->rules.apply(*module);
     return int32_t{0};
   };
-  p.report = [](void* user, const gptq_quantize_report* report) { static_cast<Job*>(user)->report.add(*report); };
+  p.report = [](void* user, const gptq_quantize_report* report) { static_cast<Job*>(user)->add(*report); };
   p.progress = [](void* user, uint32_t phase, uint32_t permille) { return static_cast<Job*>(user)->progress(phase, permille); };
   p.module_user = p.report_user = p.progress_user = &job;
   return p;
@@ -185,9 +146,20 @@ class Runtime {
   gptq_runtime* handle_ = nullptr;
 };
 
-CalibrationTokens calibration_of(const QuantizeArguments& a, const std::string& model) {
+uint32_t context_of(const std::string& model) {
   const base::FileSource file(model);
-  return read_calibration(a.calibration, file, uint64_t{a.rows} * (a.row_tokens ? a.row_tokens : 2048));
+  const format::Reader reader(file, std::pmr::get_default_resource());
+  return std::max(1u, reader.manifest().spec()->n_ctx_train());
+}
+
+CalibrationTokens calibration_of(const QuantizeArguments& a, const std::string& model, uint32_t row_tokens) {
+  const base::FileSource file(model);
+  Calibration read = read_calibration(a.calibration, file, a.rows, row_tokens);
+  for (size_t i = 0; i < read.of_file.size() && read.of_file.size() > 1; ++i) {
+    const std::string text = std::to_string(read.of_file[i]) + " calibration tokens of '" + a.calibration[i] + "'";
+    log_line(nullptr, 0, text.data(), text.size());
+  }
+  return std::move(read.tokens);
 }
 
 void show_estimate(gptq_runtime* runtime, const gptq_source& source, const gptq_quantize_params& params) {
@@ -226,9 +198,11 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   c.add_option("--group-size", a.group_size, "inputs that share a scale; -1 = all (default: 128, or chosen)")
       ->check([](const std::string& text) { return text == "0" ? "must be -1 or above 0" : ""; });
   c.add_flag("--asym", a.asymmetric, "with zero points");
-  c.add_option("--head-bits", a.head_bits, "of head and tied embedding; 16 = as it is (default: 8 where it is tied or large)")->check(CLI::IsMember({4, 8, 16}));
+  c.add_option("--head-bits", a.head_bits, "of head and tied embedding; 16 = as it is (default: 8 where it is tied or large). --keep and --dynamic "
+                                                "that name it win")->check(CLI::IsMember({4, 8, 16}));
   c.add_option("--calibration", a.calibration,
-               "text, .jsonl (\"text\" or \"messages\") or .ids (token ids); repeatable. Without it the model samples its own text");
+               "text, .jsonl or .json (\"text\" or \"messages\") or .ids (token ids); repeatable: rows are taken in turn. Without it the "
+               "model samples its own text");
   c.add_option("--rows", a.rows, "rows of calibration tokens, cut one after another")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   c.add_option("--row-tokens", a.row_tokens, "tokens of a row (default: 2048, or the model's context if that is less)")->check(CLI::Range(1, 1 << 20));
   c.add_option("--order", a.order, "columns that are rounded first")->check(CLI::IsMember({"group-aware", "natural"}))->capture_default_str();
@@ -238,8 +212,10 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
   c.add_option("--first-token-weight", a.first_token_weight, "how many tokens the first of a row counts for (default: 32)")->check(CLI::Range(1e-6, 1e6));
   c.add_option("--mode", a.mode, "reference: the published algorithm alone")->check(CLI::IsMember({"default", "reference"}))->capture_default_str();
   c.add_flag("--aim", a.aim, "aim at the original model's outputs (GPTAQ): closer to it, in about twice the time");
-  c.add_option("--dynamic", a.dynamic, "JSON file of overrides: {\"regex over module names\": {\"bits\": 8, \"group_size\": 64}, \"-:regex\": {}}");
-  c.add_option("--keep", a.keep, "regex over module names to leave as they are; repeatable");
+  c.add_option("--dynamic", a.dynamic, "JSON file of overrides: {\".*v_proj\": {\"bits\": 8, \"group_size\": 64, \"sym\": true}, \"-:lm_head\": {}}; keys are "
+                                             "patterns as --keep has them, and the first that matches counts");
+  c.add_option("--keep", a.keep, "regular expression over the checkpoint's names (model.layers.0.self_attn.v_proj, lm_head), compared from their "
+                                       "beginning: what it matches stays as it is; repeatable");
   c.add_option("--report", a.report, "CSV file with a line for every matrix");
   c.add_option("--memory", a.memory_max, "most memory to hold, such as 4G; beyond it activations go to a file")->transform(bytes_value);
   c.add_option("-t,--threads", a.threads, "threads that compute (default: one per core)");
@@ -255,6 +231,11 @@ void run_quantize(const QuantizeArguments& a) {
   const Runtime runtime(a);
   Job job(a, converted.path());
   gptq_quantize_params params = params_of(a, converted.path(), job);
+  const uint32_t context = context_of(converted.path());
+  if (params.row_tokens > context) {
+    warn("--row-tokens " + std::to_string(a.row_tokens) + " is more than the model's context: rows have " + std::to_string(context) + " tokens");
+    params.row_tokens = context;
+  }
   gptq_source source{};
   source.struct_size = sizeof source;
   source.path = converted.path().c_str();
@@ -262,7 +243,7 @@ void run_quantize(const QuantizeArguments& a) {
   if (a.dry_run) return show_estimate(runtime.get(), source, params);
   CalibrationTokens tokens;
   if (!a.calibration.empty()) {
-    tokens = calibration_of(a, converted.path());
+    tokens = calibration_of(a, converted.path(), params.row_tokens ? params.row_tokens : std::min(2048u, context));
     params.tokens = tokens.data();
     params.n_tokens = tokens.size();
   }

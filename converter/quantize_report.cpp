@@ -33,11 +33,11 @@ struct Kind {
 }  // namespace
 
 void QuantizeReport::write_csv(const std::string& path) const {
-  std::string text = "name,outputs,inputs,bits,group_size,tokens,relative_squared_error,damp,dead_inputs,rounded_to_nearest,all_tokens,seconds\n";
+  std::string text = "name,outputs,inputs,bits,group_size,tokens,relative_squared_error,damp,dead_inputs,rounded_to_nearest,all_tokens,seconds,module\n";
   for (size_t i = 0; i < reports_.size(); ++i) {
     const gptq_quantize_report& r = reports_[i];
-    text += line("%s,%u,%u,%u,%d,%llu,%.6g,%.6g,%u,%u,%u,%.3f\n", names_[i].c_str(), r.n, r.k, r.bits, r.group_size,
-                 static_cast<unsigned long long>(r.n_tokens), r.error, r.damp, r.dead_inputs, r.rounded, r.all_tokens, r.seconds);
+    text += line("%s,%u,%u,%u,%d,%llu,%.6g,%.6g,%u,%u,%u,%.3f,%s\n", names_[i].c_str(), r.n, r.k, r.bits, r.group_size,
+                 static_cast<unsigned long long>(r.n_tokens), r.error, r.damp, r.dead_inputs, r.rounded, r.all_tokens, r.seconds, modules_[i].c_str());
   }
   base::AtomicFile file(path, base::AtomicFile::IfExists::replace);
   file.append(std::as_bytes(std::span(text)));

@@ -10,7 +10,9 @@ namespace gptq::convert {
 
 class QuantizeReport {
  public:
-  void add(const gptq_quantize_report& report) {
+  // module: what the matrix is called in checkpoints.
+  void add(const gptq_quantize_report& report, std::string module) {
+    modules_.push_back(std::move(module));
     names_.emplace_back(report.name, report.name_size);
     reports_.push_back(report);
   }
@@ -18,6 +20,7 @@ class QuantizeReport {
   void print() const;
 
  private:
+  std::vector<std::string> modules_;
   std::vector<std::string> names_;  // the reports' own pointers are gone
   std::vector<gptq_quantize_report> reports_;
 };

@@ -18,6 +18,8 @@ struct TokenizerDescription;  // tokenizer/description.h
 
 struct Options {
   std::function<void(std::string_view)> warn = [](std::string_view) {};  // one line each, no newline
+  // The same about one of many matrices, which is said once for all that it holds for; empty: warn, with the name before it.
+  std::function<void(std::string_view module, std::string_view text)> warn_of;
   // A part of a file that is not read again; empty: nobody wants to know.
   std::function<void(std::string_view file, uint64_t offset, uint64_t bytes)> done_with;
 };
@@ -46,6 +48,8 @@ class ModelSource {
   virtual Weight load(const model::Slot& slot) = 0;
   // All slots of the layer have been loaded, and none is again; model::no_index: all that belong to none.
   virtual void finish_layer(uint32_t) {}
+  // All slots have been loaded: says what was noticed on the way.
+  virtual void finish() {}
 };
 
 // The description's spec by the runtime's rules, where so many bytes can hold so many layers and experts: lists are made of those.

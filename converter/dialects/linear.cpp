@@ -51,7 +51,7 @@ class LinearReader {
   [[noreturn]] void refuse(std::string_view text, base::Code code = {GPTQ_E_FORMAT, __builtin_FILE(), __builtin_LINE()}) const {
     fail(code, "'", module_, "': ", text);
   }
-  void warn(const std::string& text) const { options_.warn(module_ + ": " + text); }
+  void warn(const std::string& text) const { options_.warn_of ? options_.warn_of(module_, text) : options_.warn(module_ + ": " + text); }
 
   const TensorEntry& matrix(const char* suffix, std::initializer_list<Dtype> dtypes, uint64_t rows, uint64_t columns) const {
     const TensorEntry& entry = tensors_.get(module_ + suffix);
@@ -59,8 +59,8 @@ class LinearReader {
       fail(GPTQ_E_UNSUPPORTED, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry),
            ": not a matrix of the type that GPTQ has there");
     if ((rows && entry.shape[0] != rows) || entry.shape[1] != columns)
-      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [",
-           rows ? std::to_string(rows) : std::string("any"), ", ", columns, "] belongs");
+      fail(GPTQ_E_FORMAT, "'", tensors_.file_of(entry), "': tensor '", entry.name, "' is ", describe(entry), " where [", rows ? rows : entry.shape[0], ", ",
+           columns, "] belongs by config.json");
     return entry;
   }
 

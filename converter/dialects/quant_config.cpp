@@ -146,27 +146,70 @@ QuantConfig read(const JsonObject& object) {
   return out;
 }
 
+std::string in_words(bool value) { return value ? "true" : "false"; }
+std::string in_words(const std::string& value) { return value; }
+template <class T>
+std::string in_words(T value) { return std::to_string(value); }
+
+// Of two places that describe the quantization, config.json is the one that transformers and vLLM read. The other says what it does not.
+void complete(QuantConfig& out, const JsonObject& inside, const JsonObject& beside, const Options& options) {
+  QuantConfig other = read(beside);
+  std::string here, there;
+  const auto settle = [&](std::string_view key, const auto& said, const auto& elsewhere, auto use) {
+    if (!said && elsewhere) use(*elsewhere);
+    if (!said || !elsewhere || *said == *elsewhere) return;
+    const auto add = [&](std::string& to, const auto& value) { to += (to.empty() ? "" : ", ") + std::string(key) + " " + in_words(value); };
+    add(here, *said), add(there, *elsewhere);
+  };
+  const QuantOverrides a = read_overrides(inside), b = read_overrides(beside);
+  settle("bits", a.bits, b.bits, [&](uint32_t value) { out.settings.bits = value; });
+  settle("group_size", a.group_size, b.group_size, [&](int32_t value) { out.settings.group_size = value; });
+  settle("sym", a.symmetric, b.symmetric, [&](bool value) { out.settings.symmetric = value; });
+  settle("desc_act", inside.boolean("desc_act"), beside.boolean("desc_act"), [&](bool value) { out.activation_order = value; });
+  settle("checkpoint_format", text(inside, "checkpoint_format", "format"), text(beside, "checkpoint_format", "format"),
+         [&](const std::string&) { out.v2_zeros = other.v2_zeros; });
+  if (out.quantizer.empty()) out.quantizer = other.quantizer, out.tool = other.tool, out.wrong_3bit = other.wrong_3bit;
+  if (!inside.has("dynamic")) out.rules = std::move(other.rules);
+  out.file_names = file_names(inside.has("model_file_base_name") ? inside : beside, out.settings);
+  if (!here.empty()) options.warn("config.json's quantization_config says " + here + ", '" + other.file + "' says " + there + ": config.json's is used");
+}
+
 }  // namespace
 
 QuantSettings QuantOverrides::over(const QuantSettings& settings) const {
   return {bits.value_or(settings.bits), group_size.value_or(settings.group_size), symmetric.value_or(settings.symmetric)};
 }
 
-void read_rules(const JsonObject& dynamic, ModuleRules& rules) {
+void read_rules(const JsonObject& dynamic, ModuleRules& rules, RuleKeys keys) {
+  const auto is_known = [](std::string_view key) { return key == "bits" || key == "group_size" || key == "sym"; };
   for (const auto field : dynamic.fields()) {
     simdjson::dom::object overrides;
     const bool given = !field.value.get_object().get(overrides);
     if (!given && !field.value.is_null()) dynamic.refuse(field.key, "must hold an object");
+    if (given && keys == RuleKeys::known)
+      for (const auto setting : overrides)
+        if (!is_known(setting.key))
+          fail(GPTQ_E_FORMAT, "'", dynamic.where(), "': '", field.key, "' has the unknown key '", setting.key, "'; these are known: bits, group_size, sym");
     rules.add(field.key, given ? read_overrides(JsonObject(dynamic.where() + ": " + std::string(field.key), overrides)) : QuantOverrides{});
   }
 }
 
-std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config) {
-  for (const char* name : {"quantize_config.json", "quant_config.json"})
-    if (const std::string path = folder + "/" + name; file_exists(path))
-      return read(JsonDocument::read(path, name, config_bytes_max).root());
-  if (const auto inside = config.object("quantization_config")) return read(*inside);
-  return std::nullopt;
+std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config, const Options& options) {
+  const auto inside = config.object("quantization_config");
+  for (const char* name : {"quantize_config.json", "quant_config.json"}) {
+    const std::string path = folder + "/" + name;
+    if (!file_exists(path)) continue;
+    if (!inside) return read(JsonDocument::read(path, name, config_bytes_max).root());
+    QuantConfig out = read(*inside);
+    try {
+      const JsonDocument beside = JsonDocument::read(path, name, config_bytes_max);
+      complete(out, *inside, beside.root(), options);
+    } catch (const base::Failure& failure) {
+      options.warn(std::string(failure.detail.message) + "; it is left out, config.json has a quantization_config");
+    }
+    return out;
+  }
+  return inside ? std::optional(read(*inside)) : std::nullopt;
 }
 
 }  // namespace gptq::convert

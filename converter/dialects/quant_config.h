@@ -34,7 +34,15 @@ class ModuleRules {
   ModuleRules& operator=(ModuleRules&&) noexcept;
   ~ModuleRules();
   void add(std::string_view key, const QuantOverrides& overrides);
-  // The settings of a module, or none where it is skipped. Skips win over overrides; of these the first that matches counts.
+  // What the rules say of a module: skips win over overrides; of these the first that matches counts.
+  struct Verdict {
+    bool skipped = false;
+    const QuantOverrides* overrides = nullptr;
+  };
+  Verdict verdict(const std::string& module) const;
+  // The patterns that match none of these.
+  std::vector<std::string> unmatched(const std::vector<std::string>& modules) const;
+  // The settings of a module, or none where it is skipped.
   std::optional<QuantSettings> apply(const std::string& module, QuantSettings settings) const;
 
  private:
@@ -54,11 +62,12 @@ struct QuantConfig {
   ModuleRules rules;
 };
 
-// The rules of a "dynamic" object.
-void read_rules(const JsonObject& dynamic, ModuleRules& rules);
+// The rules of a "dynamic" object. Quantizers write keys of their own into checkpoints; known: others than ours are an error.
+enum class RuleKeys { any, known };
+void read_rules(const JsonObject& dynamic, ModuleRules& rules, RuleKeys keys = RuleKeys::any);
 
-// From quantize_config.json, quant_config.json or config.json; none where the model is not quantized. Fails with UNSUPPORTED for formats
-// that are not GPTQ's, naming them.
-std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config);
+// From config.json, completed by quantize_config.json or quant_config.json; none where the model is not quantized. Warns where they differ
+// in what changes numbers. Fails with UNSUPPORTED for formats that are not GPTQ's, naming them.
+std::optional<QuantConfig> read_quant_config(const std::string& folder, const JsonObject& config, const Options& options = {});
 
 }  // namespace gptq::convert

@@ -289,6 +289,13 @@ std::string longrope(K k, const std::vector<float>& near, const std::vector<floa
   return out.object();
 }
 
+std::string eps_key(std::string_view hf_class) {
+  for (const Family& family : families())
+    if (std::find(family.classes.begin(), family.classes.end(), hf_class) != family.classes.end())
+      if (const std::string_view key = keys_of(family.model_type).eps; !key.empty()) return std::string(key);
+  return "rms_norm_eps";
+}
+
 F common(K k, const GgufFamily& family) {
   const GgufFile& file = k.file();
   const GgufTensor* embed = file.find("token_embd.weight");
@@ -306,7 +313,7 @@ F common(K k, const GgufFamily& family) {
   const auto eps =
       k.has("attention.layer_norm_rms_epsilon") ? k.number("attention.layer_norm_rms_epsilon") : k.number("attention.layer_norm_epsilon");
   if (!eps) file.refuse(k.full("attention.layer_norm_rms_epsilon"), "is missing");
-  put(f, "rms_norm_eps", double(static_cast<float>(*eps)));
+  put(f, eps_key(family.hf_class), double(static_cast<float>(*eps)));
   put(f, "rope_theta", k.number("rope.freq_base").value_or(10000));
   if (d == 0 || dim > d || dim % 2 != 0) fail(GPTQ_E_UNSUPPORTED, "GGUF: ", dim, " rotary dimensions of ", d, " are not supported");
   put(f, "partial_rotary_factor", dim == d ? 1.0 : (dim + 0.25) / d);  // rounded down to dim again
@@ -461,7 +468,8 @@ GgufPlace find_gguf_place(const GgufFile& file, const GgufModel& model, const fo
     if (file.find(stem + "_exps" + suffix))
       return {.tensor = stem + "_exps" + suffix, .rows = {}, .slice = static_cast<int32_t>(id.expert)};
     if (const std::string both = at + "ffn_gate_up_exps" + suffix; id.role != Role::expert_down && file.find(both)) {
-      GgufPlace place{.tensor = both, .rows = std::vector<uint32_t>(spec.experts->n_ff), .slice = static_cast<int32_t>(id.expert)};
+      GgufPlace place{.tensor = both, .rows = std::vector<uint32_t>(spec.experts->n_ff), .slice = static_cast<int32_t>(id.expert),
+                      .of_rows = 2 * spec.experts->n_ff};
       std::iota(place.rows.begin(), place.rows.end(), id.role == Role::expert_gate ? 0 : spec.experts->n_ff);
       return place;
     }
@@ -472,7 +480,7 @@ GgufPlace find_gguf_place(const GgufFile& file, const GgufModel& model, const fo
   Piece piece = layout.locate(spec, id, {});
   if (mixer == model::Mixer::latent) {
     const std::string own = at + (id.role == Role::k_b ? "attn_k_b" : "attn_v_b") + suffix;
-    if (id.role == Role::k_b && file.find(own)) return {.tensor = own, .rows = {}, .slice = -1, .turned = spec.n_heads};
+    if (id.role == Role::k_b && file.find(own)) return {.tensor = own, .rows = {}, .slice = -1, .of_rows = 0, .turned = spec.n_heads};
     if (id.role == Role::v_b && file.find(own)) return {.tensor = own, .rows = {}};
     if (id.role == Role::q && spec.latent->q_rank) piece.module = at + "attn_q_b";
   }
@@ -481,12 +489,12 @@ GgufPlace find_gguf_place(const GgufFile& file, const GgufModel& model, const fo
   if (mixer == model::Mixer::delta && id.role == Role::o) piece.module = at + "ssm_out";
   if (mixer == model::Mixer::delta && (id.role == Role::a || id.role == Role::b)) {
     piece.module = at + "ssm_ba";
-    piece.rows.clear();
+    piece.rows.clear(), piece.of_rows = 2 * spec.delta->n_v;
     const uint32_t group = spec.delta->n_v / spec.delta->n_k;
     for (uint32_t i = 0; i < spec.delta->n_v; ++i)
       piece.rows.push_back(i / group * 2 * group + i % group + (id.role == Role::a ? group : 0));
   }
-  GgufPlace place{.tensor = piece.module + suffix, .rows = std::move(piece.rows)};
+  GgufPlace place{.tensor = piece.module + suffix, .rows = std::move(piece.rows), .slice = -1, .of_rows = piece.of_rows};
   if (piece.raw && file.find(piece.module)) place.tensor = piece.module;
   place.negative = id.role == Role::decay;
   return place;

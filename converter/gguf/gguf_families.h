@@ -31,6 +31,7 @@ struct GgufPlace {
   std::string tensor;
   std::vector<uint32_t> rows;  // empty: all, in order
   int32_t slice = -1;
+  uint32_t of_rows = 0;   // how many the tensor has, where that is more than the slot's; 0: as many
   uint32_t turned = 0;    // heads whose matrices are transposed
   bool negative = false;  // the file has -x
 };

@@ -146,12 +146,11 @@ class GgufSource final : public ModelSource {
     uint64_t count = 1;
     for (const uint64_t dim : tensor->dims) count = base::mul(count, dim);
     const uint64_t slices = place.slice < 0 ? 1 : tensor->dims.back(), width = place.turned ? slot.n / place.turned : k;
-    const uint64_t n = count / slices / std::max<uint64_t>(1, k),
-                   most = place.rows.empty() ? slot.n - 1 : *std::max_element(place.rows.begin(), place.rows.end());
-    const bool fits = (slot.is_vector || tensor->dims[0] == width) && count == n * k * slices && n > most &&
-                      (place.slice < 0 || static_cast<uint64_t>(place.slice) < slices);
-    if (!fits || (place.rows.empty() ? n != slot.n : place.rows.size() != slot.n))
-      fail(GPTQ_E_FORMAT, "GGUF: tensor '", place.tensor, "' has other sizes than the metadata want, ", slot.n, " rows of ", k);
+    const uint64_t n = count / slices / std::max<uint64_t>(1, k), wanted = place.of_rows ? place.of_rows : slot.n;
+    const bool fits = (slot.is_vector || tensor->dims[0] == width) && count == n * k * slices && n == wanted &&
+                      (place.slice < 0 || slices == spec.experts->n);
+    if (!fits || (!place.rows.empty() && place.rows.size() != slot.n))
+      fail(GPTQ_E_FORMAT, "GGUF: tensor '", place.tensor, "' has other sizes than the metadata want, ", wanted, " rows of ", k);
     const uint64_t bytes = tensor->bytes / slices;
     DenseWeight weight =
         decode(place.tensor, *tensor, file_.read(*tensor, place.slice < 0 ? 0 : static_cast<uint64_t>(place.slice) * bytes, bytes));

@@ -181,6 +181,7 @@ class Export {
     }
     options_.progress(total, total);
     writer.finish();
+    tell_of_undone();
     result_.n_tensors = items_->all().size() + 3 * result_.n_quantized;
     if (rounded_)
       options_.warn("scales of " + std::to_string(rounded_) + " modules are rounded to float16, the only type GPTQ checkpoints have");
@@ -190,11 +191,19 @@ class Export {
     if (item.dense) return writer.write(item.name, item.dense->bytes);
     if (item.quantized) return write_quantized(item, writer);
     const ExportPart& first = item.parts[0];
-    if (!kernels::is_quantized(static_cast<kernels::Kind>(first.tensor->kind())))
-      return writer.write(item.name, items_->assemble(item).bytes);
-    options_.warn("the embedding is written as float16: GPTQ checkpoints have it unquantized");
-    const QuantizedWeight w = std::get<QuantizedWeight>(unpack(reader_, *first.tensor, *first.slot, pool_));
-    writer.write(item.name, round_to_half(item.name, dequantize(w, item.n, item.k)).bytes);
+    if (first.slot->id.role == model::Role::embed && kernels::is_quantized(static_cast<kernels::Kind>(first.tensor->kind())))
+      options_.warn("the embedding is written as float16: GPTQ checkpoints have it unquantized");
+    writer.write(item.name, items_->assemble(item).bytes);
+  }
+
+  void tell_of_undone() const {
+    size_t count = 0;
+    std::string first;
+    for (const ExportItem& item : items_->all())
+      if (item.undone && count++ == 0) first = "'" + item.name + "' [" + std::to_string(item.n) + ", " + std::to_string(item.k) + "]";
+    if (count)
+      options_.warn(first + (count > 1 ? " and " + std::to_string(count - 1) + " more are" : " is") +
+                    " written as float16: GPTQModel reads only quantized matrices whose rows and inputs are multiples of 32");
   }
 
   void write_quantized(const ExportItem& item, SafetensorsWriter& writer) {

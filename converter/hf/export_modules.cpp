@@ -78,15 +78,20 @@ void ExportItems::add(const model::Slot& slot, const fb::Tensor& tensor) {
 }
 
 void ExportItems::add_matrix(const ExportPart& part) {
-  const bool quantized = kernels::is_quantized(kind_of(*part.tensor)) && part.slot->id.role != Role::embed;
   const Piece& piece = part.piece;
+  const bool has_codes = kernels::is_quantized(kind_of(*part.tensor)) && part.slot->id.role != Role::embed;
+  const bool fits = fits_gptq(piece.of_rows ? piece.of_rows : part.slot->n, part.slot->k), quantized = has_codes && fits;
   ExportItem& item = item_of(quantized || piece.raw ? piece.module : piece.module + ".weight");
   item.quantized = quantized;
+  item.undone = has_codes && !fits;
   item.is_head = part.slot->id.role == Role::head;
   item.quantizable |= part.slot->quantizable() || item.is_head;
   item.k = part.slot->k;
   item.parts.push_back(part);
 }
+
+// GPTQModel, and transformers with it, have 32 rows and 32 inputs in whole words.
+bool ExportItems::fits_gptq(uint32_t n, uint32_t k) { return n % 32 == 0 && k % 32 == 0; }
 
 // Values as the checkpoint has them, in the file's order.
 std::vector<float> ExportItems::published_values(const ExportPart& part) const {
@@ -188,10 +193,9 @@ void ExportItems::finish_bias(ExportItem& item, const std::string& module) const
 
 Dtype ExportItems::dtype_of_item(const ExportItem& item) const {
   if (item.dense) return dtype_of(item.dense->kind);
-  const Kind kind = kind_of(*item.parts[0].tensor);
-  for (const ExportPart& part : item.parts)
-    if (kind_of(*part.tensor) != kind) return Dtype::f32;
-  return kernels::is_quantized(kind) ? Dtype::f16 : dtype_of(kind);
+  const auto dtype = [](const ExportPart& part) { return kernels::is_quantized(kind_of(*part.tensor)) ? Dtype::f16 : dtype_of(kind_of(*part.tensor)); };
+  const Dtype first = dtype(item.parts[0]);
+  return std::all_of(item.parts.begin(), item.parts.end(), [&](const ExportPart& part) { return dtype(part) == first; }) ? first : Dtype::f32;
 }
 
 DenseWeight ExportItems::assemble(const ExportItem& item) const {
@@ -199,7 +203,9 @@ DenseWeight ExportItems::assemble(const ExportItem& item) const {
   const size_t size = size_of(dtype);
   DenseWeight whole{dtype == Dtype::f16 ? Kind::f16 : dtype == Dtype::bf16 ? Kind::bf16 : Kind::f32, {}};
   for (const ExportPart& part : item.parts) {
-    DenseWeight weight = std::get<DenseWeight>(unpack(reader_, *part.tensor, *part.slot, pool_));
+    Weight unpacked = unpack(reader_, *part.tensor, *part.slot, pool_);
+    const auto* codes = std::get_if<QuantizedWeight>(&unpacked);
+    DenseWeight weight = codes ? round_to_half(item.name, dequantize(*codes, part.slot->n, part.slot->k)) : std::get<DenseWeight>(std::move(unpacked));
     if (dtype_of(weight.kind) != dtype) weight = of_floats(floats_of(weight));
     const Piece& piece = part.piece;
     if (item.parts.size() == 1 && piece.rows.empty() && !piece.transposed && piece.slice < 0 && item.n == part.slot->n)

@@ -23,6 +23,7 @@ struct ExportItem {
   std::string name;
   std::vector<ExportPart> parts;  // none: dense is all of it
   bool quantized = false, is_head = false, quantizable = false;
+  bool undone = false;            // quantized in the file, and of a shape that GPTQ checkpoints cannot have
   uint32_t n = 0, k = 1, slices = 1;  // rows of a slice and their length
   std::vector<uint64_t> shape;
   std::optional<DenseWeight> dense;  // small ones are read when the plan is made
@@ -39,6 +40,8 @@ class ExportItems {
   void finish();
   const std::vector<ExportItem>& all() const { return items_; }
 
+  // Whether readers of GPTQ checkpoints take a matrix of this shape.
+  static bool fits_gptq(uint32_t n, uint32_t k);
   // What an unquantized item is written as, and its bytes.
   Dtype dtype_of_item(const ExportItem& item) const;
   DenseWeight assemble(const ExportItem& item) const;

@@ -110,26 +110,26 @@ const std::vector<Family>& table() {
          set_rope(c, s, {.section = {}, .theta = {}, .part = c.has("rotary_pct") || c.has("partial_rotary_factor") || c.has("rope_parameters") ? std::nullopt : std::optional(0.25)});
        }},
       {"gptj", {"GPTJForCausalLM"}, "GPT-J", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new"), gpt_names(l);
+         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l);
          l[Role::q] = "attn.q_proj", l[Role::k] = "attn.k_proj", l[Role::v] = "attn.v_proj", l[Role::o] = "attn.out_proj", l[Role::up] = "mlp.fc_in", l[Role::down] = "mlp.fc_out";
          l.rope_pairs = true;
          set_rope(c, s, {.section = {}, .theta = {}, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
        }},
       {"codegen", {"CodeGenForCausalLM"}, "CodeGen", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new"), gpt_names(l);
+         layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l);
          l.qkv = "attn.qkv_proj", l.order = Fused::codegen, l[Role::o] = "attn.out_proj", l[Role::up] = "mlp.fc_in", l[Role::down] = "mlp.fc_out";
          l.rope_pairs = true;
          set_rope(c, s, {.section = {}, .theta = {}, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
        }},
       {"gpt2", {"GPT2LMHeadModel"}, "GPT-2", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(c, s, "gelu_new"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
          l[Role::positions] = "transformer.wpe", l.qkv = "attn.c_attn", l[Role::o] = "attn.c_proj", l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj", l.transposed = true;
          if (!c.boolean("scale_attn_weights", true)) s.attention_scale = 1;
          if (c.boolean("scale_attn_by_inverse_layer_idx", false))
            for (uint32_t i = 0; i < s.n_layers; ++i) s.attention_scales.push_back(s.attention_scale / f32(i + 1));
        }},
       {"gpt_bigcode", {"GPTBigCodeForCausalLM"}, "StarCoder, SantaCoder", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(c, s, "gelu_new"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
          l[Role::positions] = "transformer.wpe", l.qkv = "attn.c_attn", l[Role::o] = "attn.c_proj", l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj";
          if (!c.boolean("scale_attn_weights", true)) s.attention_scale = 1;
          const bool multi_query = c.boolean("multi_query", true);
@@ -137,7 +137,7 @@ const std::vector<Family>& table() {
          l.order = multi_query ? Fused::concat : Fused::grouped;
        }},
       {"gpt_neo", {"GPTNeoForCausalLM"}, "GPT-Neo", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(c, s, "gelu_new"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
          s.attention_scale = 1;
          l[Role::positions] = "transformer.wpe", l[Role::up] = "mlp.c_fc", l[Role::down] = "mlp.c_proj";
          l[Role::q] = "attn.attention.q_proj", l[Role::k] = "attn.attention.k_proj", l[Role::v] = "attn.attention.v_proj", l[Role::o] = "attn.attention.out_proj";
@@ -151,7 +151,7 @@ const std::vector<Family>& table() {
          if (s.windowed_layers.size() != s.n_layers) c.refuse("attention_layers", "must have one entry per layer");
        }},
       {"opt", {"OPTForCausalLM"}, "OPT", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(c, s, "relu"), learned_positions(s, 2), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "relu", "activation_function"), learned_positions(s, 2), tied_by_default(c, s);
          const bool before = c.boolean("do_layer_norm_before", true);
          if (!before) s.residual = u8(Residual::norm_after_add);
          l.ones_norms = !c.boolean("layer_norm_elementwise_affine", true);
@@ -163,7 +163,7 @@ const std::vector<Family>& table() {
          l[Role::o] = "self_attn.out_proj", l[Role::up] = "fc1", l[Role::down] = "fc2";
        }},
       {"bloom", {"BloomForCausalLM"}, "BLOOM", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(c, s, "gelu_new"), use_alibi(s), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu_new", ""), use_alibi(s), tied_by_default(c, s);
          s.norms = Norms::attn | Norms::mlp | Norms::final | Norms::embed;
          if (c.boolean("apply_residual_connection_post_layernorm", false)) s.residual = u8(Residual::from_norm);
          s.n_ff = 4 * s.n_embd;
@@ -172,7 +172,7 @@ const std::vector<Family>& table() {
        }},
       {"falcon", {"FalconForCausalLM", "RWForCausalLM"}, "Falcon", falcon},
       {"mpt", {"MptForCausalLM", "MPTForCausalLM"}, "MPT", [](C c, SpecT& s, Layout& l) {
-         layer_norms(s), ungated(c, s, "gelu"), tied_by_default(c, s);
+         layer_norms(s), ungated(c, s, "gelu", ""), tied_by_default(c, s);
          s.n_ff = static_cast<uint32_t>(c.number("expansion_ratio", 4) * s.n_embd);
          const auto attention = c.object("attn_config");
          use_alibi(s, attention ? attention->number("alibi_bias_max", 8) : 8);
@@ -405,11 +405,36 @@ double default_eps(std::string_view model_type) {
   return 1e-5;
 }
 
+bool is_any(std::string_view name, std::initializer_list<std::string_view> names) { return std::find(names.begin(), names.end(), name) != names.end(); }
+
 bool same_name(std::string_view name, std::string_view known) { return name == known; }
 
 }  // namespace
 
 const std::vector<Family>& families() { return table(); }
+
+FamilyKeys keys_of(std::string_view type) {
+  FamilyKeys keys;
+  if (type == "mpt") keys.layers = "n_layers", keys.width = "d_model", keys.heads = "n_heads";
+  if (type == "gpt_neo") keys.layers = "num_layers", keys.heads = "num_heads";
+  if (is_any(type, {"chatglm", "exaone"})) keys.layers = "num_layers";
+  if (type == "bloom") keys.width = "n_embed";
+  if (type == "chatglm") keys.kv_heads = "multi_query_group_num";
+  if (is_any(type, {"chatglm", "qwen"})) keys.head_dim = "kv_channels";
+  const bool plain_heads = is_any(type, {"gpt_neox", "gptj", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "opt", "bloom", "falcon", "mpt", "persimmon", "baichuan"});
+  if (plain_heads) keys.head_dim = "";
+  if (plain_heads || type == "qwen") keys.kv_heads = "";  // Falcon reads its own
+  if (is_any(type, {"phi", "gpt_neox", "stablelm", "persimmon", "cohere", "cohere2"})) keys.eps = "layer_norm_eps";
+  if (is_any(type, {"gptj", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "bloom", "falcon", "mpt", "qwen", "exaone"})) keys.eps = "layer_norm_epsilon";
+  if (type == "starcoder2") keys.eps = "norm_epsilon";
+  if (is_any(type, {"nemotron", "lfm2", "lfm2_moe"})) keys.eps = "norm_eps";
+  if (type == "chatglm") keys.eps = "layernorm_epsilon";
+  if (is_any(type, {"opt", "olmo"})) keys.eps = "";
+  if (is_any(type, {"gptj", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "opt", "exaone"})) keys.activation = "activation_function";
+  if (type == "falcon") keys.activation = "activation";
+  if (is_any(type, {"bloom", "mpt", "chatglm", "qwen", "gemma2", "gemma3_text", "lfm2", "lfm2_moe", "gpt_oss"})) keys.activation = "";
+  return keys;
+}
 
 JsonObject text_config(const JsonObject& config) { return config.object("text_config").value_or(config); }
 
@@ -437,22 +462,24 @@ const Family* find_family(const JsonObject& config) {
 
 void read_family(const Family& family, const JsonObject& config, SpecT& s, Layout& layout) {
   const JsonObject c = text_config(config);
+  const FamilyKeys keys = keys_of(family.model_type);
   s.n_vocab = first_count(c, {"padded_vocab_size", "vocab_size"}).value_or(family.model_type == "gemma3_text" ? 262208 : 0);
-  s.n_layers = first_count(c, {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}).value_or(0);
-  s.n_embd = first_count(c, {"hidden_size", "n_embd", "d_model"}).value_or(0);
-  s.n_heads = first_count(c, {"num_attention_heads", "n_head", "n_heads", "num_heads"}).value_or(family.model_type == "gemma3_text" ? 8 : 0);
+  s.n_layers = first_count(c, {"num_hidden_layers", keys.layers}).value_or(0);
+  s.n_embd = first_count(c, {"hidden_size", keys.width}).value_or(0);
+  s.n_heads = first_count(c, {"num_attention_heads", keys.heads}).value_or(family.model_type == "gemma3_text" ? 8 : 0);
   for (const auto& [value, key] : {std::pair{s.n_vocab, "vocab_size"}, {s.n_layers, "num_hidden_layers"}, {s.n_embd, "hidden_size"}, {s.n_heads, "num_attention_heads"}})
     if (value == 0) c.refuse(key, "is missing");
-  s.n_kv_heads = first_count(c, {"num_key_value_heads", "num_kv_heads", "multi_query_group_num"}).value_or(s.n_heads);
-  s.head_dim = first_count(c, {"head_dim", "kv_channels"}).value_or(std::max(1u, s.n_embd / s.n_heads));
+  s.n_kv_heads = first_count(c, {keys.kv_heads}).value_or(s.n_heads);
+  s.head_dim = first_count(c, {keys.head_dim}).value_or(std::max(1u, s.n_embd / s.n_heads));
   s.n_ff = first_count(c, {"intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "feed_forward_length"}).value_or(4 * s.n_embd);
   s.n_ctx_train = first_count(c, {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "model_max_length", "n_ctx"}).value_or(2048);
-  s.norm_eps = f32(first_number(c, {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon"}, default_eps(family.model_type)));
+  const std::string_view old_eps = family.model_type == "stablelm" ? "norm_eps" : "";
+  s.norm_eps = f32(first_number(c, {keys.eps, old_eps}, default_eps(family.model_type)));
   check_sizes(c.where(), s);
   s.attention_scale = f32(1 / std::sqrt(double(s.head_dim)));
   s.tied_head = c.boolean("tie_word_embeddings", config.boolean("tie_word_embeddings", false));
   s.activation = u8(Activation::silu);
-  if (const auto act = c.string("hidden_act"); act && family.model_type != "gpt_oss") use_activation(c, s, *act);
+  if (const auto act = c.string(keys.activation)) use_activation(c, s, *act);
   family.read(c, s, layout);
   check_sizes(c.where(), s);
   if (!s.rope) set_rope(c, s, {.section = "full_attention"});

@@ -22,6 +22,12 @@ std::string_view class_of(const JsonObject& config);
 bool same_class(std::string_view name, std::string_view known);
 // Whether it is the body of this one alone, which has no head ("GPT2Model" of "GPT2LMHeadModel").
 bool is_body_of(std::string_view name, std::string_view known);
+// What a family's config class calls things that others call otherwise; "": it has no such key, and one that stands there says nothing.
+struct FamilyKeys {
+  std::string_view layers = "n_layer", width = "n_embd", heads = "n_head";  // beside num_hidden_layers, hidden_size, num_attention_heads
+  std::string_view kv_heads = "num_key_value_heads", head_dim = "head_dim", eps = "rms_norm_eps", activation = "hidden_act";
+};
+FamilyKeys keys_of(std::string_view model_type);
 // By the class, or where the config names none by model_type; NULL: none. Another class of a known model_type is another model.
 const Family* find_family(const JsonObject& config);
 // What a class says of itself, without what belongs to pictures.

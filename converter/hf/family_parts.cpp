@@ -97,11 +97,9 @@ void use_activation(C c, SpecT& s, std::string_view name) {
 }
 
 void layer_norms(SpecT& s) { s.norm = u8(NormKind::layer); }
-void ungated(C c, SpecT& s, std::string_view usual) {
+void ungated(C c, SpecT& s, std::string_view usual, std::string_view key) {
   s.ungated = true;
-  std::string_view name = usual;
-  for (const char* key : {"activation", "hidden_act", "activation_function"}) name = c.string(key).value_or(name);
-  use_activation(c, s, name);
+  use_activation(c, s, c.string(key).value_or(usual));
 }
 void parallel_one_norm(SpecT& s) {
   s.residual = u8(Residual::parallel);
@@ -266,7 +264,7 @@ void falcon(C c, SpecT& s, Layout& l) {
   l[Role::embed] = "transformer.word_embeddings", l[Role::final_norm] = "transformer.ln_f";
   l.qkv = "self_attention.query_key_value", l[Role::o] = "self_attention.dense", l[Role::up] = "mlp.dense_h_to_4h", l[Role::down] = "mlp.dense_4h_to_h";
   layer_norms(s);
-  ungated(c, s, "gelu");
+  ungated(c, s, "gelu", "activation");
   tied_by_default(c, s);
   const bool grouped = c.boolean("new_decoder_architecture", false), multi_query = c.boolean("multi_query", true);
   s.n_kv_heads = grouped ? first_count(c, {"num_kv_heads", "n_head_kv"}).value_or(s.n_heads) : multi_query ? 1 : s.n_heads;

@@ -55,8 +55,8 @@ void learned_positions(SpecT& s, uint32_t offset);
 
 void use_activation(C c, SpecT& s, std::string_view name);
 void layer_norms(SpecT& s);
-// An MLP of two matrices; the activation is the config's, or the usual one.
-void ungated(C c, SpecT& s, std::string_view usual);
+// An MLP of two matrices; the activation is the one that the config has under this key ("": none), or the usual one.
+void ungated(C c, SpecT& s, std::string_view usual, std::string_view key = "hidden_act");
 void parallel_one_norm(SpecT& s);
 void head_norms(SpecT& s, Span span, NormKind kind = NormKind::rms);
 void tied_by_default(C c, SpecT& s);

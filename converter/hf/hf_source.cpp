@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "base/checked.h"
@@ -24,6 +25,8 @@ namespace {
 using base::fail;
 constexpr uint64_t config_bytes_max = 16u << 20;
 
+constexpr std::string_view act_params[] = {"alpha_p", "alpha_n", "beta", "eps"};
+
 // Tensors that checkpoints carry and nobody needs.
 bool is_harmless(std::string_view name) {
   for (std::string_view suffix : {".rotary_emb.inv_freq", ".self_attn.bias", ".self_attn.masked_bias", ".self_attn.attention_mask",
@@ -38,9 +41,10 @@ class HfSource final : public ModelSource {
       : options_(options),
         config_file_(JsonDocument::read(folder + "/config.json", "config.json", config_bytes_max)),
         config_(config_file_.root()),
-        quant_(read_quant_config(folder, config_)),
+        quant_(read_quant_config(folder, config_, options)),
         model_(read_config(config_)),
         tensors_(folder, {.names = quant_ ? quant_->file_names : std::vector<std::string>(), .warn = options.warn, .done_with = options.done_with}) {
+    options_.warn_of = [this](std::string_view module, std::string_view text) { note(module, text); };
     model_.layout.drop_prefix = is_body();
     if (quant_) warn_of_no_quantized(tensors_, folder, *quant_, options_);
     warn_of_rope(model_.family ? text_config(config_) : config_, options_);
@@ -53,12 +57,17 @@ class HfSource final : public ModelSource {
 
   const ModelDescription& description() const override { return description_; }
   void finish_layer(uint32_t layer) override { tensors_.finish_layer(layer); }
+  void finish() override {
+    for (const auto& [key, note] : notes_)
+      options_.warn(note.first + (note.count > 1 ? " (and so of " + std::to_string(note.count - 1) + " more)" : ""));
+    notes_.clear();
+  }
 
   Weight load(const model::Slot& slot) override {
     const Piece piece = model_.layout.locate(description_.spec, slot.id, has_);
     const bool copied = slot.id.role == model::Role::head && !slot.id.bias && !has(piece.module);
     if (slot.id.role == model::Role::embed || copied) return load_matrix({.module = embed_module_}, slot);
-    if (slot.id.role == model::Role::act_params) return load_scalars(piece.module, {"alpha_p", "alpha_n", "beta", "eps"});
+    if (slot.id.role == model::Role::act_params) return load_scalars(piece.module);
     if (slot.id.bias) return load_bias(piece, slot);
     return slot.is_vector ? load_vector(piece, slot) : load_matrix(piece, slot);
   }
@@ -187,9 +196,9 @@ class HfSource final : public ModelSource {
 
   std::vector<float> read_floats(const TensorEntry& entry) const { return to_floats(entry.dtype, tensors_.read(entry)); }
 
-  Weight load_scalars(const std::string& prefix, std::initializer_list<std::string_view> names) const {
+  Weight load_scalars(const std::string& prefix) const {
     std::vector<float> values;
-    for (const std::string_view name : names) {
+    for (const std::string_view name : act_params) {
       const TensorEntry* entry = tensors_.find(full(prefix + std::string(name)));
       if (!entry) fail(GPTQ_E_FORMAT, "the checkpoint has no tensor '", prefix, name, "'");
       values.push_back(read_floats(*entry).at(0));
@@ -237,7 +246,7 @@ class HfSource final : public ModelSource {
       static const QuantConfig nothing_said{};
       const QuantConfig& quant = quant_ ? *quant_ : nothing_said;
       if (piece.rows.empty()) return read_gptq_linear(tensors_, module, slot.n, slot.k, quant, options_);
-      if (fused_module_ != module) fused_ = read_gptq_linear(tensors_, module, outputs(piece), slot.k, quant, options_), fused_module_ = module;
+      if (fused_module_ != module) fused_ = read_gptq_linear(tensors_, module, rows_wanted(piece, slot), slot.k, quant, options_), fused_module_ = module;
       return rows_of(fused_, piece.rows, slot);
     }
     const TensorEntry* entry = piece.raw ? tensors_.find(module) : find(piece.module + ".weight");
@@ -250,6 +259,9 @@ class HfSource final : public ModelSource {
     }
     return rows_of(*entry, piece, slot);
   }
+
+  uint64_t n_experts() const { return description_.spec.experts ? description_.spec.experts->n : 0; }
+  static uint32_t rows_wanted(const Piece& piece, const model::Slot& slot) { return piece.of_rows ? piece.of_rows : slot.n; }
 
   static QuantizedWeight rows_of(const QuantizedWeight& whole, const std::vector<uint32_t>& rows, const model::Slot& slot) {
     QuantizedWeight out;
@@ -271,9 +283,12 @@ class HfSource final : public ModelSource {
     const std::vector<uint64_t>& shape = entry.shape;
     const size_t dims = piece.slice < 0 ? 2 : 3;
     const uint64_t n = shape.size() == dims ? shape[dims - (piece.transposed ? 1 : 2)] : 0, k = shape.size() == dims ? shape[dims - (piece.transposed ? 2 : 1)] : 0;
-    const uint64_t most = piece.rows.empty() ? slot.n - 1 : *std::max_element(piece.rows.begin(), piece.rows.end());
-    if (k != slot.k || most >= n || (piece.slice >= 0 && static_cast<uint64_t>(piece.slice) >= shape[0]) || (!piece.rows.empty() && piece.rows.size() != slot.n))
-      refuse_shape(entry, {slot.n, slot.k});
+    const uint32_t wanted = rows_wanted(piece, slot);
+    if (k != slot.k || n != wanted || (piece.slice >= 0 && shape[0] != n_experts()) || (!piece.rows.empty() && piece.rows.size() != slot.n)) {
+      std::vector<uint64_t> expected = piece.transposed ? std::vector<uint64_t>{slot.k, wanted} : std::vector<uint64_t>{wanted, slot.k};
+      if (piece.slice >= 0) expected.insert(expected.begin(), n_experts());
+      refuse_shape(entry, expected);
+    }
     const size_t size = entry.dtype == Dtype::f32 ? 4 : 2, first = piece.slice < 0 ? 0 : static_cast<size_t>(piece.slice) * n * k;
     DenseWeight whole = read_slice(entry, first * size, n * k * size);
     DenseWeight out{whole.kind, std::vector<std::byte>(uint64_t{slot.n} * k * size)};
@@ -332,16 +347,17 @@ class HfSource final : public ModelSource {
     DenseWeight weight = read_dense(*entry);
     if (model_.has_bias(piece.module)) return weight;
     if (std::all_of(weight.bytes.begin(), weight.bytes.end(), [](std::byte b) { return b == std::byte{0}; })) return {};
-    options_.warn(piece.module + ".bias is used, although config.json does not mention it");
+    options_.warn_of(piece.module, "its bias is used, although config.json does not mention it");
     return weight;
   }
 
   Weight load_rows_of_bias(const TensorEntry& entry, const Piece& piece, const model::Slot& slot) const {
     const std::vector<float> values = read_floats(entry);
     const size_t n = piece.slice < 0 ? values.size() : entry.shape.back(), first = piece.slice < 0 ? 0 : static_cast<size_t>(piece.slice) * n;
-    const size_t most = piece.rows.empty() ? slot.n - 1 : *std::max_element(piece.rows.begin(), piece.rows.end());
+    const uint64_t wanted = rows_wanted(piece, slot);
+    if (piece.slice >= 0 && entry.shape != std::vector<uint64_t>{n_experts(), wanted}) refuse_shape(entry, {n_experts(), wanted});
     // Older checkpoints have masks under the names of biases.
-    if (piece.rows.empty() ? n != slot.n : most >= n) return entry.shape.size() > 2 ? Weight() : (refuse_shape(entry, {slot.n}), Weight());
+    if (n != wanted) return entry.shape.size() > 2 ? Weight() : (refuse_shape(entry, {wanted}), Weight());
     std::vector<float> out(slot.n);
     for (size_t i = 0; i < out.size(); ++i) out[i] = values.at(first + (piece.rows.empty() ? i : piece.rows[i]));
     return of_floats(out);
@@ -397,7 +413,7 @@ class HfSource final : public ModelSource {
     };
     const model::ModelSpec spec = checked_spec(description_.spec, tensors_.bytes());
     model::each_slot(spec, std::pmr::get_default_resource(), [&](const model::Slot& slot) {
-      if (!slot.id.bias) know(full(model_.layout.locate(description_.spec, slot.id, has_).module));
+      add_names(model_.layout.locate(description_.spec, slot.id, has_), slot, know);
     });
     know(full(model_.layout.locate(description_.spec, {.role = model::Role::head}, {}).module));
     size_t count = 0;
@@ -411,10 +427,30 @@ class HfSource final : public ModelSource {
                     " not part of this kind of model and left out: " + first + (count > 1 ? ", ..." : ""));
   }
 
-  // Layers behind the last one (multi-token prediction), pictures, and parts of vectors that were joined.
+  // Of a slot's module without what follows its last dot, of a tensor alone whole.
+  template <class F>
+  void add_names(const Piece& piece, const model::Slot& slot, const F& know) const {
+    const size_t number = piece.module.find("{}");
+    for (uint32_t head = 0; number != piece.module.npos && head < description_.spec.n_heads; ++head)
+      know(full(std::string(piece.module).replace(number, 2, std::to_string(head))));
+    if (slot.id.role == model::Role::act_params)
+      for (const std::string_view name : act_params) know(full(piece.module + std::string(name)));
+    if (slot.id.bias && piece.slice >= 0) know(full(piece.slice_bias));
+    else if (!slot.id.bias) know(full(piece.module));
+  }
+
+  // What differs in numbers alone is one note.
+  void note(std::string_view module, std::string_view text) {
+    std::string key(text);
+    std::erase_if(key, [](char c) { return c >= '0' && c <= '9'; });
+    Note& note = notes_[key];
+    if (note.count++ == 0) note.first = std::string(module) + ": " + std::string(text);
+  }
+
+  // Layers behind the last one (multi-token prediction) and pictures.
   bool is_elsewhere(std::string_view name) const {
     if (!model_.family) return false;
-    for (const std::string_view part : {"visual.", "vision_tower.", "multi_modal_projector.", "vision_model.", "mtp.", ".act_fn.", ".attention.bias", ".attn.bias", "masked_bias", "_layernorm.norms."})
+    for (const std::string_view part : {"visual.", "vision_tower.", "multi_modal_projector.", "vision_model.", "mtp.", ".attention.bias", ".attn.bias", "masked_bias"})
       if (name.find(part) != name.npos) return true;
     const size_t at = name.find("layers.");
     return at != name.npos && std::strtoul(name.data() + at + 7, nullptr, 10) >= description_.spec.n_layers;
@@ -431,6 +467,11 @@ class HfSource final : public ModelSource {
   std::string fused_module_;
   QuantizedWeight fused_;  // the last that was read: q, k and v come one after another
   ModelDescription description_;
+  struct Note {
+    std::string first;
+    size_t count = 0;
+  };
+  std::map<std::string, Note> notes_;
 };
 
 }  // namespace

@@ -101,7 +101,7 @@ Piece Layout::locate(const format::fb::SpecT& spec, const model::SlotId& id, con
     if (has && !has(piece.module) && has(by_transformers)) return piece.module = by_transformers, piece;
     if (!expert_gate_up.empty() && there(here(with_number(down ? (*this)[Role::expert_down] : expert_gate_up, id.expert)))) {
       piece.module = here(with_number(down ? (*this)[Role::expert_down] : expert_gate_up, id.expert));
-      if (!down) piece.rows = range(half * n_ff, n_ff);
+      if (!down) piece.rows = range(half * n_ff, n_ff), piece.of_rows = 2 * n_ff;
       return piece;
     }
     const std::string whole = here(down ? experts_3d_down : experts_3d_gate_up);
@@ -112,7 +112,7 @@ Piece Layout::locate(const format::fb::SpecT& spec, const model::SlotId& id, con
       piece.transposed = transposed_3d;
       piece.slice_bias = whole + "_bias";
       if (!down) {
-        piece.rows = range(half * n_ff, n_ff);
+        piece.rows = range(half * n_ff, n_ff), piece.of_rows = 2 * n_ff;
         for (uint32_t i = 0; interleaved_gate_up && i < n_ff; ++i) piece.rows[i] = 2 * i + half;
       }
     }
@@ -126,18 +126,19 @@ Piece Layout::locate(const format::fb::SpecT& spec, const model::SlotId& id, con
     const bool by_head = !delta_qkvz.empty();
     if (id.role == Role::a || id.role == Role::b) {
       if (!by_head) return piece;
-      piece.module = here(delta_ba);
+      piece.module = here(delta_ba), piece.of_rows = 2 * nk * g;
       for (uint32_t h = 0; h < nk; ++h) append(piece.rows, h * 2 * g + (id.role == Role::b ? 0 : g), g);
       return piece;
     }
     if (!by_head) {
       if (id.role == Role::z) return piece;
-      piece.module = here(delta_qkv);
+      piece.module = here(delta_qkv), piece.of_rows = 2 * nk * dk + nv * dv;
       piece.rows = id.role == Role::q ? range(0, nk * dk) : id.role == Role::k ? range(nk * dk, nk * dk) : range(2 * nk * dk, nv * dv);
       return piece;
     }
     piece.module = here(delta_qkvz);
     const uint32_t whole = 2 * dk + 2 * g * dv;
+    piece.of_rows = nk * whole;
     const uint32_t at = id.role == Role::q ? 0 : id.role == Role::k ? dk : id.role == Role::v ? 2 * dk : 2 * dk + g * dv;
     for (uint32_t h = 0; h < nk; ++h) append(piece.rows, h * whole + at, id.role == Role::q || id.role == Role::k ? dk : g * dv);
     return piece;
@@ -154,6 +155,7 @@ Piece Layout::locate(const format::fb::SpecT& spec, const model::SlotId& id, con
       if (rope_pairs) unpair(piece.rows = range(0, spec.n_heads * dk), dk, l.d_nope, l.d_rope);
     }
     if (id.role == Role::kv_a && rope_pairs) unpair(piece.rows = range(0, l.kv_rank + l.d_rope), l.kv_rank + l.d_rope, l.kv_rank, l.d_rope);
+    if (id.role == Role::k_b || id.role == Role::v_b) piece.of_rows = spec.n_heads * both;
     if (id.role == Role::k_b)
       for (uint32_t h = 0; h < spec.n_heads; ++h) append(piece.rows, h * both, l.d_nope);
     if (id.role == Role::v_b)
@@ -165,9 +167,10 @@ Piece Layout::locate(const format::fb::SpecT& spec, const model::SlotId& id, con
   if ((is_q || is_k || is_v) && !qkv.empty()) {
     piece.module = here(qkv);
     piece.rows = fused_rows(order, is_q ? 0 : is_k ? 1 : 2, spec.n_heads, spec.n_kv_heads, d);
+    piece.of_rows = (spec.n_heads + 2 * spec.n_kv_heads) * d;
   }
   if (spec.attention_gate && (is_q || id.role == Role::attn_gate)) {  // [head][q, gate][d]
-    piece.module = here((*this)[Role::q]);
+    piece.module = here((*this)[Role::q]), piece.of_rows = 2 * spec.n_heads * d;
     for (uint32_t h = 0; h < spec.n_heads; ++h) append(piece.rows, (2 * h + (is_q ? 0 : 1)) * d, d);
   }
   if (rope_pairs && (is_q || is_k) && spec.rope->dim) {
@@ -182,7 +185,7 @@ Piece Layout::locate(const format::fb::SpecT& spec, const model::SlotId& id, con
   if ((is_gate || is_up) && !gate_up.empty() && there(here(gate_up))) {
     const uint32_t n_ff = spec.n_ff_of_layer.empty() ? spec.n_ff : spec.n_ff_of_layer[id.layer];
     piece.module = here(gate_up);
-    piece.rows = range(is_gate ? 0 : n_ff, n_ff);
+    piece.rows = range(is_gate ? 0 : n_ff, n_ff), piece.of_rows = 2 * n_ff;
   }
   return piece;
 }

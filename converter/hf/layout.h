@@ -17,6 +17,7 @@ enum class Fused : uint8_t { concat, grouped, codegen };
 struct Piece {
   std::string module;           // "model.layers.3.self_attn.qkv_proj"; a tensor's whole name where `raw`
   std::vector<uint32_t> rows;   // empty: all, in order
+  uint32_t of_rows = 0;         // how many the module has, where that is more than the slot's; 0: as many
   bool raw = false;
   bool transposed = false;      // unquantized weights are [in][out]
   int32_t slice = -1;           // of a tensor of three dimensions

@@ -55,7 +55,7 @@ std::vector<std::string> weight_files(const std::string& folder, const std::vect
   if (quant) options.names = quant->file_names;
   std::vector<std::string> here;
   for (const std::string& name : names)
-    if (name.find_first_of(std::string_view("/\0", 2)) == name.npos) here.push_back(name);
+    if (name.find('\0') == name.npos) here.push_back(name);
   std::sort(here.begin(), here.end());
   return choose_files(folder, options, here).files;
 }

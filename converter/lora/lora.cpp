@@ -107,7 +107,7 @@ class Lora {
     auto& [module, change] = *at;
     if (!model::may_change(slot.id) || piece.slice >= 0) fail(GPTQ_E_UNSUPPORTED, "module '", module, "': adapters of such a module are not supported");
     const uint64_t rank = change.a->shape[0], k = change.a->shape[1], n = change.b->shape[0];
-    if (k != slot.k || (piece.rows.empty() && n != slot.n) || piece.rows.size() > n)
+    if (k != slot.k || n != (piece.of_rows ? piece.of_rows : slot.n))
       fail(GPTQ_E_UNSUPPORTED, "the adapter is for another model: module '", module, "' has lora_A ", describe(*change.a), " and lora_B ", describe(*change.b), " where ",
            std::string_view(slot.name), " is ", slot.n, " x ", slot.k);
     const uint32_t r = static_cast<uint32_t>(rank);

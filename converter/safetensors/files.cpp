@@ -27,6 +27,13 @@ bool plain_basename(std::string_view name) {
          name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
 }
 
+// Of a file in this folder or in a folder inside it.
+bool plain_path(std::string_view name) {
+  for (size_t slash; (slash = name.find('/')) != name.npos; name.remove_prefix(slash + 1))
+    if (!plain_basename(name.substr(0, slash))) return false;
+  return plain_basename(name);
+}
+
 // "model-00002-of-00003.safetensors": the name before the numbers, which shard it is, and of how many.
 struct ShardName {
   std::string stem;
@@ -58,6 +65,7 @@ class Chooser {
       : folder_(folder), options_(options), all_(names) {
     for (const std::string& name : all_) {
       const bool adapter = name.starts_with("adapter_model");
+      if (name.find('/') != name.npos) continue;  // only an index leads there
       if (name.ends_with(file_suffix)) (adapter ? adapters_ : files_).push_back(name);
       if (name.ends_with(index_suffix) && !adapter) indexes_.push_back(name);
     }
@@ -70,7 +78,7 @@ class Chooser {
         return std::move(out_);
       }
     if (take("model") || take_only_index() || take_only_files()) {
-      if (!index_problem_.empty() && out_.index.empty()) warn(index_problem_ + "; '" + out_.files[0] + "' is read without an index");
+      if (!index_problem_.empty() && out_.index.empty()) warn(index_problem_ + ": '" + out_.files[0] + "' is read instead, without an index");
       return std::move(out_);
     }
     if (!index_problem_.empty()) fail(GPTQ_E_FORMAT, index_problem_);
@@ -142,8 +150,8 @@ class Chooser {
       for (const auto field : map->fields()) {
         std::string_view name;
         if (field.value.get_string().get(name)) map->refuse(field.key, "must name a file");
-        if (!plain_basename(name) || !name.ends_with(file_suffix))
-          map->refuse(field.key, "must name a .safetensors file in this folder, without any path");
+        if (!plain_path(name) || !name.ends_with(file_suffix))
+          map->refuse(field.key, "must name a .safetensors file in this folder or in one inside it, without any path that leads elsewhere");
         files.emplace(name);
         out_.file_of.emplace(field.key, name);
       }
@@ -159,7 +167,9 @@ class Chooser {
 
   // Whether the files that the index names are there. All of them missing: it belongs to other weights.
   bool take_indexed() {
-    const auto here = [&](const std::string& file) { return contains(files_, file); };
+    const auto here = [&](const std::string& file) {
+      return contains(files_, file) || (file.find('/') != file.npos && (contains(all_, file) || file_exists(folder_ + "/" + file)));
+    };
     const auto missing = std::find_if_not(out_.files.begin(), out_.files.end(), here);
     if (missing != out_.files.end()) {
       index_problem_ = "'" + out_.index + "' names '" + *missing + "', which is not there";
@@ -198,7 +208,7 @@ class Chooser {
       fail(GPTQ_E_UNSUPPORTED, "'", folder_, "' has only an adapter ('", adapters_[0], "'), not a model: convert the model it belongs to");
     for (const std::string_view suffix : {".bin", ".pt", ".pth"})
       for (const std::string& name : all_)
-        if (name.ends_with(suffix))
+        if (name.ends_with(suffix) && name.find('/') == name.npos)
           fail(GPTQ_E_UNSUPPORTED, "'", folder_, "' has weights only as pickle ('", name,
                "'), which can run code when read; load it with transformers and save it again with safe_serialization=True");
     fail(GPTQ_E_NOT_FOUND, "'", folder_, "' has no .safetensors file");

@@ -18,7 +18,7 @@ struct ChosenFiles {
 
 // Fails with NOT_FOUND, FORMAT or UNSUPPORTED where there are none or too many.
 ChosenFiles choose_files(const std::string& folder, const FolderOptions& options);
-// The same of files that are not all there yet; their indexes are.
+// The same of files that are not all there yet; their indexes are. names: with paths where they are in folders inside.
 ChosenFiles choose_files(const std::string& folder, const FolderOptions& options, const std::vector<std::string>& names);
 // All files of a folder, sorted.
 std::vector<std::string> files_in(const std::string& folder);

@@ -132,7 +132,7 @@ TEST(Cases, calibration_files_without_a_token) {
   const Case input("calibration-empty");
   const base::FileSource model(input.model());
   for (const char* name : {"empty.txt", "empty-texts.jsonl"})
-    EXPECT_REFUSED(convert::read_calibration({input.file(name)}, model, 256), "holds no token");
+    EXPECT_REFUSED(convert::read_calibration({input.file(name)}, model, 1, 256), "holds no token");
 }
 
 // no-tokenizer-error-text
@@ -152,10 +152,10 @@ TEST(Cases, text_without_a_tokenizer) {
 TEST(Cases, calibration_kinds) {
   const base::FileSource model(text_model());
   const TemporaryFolder folder;
-  const auto tokens = [&](const std::vector<std::string>& names, uint64_t wanted = 100) {
+  const auto tokens = [&](const std::vector<std::string>& names) {
     std::vector<std::string> paths;
     for (const std::string& name : names) paths.push_back(folder.file(name));
-    return convert::read_calibration(paths, model, wanted).size();
+    return convert::read_calibration(paths, model, 1, 100).tokens.size();
   };
   folder.write("empty.txt", "");
   folder.write("empty.ids", " \n, ");
@@ -167,11 +167,24 @@ TEST(Cases, calibration_kinds) {
   for (const char* name : {"empty.txt", "empty.ids", "empty.jsonl", "texts.jsonl"}) {
     EXPECT_REFUSED(tokens({name}), "holds no token");
     EXPECT_REFUSED(tokens({"good.ids", name}), "holds no token");  // one among others too
-    EXPECT_EQ(tokens({"good.ids", name}, 3), 3u);                  // where it is not needed, it is not read
   }
   EXPECT_REFUSED(tokens({"pointer.txt"}), "git-lfs pointer");
+  const std::string row = R"({"text":"Hello there"})", both = row + "\n" + row + "\n";
+  folder.write("lines.jsonl", both), folder.write("LINES.JSONL", both), folder.write("lines.json", both), folder.write("mark.jsonl", "\xEF\xBB\xBF" + both);
+  folder.write("list.json", "[" + row + ",\n" + row + "]"), folder.write("one.json", "{\n\"text\":\n\"Hello there\"}\n");
+  folder.write("text.json", "Hello"), folder.write("numbers.json", "[1]"), folder.write("wide.txt", "\xFF\xFEH"), folder.write("WIDE.IDS", "\xFE\xFF");
+  for (const char* name : {"LINES.JSONL", "lines.json", "list.json", "mark.jsonl"}) EXPECT_EQ(tokens({name}), tokens({"lines.jsonl"})) << name;
+  EXPECT_EQ(2 * tokens({"one.json"}), tokens({"lines.jsonl"}));
+  EXPECT_GT(tokens({"text.json"}), 0u);
+  EXPECT_REFUSED(tokens({"numbers.json"}), "must hold objects");
+  for (const char* name : {"wide.txt", "WIDE.IDS"}) EXPECT_REFUSED(tokens({name}), "UTF-16");
   EXPECT_EQ(tokens({"good.ids"}), 3u);
   EXPECT_GT(tokens({"good.ids", "good.txt"}), 3u);
+  folder.write("a.ids", "1 2 3 4 5"), folder.write("b.ids", "11 12 13 14 15 16 17");
+  const auto drawn = [&](uint32_t rows) { return convert::read_calibration({folder.file("a.ids"), folder.file("b.ids")}, model, rows, 2); };
+  EXPECT_EQ(drawn(100).tokens, (convert::CalibrationTokens{1, 2, 11, 12, 3, 4, 13, 14, 15, 16, 5, 17}));
+  EXPECT_EQ(drawn(3).tokens, (convert::CalibrationTokens{1, 2, 11, 12, 3, 4}));
+  EXPECT_EQ(drawn(3).of_file, (std::vector<uint64_t>{4, 2}));
 }
 
 }  // namespace

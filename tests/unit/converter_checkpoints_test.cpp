@@ -8,7 +8,7 @@
 #include "converter/inspect.h"
 #include "converter/json.h"
 #include "converter/safetensors/folder.h"
-#include "small_checkpoint.h"
+#include "export_fixture.h"
 
 namespace gptq::test {
 namespace {
@@ -221,7 +221,17 @@ TEST(Checkpoints, Biases) {
   EXPECT_FALSE(c.warned("bias"));  // zeros, as quantizers write them
   c.tensors["model.layers.0.self_attn.q_proj.bias"] = tensor("F32", {8}, std::vector<float>(8, 1));
   c.run();
-  EXPECT_TRUE(c.warned("q_proj.bias is used"));
+  EXPECT_TRUE(c.warned("q_proj: its bias is used, although config.json does not mention it"));
+}
+
+// Of one wrong key there is one warning, however many matrices it is wrong for.
+TEST(Checkpoints, OneWarningForAllMatrices) {
+  QuantizedCheckpoint c;
+  c.quantize_all({4, 32});
+  c.run(R"(,"quantization_config":{"bits":8,"group_size":16,"desc_act":true})");
+  EXPECT_TRUE(c.warned("model.layers.0.self_attn.q_proj: the config says 8 bits, its shape says 4 (and so of 13 more)"));
+  EXPECT_TRUE(c.warned("model.layers.0.self_attn.q_proj: the config says group size 16, its shapes say 32 (and so of 13 more)"));
+  EXPECT_EQ(c.warnings.size(), 3u);  // and that there is no tokenizer
 }
 
 TEST(Checkpoints, WrongAndMissingTensors) {

@@ -120,11 +120,15 @@ TEST(ModuleRules, AsPythonsMatch) {
   EXPECT_REFUSED(slow.apply(std::string(40, 'a') + "b", base), "too much work");
 }
 
-std::optional<QuantConfig> config_of(const std::string& config, const std::string& file = "") {
+std::optional<QuantConfig> config_of(const std::string& config, const std::string& file = "", std::string* said = nullptr) {
   const TemporaryFolder folder;
   if (!file.empty()) folder.write("quantize_config.json", file);
   const JsonDocument document("config.json", config);
-  return read_quant_config(folder.path(), document.root());
+  Options options;
+  options.warn = [&](std::string_view text) {
+    if (said) *said += text;
+  };
+  return read_quant_config(folder.path(), document.root(), options);
 }
 
 TEST(QuantConfig, KeysAndPlaces) {
@@ -138,11 +142,33 @@ TEST(QuantConfig, KeysAndPlaces) {
   EXPECT_FALSE(inside->settings.symmetric);
   EXPECT_TRUE(inside->activation_order && inside->v2_zeros && inside->wrong_3bit);
   EXPECT_EQ(inside->quantizer, "gptqmodel:1.2.3");
-  const auto file = config_of(R"({"quantization_config":{"bits":8}})", R"({"bits":4,"group_size":128,"desc_act":false})");
+  const auto file = config_of("{}", R"({"bits":4,"group_size":128,"desc_act":false})");
   EXPECT_EQ(file->settings.bits, 4u);
   EXPECT_TRUE(file->settings.symmetric);
   for (const auto& [version, wrong] : {std::pair("0.8.9", false), {"0.9.0", true}, {"6.0.3", true}, {"6.0.4", false}, {"7.0.0", false}})
     EXPECT_EQ(config_of("{}", R"({"meta":{"quantizer":"gptqmodel:)" + std::string(version) + "\"}}")->wrong_3bit, wrong) << version;
+}
+
+// As transformers has it, config.json counts; the file beside it says what it does not.
+TEST(QuantConfig, TwoPlaces) {
+  const auto both = [](const std::string& inside, const std::string& beside, std::string& said) {
+    return *config_of("{\"quantization_config\":{" + inside + "}}", "{" + beside + "}", &said);
+  };
+  std::string said;
+  const QuantConfig differ = both(R"("bits":4,"group_size":32,"sym":true,"desc_act":true,"checkpoint_format":"gptq_v2")",
+                                  R"("bits":8,"group_size":64,"sym":false,"desc_act":false,"checkpoint_format":"gptq")", said);
+  EXPECT_TRUE(differ.settings.bits == 4 && differ.settings.group_size == 32 && differ.settings.symmetric && differ.activation_order && differ.v2_zeros);
+  EXPECT_EQ(said, "config.json's quantization_config says bits 4, group_size 32, sym true, desc_act true, checkpoint_format gptq_v2, 'quantize_config.json' says "
+                  "bits 8, group_size 64, sym false, desc_act false, checkpoint_format gptq: config.json's is used");
+  EXPECT_EQ(both(R"("bits":4,"checkpoint_format":"gptq")", R"("w_bit":4,"format":"gptq_v2")", said = "").v2_zeros, false);
+  EXPECT_EQ(said, "config.json's quantization_config says checkpoint_format gptq, 'quantize_config.json' says checkpoint_format gptq_v2: config.json's is used");
+  const QuantConfig completed = both(R"("bits":4)", R"("group_size":64,"sym":false,"format":"gptq_v2","model_file_base_name":"net","meta":{"quantizer":"gptqmodel:6.0.3"})", said = "");
+  EXPECT_TRUE(completed.settings.bits == 4 && completed.settings.group_size == 64 && !completed.settings.symmetric && completed.v2_zeros && completed.wrong_3bit);
+  EXPECT_EQ(completed.file_names, std::vector<std::string>{"net"});
+  EXPECT_EQ(said, "");
+  EXPECT_EQ(both(R"("bits":4)", R"("quant_method":"awq")", said = "").settings.bits, 4u);
+  EXPECT_NE(said.find("it is left out, config.json has a quantization_config"), std::string::npos) << said;
+  EXPECT_REFUSED(both(R"("quant_method":"awq")", R"("bits":4)", said), "'awq' is not supported");
 }
 
 TEST(QuantConfig, NamesOfTheWeights) {

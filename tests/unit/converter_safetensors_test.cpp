@@ -172,6 +172,10 @@ TEST(TensorFolder, ChecksTheIndex) {
       {R"({"weight_map":{"a":"/etc/passwd"}})", "without any path"},
       {R"({"weight_map":{"a":"sub\\one.safetensors"}})", "without any path"},
       {R"({"weight_map":{"a":".."}})", "without any path"},
+      {R"({"weight_map":{"a":"sub/../../one.safetensors"}})", "without any path"},
+      {R"({"weight_map":{"a":"./one.safetensors"}})", "without any path"},
+      {R"({"weight_map":{"a":"sub//one.safetensors"}})", "without any path"},
+      {R"({"weight_map":{"a":"sub/one.safetensors"}})", "'sub/one.safetensors', which is not there"},
       {R"({"weight_map":{"a":"one.bin"}})", "without any path"},
       {R"({"weight_map":{"a":"three.safetensors"}})", "'three.safetensors', which is not there"},
       {R"({"weight_map":{"a":"one.safetensors","c":"three.safetensors"}})", "which is not there: the download is not complete"},
@@ -227,7 +231,7 @@ TEST(TensorFolder, ChoosesTheFiles) {
       {"half a download", {shard}, map({shard, other}), "", {}, "the download is not complete"},
       {"half a download without an index", {other}, "", "", {}, "shard 1 of 2"},
       {"shards without an index", {shard, other}, "", "", {shard, other}, ""},
-      {"shards with a broken index", {shard, other}, "[]", "", {shard, other}, "is read without an index"},
+      {"shards with a broken index", {shard, other}, "[]", "", {shard, other}, "is read instead, without an index"},
       {"two of three shards", {"model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"}, "", "", {}, "shard 2 of 3"},
       {"shards of another name", {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, "", "",
        {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}, ""},
@@ -274,6 +278,17 @@ TEST(TensorFolder, ReadsShards) {
   folder.write("model.safetensors.index.json", R"({"metadata":{},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
   const TensorFolder tensors(folder.path());
   EXPECT_EQ(tensors.file_of(tensors.get("b")), "two.safetensors");
+  EXPECT_EQ(tensors.names().size(), 2u);
+}
+
+TEST(TensorFolder, ReadsShardsOfFoldersInside) {
+  const TemporaryFolder folder;
+  std::filesystem::create_directories(folder.file("w/x"));
+  folder.write("w/x/a.safetensors", byte_tensor("a"));
+  folder.write("b.safetensors", byte_tensor("b"));
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"w/x/a.safetensors","b":"b.safetensors"}})");
+  const TensorFolder tensors(folder.path());
+  EXPECT_EQ(tensors.file_of(tensors.get("a")), "w/x/a.safetensors");
   EXPECT_EQ(tensors.names().size(), 2u);
 }
 

@@ -140,6 +140,47 @@ TEST(Export, ZerosInBothFormats) {
   EXPECT_FALSE(fs::exists(with_zero.folder.file("v1")));
 }
 
+// GPTQModel has whole words of 32 rows and inputs: other matrices are written as they are computed with, in 16 bits.
+TEST(Export, ShapesThatGptqCheckpointsCannotHave) {
+  for (const uint32_t bits : {3u, 4u, 8u}) {
+    QuantizedCheckpoint c;
+    c.config.replace(c.config.find("\"vocab_size\":32"), 15, "\"vocab_size\":33");
+    c.add("model.embed_tokens", 33, 64), c.add("lm_head", 33, 64);
+    c.quantize_all({bits, 32});
+    quantize(c.tensors, "lm_head", {bits, 32});
+    const std::string quant = R"(,"quantization_config":{"quant_method":"gptq","lm_head":true,"group_size":32,"bits":)" + std::to_string(bits) + "}";
+    c.run(quant);
+    const std::string out = c.export_to("out");
+    EXPECT_TRUE(c.warned("'lm_head.weight' [33, 64] is written as float16"));
+    expect_vllm_can_load(out);
+    const TensorFolder tensors(out);
+    EXPECT_EQ(describe(tensors.get("lm_head.weight")), "F16 [33, 64]");
+    EXPECT_FALSE(tensors.find("lm_head.qweight"));
+    EXPECT_FALSE(*JsonDocument::read(out + "/quantize_config.json", "", 1 << 20).root().boolean("lm_head"));
+    const QuantizedWeight w = random_quantized(33, 64, {bits, 32});
+    const std::vector<std::byte> bytes = tensors.read(tensors.get("lm_head.weight"));
+    for (size_t i = 0; i < w.codes.size(); ++i) {
+      const size_t row = i / 64, group = static_cast<size_t>(w.g_idx[i % 64]);
+      const float value = w.scales[row * w.n_groups + group] * static_cast<float>(int(w.codes[i]) - (1 << (bits - 1)));
+      uint16_t half;
+      std::memcpy(&half, bytes.data() + 2 * i, 2);
+      ASSERT_EQ(kernels::float_from_half(half), kernels::float_from_half(kernels::half_from_float(value))) << i;
+    }
+  }
+  QuantizedCheckpoint all;  // inputs alike: one line for both layers, and the rest stays quantized
+  all.config.replace(all.config.find("\"intermediate_size\":96"), 22, "\"intermediate_size\":80");
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."})
+    all.add(layer + "mlp.gate_proj", 80, 64), all.add(layer + "mlp.up_proj", 80, 64), all.add(layer + "mlp.down_proj", 64, 80);
+  all.quantize_all({4, 16});
+  all.run(R"(,"quantization_config":{"bits":4,"group_size":16})");
+  const std::string out = all.export_to("out");
+  expect_vllm_can_load(out);
+  EXPECT_TRUE(all.warned("'model.layers.0.mlp.gate_proj.weight' [80, 64] and 5 more are written as float16"));
+  const auto before = tensors_of(all.folder.file("out.gptq")), after = tensors_of(convert_folder(out, all.folder.file("again.gptq")));
+  for (const auto& [name, bytes] : before)
+    EXPECT_EQ(after.at(name) == bytes, name.find("gate") == name.npos && name.find("up") == name.npos && name.find("down") == name.npos) << name;
+}
+
 TEST(Export, ModulesThatDiffer) {
   QuantizedCheckpoint c;
   c.quantize_all({4, 32});
