@@ -65,7 +65,8 @@ class Collector {
     const bool spread = next != bytes.npos && bytes.substr(first, next - first).find('\n') != bytes.npos;  // one object over many lines
     if (bytes[first] == '{' && !spread) return lines(path, bytes);
     const JsonDocument document(path, "{\"rows\":" + (spread ? "[" + std::string(bytes) + "]" : std::string(bytes)) + "}");
-    for (const simdjson::dom::element item : *document.root().array("rows")) {
+    const auto rows = document.root().array("rows");
+    for (const simdjson::dom::element item : *rows) {
       simdjson::dom::object row;
       if (full()) return;
       if (item.get_object().get(row)) fail(GPTQ_E_FORMAT, "'", path, "': the list must hold objects with \"text\" or \"messages\"");

@@ -52,7 +52,7 @@ class Finder {
       if (list->size() == 1 && of(list->front())) return why(list->front(), depth + 1);
       if (!list->empty() && !(types & any(*list))) return {i, keyword, "none of them can hold"};
     }
-    if (n.has_enum && !(types & listed(n))) return {i, "", n.literals || n.strings != absent || !n.numbers.empty() || !n.values.empty() ? "its type is absent of its values'" : "enum is empty"};
+    if (n.has_enum && !(types & listed(n))) return {i, "", n.literals || n.strings != absent || !n.numbers.empty() || !n.values.empty() ? "its type is none of its values'" : "enum is empty"};
     if ((types & type_string) && n.min_length > n.max_length) return {i, "minLength", "it is above maxLength"};
     if ((types & (type_number | type_integer)) && no_number(n)) return {i, n.least ? "minimum" : "exclusiveMinimum", "it is above what the maximum allows"};
     if ((types & type_array) && no_array(n)) {
