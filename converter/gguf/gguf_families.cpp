@@ -289,11 +289,10 @@ std::string longrope(K k, const std::vector<float>& near, const std::vector<floa
   return out.object();
 }
 
-std::string eps_key(std::string_view hf_class) {
+FamilyKeys keys_of_class(std::string_view hf_class) {
   for (const Family& family : families())
-    if (std::find(family.classes.begin(), family.classes.end(), hf_class) != family.classes.end())
-      if (const std::string_view key = keys_of(family.model_type).eps; !key.empty()) return std::string(key);
-  return "rms_norm_eps";
+    if (std::find(family.classes.begin(), family.classes.end(), hf_class) != family.classes.end()) return keys_of(family.model_type);
+  return {};
 }
 
 F common(K k, const GgufFamily& family) {
@@ -313,9 +312,10 @@ F common(K k, const GgufFamily& family) {
   const auto eps =
       k.has("attention.layer_norm_rms_epsilon") ? k.number("attention.layer_norm_rms_epsilon") : k.number("attention.layer_norm_epsilon");
   if (!eps) file.refuse(k.full("attention.layer_norm_rms_epsilon"), "is missing");
-  put(f, eps_key(family.hf_class), double(static_cast<float>(*eps)));
+  const FamilyKeys keys = keys_of_class(family.hf_class);
+  put(f, std::string(keys.eps.empty() ? "rms_norm_eps" : keys.eps), double(static_cast<float>(*eps)));
   put(f, "rope_theta", k.number("rope.freq_base").value_or(10000));
-  if (d == 0 || dim > d || dim % 2 != 0) fail(GPTQ_E_UNSUPPORTED, "GGUF: ", dim, " rotary dimensions of ", d, " are not supported");
+  if (d == 0 || dim > d || dim % 2 != 0 || (dim < d && !keys.partial_rope)) fail(GPTQ_E_UNSUPPORTED, "GGUF: ", dim, " rotary dimensions of ", d, " are not supported");
   put(f, "partial_rotary_factor", dim == d ? 1.0 : (dim + 0.25) / d);  // rounded down to dim again
   put(f, "tie_word_embeddings", !file.find("output.weight") && !file.find("output.bias"));
   const std::vector<float> near = factors_of(file, "rope_factors_short.weight"), far = factors_of(file, "rope_factors_long.weight");

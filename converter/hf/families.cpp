@@ -113,13 +113,13 @@ const std::vector<Family>& table() {
          layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l);
          l[Role::q] = "attn.q_proj", l[Role::k] = "attn.k_proj", l[Role::v] = "attn.v_proj", l[Role::o] = "attn.out_proj", l[Role::up] = "mlp.fc_in", l[Role::down] = "mlp.fc_out";
          l.rope_pairs = true;
-         set_rope(c, s, {.section = {}, .theta = {}, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
+         set_rope(c, s, {.section = {}, .theta = 10000, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
        }},
       {"codegen", {"CodeGenForCausalLM"}, "CodeGen", [](C c, SpecT& s, Layout& l) {
          layer_norms(s), parallel_one_norm(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l);
          l.qkv = "attn.qkv_proj", l.order = Fused::codegen, l[Role::o] = "attn.out_proj", l[Role::up] = "mlp.fc_in", l[Role::down] = "mlp.fc_out";
          l.rope_pairs = true;
-         set_rope(c, s, {.section = {}, .theta = {}, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
+         set_rope(c, s, {.section = {}, .theta = 10000, .part = (c.count("rotary_dim", 64) + 0.25) / s.head_dim});
        }},
       {"gpt2", {"GPT2LMHeadModel"}, "GPT-2", [](C c, SpecT& s, Layout& l) {
          layer_norms(s), ungated(c, s, "gelu_new", "activation_function"), gpt_names(l), learned_positions(s, 0), tied_by_default(c, s);
@@ -430,6 +430,10 @@ FamilyKeys keys_of(std::string_view type) {
   if (is_any(type, {"nemotron", "lfm2", "lfm2_moe"})) keys.eps = "norm_eps";
   if (type == "chatglm") keys.eps = "layernorm_epsilon";
   if (is_any(type, {"opt", "olmo"})) keys.eps = "";
+  keys.partial_rope = is_any(type, {"phi", "phi3", "gpt_neox", "gptj", "codegen", "stablelm", "persimmon", "glm", "glm4", "glm4_moe", "glm4_moe_lite", "nemotron", "minimax_m2", "qwen3_next",
+                                    "qwen3_5_text", "qwen3_5_moe_text", "qwen", "chatglm", "deepseek_v2", "deepseek_v3", "minicpm3"});
+  if (is_any(type, {"gpt_neox", "qwen"})) keys.rope_part = "rotary_pct";
+  if (type == "stablelm") keys.rope_part = "rope_pct";
   if (is_any(type, {"gptj", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "opt", "exaone"})) keys.activation = "activation_function";
   if (type == "falcon") keys.activation = "activation";
   if (is_any(type, {"bloom", "mpt", "chatglm", "qwen", "gemma2", "gemma3_text", "lfm2", "lfm2_moe", "gpt_oss"})) keys.activation = "";

@@ -26,6 +26,8 @@ bool is_body_of(std::string_view name, std::string_view known);
 struct FamilyKeys {
   std::string_view layers = "n_layer", width = "n_embd", heads = "n_head";  // beside num_hidden_layers, hidden_size, num_attention_heads
   std::string_view kv_heads = "num_key_value_heads", head_dim = "head_dim", eps = "rms_norm_eps", activation = "hidden_act";
+  bool partial_rope = false;  // rotary embedding may be of a part of each head, by partial_rotary_factor or another key
+  std::string_view rope_part = "";
 };
 FamilyKeys keys_of(std::string_view model_type);
 // By the class, or where the config names none by model_type; NULL: none. Another class of a known model_type is another model.

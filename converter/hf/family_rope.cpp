@@ -56,8 +56,11 @@ format::fb::RopeT rope_of(C c, const SpecT& s, const RopeOptions& o) {
   const uint32_t base = o.base ? o.base : s.head_dim;
   double theta = o.theta ? *o.theta : fields ? fields->number("rope_theta", first_number(c, {"rope_theta", "rotary_emb_base"}, 10000))
                                              : first_number(c, {"rope_theta", "rotary_emb_base"}, 10000);
-  const double said = first_number(c, {"partial_rotary_factor", "rotary_pct", "rope_pct"}, 1);
-  const double part = o.part ? *o.part : fields ? fields->number("partial_rotary_factor", said) : said;
+  const Family* family = find_family(c);
+  const FamilyKeys keys = family ? keys_of(family->model_type) : FamilyKeys{.partial_rope = true};
+  const bool partial = keys.partial_rope;
+  const double said = partial ? first_number(c, {"partial_rotary_factor", keys.rope_part}, 1) : 1;
+  const double part = o.part ? *o.part : fields && partial ? fields->number("partial_rotary_factor", said) : said;
   const auto dim = static_cast<uint32_t>(base * part);
   const std::string_view kind = fields && !o.plain ? fields->string("rope_type").value_or(fields->string("type").value_or("default")) : "default";
   const bool longrope = kind == "longrope" || kind == "su";

@@ -118,10 +118,11 @@ TEST(FamilyShapes, KeysOfOtherFamiliesSayNothing) {
   const std::pair<const char*, const char*> strays[] = {{"num_key_value_heads", "1"}, {"num_kv_heads", "1"}, {"multi_query_group_num", "1"}, {"head_dim", "8"}, {"kv_channels", "8"},
                                                        {"rms_norm_eps", "0.5"}, {"layer_norm_eps", "0.5"}, {"layer_norm_epsilon", "0.5"}, {"norm_eps", "0.5"},
                                                        {"norm_epsilon", "0.5"}, {"layernorm_epsilon", "0.5"}, {"hidden_act", "\"silu\""}, {"activation", "\"silu\""},
-                                                       {"activation_function", "\"silu\""}, {"n_layers", "1"}, {"num_layers", "1"}, {"n_heads", "1"}, {"num_heads", "1"}};
+                                                       {"activation_function", "\"silu\""}, {"n_layers", "1"}, {"num_layers", "1"}, {"n_heads", "1"}, {"num_heads", "1"},
+                                                       {"partial_rotary_factor", "0.75"}, {"rotary_pct", "0.75"}};
   const struct {
     const char *name, *own;  // of the strays
-  } classes[] = {{"GPTNeoXForCausalLM", "layer_norm_eps hidden_act"},
+  } classes[] = {{"GPTNeoXForCausalLM", "layer_norm_eps hidden_act partial_rotary_factor rotary_pct"},
                  {"GPT2LMHeadModel", "layer_norm_epsilon activation_function"},
                  {"GPTJForCausalLM", "layer_norm_epsilon activation_function"},
                  {"CodeGenForCausalLM", "layer_norm_epsilon activation_function"},
@@ -130,12 +131,12 @@ TEST(FamilyShapes, KeysOfOtherFamiliesSayNothing) {
                  {"BloomForCausalLM", "layer_norm_epsilon"},
                  {"MptForCausalLM", "layer_norm_epsilon"},
                  {"FalconForCausalLM", "layer_norm_epsilon activation"},
-                 {"PersimmonForCausalLM", "layer_norm_eps hidden_act"},
-                 {"PhiForCausalLM", "layer_norm_eps hidden_act num_key_value_heads head_dim"},
-                 {"CohereForCausalLM", "layer_norm_eps hidden_act num_key_value_heads head_dim"},
+                 {"PersimmonForCausalLM", "layer_norm_eps hidden_act partial_rotary_factor"},
+                 {"PhiForCausalLM", "layer_norm_eps hidden_act num_key_value_heads head_dim partial_rotary_factor"},
+                 {"CohereForCausalLM", "layer_norm_eps num_key_value_heads head_dim"},
                  {"Starcoder2ForCausalLM", "norm_epsilon hidden_act num_key_value_heads head_dim"},
-                 {"NemotronForCausalLM", "norm_eps hidden_act num_key_value_heads head_dim"},
-                 {"Phi3ForCausalLM", "rms_norm_eps num_key_value_heads head_dim"}};
+                 {"NemotronForCausalLM", "norm_eps hidden_act num_key_value_heads head_dim partial_rotary_factor"},
+                 {"Phi3ForCausalLM", "rms_norm_eps num_key_value_heads head_dim partial_rotary_factor"}};
   for (const auto& c : classes) {
     const auto spec_of = [&](const std::string& more) {
       const JsonDocument document("config.json", "{\"architectures\":[\"" + std::string(c.name) +
