@@ -144,27 +144,26 @@ bool SchemaMachine::build(uint32_t id) {
     p.bounds = static_cast<uint32_t>(bounds_.size());
     bounds_.push_back(all);
   }
-  // Rules that are followed along a string, and along a key.
+  // Rules that are followed along a string, and along a key: each once, in order.
+  const auto keep = [&](uint32_t& first, uint32_t& n) {
+    std::sort(key_.begin(), key_.end());
+    key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
+    if (!room(key_.size())) return false;
+    first = static_cast<uint32_t>(pool_.size());
+    n = static_cast<uint32_t>(key_.size());
+    pool_.insert(pool_.end(), key_.begin(), key_.end());
+    return true;
+  };
   key_.clear();
   for (const uint32_t at : order_)
     for (const uint32_t rule : {node(at).pattern, node(at).strings})
       if (rule != none && key_.size() < key_.capacity()) key_.push_back(rule);
-  std::sort(key_.begin(), key_.end());
-  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
-  if (!room(key_.size())) return false;
-  p.rules = static_cast<uint32_t>(pool_.size());
-  p.n_rules = static_cast<uint32_t>(key_.size());
-  pool_.insert(pool_.end(), key_.begin(), key_.end());
+  if (!keep(p.rules, p.n_rules)) return false;
   key_.clear();
   for (const uint32_t at : order_)
     for (const auto& [rule, child] : node(at).patterns)
       if (key_.size() < key_.capacity()) key_.push_back(rule);
-  std::sort(key_.begin(), key_.end());
-  key_.erase(std::unique(key_.begin(), key_.end()), key_.end());
-  if (!room(key_.size())) return false;
-  p.key_rules = static_cast<uint32_t>(pool_.size());
-  p.n_key_rules = static_cast<uint32_t>(key_.size());
-  pool_.insert(pool_.end(), key_.begin(), key_.end());
+  if (!keep(p.key_rules, p.n_key_rules)) return false;
   // Names that count, and whether one may be a key at all.
   key_.clear();
   for (const uint32_t at : order_) {
