@@ -26,8 +26,8 @@ struct LayerNeeds {
     if (made) widest = std::max<uint64_t>(widest, slot.k);
   }
   // What aiming takes: the matrices as they were, computed with as floats, and what is added to them.
-  uint64_t aim_bytes(uint32_t chunk_tokens, uint32_t threads) const {
-    return base::add(base::mul(dense, 2 * sizeof(float)), widest ? Aim::bytes(static_cast<uint32_t>(widest), chunk_tokens, threads) : 0);
+  uint64_t aim_bytes(const model::ModelSpec& spec, uint32_t chunk_tokens, uint32_t threads) const {
+    return base::add(base::mul(dense, 2 * sizeof(float)), widest ? Aim::bytes(static_cast<uint32_t>(widest), spec.n_embd, chunk_tokens, threads) : 0);
   }
   uint64_t bytes(const model::ModelSpec& spec, uint64_t memory_max, uint32_t threads) const {
     const uint64_t gram = expert ? Gram::bytes(static_cast<uint32_t>(expert), threads) : 0;
@@ -109,7 +109,7 @@ gptq_quantize_estimate estimate(const format::Reader& reader, std::span<const Mo
   }
   uint64_t most = std::max(others, head);
   for (const LayerNeeds& layer : layers)
-    most = std::max(most, base::add(layer.bytes(spec, memory_max, pool.threads()), aim ? layer.aim_bytes(Replay::chunk_tokens(row_tokens), pool.threads()) : 0));
+    most = std::max(most, base::add(layer.bytes(spec, memory_max, pool.threads()), aim ? layer.aim_bytes(spec, Replay::chunk_tokens(row_tokens), pool.threads()) : 0));
   const uint64_t stores = Replay::store_bytes(spec, base::mul(rows, row_tokens, aim ? 2 : 1));
   const uint64_t work = Replay::scratch_bytes(spec, row_tokens) + most;
   out.host_bytes = base::add(work, keeps_on_disk(stores, memory_max) ? 0 : stores);

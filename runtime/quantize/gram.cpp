@@ -18,8 +18,8 @@ constexpr uint32_t tile_size = 4 * panel_columns;  // of the result
 
 }  // namespace
 
-Gram::Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
-    : k_(k), kernels_(kernels), pool_(pool), memory_(memory), sums_(memory, base::to_size(base::mul(k, k, sizeof(double)))),
+Gram::Gram(uint32_t n, uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory)
+    : n_(n), k_(k), kernels_(kernels), pool_(pool), memory_(memory), sums_(memory, base::to_size(base::mul(n, k, sizeof(double)))),
       panels_(memory, (size_t{k} + panel_columns) * run_rows * sizeof(float)),
       tiles_(memory, size_t{tile_size} * tile_size * sizeof(float) * pool.threads() * 4) {
   std::memset(sums_.data(), 0, sums_.size());
@@ -32,15 +32,15 @@ void Gram::add(const float* x, const float* weights, uint32_t rows) {
 }
 
 void Gram::add_cross(const float* left, const float* x, const float* weights, uint32_t rows) {
-  if (!left_panels_.size()) left_panels_ = base::Buffer(memory_, panels_.size());
+  if (!left_panels_.size()) left_panels_ = base::Buffer(memory_, (size_t{n_} + panel_columns) * run_rows * sizeof(float));
   rows_ += rows;
   for (uint32_t first = 0; first < rows; first += run_rows)
-    add_run(left + size_t{first} * k_, x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
+    add_run(left + size_t{first} * n_, x + size_t{first} * k_, weights ? weights + first : nullptr, std::min(run_rows, rows - first));
 }
 
 void Gram::add(const Gram& other) {
   rows_ += other.rows_;
-  pool_.run(k_, [&](uint32_t i) {
+  pool_.run(n_, [&](uint32_t i) {
     for (size_t j = size_t{i} * k_; j < size_t{i + 1} * k_; ++j) data()[j] += other.data()[j];
   });
 }
@@ -60,17 +60,17 @@ void Gram::add_kept() {
   add(kept, kept + size_t{run_rows} * k_, std::exchange(n_kept_, 0));
 }
 
-uint64_t Gram::bytes(uint32_t k, uint32_t threads) {
-  return uint64_t{k} * k * sizeof(double) + 2 * (uint64_t{k} + panel_columns) * run_rows * sizeof(float) +
+uint64_t Gram::bytes(uint32_t n, uint32_t k, uint32_t threads) {
+  return uint64_t{n} * k * sizeof(double) + (uint64_t{n} + k + 2 * panel_columns) * run_rows * sizeof(float) +
          uint64_t{tile_size} * tile_size * sizeof(float) * threads * 4;
 }
 
 // left: NULL = x, of which the lower triangle is enough.
 void Gram::add_run(const float* left, const float* x, const float* weights, uint32_t rows) {
-  fill_panels(x, weights, rows, panels_);
-  if (left) fill_panels(left, weights, rows, left_panels_);
+  fill_panels(x, k_, weights, rows, panels_);
+  if (left) fill_panels(left, n_, weights, rows, left_panels_);
   const auto* left_panels = reinterpret_cast<const float*>((left ? left_panels_ : panels_).data());
-  const uint32_t across = (k_ + tile_size - 1) / tile_size, tiles = across * across;
+  const uint32_t across = (k_ + tile_size - 1) / tile_size, tiles = (n_ + tile_size - 1) / tile_size * across;
   // As many at a time as there is room for.
   const uint32_t slots = static_cast<uint32_t>(tiles_.size() / (size_t{tile_size} * tile_size * sizeof(float)));
   std::atomic<uint32_t> next{0};
@@ -81,21 +81,21 @@ void Gram::add_run(const float* left, const float* x, const float* weights, uint
   });
 }
 
-// [k / 48 up][rows][48], each row by the root of its weight.
-void Gram::fill_panels(const float* x, const float* weights, uint32_t rows, base::Buffer& panels) {
-  pool_.run((k_ + panel_columns - 1) / panel_columns, [&](uint32_t task) {
-    const uint32_t first = task * panel_columns, n = std::min(panel_columns, k_ - first);
+// [width / 48 up][rows][48], each row by the root of its weight.
+void Gram::fill_panels(const float* x, uint32_t width, const float* weights, uint32_t rows, base::Buffer& panels) {
+  pool_.run((width + panel_columns - 1) / panel_columns, [&](uint32_t task) {
+    const uint32_t first = task * panel_columns, n = std::min(panel_columns, width - first);
     float* out = reinterpret_cast<float*>(panels.data()) + size_t{first} * rows;
     for (uint32_t row = 0; row < rows; ++row, out += panel_columns) {
       const float factor = weights ? std::sqrt(weights[row]) : 1.0f;
-      for (uint32_t c = 0; c < n; ++c) out[c] = factor * x[size_t{row} * k_ + first + c];
+      for (uint32_t c = 0; c < n; ++c) out[c] = factor * x[size_t{row} * width + first + c];
       std::fill(out + n, out + panel_columns, 0.0f);
     }
   });
 }
 
 void Gram::add_tile(const float* left, uint32_t i0, uint32_t j0, uint32_t rows, float* out) {
-  const uint32_t m = std::min(tile_size, k_ - i0), n = std::min(tile_size, k_ - j0);
+  const uint32_t m = std::min(tile_size, n_ - i0), n = std::min(tile_size, k_ - j0);
   const auto* panels = reinterpret_cast<const float*>(panels_.data());
   std::fill_n(out, size_t{m} * n, 0.0f);
   for (uint32_t i = 0; i < m; i += panel_columns) {

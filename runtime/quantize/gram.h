@@ -10,10 +10,12 @@ namespace gptq::quantize {
 // H [k][k] = sum over tokens of weight * x^T x, in float32 within runs of tokens and in float64 over them.
 class Gram {
  public:
-  Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
+  Gram(uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory) : Gram(k, k, kernels, pool, memory) {}
+  // [n][k], for add_cross alone
+  Gram(uint32_t n, uint32_t k, const kernels::Kernels& kernels, base::Pool& pool, std::pmr::memory_resource* memory);
   // x [rows][k]; weights [rows] or NULL = 1 each
   void add(const float* x, const float* weights, uint32_t rows);
-  // G [k][k] = sum over tokens of weight * left^T x instead; nothing of it is mirrored
+  // G [n][k] = sum over tokens of weight * left^T x instead, left [rows][n]; nothing of it is mirrored
   void add_cross(const float* left, const float* x, const float* weights, uint32_t rows);
   void add(const Gram& other);
   // As add(x, ...), for a few rows at a time: they are kept until there are enough for a run.
@@ -23,15 +25,16 @@ class Gram {
   uint32_t k() const { return k_; }
   uint64_t rows() const { return rows_; }  // added
   double* data() const { return reinterpret_cast<double*>(sums_.data()); }
-  static uint64_t bytes(uint32_t k, uint32_t threads);  // of memory, about
+  static uint64_t bytes(uint32_t k, uint32_t threads) { return bytes(k, k, threads); }
+  static uint64_t bytes(uint32_t n, uint32_t k, uint32_t threads);  // of memory, about
 
  private:
   void add_kept();
   void add_run(const float* left, const float* x, const float* weights, uint32_t rows);
-  void fill_panels(const float* x, const float* weights, uint32_t rows, base::Buffer& panels);
+  void fill_panels(const float* x, uint32_t width, const float* weights, uint32_t rows, base::Buffer& panels);
   void add_tile(const float* left, uint32_t i0, uint32_t j0, uint32_t rows, float* out);
 
-  const uint32_t k_;
+  const uint32_t n_, k_;
   uint64_t rows_ = 0;
   const kernels::Kernels& kernels_;
   base::Pool& pool_;

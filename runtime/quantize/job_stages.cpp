@@ -38,17 +38,21 @@ void Job::step_all(const std::function<void(const Chunk&, const model::Layer&)>&
 void Job::stage(const Modules& modules, const std::function<const float*(const Chunk&, const model::Layer&)>& step) {
   std::optional<Gram> gram;
   std::optional<Aim> aim;
+  bool adds = false;
   if (is_wanted(modules)) {
-    gram.emplace(modules[0].slot->k, kernels_, pool_, memory_);
-    if (aimed_tokens_) aim.emplace(modules[0].slot->k, plan_.chunk_tokens, kernels_, pool_, memory_);
+    const uint32_t k = modules[0].slot->k;
+    adds = replay_.adds_to_residual(layer_, modules[0].slot->id.role);
+    gram.emplace(k, kernels_, pool_, memory_);
+    if (aimed_tokens_) aim.emplace(k, adds ? spec_.n_embd : 0, plan_.chunk_tokens, kernels_, pool_, memory_);
   }
+  const auto residual = [&](const Chunk& chunk) { return adds ? replay_.residual(chunk, modules[0].slot->id.role) : nullptr; };
   for (const Chunk& chunk : plan_.chunks) {
     follow_original(chunk, [&](const model::Layer& layer) {
       const float* x = step(chunk, layer);
-      if (aim && x) aim->keep(x, chunk.n_tokens);
+      if (aim && x) aim->keep(x, residual(chunk), chunk.n_tokens);
     });
     const float* x = step(chunk, layer_);
-    if (aim && x) aim->add(x, weights_of(chunk), chunk.n_tokens, first_held(chunk));
+    if (aim && x) aim->add(x, residual(chunk), weights_of(chunk), chunk.n_tokens, first_held(chunk));
     else if (gram && x) gram->add(x, weights_of(chunk), chunk.n_tokens);
     pass_done(modules, chunk);
   }

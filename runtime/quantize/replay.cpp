@@ -276,6 +276,22 @@ void Replay::finish(const Chunk& chunk, const model::Layer& layer) {
   store(chunk);
 }
 
+bool Replay::adds_to_residual(const model::Layer& layer, Role role) const {
+  if (role == Role::o) return spec_.residual != Residual::from_norm && !layer[Role::attn_out_norm];
+  return role == Role::down && !layer[Role::mlp_out_norm];
+}
+
+const float* Replay::residual(const Chunk& chunk, Role role) {
+  const engine::Workspace& ws = scratch_.workspace;
+  const uint64_t count = uint64_t{chunk.n_tokens} * spec_.n_embd;
+  if (spec_.residual_scale != 1) std::transform(ws.x, ws.x + count, ws.x, [&](float x) { return x / spec_.residual_scale; });
+  if (role == Role::down && is_parallel(spec_)) {
+    now_->branch->read(chunk.first_token, count, ws.branch);
+    device_.add(ws.x, ws.branch, count, 1);
+  }
+  return ws.x;
+}
+
 const float* Replay::head_input(const Chunk& chunk, const model::Ends& ends) {
   const engine::Workspace& ws = scratch_.workspace;
   load(chunk);

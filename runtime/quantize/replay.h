@@ -59,6 +59,10 @@ class Replay {
   const float* add_mixed(const Chunk& chunk, const model::Layer& layer);     // gate, up, experts: o is added
   const float* activate(const Chunk& chunk, const model::Layer& layer);      // down
   void finish(const Chunk& chunk, const model::Layer& layer);
+  // Whether what o or down gives is added to the residual stream as it is; and, right after mix or activate, that stream, [n_tokens][n_embd],
+  // in units of what is added.
+  bool adds_to_residual(const model::Layer& layer, model::Role role) const;
+  const float* residual(const Chunk& chunk, model::Role role);
   const float* head_input(const Chunk& chunk, const model::Ends& ends);      // the head
 
   // Besides: as far as the tap wants, leaving nothing behind. token_weights [n_tokens] or NULL.

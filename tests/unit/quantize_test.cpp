@@ -303,24 +303,30 @@ TEST(Quantize, CrossGramIsTheSumOfOuterProducts) {
     const std::vector<float> left = lab.floats(size_t{tokens} * k), x = lab.floats(size_t{tokens} * k);
     std::vector<float> weights(tokens, 1.0f);
     weights[3] = 32;
-    Gram gram(k, lab.kernels, lab.pool, memory);
-    gram.add_cross(left.data(), x.data(), weights.data(), tokens);
-    for (uint32_t i = 0; i < k; ++i)
-      for (uint32_t j = 0; j < k; j += 3) {
-        double sum = 0;
-        for (uint32_t t = 0; t < tokens; ++t) sum += double{weights[t]} * left[size_t{t} * k + i] * x[size_t{t} * k + j];
-        EXPECT_NEAR(sum, gram.data()[size_t{i} * k + j], 2e-3) << k;
-      }
+    for (const uint32_t n : {k, k / 2 + 1}) {  // of the first n columns of the left
+      std::vector<float> narrow;
+      for (uint32_t t = 0; t < tokens; ++t) narrow.insert(narrow.end(), left.begin() + t * k, left.begin() + t * k + n);
+      Gram gram(n, k, lab.kernels, lab.pool, memory);
+      gram.add_cross(narrow.data(), x.data(), weights.data(), tokens);
+      for (uint32_t i = 0; i < n; ++i)
+        for (uint32_t j = 0; j < k; j += 3) {
+          double sum = 0;
+          for (uint32_t t = 0; t < tokens; ++t) sum += double{weights[t]} * left[size_t{t} * k + i] * x[size_t{t} * k + j];
+          EXPECT_NEAR(sum, gram.data()[size_t{i} * k + j], 2e-3) << n << ' ' << k;
+        }
+    }
   }
 }
 
-// What a matrix aims at where the original model's inputs are x.
-Target target_of(Lab& lab, const std::vector<float>& w, uint32_t n, const std::vector<float>& original, const std::vector<float>& x, uint32_t k) {
+// What a matrix aims at where the original model's inputs are x, and the stream that it is added to has lost so much [tokens][n] of it.
+Target target_of(Lab& lab, const std::vector<float>& w, uint32_t n, const std::vector<float>& original, const std::vector<float>& x, uint32_t k,
+                 const std::vector<float>& lost = {}) {
   const auto tokens = static_cast<uint32_t>(x.size() / k);
-  Aim aim(k, tokens, lab.kernels, lab.pool, memory);
+  const std::vector<float> nothing(lost.size());
+  Aim aim(k, lost.empty() ? 0 : n, tokens, lab.kernels, lab.pool, memory);
   Gram gram(k, lab.kernels, lab.pool, memory);
-  aim.keep(original.data(), tokens);
-  aim.add(x.data(), nullptr, tokens, tokens / 4 * 3);
+  aim.keep(original.data(), lost.data(), tokens);
+  aim.add(x.data(), nothing.data(), nullptr, tokens, tokens / 4 * 3);
   const kernels::Matrix matrix = dense(w, n, k);
   const kernels::Matrix* const matrices[] = {&matrix};
   std::vector<Target> targets = aim.finish(matrices, gram);
@@ -349,6 +355,22 @@ TEST(Quantize, AimMakesUpForADifferenceThatTheInputsTell) {
       for (uint32_t j = 0; j < k; ++j) wanted += 0.02 * w[size_t{row} * k + j] * e[size_t{i} * k + j];
       missed += std::pow(more[size_t{row} * k + i] - wanted, 2), whole += wanted * wanted;
     }
+  EXPECT_LT(missed / whole, 1e-3);
+}
+
+TEST(Quantize, AimMakesUpForWhatTheResidualStreamLost) {
+  Lab lab;
+  const uint32_t n = 70, k = 40, tokens = 1600;
+  const std::vector<float> x = lab.floats(size_t{tokens} * k), w = lab.floats(size_t{n} * k), e = lab.floats(size_t{n} * k);
+  std::vector<float> lost(size_t{tokens} * n);
+  for (uint32_t t = 0; t < tokens; ++t)
+    for (uint32_t row = 0; row < n; ++row)
+      for (uint32_t i = 0; i < k; ++i) lost[size_t{t} * n + row] += e[size_t{row} * k + i] * x[size_t{t} * k + i];
+  const Target target = target_of(lab, w, n, x, x, k, lost);
+  EXPECT_GT(target.share, 0.99);
+  const auto* more = reinterpret_cast<const float*>(target.more.data());
+  double missed = 0, whole = 0;
+  for (size_t i = 0; i < e.size(); ++i) missed += std::pow(more[i] - e[i], 2), whole += e[i] * e[i];
   EXPECT_LT(missed / whole, 1e-3);
 }
 
