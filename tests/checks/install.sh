@@ -9,7 +9,8 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
 meson install -C "$build" --no-rebuild --quiet --destdir "$stage"
-for file in '*/gptq.h' '*/gptq.hpp' '*/libgptq.so' '*/libgptq.a' '*/gptq.pc' '*/bin/gptq-run' '*/bin/gptq-convert'; do
+for file in '*/gptq.h' '*/gptq.hpp' '*/libgptq.so' '*/libgptq.a' '*/gptq.pc' '*/bin/gptq-run' '*/bin/gptq-convert' \
+    '*/bash-completion/completions/gptq-run' '*/zsh/site-functions/_gptq-tools'; do
   [[ -n $(find "$stage" -path "$file") ]] || { echo "not installed: $file"; exit 1; }
 done
 
@@ -31,6 +32,19 @@ hello() {  # NAME FLAG...: a usage line and exit status 2 is all it says without
 read -ra shared <<<"$(flags --cflags --libs)"
 hello hello-shared "${shared[@]}"
 [[ $(ldd "$stage/hello-shared") == *libgptq.so* ]] || { echo 'hello-shared does not use libgptq.so'; exit 1; }
+
+offered() {  # WORD... => what bash offers for the last
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+  LD_LIBRARY_PATH=$libdir _gptq_tools "$1"
+  echo "${COMPREPLY[*]}"
+}
+# shellcheck source=/dev/null
+source "$(find "$stage" -path '*/completions/gptq-convert')"
+bin=$(find "$stage" -name bin -type d)
+for pair in "$(cd "$stage" && offered "$bin/gptq-convert" q)=quantize" "$(offered "$bin/gptq-convert" quantize --order '')=group-aware natural" \
+    "$(offered "$bin/gptq-run" --json-s)=--json-schema"; do
+  [[ ${pair%%=*} == "${pair#*=}" ]] || { echo "completion offers ${pair%%=*} instead of ${pair#*=}"; exit 1; }
+done
 
 read -ra static <<<"$(flags --cflags --libs --static)"
 rm "$libdir"/libgptq.so*
