@@ -17,10 +17,12 @@ constexpr float lowest = -std::numeric_limits<float>::max();
 // Higher logit first; of equal ones the lower id, so that the order is total.
 bool better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
 
+typedef float Lanes __attribute__((vector_size(16)));
+constexpr size_t lanes = sizeof(Lanes) / sizeof(float);
+
 // The largest logit of every piece of so many, so that the best are found without looking at each again.
 struct Pieces {
-  typedef float Lanes __attribute__((vector_size(16)));
-  static constexpr size_t most_pieces = 2048, lanes = 4, vectors = 16, together = lanes * vectors;
+  static constexpr size_t most_pieces = 2048, vectors = 16, together = lanes * vectors;
   uint32_t shift = 6;
   float most[most_pieces] = {};
 
@@ -145,17 +147,17 @@ void dry(std::span<const int32_t> history, const Sampling& sampling, uint32_t un
 // n standard deviations under the best of `size` logits. Sums in lanes, which compilers make vectors of.
 template <class Logit>
 float near_best(size_t size, float best, double n, Logit logit) {
-  constexpr size_t lanes = 8;
-  double sums[lanes] = {}, squares[lanes] = {}, sum = 0, square = 0;
-  const size_t whole = size / lanes * lanes;
-  const auto add = [&](double x, size_t lane) {
-    sums[lane] += x;
-    squares[lane] += x * x;
+  constexpr size_t parts = 8;
+  double sums[parts] = {}, squares[parts] = {}, sum = 0, square = 0;
+  const size_t whole = size / parts * parts;
+  const auto add = [&](double x, size_t part) {
+    sums[part] += x;
+    squares[part] += x * x;
   };
-  for (size_t i = 0; i < whole; i += lanes)
-    for (size_t lane = 0; lane < lanes; ++lane) add(logit(i + lane), lane);
+  for (size_t i = 0; i < whole; i += parts)
+    for (size_t part = 0; part < parts; ++part) add(logit(i + part), part);
   for (size_t i = whole; i < size; ++i) add(logit(i), i - whole);
-  for (size_t lane = 0; lane < lanes; ++lane) sum += sums[lane], square += squares[lane];
+  for (size_t part = 0; part < parts; ++part) sum += sums[part], square += squares[part];
   const double mean = sum / static_cast<double>(size);
   const double least = best - n * std::sqrt(std::max(square / static_cast<double>(size) - mean * mean, 0.0));
   return std::min(best, static_cast<float>(std::max<double>(least, lowest)));
@@ -231,34 +233,45 @@ std::span<Candidate> best_of(std::span<const float> logits, size_t n, Candidate*
   return all.first(n);
 }
 
-// e^x for x <= 0 within 2e-7, in a form that compilers make vectors of.
-float exp_of(float x) {
-  const float t = std::max(x * 1.44269504f, -126.0f), n = (t + 12582912.0f) - 12582912.0f, f = (t - n) * 0.693147181f;  // n: t rounded
-  const float e = 1 + f * (1 + f * (0.5f + f * (0.166666667f + f * (0.0416666667f + f * (0.00833333333f + f * 0.00138888889f)))));
-  return e * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
+// e^x for x <= 0 within 2e-7.
+Lanes exp_of(Lanes x) {
+  typedef int32_t Integers __attribute__((vector_size(sizeof(Lanes))));
+  x *= 1.44269504f;
+  const Lanes least = Lanes{} - 126.0f, t = x > least ? x : least, n = (t + 12582912.0f) - 12582912.0f, f = (t - n) * 0.693147181f;  // n: t rounded
+  const Lanes e = 1 + f * (1 + f * (0.5f + f * (0.166666667f + f * (0.0416666667f + f * (0.00833333333f + f * 0.00138888889f)))));
+  return e * std::bit_cast<Lanes>((__builtin_convertvector(n, Integers) + 127) << 23);
 }
 
 // The weights of candidates: those of softmax, but for a factor.
 class Weights {
  public:
   Weights(float best, float temperature) : best_(best), factor_(1 / std::max(temperature, 1e-30f)) {}
-  float operator()(const Candidate& c) const { return exp_of((c.logit - best_) * factor_); }
-  double sum(std::span<const Candidate> candidates) const {
-    double total = 0;
-    for (; !candidates.empty(); candidates = candidates.subspan(std::min(together, candidates.size()))) {
-      const size_t n = std::min(together, candidates.size());
-      float weights[together] = {}, part[lanes] = {};
-      for (size_t i = 0; i < n; ++i) weights[i] = (*this)(candidates[i]);
-      for (size_t i = 0; i < together; ++i) part[i % lanes] += weights[i];
-      for (const float x : part) total += x;
-    }
-    return total;
-  }
+  float operator()(const Candidate& c) const { return weigh(Lanes{c.logit})[0]; }
+  double sum(std::span<const Candidate> candidates) const { return sum(candidates.data(), candidates.size()); }
+  double sum(std::span<const float> logits) const { return sum(logits.data(), logits.size()); }
 
   static constexpr size_t together = 256;
 
  private:
-  static constexpr size_t lanes = 8;
+  static float logit(float x) { return x; }
+  static float logit(const Candidate& c) { return c.logit; }
+  Lanes weigh(Lanes x) const { return exp_of((x - best_) * factor_); }
+  template <class T>
+  __attribute__((noinline)) double sum(const T* from, size_t size) const {
+    double total = 0;
+    for (size_t at = 0; at < size; at += together) {
+      const size_t n = std::min(together, size - at);
+      alignas(Lanes) float x[together] = {};
+      for (size_t i = 0; i < n; ++i) x[i] = logit(from[at + i]);
+      Lanes weights[together / lanes], part[2] = {};
+      std::memcpy(weights, x, sizeof(x));
+      for (Lanes& some : weights) some = weigh(some);
+      for (size_t i = n; i < together; ++i) weights[i / lanes][i % lanes] = 0;
+      for (size_t i = 0; i < together / lanes; ++i) part[i % 2] += weights[i];
+      for (size_t i = 0; i < 2 * lanes; ++i) total += part[i / lanes][i % lanes];
+    }
+    return total;
+  }
   float best_, factor_;
 };
 
@@ -440,17 +453,8 @@ int32_t sample(std::span<const float> logits, std::span<const int32_t> history, 
 double log_sum_exp(std::span<const float> logits) {
   Pieces pieces;
   if (!pieces.look(logits)) return std::numeric_limits<double>::quiet_NaN();
-  constexpr size_t together = 256, lanes = 8;
   const float best = pieces.best(logits.size());
-  double total = 0;
-  for (size_t at = 0; at < logits.size(); at += together) {
-    const size_t n = std::min(together, logits.size() - at);
-    float weights[together] = {}, part[lanes] = {};
-    for (size_t i = 0; i < n; ++i) weights[i] = exp_of(logits[at + i] - best);
-    for (size_t i = 0; i < together; ++i) part[i % lanes] += weights[i];
-    for (const float x : part) total += x;
-  }
-  return best + std::log(total);
+  return best + std::log(Weights(best, 1).sum(logits));
 }
 
 std::span<Candidate> best_of(std::span<const float> logits, size_t n, Candidate* scratch) {
