@@ -33,6 +33,9 @@ struct Sampling {
   bool penalizes() const { return repeats() || counts() || dry_multiplier > 0 || !bias.empty(); }
   bool repeats() const { return repeat_penalty != 0 && repeat_penalty != 1; }
   bool reshapes() const { return typical_p > 0 || xtc_probability > 0; }  // the best may go
+  bool only_min_p() const {  // takes all that are not likely enough, whatever the others are
+    return min_p > 0 && !(top_p > 0 && top_p < 1) && !(typical_p > 0 && typical_p < 1) && !(temperature_range > 0) && !(mirostat_tau > 0) && !top_k;
+  }
   bool counts() const { return frequency_penalty != 0 || presence_penalty != 0; }
   // How many of the best of n logits are all that is looked at; 0 = every one is.
   uint32_t candidates(uint32_t n) const;

@@ -52,6 +52,9 @@ TEST(ConstraintSchema, RefusedWithThePointer) {
       {R"({"type": "object", "minProperties": 2, "maxProperties": 1})", "/minProperties: it is above maxProperties"},
       {R"({"type": "object", "required": ["b"], "properties": {"a": true}, "additionalProperties": false})", "/required: what it wants is not allowed"},
       {R"({"type": "array", "minItems": 2, "prefixItems": [true, {"anyOf": [false, {"enum": []}]}]})", "/prefixItems/1/anyOf: none of them can hold"},
+      {R"({"type": "array", "items": {"enum": [1, 2, 1.0, 2e0]}, "minItems": 3, "uniqueItems": true})", "/uniqueItems: there are fewer values than items are wanted"},
+      {R"({"properties": {"a": {"type": "array", "items": {"type": "boolean"}, "minItems": 3, "uniqueItems": true}}, "required": ["a"], "type": "object"})", "/properties/a/uniqueItems"},
+      {R"({"type": "array", "items": {"anyOf": [{"const": "a"}, {"type": "null"}]}, "minItems": 3, "uniqueItems": true})", "/uniqueItems"},
       {R"({"type": "array", "contains": true, "minContains": 3, "maxItems": 2})", "/contains: it wants more items"},
       {R"({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]})", "no text is allowed"},
       // Where it is only seen as a whole.
@@ -60,6 +63,8 @@ TEST(ConstraintSchema, RefusedWithThePointer) {
       {R"({"type": "object", "required": ["a"], "allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"a": {"minimum": 2}}}]})", "no text is allowed"},
       {R"({"type": "object", "propertyNames": {"pattern": "^[ab]$"}, "required": ["a", "c"]})", "no text is allowed"},
       {R"({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "minProperties": 3})", "no text is allowed"},
+      {R"({"type": "array", "allOf": [{"items": {"enum": [1, 2]}}, {"minItems": 3, "uniqueItems": true}]})", "no text is allowed"},
+      {R"({"allOf": [{"properties": {"a": true}, "unevaluatedProperties": false}, {"required": ["b"]}], "type": "object"})", "no text is allowed"},
       {R"({"type": "array", "prefixItems": [true, {"allOf": [{"const": 1}, {"const": 2}]}], "minItems": 2})", "no text is allowed"},
   };
   for (const auto& [schema, message] : refused) {

@@ -158,8 +158,10 @@ void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t>
   const uint32_t plain = skips_space ? 0 : machine_->plain_run(first);
   if (plain) trie_.add_plain(plain, bits);
   const TokenTrie::Nodes& nodes = plain ? trie_.rest() : trie_.nodes();
-  const auto add = [&](uint32_t token) {
-    for (; token != TokenTrie::kNone; token = trie_.same(token)) bits[token / 32] |= 1u << (token % 32);
+  const auto add = [&](const TokenTrie::Node& node) {
+    uint32_t token = node.token;
+    if (token != TokenTrie::kNone) bits[token / 32] |= 1u << (token % 32);
+    while (node.several && (token = trie_.same(token)) != TokenTrie::kNone) bits[token / 32] |= 1u << (token % 32);
   };
   uint32_t stack[TokenTrie::kLongest + 1];
   char path[TokenTrie::kLongest + 1];
@@ -168,7 +170,7 @@ void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t>
     const TokenTrie::Node& node = nodes[n];
     if (constexpr uint32_t large = 32;
         node.after - n >= large && !skips_space && node.deepest <= bytes_max && !(node.below & ~machine_->loops(stack[node.depth - 1u]))) {
-      for (; n < node.after; ++n) add(nodes[n].token);
+      for (; n < node.after; ++n) add(nodes[n]);
       continue;
     }
     const bool skipped = skips_space && node.depth == 1 && node.byte == ' ';
@@ -181,7 +183,7 @@ void Constraint::fill_text(uint32_t state, bool skips_space, std::span<uint32_t>
     }
     stack[node.depth] = to;
     path[node.depth - 1u] = static_cast<char>(node.byte);
-    add(node.token);
+    add(node);
     ++n;
   }
 }

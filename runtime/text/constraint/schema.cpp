@@ -294,6 +294,9 @@ class Compiler {
     }
     if (std::ranges::any_of(first.numbers, [](const Decimal& d) { return d.written() > Decimal::digits_max; }))
       fail(pointer, keyword, "a number that takes more than ", Decimal::digits_max, " bytes without an exponent");
+    std::ranges::sort(strings);
+    first.n_strings = static_cast<uint32_t>(std::unique(strings.begin(), strings.end()) - strings.begin());
+    strings.resize(first.n_strings);
     if (!strings.empty()) first.strings = add_literals(schema_.patterns, strings);
     SchemaNode& target = schema_.nodes[node];
     if (target.has_enum) {  // beside a const
@@ -306,6 +309,7 @@ class Compiler {
     target.literals = first.literals;
     target.numbers = std::move(first.numbers);
     target.strings = first.strings;
+    target.n_strings = first.n_strings;
     target.values = std::move(first.values);
   }
   uint32_t constant(const Value& v, std::string_view pointer, std::string_view keyword, uint32_t depth) {

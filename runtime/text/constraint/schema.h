@@ -36,6 +36,15 @@ enum Types : uint8_t {
 struct Bounds {
   std::optional<Decimal> least, most, above, below, multiple;
   bool limits() const { return least || most || above || below || multiple; }
+  bool at_odds() const {
+    for (const auto* low : {&least, &above})
+      for (const auto* high : {&most, &below}) {
+        if (!*low || !*high) continue;
+        const int order = Decimal::compare(**low, **high);
+        if (order > 0 || (order == 0 && (low == &above || high == &below))) return true;
+      }
+    return false;
+  }
   // What both allow.
   void meet(const Bounds& other) {
     const auto take = [](std::optional<Decimal>& mine, const std::optional<Decimal>& its, int wanted) {
@@ -70,6 +79,7 @@ struct SchemaNode : Bounds {
   bool types_alone = false;  // they are all that it says
   bool says_more = false;    // than types and what `all` has
   bool suspect = false;      // what it says may be at odds, or what it requires may
+  uint32_t most_values = none;  // so many there are at most
   // Of the same value.
   List<uint32_t> all, any, one;
   uint32_t refuse = none, condition = none, then = none, otherwise = none;
@@ -77,7 +87,7 @@ struct SchemaNode : Bounds {
   bool has_enum = false;
   uint8_t literals = 0;
   List<Decimal> numbers;
-  uint32_t strings = none;
+  uint32_t strings = none, n_strings = 0;
   List<uint32_t> values;
   // Of strings; a pattern is a rule.
   uint32_t min_length = 0, max_length = none, pattern = none;

@@ -45,7 +45,8 @@ SchemaMachine::Ends SchemaMachine::search_ends(const Plan& p, View automata) {
   tried_strings_.add(states(0));
   while (!ways_.empty() && !ends(states(ways_.size() - width))) {
     const size_t entry = ways_.size() - width;
-    const uint32_t byte = ways_[entry]++;
+    const uint32_t byte = next_tried_[ways_[entry]];
+    ways_[entry] = byte + 1;
     if (byte == 256) {
       ways_.resize(entry);
       continue;

@@ -272,7 +272,7 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     next = phase == 0 && byte == '0' ? 1 : after[phase];
   } else if (byte == '.' && (phase == 1 || phase == 2) && !whole) {
     next = 3;
-  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !plans_[plan].narrow_numbers && !within_unique(s[1])) {
+  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !within_unique(s[1])) {
     next = 5;
   } else if ((byte == '+' || byte == '-') && phase == 5) {
     next = 6;
@@ -293,7 +293,7 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     return judge(plan, number, false) && bearable(s[1], plan) ? make({in_number, s[1], plan, phase_}) : dead;
   if (text_size_ == number_bytes) return dead;
   text_[text_size_++] = static_cast<char>(byte);
-  if (!judge(plan, number, false) || !bearable(s[1], plan)) return dead;
+  if (!judge(plan, number, false) || !bearable(s[1], plan) || (p.narrow_numbers && next >= 5 && !exponent_bearable(s[1], plan))) return dead;
   bool certain = !hashed && (next == 1 || next == 2 || next == 4);
   for (uint32_t i = 0; i < p.n_nodes && certain; ++i) certain = number_certain(node(pool_[p.nodes + i]));
   if (certain) return make({in_number, s[1], plan, phase_ | 64});

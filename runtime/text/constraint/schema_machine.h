@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A JSON Schema run on a text byte by byte: a validator that knows of every prefix whether the schema can still hold.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory_resource>
 #include <span>
@@ -55,6 +56,7 @@ class SchemaMachine final : public Machine {
     uint32_t bounds, numbers, n_numbers;  // what all numbers must keep, where several nodes say it, and these nodes
     uint32_t length_cap, count_cap, n_contains;
     uint32_t most_properties, most_items;  // of those that must hold
+    uint32_t within;      // of each that must hold and leaves no key unevaluated, a mask of the nodes whose evaluations count
     uint32_t impossible;  // for each node whether it is never fulfilled; 0: there is no such list
     uint32_t slots, n_slots;  // for each that has `contains`, of so many items, the last for all behind, whether they can be one
     bool number_text, plain_strings, unevaluated, free_keys, unique;
@@ -67,7 +69,7 @@ class SchemaMachine final : public Machine {
     uint8_t fulfillable; // 0: not known, 1: no, 2: yes, as far as that is looked for
     bool search_keys;    // whether any key is left takes a search
     bool orders;         // more than required names can fail a node by what came before
-    bool narrow_numbers; // more than one node limits numbers: they have no exponents
+    bool narrow_numbers; // more than one node limits numbers
     bool narrow_strings; // whether any string is left takes a search
     bool plain_limits;   // strings must keep all limits, and that is all
     uint32_t min_length, max_length;  // then
@@ -134,7 +136,10 @@ class SchemaMachine final : public Machine {
   bool items_possible(const Plan& plan) const;
   uint32_t room_for(uint8_t types, const uint32_t* fits, uint32_t wanted, uint32_t from, uint32_t most, const SchemaNode* n, const Plan& plan) const;
   bool number_possible(const Bounds& bounds, View nodes, bool only_integers) const;
+  template <class F>
+  bool some_exponent(F&& good) const;
   bool exponent_possible(const SchemaNode& n) const;
+  bool exponent_bearable(uint32_t frame, uint32_t plan);
   static bool number_holds(const SchemaNode& n, const Decimal& d);
   bool number_certain(const SchemaNode& n) const;
 
@@ -144,6 +149,12 @@ class SchemaMachine final : public Machine {
   uint32_t finish_value(uint32_t frame, bool hash_known = true);
   uint32_t next_item(bool may_close);
   bool key_possible(uint32_t low, uint32_t high, View automata);
+  // Whether the plan's node must hold and lets no key go unevaluated.
+  bool leaves_none(const Plan& p, uint32_t i) const {
+    const uint32_t rest = node(pool_[p.nodes + i]).unevaluated_properties;
+    return pool_[p.must + i] && rest != none && node(rest).never;
+  }
+  bool close(Plan& plan);
   bool others_possible(const Plan& plan, View automata, bool whole = false);
   uint32_t rank_limit(const Plan& plan) const;
   // Whether more than its name decides if a key may come.
@@ -224,6 +235,7 @@ class SchemaMachine final : public Machine {
   Coming coming_ = no_child;
   uint32_t literal_ = 0, count_ = 0, phase_ = 0;
   View automata_;
+  std::array<uint16_t, 257> next_tried_;  // from a byte of a search on, which begins with a space, the first that stands for others
   View taken_;  // hashes of what a number cannot be, as its array wants unique items
   uint64_t hash_ = 0;  // where it is wanted
   char text_[number_bytes + 4];

@@ -65,6 +65,8 @@ SchemaMachine::SchemaMachine(Schema schema, std::pmr::memory_resource* memory)
   const size_t lists = std::max<size_t>(list_max, 2 * schema_.nodes.size() + schema_.names.size() + 16);
   for (Words* words : {&f_, &key_, &roots_, &pairs_, &mask_, &order_, &contributing_, &tried_, &around_, &above_, &ways_, &step_, &keys_, &key_states_, &missing_, &kept_, &ended_, &saved_})
     words->reserve(lists);
+  next_tried_[256] = 256;
+  for (uint16_t byte = 256; byte-- > 0;) next_tried_[byte] = stands_for_others(static_cast<uint8_t>(byte + ' ')) ? byte : next_tried_[byte + 1u];
   clear();
 }
 

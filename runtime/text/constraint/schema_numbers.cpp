@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Numbers in progress: whether the digits that are there can become one that a node allows.
 #include <algorithm>
+#include <charconv>
 
 #include "text/constraint/schema_machine.h"
 #include "text/constraint/schema_nodes.h"
@@ -115,13 +116,12 @@ bool SchemaMachine::number_holds(const SchemaNode& n, const Decimal& d) {
   return holds;
 }
 
-// Whether an exponent of at most three digits that begins as the one in progress makes it good.
-bool SchemaMachine::exponent_possible(const SchemaNode& n) const {
+// Whether an exponent of at most three digits that begins as the one in progress is good.
+template <class F>
+bool SchemaMachine::some_exponent(F&& good) const {
   const std::string_view text(text_, text_size_);
-  const size_t e = text.find_first_of("eE");
-  const Decimal mantissa = Decimal::of(text.substr(0, e));
-  std::string_view typed = text.substr(e + 1);
-  const bool sign_open = typed.empty();
+  std::string_view typed = text.substr(text.find_first_of("eE") + 1);
+  const bool sign_open = typed.empty(), negative = phase_ & 32;
   if (!typed.empty() && (typed[0] == '+' || typed[0] == '-')) typed.remove_prefix(1);
   const size_t digits_max = std::min<size_t>(3, typed.size() + number_bytes - text_size_);
   if (typed.size() > digits_max) return false;
@@ -130,14 +130,37 @@ bool SchemaMachine::exponent_possible(const SchemaNode& n) const {
   for (size_t more = 0; more + typed.size() <= digits_max; ++more, begin *= 10, width *= 10) {
     if (more == 0 && typed.empty()) continue;  // a digit is wanted
     for (int32_t i = 0; i < width; ++i)
-      for (const int sign : {1, -1}) {
-        if (!sign_open && (sign < 0) != bool(phase_ & 32)) continue;
-        Decimal d = mantissa;
-        if (d.digits) d.exponent += sign * (begin + i);
-        if (number_holds(n, d)) return true;
-      }
+      for (const int sign : {1, -1})
+        if ((sign_open || (sign < 0) == negative) && good(sign * (begin + i))) return true;
   }
   return false;
+}
+
+bool SchemaMachine::exponent_possible(const SchemaNode& n) const {
+  const Decimal mantissa = Decimal::of(std::string_view(text_, std::find_if(text_, text_ + text_size_, [](char c) { return (c | 32) == 'e'; })));
+  return some_exponent([&](int32_t exponent) {
+    Decimal d = mantissa;
+    if (d.digits) d.exponent += exponent;
+    return number_holds(n, d);
+  });
+}
+
+// Whether one makes it good for all nodes at once, and for those around.
+bool SchemaMachine::exponent_bearable(uint32_t frame, uint32_t plan) {
+  const uint32_t size = text_size_, phase = phase_;
+  char before[sizeof(text_)];
+  std::copy_n(text_, sizeof(text_), before);
+  char* const digits = std::find_if(text_, text_ + size, [](char c) { return (c | 32) == 'e'; }) + 1;
+  const bool found = some_exponent([&](int32_t exponent) {
+    text_size_ = static_cast<uint32_t>(std::to_chars(digits, text_ + sizeof(text_), exponent).ptr - text_);
+    phase_ = (phase & ~47u) | 7 | (exponent < 0 ? 32 : 0);
+    const bool good = judge(plan, number, true) && bearable(frame, plan);
+    std::copy_n(before, sizeof(text_), text_);
+    text_size_ = size, phase_ = phase;
+    return good;
+  });
+  judge(plan, number, false);
+  return found;
 }
 
 // Whether more digits, of which some still have place, can make it good.

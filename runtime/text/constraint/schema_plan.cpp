@@ -96,7 +96,6 @@ bool SchemaMachine::build(uint32_t id) {
   uint32_t n_saying = 0;
   bool requires_names = false;
   roots_.clear();
-  bool any_additional = false;
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(order_[i]);
     p.number_text |= n.limits_numbers();
@@ -124,8 +123,6 @@ bool SchemaMachine::build(uint32_t id) {
     p.caps |= n.max_items != none || n.max_properties != none || n.max_contains != none;
     p.unevaluated |= n.unevaluated_properties != none || n.unevaluated_items != none;
     if (n.names != none) roots_.push_back(n.names << 1 | pool_[p.must + i]);
-    any_additional |= n.additional != none && !node(n.additional).never;
-    any_additional |= n.unevaluated_properties != none && !node(n.unevaluated_properties).never;
   }
   p.suspect |= n_saying > 1;
   p.counts_names |= requires_names && p.most_properties != none;
@@ -140,6 +137,7 @@ bool SchemaMachine::build(uint32_t id) {
     p.numbers = static_cast<uint32_t>(pool_.size());
     for (uint32_t i = 0; i < p.n_nodes; ++i)
       if (pool_[p.must + i] && node(order_[i]).limits_numbers()) all.meet(node(order_[i])), pool_.push_back(order_[i]);
+    if (all.at_odds()) p.types &= ~unsigned{type_integer | type_number};
     p.n_numbers = static_cast<uint32_t>(pool_.size()) - p.numbers;
     p.bounds = static_cast<uint32_t>(bounds_.size());
     bounds_.push_back(all);
@@ -180,9 +178,7 @@ bool SchemaMachine::build(uint32_t id) {
   p.viable = static_cast<uint32_t>(pool_.size());
   p.ranks = p.viable + p.n_names;
   for (const uint32_t name : key_) {
-    bool viable = true, evaluated = any_additional;
     uint8_t types = type_any;
-    for (const uint32_t at : order_) evaluated |= node(at).child(name) != none || !node(at).patterns.empty();
     for (uint32_t i = 0; i < p.n_nodes; ++i) {
       if (!pool_[p.must + i]) continue;
       const SchemaNode& n = node(order_[i]);
@@ -195,17 +191,16 @@ bool SchemaMachine::build(uint32_t id) {
       for (const auto& [rule, to] : n.patterns)
         if (patterns_.accepting(end_of(rule, schema_.names[name]))) meet(to);
       if (!matched) meet(n.additional);
-      if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !evaluated) viable = false;
     }
-    pool_.push_back(viable && types);
+    pool_.push_back(types != 0);
   }
   rank_names(p, roots);
   for (uint32_t i = 0; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(order_[i]);
     if (!pool_[p.must + i]) continue;
     if (n.additional != none && node(n.additional).never) p.free_keys = false;
-    if (n.unevaluated_properties != none && node(n.unevaluated_properties).never && !any_additional) p.free_keys = false;
   }
+  if (!close(p)) return false;
   p.names_plan = none;
   p.search_keys = !p.names_listed && (!roots_.empty() || (p.n_key_rules && (!p.free_keys || p.closes)));
   plans_.push_back(p);
@@ -216,6 +211,36 @@ bool SchemaMachine::build(uint32_t id) {
     for (uint32_t i = 0; i < p.n_names; ++i) pool_[p.viable + i] &= names_allow(names_plan, schema_.names[pool_[p.names + i]]);
   }
   return !patterns_.full() && refine(id);
+}
+
+// What unevaluatedProperties of nodes that must hold leave: only what they themselves, and what they apply in place, evaluate.
+bool SchemaMachine::close(Plan& p) {
+  p.within = static_cast<uint32_t>(pool_.size());
+  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+    if (!leaves_none(p, i)) continue;
+    const size_t row = pool_.size();
+    if (row + p.node_words() > pool_.capacity()) return false;
+    pool_.resize(row + p.node_words(), 0);
+    const auto add = [&](uint32_t to) { pool_[row + position_[to] / 32] |= 1u << (position_[to] % 32); };
+    const auto has = [&](uint32_t k) { return pool_[row + k / 32] >> (k % 32) & 1; };
+    bool others = false;
+    add(order_[i]);
+    for (uint32_t k = i + 1; k-- > 0;) {  // what is applied in place comes before
+      const SchemaNode& n = node(order_[k]);
+      if (!has(k)) continue;
+      each_in_place(n, add);
+      for (const uint32_t to : {n.additional, n.unevaluated_properties}) others |= to != none && !node(to).never;
+    }
+    p.free_keys &= others;
+    for (uint32_t name = 0; name < p.n_names && !others; ++name) {
+      const uint32_t listed = pool_[p.names + name];
+      const auto matches = [&](const auto& pattern) { return patterns_.accepting(end_of(pattern.first, schema_.names[listed])); };
+      bool evaluated = false;
+      for (uint32_t k = 0; k <= i && !evaluated; ++k) evaluated = has(k) && (node(order_[k]).child(listed) != none || std::ranges::any_of(node(order_[k]).patterns, matches));
+      pool_[p.viable + name] &= evaluated;
+    }
+  }
+  return true;
 }
 
 // Where a rule's automaton is behind a text.

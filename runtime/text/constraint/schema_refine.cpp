@@ -93,12 +93,16 @@ bool SchemaMachine::refine(uint32_t id) {
       for (const uint32_t rule : list(plans_[p.names_plan].rules, plans_[p.names_plan].n_rules)) step_.push_back(patterns_.start_of(rule));
     if (!key_left(other_key, id, {0, p.n_names, 0}, 0, 0, step_)) plans_[id].names_listed = true;
   }
-  uint32_t longest = 0, least = 0;
+  uint32_t longest = 0, least = 0, values = none;
+  bool unique = false;
   for (uint32_t i = 0; i < plans_[id].n_nodes; ++i)
     if (const SchemaNode& n = node(pool_[plans_[id].nodes + i]); pool_[plans_[id].must + i]) {
       longest = std::max(longest, static_cast<uint32_t>(n.prefix.size()));
       least = std::max(least, n.min_items);
+      if (n.items != none) values = std::min(values, node(n.items).most_values);
+      unique |= n.unique;
     }
+  if (unique && values < none - longest) plans_[id].most_items = std::min(plans_[id].most_items, longest + values);
   if (plans_[id].n_contains && longest < slots_max) {
     plans_[id].n_slots = longest + 1;
     plans_[id].slots = static_cast<uint32_t>(pool_.size());

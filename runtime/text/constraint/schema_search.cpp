@@ -69,14 +69,15 @@ bool SchemaMachine::string_possible(uint32_t frame, uint32_t plan, View automata
   look();
   while (!found && !ways_.empty() && !patterns_.full()) {
     const size_t entry = ways_.size() - width;
-    const uint32_t byte = ways_[entry + at_byte]++;
+    const uint32_t from = ways_[entry + at_byte], byte = hashed ? from : next_tried_[from];
+    ways_[entry + at_byte] = byte + 1;
     if (byte == 256) {
       ways_.resize(entry);
       continue;
     }
     if (ways_.size() + width > ways_.capacity()) return true;
     const uint8_t c = static_cast<uint8_t>(byte + ' ');  // letters first
-    if ((c >= 0x80 && !p.n_rules) || (!hashed && !stands_for_others(c))) continue;
+    if (c >= 0x80 && !p.n_rules) continue;
     step_.clear();
     bool any = !p.n_rules;
     for (uint32_t i = 0; i < p.n_rules; ++i) {

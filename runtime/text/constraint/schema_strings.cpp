@@ -38,14 +38,14 @@ bool SchemaMachine::others_possible(const Plan& p, View automata, bool whole) {
   if (p.free_keys) return true;
   // Of each that must hold and is closed, some pattern is still possible.
   const View rules = list(p.key_rules, p.n_key_rules);
-  for (uint32_t i = 0; i < p.n_nodes; ++i) {
+  for (uint32_t i = 0, row = p.within; i < p.n_nodes; ++i) {
     const SchemaNode& n = node(pool_[p.nodes + i]);
-    const bool closed =
-        (n.additional != none && node(n.additional).never) || (n.unevaluated_properties != none && node(n.unevaluated_properties).never);
-    if (!pool_[p.must + i] || !closed) continue;
+    const bool own_alone = n.additional != none && node(n.additional).never, none_left = leaves_none(p, i);
+    if (none_left) row += p.node_words();
+    if (!pool_[p.must + i] || !(own_alone || none_left)) continue;
     bool possible = false;
-    const bool own_alone = n.additional != none && node(n.additional).never;
-    for (uint32_t k = own_alone ? i : 0; k < (own_alone ? i + 1 : p.n_nodes); ++k) {
+    for (uint32_t k = own_alone ? i : 0; k <= i; ++k) {
+      if (!own_alone && !(pool_[row - p.node_words() + k / 32] >> (k % 32) & 1)) continue;
       const SchemaNode& other = node(pool_[p.nodes + k]);
       possible |= !own_alone && other.additional != none && !node(other.additional).never;
       possible |= !own_alone && other.unevaluated_properties != none && !node(other.unevaluated_properties).never;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which types of values a node can hold at all; those that cannot be are taken from its own, and a node that is left with none never holds.
 #include <algorithm>
+#include <bit>
 
 #include "text/constraint/schema.h"
 
@@ -12,7 +13,7 @@ constexpr uint32_t absent = SchemaNode::none;
 class Finder {
  public:
   explicit Finder(std::pmr::vector<SchemaNode>& nodes, std::pmr::memory_resource* memory)
-      : nodes_(nodes), types_(nodes.size(), 0, memory) {}
+      : nodes_(nodes), types_(nodes.size(), 0, memory), values_(nodes.size(), 0, memory) {}
   // From nothing upwards, so that what only holds with itself inside does not hold. Children mostly come after those that name them.
   bool find() {
     constexpr int passes_max = 200;
@@ -21,6 +22,8 @@ class Finder {
       news = false;
       for (uint32_t i = static_cast<uint32_t>(nodes_.size()); i-- > 0;)
         if (const uint8_t found = of(nodes_[i]); found != types_[i]) types_[i] = found, news = true;
+      for (uint32_t i = static_cast<uint32_t>(nodes_.size()); i-- > 0;)
+        if (const uint32_t found = values(i); found != values_[i]) values_[i] = found, news = true;
     }
     return !news;
   }
@@ -29,6 +32,7 @@ class Finder {
       nodes_[i].says_more = says_more(nodes_[i]);
       nodes_[i].types_alone = !nodes_[i].says_more && nodes_[i].all.empty();
       nodes_[i].types = types_[i];
+      nodes_[i].most_values = values_[i];
       nodes_[i].never |= types_[i] == 0;
     }
     for (int pass = 0; pass < 2; ++pass)
@@ -54,13 +58,14 @@ class Finder {
     }
     if (n.has_enum && !(types & listed(n))) return {i, "", n.literals || n.strings != absent || !n.numbers.empty() || !n.values.empty() ? "its type is none of its values'" : "enum is empty"};
     if ((types & type_string) && n.min_length > n.max_length) return {i, "minLength", "it is above maxLength"};
-    if ((types & (type_number | type_integer)) && no_number(n)) return {i, n.least ? "minimum" : "exclusiveMinimum", "it is above what the maximum allows"};
+    if ((types & (type_number | type_integer)) && n.at_odds()) return {i, n.least ? "minimum" : "exclusiveMinimum", "it is above what the maximum allows"};
     if ((types & type_array) && no_array(n)) {
       if (n.min_items > n.max_items) return {i, "minItems", "it is above maxItems"};
       for (uint32_t k = 0; k < n.min_items && k < n.prefix.size(); ++k)
         if (of(n.prefix[k])) return why(n.prefix[k], depth + 1);
       if (of(n.contains)) return why(n.contains, depth + 1);
       if (n.contains != absent && (n.min_contains > n.max_contains || n.min_contains > n.max_items)) return {i, "contains", "it wants more items than there may be"};
+      if (too_alike(n)) return {i, "uniqueItems", "there are fewer values than items are wanted"};
       return {i, "items", "none is allowed, and some are wanted"};
     }
     if ((types & type_object) && no_object(n)) {
@@ -96,7 +101,7 @@ class Finder {
     if (!n.one.empty()) types &= any(n.one);
     if (n.condition != absent) types &= (n.then == absent ? 255u : types_[n.then]) | (n.otherwise == absent ? 255u : types_[n.otherwise]);
     if (n.has_enum) types &= listed(n);
-    if (no_number(n)) types &= ~unsigned{type_number | type_integer};
+    if (n.at_odds()) types &= ~unsigned{type_number | type_integer};
     if (n.min_length > n.max_length) types &= ~unsigned{type_string};
     if (no_array(n)) types &= ~unsigned{type_array};
     if (no_object(n)) types &= ~unsigned{type_object};
@@ -121,15 +126,6 @@ class Finder {
       if (is(i < n.prefix.size() ? n.prefix[i] : n.items)) return true;
     return std::ranges::any_of(n.all, is) || std::ranges::any_of(n.any, is) || std::ranges::any_of(n.one, is) || std::ranges::any_of(n.required, [&](uint32_t name) { return is(n.child(name)); });
   }
-  static bool no_number(const SchemaNode& n) {
-    for (const auto* low : {&n.least, &n.above})
-      for (const auto* high : {&n.most, &n.below}) {
-        if (!*low || !*high) continue;
-        const int order = Decimal::compare(**low, **high);
-        if (order > 0 || (order == 0 && (low == &n.above || high == &n.below))) return true;
-      }
-    return false;
-  }
   bool no_array(const SchemaNode& n) const {
     if (n.min_items > n.max_items) return true;
     const bool contains = n.contains != absent && n.min_contains > 0;
@@ -137,7 +133,30 @@ class Finder {
     const uint32_t least = std::max(n.min_items, contains ? n.min_contains : 0);
     for (uint32_t i = 0; i < least && i < n.prefix.size(); ++i)
       if (never(n.prefix[i])) return true;
-    return least > n.prefix.size() && never(n.items);
+    return (least > n.prefix.size() && never(n.items)) || too_alike(n);
+  }
+  bool too_alike(const SchemaNode& n) const { return n.unique && n.items != absent && n.min_items > n.prefix.size() && values_[n.items] < n.min_items - n.prefix.size(); }
+  // How many a node can hold at most, from nothing upwards as well.
+  uint32_t values(uint32_t i) const {
+    const SchemaNode& n = nodes_[i];
+    const unsigned types = types_[i];
+    const auto sum = [&](const SchemaNode::List<uint32_t>& list) {
+      uint64_t all = 0;
+      for (const uint32_t to : list) all += values_[to];
+      return static_cast<uint32_t>(std::min<uint64_t>(all, absent));
+    };
+    uint32_t most = absent;
+    if (n.has_enum) {
+      most = (types & type_null ? n.literals & 1u : 0) + (types & type_boolean ? static_cast<unsigned>(std::popcount(n.literals & 6u)) : 0) + (types & type_string ? n.n_strings : 0);
+      for (size_t k = 0; k < n.numbers.size() && types & (type_number | type_integer); ++k)
+        most += std::none_of(&n.numbers[0], &n.numbers[k], [&](const Decimal& before) { return Decimal::compare(before, n.numbers[k]) == 0; });
+      most += static_cast<uint32_t>(std::ranges::count_if(n.values, [&](uint32_t to) { return types_[to] & types; }));
+    } else if (!(types & ~unsigned{type_null | type_boolean})) {
+      most = (types & type_null ? 1 : 0) + (types & type_boolean ? 2 : 0);
+    }
+    for (const uint32_t to : n.all) most = std::min(most, values_[to]);
+    if (!n.any.empty()) most = std::min(most, sum(n.any));
+    return n.one.empty() ? most : std::min(most, sum(n.one));
   }
   bool no_object(const SchemaNode& n) const {
     if (n.min_properties > n.max_properties || n.required.size() > n.max_properties) return true;
@@ -150,6 +169,7 @@ class Finder {
 
   std::pmr::vector<SchemaNode>& nodes_;
   std::pmr::vector<uint8_t> types_;
+  std::pmr::vector<uint32_t> values_;
 };
 
 }  // namespace

@@ -81,9 +81,11 @@ void TokenTrie::build(Nodes& nodes, std::span<const std::string_view> pieces, st
     for (size_t i = common; i < piece.size(); ++i) {
       open.push_back(static_cast<uint32_t>(nodes.size()));
       const uint8_t byte = static_cast<uint8_t>(piece[i]);
-      nodes.push_back({.token = kNone, .after = 0, .depth = static_cast<uint16_t>(i + 1), .below = class_of(byte), .byte = byte, .deepest = static_cast<uint8_t>(i + 1)});
+      nodes.push_back({.token = kNone, .after = 0, .depth = static_cast<uint16_t>(i + 1), .below = class_of(byte), .byte = byte, .deepest = static_cast<uint8_t>(i + 1), .several = false});
     }
-    if (nodes[open.back()].token == kNone) nodes[open.back()].token = id;
+    Node& node = nodes[open.back()];
+    if (node.token == kNone) node.token = id;
+    else node.several = true;
     last = piece;
   }
   close(0);

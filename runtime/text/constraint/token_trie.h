@@ -22,6 +22,7 @@ class TokenTrie {
     uint16_t below;  // classes of this byte and all in its subtree
     uint8_t byte;
     uint8_t deepest;  // depth of what is deepest in its subtree
+    bool several;     // tokens of equal bytes end here
   };
   // Bytes that are mostly allowed together, by bits; the last are those of no class.
   static constexpr unsigned classes = 12;
