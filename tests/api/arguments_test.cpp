@@ -51,7 +51,7 @@ const QuantizeRow quantize_rows[] = {
     {"row_tokens must be at least 2", [](Job& job) { job.params.tokens = nullptr, job.params.row_tokens = 1; }},
     {"quantizing was cancelled", [](Job& job) { job.params.module = [](void*, gptq_quantize_module*) { return 1; }; }, GPTQ_E_CANCELLED},
     {"sampling was cancelled", [](Job& job) {
-       job.params.tokens = nullptr, job.params.rows = 1, job.params.row_tokens = 8;
+       job.params.tokens = nullptr, job.params.rows = 4096, job.params.row_tokens = 128;
        job.on_progress = [](uint32_t) { return 1; };
      }, GPTQ_E_CANCELLED},
 };
