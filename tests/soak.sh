@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: tests/soak.sh HOURS [--dir DIR] [-j N]
+usage: tests/soak.sh HOURS [--dir DIR] [--no-build] [-j N]
 
 Works for HOURS (0.05 is 3 minutes; building comes before), with N things at a time, and prints what was tried and found. What each share of
 the time is for:
@@ -16,7 +16,8 @@ the time is for:
   10 %  Lives/Io: faults and kills, with another seed each time
   10 %  the unit and kernel tests, with another seed each time
 
-  --dir DIR     for builds, corpora, logs and results; otherwise build/soak
+  --dir DIR     for corpora, logs and results; otherwise build/soak
+  --no-build    use what is in build/soak-fuzz, build/soak-thread and build/soak-plain as it is
   -j N          otherwise as many as there are cores
 
 After Ctrl-C the same call goes on where it was. Corpora stay and are used by the next call. The exit status is 1 if anything was found: inputs
@@ -25,10 +26,11 @@ END
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-hours='' dir=$root/build/soak jobs=$(nproc)
+hours='' dir=$root/build/soak jobs=$(nproc) building=yes
 while [[ $# -gt 0 ]]; do
   case $1 in
     --dir) dir=${2:?--dir needs a folder}; shift ;;
+    --no-build) building=no ;;
     -j) jobs=${2:?-j needs a number}; shift ;;
     -h | --help) usage; exit 0 ;;
     *) [[ $1 =~ ^[0-9]*\.?[0-9]+$ && -z $hours ]] || { usage >&2; exit 2; }; hours=$1 ;;
@@ -46,7 +48,8 @@ threaded='Adapted.*:Checkpoints/AdapterFamilies.*:Cases*:Checkpoints/Fork.*:Fork
 # ---- Building
 
 build() {  # FOLDER COMPILER OPTIONS -- TARGETS
-  local folder=$dir/$1 cc=gcc cxx=g++ options=()
+  local folder=$root/build/soak-$1 cc=gcc cxx=g++ options=()
+  [[ $building == yes ]] || return 0
   [[ $2 == gcc ]] || cc=clang cxx=clang++
   shift 2
   while [[ $1 != -- ]]; do options+=("$1"); shift; done
@@ -58,11 +61,11 @@ build() {  # FOLDER COMPILER OPTIONS -- TARGETS
   ninja -C "$folder" -j "$jobs" "$@"
 }
 
-"$root/examples/install_dependencies.sh" tests clang
+[[ $building == no ]] || "$root/examples/install_dependencies.sh" tests clang
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 build fuzz clang -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-g1 -Dcpp_args='-g1 -fsanitize=fuzzer-no-link' \
   -- "${programs[@]/%/_fuzz}"
-build thread gcc -Db_pch=true -Db_sanitize=thread -Db_lundef=false -Dbuildtype=debug -Doptimization=1 -Dc_args=-g1 -Dcpp_args=-g1 -- tests/api/api_tests
+build thread clang -Db_sanitize=thread -Db_lundef=false -Dbuildtype=debug -Doptimization=1 -Dc_args=-g1 -Dcpp_args=-g1 -- tests/api/api_tests
 build plain gcc -Db_pch=true -- tests/api/api_tests tests/unit/unit_tests tests/kernels/kernel_test
 
 # ---- What has been done: lines of SERIES JOB SECONDS TRIED FOUND TEXT. A series is one call, with those that went on after it was stopped.
@@ -113,7 +116,7 @@ fuzz() {  # TARGET SECONDS
   seed_corpus "$name" "$corpus"
   before=$(find "$dir/found" -name "$name-*" | wc -l)
   UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=allocator_may_return_null=1 \
-    "$dir/fuzz/tests/fuzz/${name}_fuzz" "$corpus" -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=1048576 -len_control=0 -print_final_stats=1 \
+    "$root/build/soak-fuzz/tests/fuzz/${name}_fuzz" "$corpus" -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=1048576 -len_control=0 -print_final_stats=1 \
     -artifact_prefix="$dir/found/$name-" >"$log" 2>&1 || true
   tried=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   found=$(($(find "$dir/found" -name "$name-*" | wc -l) - before))
@@ -125,14 +128,14 @@ fuzz() {  # TARGET SECONDS
   note "fuzz $name" "$begin" "${tried:-0}" "$found" "$(find "$corpus" -type f | wc -l) inputs in the corpus"
 }
 
-tests() {  # JOB SECONDS PROGRAM FILTER
-  local job=$1 log=$dir/logs/$1.log begin seed tried found status=0 most=$2
+tests() {  # JOB SECONDS BUILD PROGRAM FILTER
+  local job=$1 build=$root/build/soak-$3 log=$dir/logs/$1.log begin seed tried found status=0 most=$2
   [[ $job != soak ]] || most=$(($2 + 120))  # it ends by itself
   begin=$(date +%s) seed=$((begin % 99999 + 1))
-  GPTQ_TEST_SEED=$seed GPTQ_SOAK_SECONDS=$2 TSAN_OPTIONS=halt_on_error=0:exitcode=66 GPTQ_LIBRARY=$dir/${3%%/*}/runtime/libgptq.so.0 \
-    GPTQ_EMULATED_CUDA=$dir/${3%%/*}/tests/cuda/libgptq_cuda_emulated.so \
+  GPTQ_TEST_SEED=$seed GPTQ_SOAK_SECONDS=$2 TSAN_OPTIONS=halt_on_error=0:exitcode=66 GPTQ_LIBRARY=$build/runtime/libgptq.so.0 \
+    GPTQ_EMULATED_CUDA=$build/tests/cuda/libgptq_cuda_emulated.so \
  \
-    timeout --foreground --kill-after=5 "$most" "$dir/$3" --gtest_filter="$4" --gtest_shuffle --gtest_random_seed="$seed" >"$log" 2>&1 || status=$?
+    timeout --foreground --kill-after=5 "$most" "$build/tests/$4" --gtest_filter="$5" --gtest_shuffle --gtest_random_seed="$seed" >"$log" 2>&1 || status=$?
   tried=$(grep -c '^\[       OK \]' "$log" || true)
   # What the time ended was not found wrong.
   found=$(grep -cE '^\[  FAILED  \] .* \(|WARNING: ThreadSanitizer|^==.*ERROR' "$log" || true)
@@ -148,11 +151,11 @@ work() {  # JOB SECONDS
   trap 'stopped=yes' INT TERM
   case $1 in
     fuzz\ *) fuzz "${1#fuzz }" "$2" ;;
-    soak) tests soak "$2" plain/tests/api/api_tests Soak.MemoryStaysFlat ;;
-    threads) tests threads "$2" thread/tests/api/api_tests "$threaded" ;;
-    faults) tests faults "$2" plain/tests/api/api_tests 'Lives/Io.*' ;;
+    soak) tests soak "$2" plain api/api_tests Soak.MemoryStaysFlat ;;
+    threads) tests threads "$2" thread api/api_tests "$threaded" ;;
+    faults) tests faults "$2" plain api/api_tests 'Lives/Io.*' ;;
     random)
-      if ((RANDOM % 3)); then tests random "$2" plain/tests/unit/unit_tests '*'; else tests random "$2" plain/tests/kernels/kernel_test '*'; fi ;;
+      if ((RANDOM % 3)); then tests random "$2" plain unit/unit_tests '*'; else tests random "$2" plain kernels/kernel_test '*'; fi ;;
   esac
 }
 
