@@ -80,7 +80,7 @@ if [[ $series != *" $hours $commit" ]]; then  # else it was stopped; the last li
 fi
 sum() { awk -F'\t' -v s="$series" -v j="$1" -v f="$2" '(s == "" || $1 == s) && (j == "" || index($2, j) == 1) { n += $f } END { printf "%.0f", n }' "$record"; }
 
-declare -A share running
+declare -A share=() running=()
 all=$(awk -v h="$hours" -v j="$jobs" 'BEGIN { printf "%.0f", h * 3600 * j }')
 for target in "${targets[@]}"; do share[fuzz $target]=$((all * 50 / 100 / ${#targets[@]} + 1)); done
 share[soak]=$((all * 15 / 100 + 1)) share[threads]=$((all * 15 / 100 + 1)) share[faults]=$((all * 10 / 100 + 1)) share[random]=$((all * 10 / 100 + 1))

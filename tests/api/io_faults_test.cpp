@@ -139,7 +139,8 @@ TEST_P(Io, KilledAtEveryWrite) {
     EXPECT_TRUE(out.empty() || out == expected.before || out == expected.right.out) << "it is neither whole nor absent";
     if (out == expected.right.out && !life().replaces) continue;  // the name was given already
     expect_right(run(life(), folder), expected);
-    EXPECT_EQ(left_over_in(folder.path()), "");
+    // What the killed process left of a file is gone; of a folder it stays.
+    if (!std::filesystem::is_directory(folder.file("out"))) EXPECT_EQ(left_over_in(folder.path()), "");
     if (HasFailure()) return;
   }
   std::printf("%s: killed %zu times\n", life().name.c_str(), points.size());
