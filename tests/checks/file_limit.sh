@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# file_limit.sh GPTQ_CONVERT CHECKPOINT MODEL: where the user's limit on the size of a file (ulimit -f) ends an output, the tool says so, and leaves nothing.
+# file_limit.sh GPTQ_CONVERT CHECKPOINT: where the user's limit on the size of a file (ulimit -f) ends an output, the tool says so, and leaves nothing.
 set -euo pipefail
-convert=$1 checkpoint=$2 model=$3
+convert=$1 checkpoint=$2
 
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap 'rm -rf "$folder" "$folder".*' EXIT
 refused() {  # ARGUMENTS
   local status=0
   (ulimit -f 2; exec "$convert" "$@") >"$folder.log" 2>&1 || status=$?
@@ -17,4 +17,5 @@ refused() {  # ARGUMENTS
   rm "$folder.log"
 }
 refused "$checkpoint" "$folder/model.gptq"
-refused export "$model" "$folder/exported"
+"$convert" "$checkpoint" "$folder.gptq" >/dev/null 2>&1
+refused export "$folder.gptq" "$folder/exported"
