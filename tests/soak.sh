@@ -47,6 +47,9 @@ threaded='Adapted.*:Checkpoints/AdapterFamilies.*:Cases*:Checkpoints/Fork.*:Fork
 
 # ---- Building
 
+programs=()
+for target in "${targets[@]}"; do programs+=("tests/fuzz/${target}_fuzz"); done
+
 build() {  # FOLDER COMPILER OPTIONS -- TARGETS
   local folder=$root/build/soak-$1 cc=gcc cxx=g++ options=()
   [[ $building == yes ]] || return 0
@@ -64,7 +67,7 @@ build() {  # FOLDER COMPILER OPTIONS -- TARGETS
 [[ $building == no ]] || "$root/examples/install_dependencies.sh" tests clang
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 build fuzz clang -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-g1 -Dcpp_args='-g1 -fsanitize=fuzzer-no-link' \
-  -- "${programs[@]/%/_fuzz}"
+  -- "${programs[@]}"
 build thread clang -Db_sanitize=thread -Db_lundef=false -Dbuildtype=debug -Doptimization=1 -Dc_args=-g1 -Dcpp_args=-g1 -- tests/api/api_tests
 build plain gcc -Db_pch=true -- tests/api/api_tests tests/unit/unit_tests tests/kernels/kernel_test
 
@@ -143,6 +146,7 @@ tests() {  # JOB SECONDS BUILD PROGRAM FILTER
   # Nothing said for so long is a test that hangs.
   [[ $status != 124 || ($job != soak && $(($(date +%s) - $(stat -c %Y "$log"))) -lt 600) ]] || found=1
   [[ $found == 0 ]] || cp "$log" "$dir/found/log-$job-$begin"
+  [[ $job != soak || $stopped == no ]] || begin=$(date +%s)  # it begins anew
   note "$job" "$begin" "$tried" "$found" "$(sed -n 's/^\([0-9]* generations: .*\)/\1/p' "$log")"
 }
 
