@@ -517,9 +517,7 @@ TEST(GgufFamilies, KeysThatCannotBe) {
   const Row rows[] = {
       {"llama", "attention.head_count", 0, GPTQ_E_FORMAT, "'llama.attention.head_count' must not be 0"},
       {"llama", "rope.dimension_count", 7, GPTQ_E_UNSUPPORTED, "7 rotary dimensions of 8 are not supported"},
-      {"llama", "rope.dimension_count", 4, GPTQ_E_UNSUPPORTED, "4 rotary dimensions of 8 are not supported"},
       {"llama", "attention.value_length", 32, GPTQ_E_UNSUPPORTED, "keys and values of different lengths are not supported"},
-      {"deepseek2", "attention.key_length_mla", 1, GPTQ_E_FORMAT, "must be more than the rotary dimensions"},
       {"qwen3moe", "expert_gating_func", 2, GPTQ_E_UNSUPPORTED, "'qwen3moe.expert_gating_func' is 2"},
       {"qwen3moe", "expert_gating_func", 9, GPTQ_E_UNSUPPORTED, "'qwen3moe.expert_gating_func' is 9"},
       {"qwen3moe", "expert_shared_feed_forward_length", 64, GPTQ_E_UNSUPPORTED, "'qwen3moe.expert_shared_feed_forward_length', which is not supported"},
