@@ -2,6 +2,7 @@
 // gptq-convert: makes .gptq files, and looks into them. Exit codes: 0 done, 1 failed, 2 used wrongly.
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -199,6 +200,9 @@ int guarded(void (*command)(const Arguments&), const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+#ifdef SIGXFSZ
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows past the user's limit is an error of writing, and no death
+#endif
   Arguments arguments;
   CLI::App app{"Makes .gptq files for libgptq from Hugging Face folders (GPTQ, or 16 and 32 bit safetensors) and GGUF files."};
   app.name("gptq-convert");

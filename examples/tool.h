@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -104,6 +105,9 @@ inline std::vector<gptq_token> parse_ids(const std::string& text) {
 // Parses, runs body, and turns what it throws into one line and an exit status: 0 done, 1 failed, 2 usage.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& body) {
+#ifdef SIGXFSZ
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows past the user's limit is an error of writing, and no death
+#endif
   app.allow_windows_style_options(false);  // on Windows, too, "/a/b" is a path
   for (CLI::App* command : app.get_subcommands(nullptr)) command->allow_windows_style_options(false);
   try {

@@ -22,4 +22,13 @@ constexpr bool is_left_out([[maybe_unused]] uint32_t number, [[maybe_unused]] ui
 #endif
 }
 
+// How many of a test's cases there are: the second under a sanitizer.
+constexpr uint32_t cases_here(uint32_t all, [[maybe_unused]] uint32_t sanitized) {
+#ifdef GPTQ_SANITIZED
+  return sanitized;
+#else
+  return all;
+#endif
+}
+
 }  // namespace gptq::test

@@ -23,6 +23,7 @@ struct PatternStep {
 };
 
 struct TokenizerDescription {
+  static constexpr size_t id_gap_max = 16384;  // ids that no entry has: a small file cannot ask for a large table
   struct Token {
     std::string text;     // the bytes it stands for
     bool symbol = false;  // merges may start from its text or end in it
@@ -37,6 +38,7 @@ struct TokenizerDescription {
 
   text::fb::Alphabet alphabet = text::fb::Alphabet::bytes;
   std::vector<Token> tokens;
+  size_t ids_max = id_gap_max;  // what the file's entries are enough for; see token_at()
   std::vector<text::Merge> merges;  // the most urgent first
   std::vector<Added> added;
   bool nfc = false, trim_spaces = false, mark_spaces_first = false;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "base/failure.h"
@@ -60,22 +61,27 @@ class Config {
   std::vector<std::unique_ptr<JsonDocument>> files_;
 };
 
-bool is_added(const TokenizerDescription& t, uint32_t id) {
-  for (const auto& added : t.added)
-    if (added.id == id) return true;
-  return false;
+using Ids = std::unordered_set<uint32_t>;
+
+Ids ids_of(const std::vector<TokenizerDescription::Added>& list) {
+  Ids ids;
+  for (const auto& added : list) ids.insert(added.id);
+  return ids;
 }
 
 // Tokens that only tokenizer_config.json knows.
 void add_missing(const Config& config, TokenizerDescription& out) {
   const auto list = config.find("added_tokens_decoder");
   if (!list) return;
-  for (const auto [key, entry] : as_object(*list, "added_tokens_decoder")) {
+  const auto entries = as_object(*list, "added_tokens_decoder");
+  out.ids_max += entries.size();
+  Ids added = ids_of(out.added);
+  for (const auto [key, entry] : entries) {
     uint32_t id = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || end != key.data() + key.size() || id >= 1u << 20)
       base::fail(GPTQ_E_FORMAT, "tokenizer_config.json: added_tokens_decoder has the id \"", key, "\"");
-    if (!is_added(out, id)) add_token(entry, id, out);
+    if (added.insert(id).second) add_token(entry, id, out);
   }
 }
 
@@ -100,8 +106,8 @@ void apply_flag(std::optional<bool> flag, const NamedToken& token, std::vector<u
   if (*flag && token.id >= 0) side.push_back(static_cast<uint32_t>(token.id));
 }
 
-void add_as(const std::string& text, uint32_t id, bool special, TokenizerDescription& out) {
-  if (text.empty() || is_added(out, id)) return;
+void add_as(const std::string& text, uint32_t id, bool special, Ids& added, TokenizerDescription& out) {
+  if (text.empty() || !added.insert(id).second) return;
   TokenizerDescription::Token& token = token_at(out, id);
   if (!token.symbol && !token.byte) token.text = out.alphabet == text::fb::Alphabet::characters ? without_marks(text) : text;
   token.special |= special;
@@ -113,14 +119,18 @@ void add_listed(const fs::path& folder, const Config& config, TokenizerDescripti
   if (!is_there(folder / "added_tokens.json")) return;
   const JsonDocument file = read_json((folder / "added_tokens.json").string(), "added_tokens.json");
   const std::vector<std::string> special = config.special_tokens();
-  for (const auto [text, id] : file.root().fields())
-    add_as(std::string(text), as_id(id, text), std::find(special.begin(), special.end(), text) != special.end(), out);
+  const auto fields = file.root().fields();
+  out.ids_max += fields.size();
+  Ids added = ids_of(out.added);
+  for (const auto [text, id] : fields)
+    add_as(std::string(text), as_id(id, text), std::find(special.begin(), special.end(), text) != special.end(), added, out);
 }
 
 // Tokens that the config names are found in texts, wherever they come from.
 void add_named(const Config& config, TokenizerDescription& out) {
+  Ids added = ids_of(out.added);
   for (const std::string& text : config.special_tokens())
-    if (const int32_t id = find_token(out, text); id >= 0) add_as(text, static_cast<uint32_t>(id), true, out);
+    if (const int32_t id = find_token(out, text); id >= 0) add_as(text, static_cast<uint32_t>(id), true, added, out);
 }
 
 void name_tokens(const Config& config, TokenizerDescription& out) {

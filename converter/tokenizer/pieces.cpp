@@ -91,6 +91,7 @@ TokenizerDescription from_pieces(const std::vector<Piece>& pieces) {
     if ((token.special || piece.type == Piece::user_defined) && !piece.text.empty()) out.added.push_back({id, piece.text});
     out.tokens.push_back(std::move(token));
   }
+  out.ids_max += pieces.size();
   out.merges = find_merges(pieces);
   return out;
 }

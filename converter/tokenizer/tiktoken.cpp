@@ -127,6 +127,8 @@ uint32_t count_field(Json object, std::string_view name) {
   return as_id(*value, name);
 }
 
+constexpr uint32_t tekken_special_max = 4096;  // the files have 1,000
+
 // Those of the first files, which do not list them.
 constexpr const char* tekken_special[] = {"<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
                                           "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]",
@@ -134,6 +136,7 @@ constexpr const char* tekken_special[] = {"<unk>", "<s>", "</s>", "[INST]", "[/I
 
 // The first n ids; what is not named is a filler.
 void add_tekken_special(JsonFields root, uint32_t n, TokenizerDescription& out) {
+  if (n > tekken_special_max) base::fail(GPTQ_E_UNSUPPORTED, "tekken.json: ", n, " special tokens, supported are ", tekken_special_max);
   for (uint32_t id = 0; id < n; ++id) out.tokens.push_back({"<SPECIAL_" + std::to_string(id) + ">", false, false, true});
   const auto name = [&](uint32_t id, std::string_view text) {
     if (id >= n) base::fail(GPTQ_E_FORMAT, "tekken.json: the special token \"", text, "\" has the rank ", id, " of ", n);
@@ -160,6 +163,7 @@ bool is_tiktoken(std::string_view file) { return next_line(file).has_value(); }
 
 TokenizerDescription from_tiktoken(std::string_view file, std::string_view kind) {
   TokenizerDescription out;
+  out.ids_max += static_cast<size_t>(std::count(file.begin(), file.end(), '\n')) + 1;
   while (file.find_first_not_of("\r\n") != file.npos) {
     const std::optional<Line> line = next_line(file);
     if (!line) base::fail(GPTQ_E_FORMAT, "tiktoken file: line ", out.tokens.size() + 1, " is not base64 and a rank");
@@ -186,7 +190,9 @@ TokenizerDescription from_tekken(JsonFields root) {
   if (n_special >= n) base::fail(GPTQ_E_FORMAT, "tekken.json: ", n_special, " special tokens in a vocabulary of ", n);
   TokenizerDescription out;
   add_tekken_special(root, n_special, out);
-  for (const Json entry : as_array(*list, "vocab")) {
+  const auto ranks = as_array(*list, "vocab");
+  out.ids_max += n_special + ranks.size();
+  for (const Json entry : ranks) {
     const uint32_t rank = count_field(entry, "rank");
     if (rank >= n - n_special) continue;
     const std::optional<std::string> bytes = decoded(string_field(entry, "token_bytes"));

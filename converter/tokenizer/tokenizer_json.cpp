@@ -104,6 +104,8 @@ void read_added(JsonFields root, const TokenIds& ids, TokenizerDescription& out)
 }  // namespace
 
 TokenizerDescription::Token& token_at(TokenizerDescription& out, uint32_t id) {
+  if (id >= out.ids_max)
+    base::fail(GPTQ_E_FORMAT, "tokenizer: a token has the id ", id, " in a file of ", out.ids_max - out.id_gap_max, " tokens; at most ", out.id_gap_max, " ids may have none");
   if (id >= out.tokens.size()) out.tokens.resize(id + 1);
   return out.tokens[id];
 }
@@ -123,6 +125,8 @@ void add_token(Json entry, uint32_t id, TokenizerDescription& out) {
 TokenizerDescription from_tokenizer_json(JsonFields root) {
   TokenizerDescription out;
   const Json model = required(field(root, "model"), "model");
+  if (const auto vocab = field(model, "vocab"); vocab && vocab->is_object()) out.ids_max += as_object(*vocab, "vocab").size();
+  if (const auto added = field(root, "added_tokens")) out.ids_max += as_array(*added, "added_tokens").size();
   check_model(model);
   read_normalizer(root, out);
   read_pre_tokenizer(root, out);

@@ -19,7 +19,7 @@ void read_pre_tokenizer(JsonFields root, TokenizerDescription& out);
 void read_decoder(JsonFields root, TokenizerDescription& out);
 void read_post_processor(JsonFields root, TokenizerDescription& out);
 
-// Grows the list of tokens as needed.
+// Grows the list of tokens as needed, up to ids_max. Fails with FORMAT.
 TokenizerDescription::Token& token_at(TokenizerDescription& out, uint32_t id);
 // An entry of "added_tokens", or of tokenizer_config.json's "added_tokens_decoder".
 void add_token(Json entry, uint32_t id, TokenizerDescription& out);

@@ -10,6 +10,8 @@
 namespace gptq::base {
 namespace {
 
+constexpr const char* part = ".part-";
+
 void check_range(uint64_t offset, uint64_t size, uint64_t total) {
   if (size > total || offset > total - size)
     fail_at(GPTQ_E_IO, offset, "the file ends at byte ", total, ", ", size, " bytes are wanted at ", offset);
@@ -20,12 +22,23 @@ void write_all(os::File& file, uint64_t offset, std::span<const std::byte> bytes
   if (n != static_cast<int64_t>(bytes.size())) fail_os(GPTQ_E_IO, n < 0 ? errno : ENOSPC, "cannot write", name);
 }
 
-// Of a killed process that had this one's number, as the first in every container has: who lives holds its file's lock.
-bool is_left_over(const std::string& path) {
+// What a killed process left. Who lives holds its file's lock.
+bool remove_left_over(const std::string& path) {
   os::File file(path, os::Open::read_write);
-  const bool alone = file && file.lock();
-  if (!alone) errno = EEXIST;
-  return alone;
+  const bool gone = file && file.lock() && os::remove_file(path);
+  if (!gone) errno = EEXIST;
+  return gone;
+}
+
+// Those of all processes beside this file.
+void remove_left_overs(const std::string& path) {
+  const std::string folder = os::folder_of(path), begin = path.substr(folder == "." ? 0 : folder.size()) + part;
+  std::vector<std::string> names;
+  os::list_folder(folder, names);
+  for (const std::string& name : names) {
+    if (!name.starts_with(begin) || name.find_first_not_of("0123456789", begin.size()) != name.npos) continue;
+    if (const std::string other = path + name.substr(begin.size() - std::strlen(part)); os::is_plain_file(other)) remove_left_over(other);
+  }
 }
 
 }  // namespace
@@ -85,7 +98,7 @@ void SubSource::read_at(uint64_t offset, std::span<std::byte> dst) const {
 }
 
 std::string AtomicFile::temporary_path(std::string_view path) {
-  return std::string(path) + ".part-" + std::to_string(os::process_id());
+  return std::string(path) + part + std::to_string(os::process_id());
 }
 
 AtomicFile::AtomicFile(std::string_view path, IfExists if_exists)
@@ -94,10 +107,15 @@ AtomicFile::AtomicFile(std::string_view path, IfExists if_exists)
     fail(GPTQ_E_IO, "'", path_, "' exists already; remove it or ask to replace it");
   if (const os::Kind kind = os::kind_of(path_); kind == os::Kind::folder || kind == os::Kind::other)
     fail(GPTQ_E_IO, "'", path_, "' is not a regular file, and is not replaced");
-  file_ = os::File(temporary_, os::Open::create_new);
-  if (!file_ && errno == EEXIST && is_left_over(temporary_) && os::remove_file(temporary_)) file_ = os::File(temporary_, os::Open::create_new);
-  if (!file_) fail_os(GPTQ_E_IO, errno, "cannot create", temporary_);
-  file_.lock();
+  remove_left_overs(path_);
+  for (int tries = 3; tries > 0; --tries) {
+    file_ = os::File(temporary_, os::Open::create_new);
+    if (!file_ && errno == EEXIST && remove_left_over(temporary_)) file_ = os::File(temporary_, os::Open::create_new);
+    if (!file_) fail_os(GPTQ_E_IO, errno, "cannot create", temporary_);
+    // Before it was locked, another process may have taken it for a left-over.
+    const bool taken = !file_.lock() && errno == EWOULDBLOCK;
+    if (!taken && os::exists(temporary_)) break;
+  }
 }
 
 AtomicFile::~AtomicFile() {

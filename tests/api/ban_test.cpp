@@ -77,7 +77,8 @@ TEST_F(Banned, TheBestThatLeadsToNone) {
     return !piece(token).empty() && text.find_first_not_of("abc") == std::string::npos;
   };
   int taken_back = 0, within = 0, settled_first = 0, ends = 0;
-  for (uint32_t seed = 1; seed <= 60; ++seed) {
+  const uint32_t seeds = cases_here(60, 12);
+  for (uint32_t seed = 1; seed <= seeds; ++seed) {
     const Tokens prompt = some_tokens(6, seed);
     std::vector<std::string> phrases;
     for (uint32_t i = 0, x = seed * 2654435761u; i < 2 + seed % 5; ++i) {
@@ -140,6 +141,7 @@ TEST_F(Banned, TheBestThatLeadsToNone) {
     EXPECT_EQ(c.session.read_tokens(), said) << seed;
     EXPECT_EQ(c.session.info().status, token < 0 ? GPTQ_E_TEXT : GPTQ_OK) << seed;
   }
+  if (seeds < 60) return;
   EXPECT_GT(taken_back, 100);
   EXPECT_GT(within, 3);
   EXPECT_GT(settled_first, 3);

@@ -121,7 +121,7 @@ TEST(Draft, ConstraintsAndBans) {
   uint32_t tried = 0;
   for (const char* pattern : {"([a-z ]{3} [0-9]+, )*end", "(x|yy|[a-m]{2})*z", "[a-z ]{40,50}"}) {
     const Constraint ours(a.model, GPTQ_CONSTRAINT_REGEX, pattern), theirs(b.model, GPTQ_CONSTRAINT_REGEX, pattern);
-    for (uint64_t seed = 0; seed < 6; ++seed) {
+    for (uint64_t seed = 0; seed < cases_here(6, 2); ++seed) {
       Session plain(a.engine), drafting(b.engine);
       Guesses guesses;
       for (Session* s : {&plain, &drafting}) s->append(some_tokens(20));
@@ -137,7 +137,7 @@ TEST(Draft, ConstraintsAndBans) {
   EXPECT_GT(tried, 0u);
   const char* const phrases = R"(["e", "th", "a b", "o"])";
   const Constraint ours(a.model, GPTQ_CONSTRAINT_BANNED, phrases), theirs(b.model, GPTQ_CONSTRAINT_BANNED, phrases);
-  for (uint64_t seed = 0; seed < 6; ++seed) {
+  for (uint64_t seed = 0; seed < cases_here(6, 2); ++seed) {
     Session plain(a.engine), drafting(b.engine);
     for (Session* s : {&plain, &drafting}) s->append(some_tokens(20));
     const auto with = [](const Constraint& c) { return [&c](const Model&, gptq_generate_params& how, gptq_sampling&) { how.banned = c.get(); }; };
@@ -289,7 +289,7 @@ TEST(Draft, SmallArenas) {
 
 // Whoever leaves in the middle of a draft: every step comes back.
 TEST(Draft, SomebodyLeavesAtEveryPlace) {
-  for (uint32_t steps = 0; steps < 60; ++steps) {
+  for (uint32_t steps = 0; steps < 60; steps += cases_here(1, 5)) {
     Pair pair(text_model(), params(3));
     std::vector<Session> sessions;
     for (uint32_t i = 0; i < 3; ++i) {

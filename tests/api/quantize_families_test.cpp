@@ -112,10 +112,11 @@ class QuantizeFamilies : public testing::TestWithParam<std::string> {};
 TEST_P(QuantizeFamilies, ErrLessThanRounding) {
   const Target target;
   const std::string& from = float_model(GetParam());
-  Job job = job_for(from, 4800);
+  Job job = job_for(from, cases_here(4800, 480));
   job.params.first_token_weight = 1;  // random weights do not lean on it
   ASSERT_EQ(job.run(from, target.path()), GPTQ_OK);
   EXPECT_EQ(std::set<std::string>(job.reported.begin(), job.reported.end()).size(), job.reported.size());
+  if (cases_here(1, 0) == 0) return;  // the numbers are the same without a sanitizer, and are compared there
   const std::string rounded = (target.folder() / "rounded.gptq").string();
   write_model(GetParam(), rounded, true);
   const double ours = mean_kl(from, target.path()), theirs = mean_kl(from, rounded);

@@ -199,7 +199,7 @@ TEST_F(CudaSeveral, PartsOfAPrefillFollowEachOther) {
 
 // What was counted before it was done does not count when it fails.
 TEST_F(CudaSeveral, APartThatFailsIsComputedAgain) {
-  const Tokens prompt = some_tokens(240);
+  const Tokens prompt = some_tokens(cases_here(240, 160));  // 3 parts, or 2
   const auto params = [] {
     auto params = engine_of(0, 2);
     params.batch_tokens = 80;

@@ -66,6 +66,44 @@ TEST(ConstraintRegex, RefusesWithThePlace) {
   refused_at("(a{500}b?){500}(c{500}|d{1000000})");
 }
 
+struct RegexRow {
+  const char* pattern;
+  uint64_t offset;
+  const char* words;
+};
+
+const RegexRow regex_rows[] = {
+    {"a{3,2}", 6, "a wrong {m,n}"},
+    {"a{3,", 4, "a number missing"},
+    {"a{3", 3, "a wrong {m,n}"},
+    {"a+{2}", 2, "a repeat of a repeat"},
+    {"a*?+", 3, "a repeat of a repeat"},
+    {"^*", 2, "a repeated ^ or $"},
+    {"a${2}", 5, "a repeated ^ or $"},
+    {"\\x4", 3, "a hexadecimal digit missing"},
+    {"\\u00g0", 5, "a hexadecimal digit missing"},
+    {"\\u{110000}", 9, "no code point"},
+    {"\\ud83d\\u0041", 12, "half a surrogate pair"},
+    {"\\pL", 2, "an open \\p"},
+    {"\\p{L", 3, "an open \\p"},
+    {"\\p{Lu}", 3, "a property other than L and N"},
+    {"a\\", 2, "a lone backslash"},
+    {"\\1", 1, "an unknown escape"},
+    {"[a", 2, "an open class"},
+    {"[]", 1, "an empty class"},
+    {"[^]", 2, "an empty class"},
+    {"[a-\\d]", 5, "a range between classes"},
+    {"[\\d-z]", 5, "a range between classes"},
+};
+
+TEST(ConstraintRegex, RefusalsSayWhatIsWrong) {
+  for (const RegexRow& row : regex_rows) {
+    const Refusal r = refusal(Kind::regex, row.pattern);
+    EXPECT_EQ(r.offset, row.offset) << row.pattern << ": " << r.message;
+    EXPECT_NE(r.message.find(row.words), std::string::npos) << row.pattern << ": " << r.message;
+  }
+}
+
 // What a table of all states could not hold is found as the text comes.
 TEST(ConstraintRegex, ManyStatesAreNoReasonToRefuse) {
   const Rules rules(Kind::regex, "((a{99}){99}){99}", bytes_alone());

@@ -506,5 +506,40 @@ TEST(GgufFamilies, ScalesOfAnotherFamilyAreRefused) {
   }
 }
 
+// Keys that a family cannot have: each is refused by its name.
+TEST(GgufFamilies, KeysThatCannotBe) {
+  struct Row {
+    const char *architecture, *key;
+    double value;
+    gptq_status status;
+    const char* words;
+  };
+  const Row rows[] = {
+      {"llama", "attention.head_count", 0, GPTQ_E_FORMAT, "'llama.attention.head_count' must not be 0"},
+      {"llama", "rope.dimension_count", 7, GPTQ_E_UNSUPPORTED, "7 rotary dimensions of 8 are not supported"},
+      {"llama", "attention.value_length", 32, GPTQ_E_UNSUPPORTED, "keys and values of different lengths are not supported"},
+      {"qwen3moe", "expert_gating_func", 2, GPTQ_E_UNSUPPORTED, "'qwen3moe.expert_gating_func' is 2"},
+      {"qwen3moe", "expert_gating_func", 9, GPTQ_E_UNSUPPORTED, "'qwen3moe.expert_gating_func' is 9"},
+      {"qwen3moe", "expert_shared_feed_forward_length", 64, GPTQ_E_UNSUPPORTED, "'qwen3moe.expert_shared_feed_forward_length', which is not supported"},
+  };
+  for (const Row& row : rows) {
+    bool found = false;
+    for (Case c : cases()) {
+      if (std::string_view(c.architecture) != row.architecture || found) continue;
+      found = true;
+      c.keys[row.key] = row.value;
+      const Model written(c, spec_of(c));
+      try {
+        open_gguf(std::make_unique<Text>(written.file()), "tiny.gguf", {});
+        ADD_FAILURE() << row.key << " is read";
+      } catch (const base::Failure& failure) {
+        EXPECT_EQ(failure.detail.status, row.status) << failure.detail.message;
+        EXPECT_NE(std::string_view(failure.detail.message).find(row.words), std::string_view::npos) << failure.detail.message;
+      }
+    }
+    EXPECT_TRUE(found) << row.architecture;
+  }
+}
+
 }  // namespace
 }  // namespace gptq::test

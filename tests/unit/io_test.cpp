@@ -75,6 +75,20 @@ TEST(AtomicFile, LeftoversAreNoObstacle) {
   EXPECT_EQ(read_file(path.get()), bytes_of("mine"));
 }
 
+// What killed processes of other numbers left goes with the next file of that name, and nothing else does.
+TEST(AtomicFile, LeftoversGo) {
+  const TemporaryPath path("leftovers");
+  const std::string left = path.get() + ".part-999999999", held = path.get() + ".part-999999998", named = path.get() + ".part-99a",
+                    linked = path.get() + ".part-999999997", other = path.get() + "2.part-999999999";
+  for (const std::string& name : {left, held, named, other}) write_file(name, bytes_of("left"));
+  std::filesystem::create_symlink(other, linked);
+  base::os::File writer(held, base::os::Open::read_write);
+  ASSERT_TRUE(writer.lock());
+  EXPECT_EQ(write(path.get(), IfExists::refuse, " new"), GPTQ_OK);
+  EXPECT_FALSE(std::filesystem::exists(left));
+  for (const std::string& name : {held, named, other, linked}) EXPECT_TRUE(std::filesystem::remove(name)) << name;
+}
+
 TEST(FileSource, RefusesWhatIsNoFile) {
   const auto status = [](const std::string& path) {
     try {

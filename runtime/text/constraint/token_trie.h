@@ -54,7 +54,7 @@ class TokenTrie {
   static constexpr std::array<uint16_t, 256> classes_of = [] {
     std::array<uint16_t, 256> of{};
     of.fill(unclassed);
-    const auto put = [&](char low, char high, unsigned bit) {
+    const auto put = [&](unsigned char low, unsigned char high, unsigned bit) {
       for (int byte = low; byte <= high; ++byte) of[static_cast<size_t>(byte)] = static_cast<uint16_t>(1u << bit);
     };
     put('!', '~', 11);
