@@ -664,7 +664,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
 /* What a generated text must be, by kind:
  *   CHOICE        one of a JSON array of strings.
  *   REGEX         a text that the expression matches as a whole; what ECMAScript, Python and PCRE have in common,
- *                 without assertions about surroundings and references back.
+ *                 without assertions about surroundings and references back. \d and \w are ASCII, \s is all white
+ *                 space of ECMA-262, and . is anything but a line feed.
  *   JSON_SCHEMA   JSON that a schema (2020-12, older drafts' keywords too) allows, in any order of keys and with any
  *                 spaces inside, none around. References stay within the document. Formats count where $schema is
  *                 not 2019-09 or later.
