@@ -390,6 +390,7 @@ void refuse_idle_options(const CLI::App& app, const Options& o) {
 void run(Options& o) {
   if (!o.prompt && !o.ids && !o.chat && !o.restore) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
   if (o.chat && !o.own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
+  if (o.save) tool::OutputFile(*o.save);  // a path that does not do is told before the work
   std::vector<gptq_string> stops;
   if (o.dry_breakers) o.sampling.dry_breakers = {o.dry_breakers->data(), o.dry_breakers->size()};
   for (const std::string& stop : o.stop) stops.push_back({stop.data(), stop.size()});

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/handles.h"
+#include "inside.h"
 #include "peer.h"
 #include "tool.h"
 
