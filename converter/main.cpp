@@ -125,7 +125,10 @@ class MergedFile {
     if (const size_t colon = adapter.rfind(':'); colon != adapter.npos) {
       const char *begin = adapter.data() + colon + 1, *end = adapter.data() + adapter.size();
       const auto [stop, error] = std::from_chars(begin, end, scale);
-      if (error == std::errc() && stop == end) adapter.resize(colon); else scale = 1;
+      const bool is_scale = error == std::errc() && stop == end;
+      if (!is_scale && !base::os::exists(adapter) && base::os::exists(adapter.substr(0, colon)))
+        base::fail(GPTQ_E_INVALID_ARGUMENT, "--lora: '", adapter.substr(colon + 1), "' is no scale");
+      if (is_scale) adapter.resize(colon); else scale = 1;
     }
     convert::merge_lora(base::FileSource(arguments.file), base::FileSource(adapter), scale, path_, base::AtomicFile::IfExists::replace);
   }

@@ -82,7 +82,8 @@ struct EngineOptions {
         ++n_gpus;
         auto info = make<gptq_device_info>();
         if (status == GPTQ_OK) status = gptq_runtime_device(runtime.get(), static_cast<uint32_t>(share.ordinal), &info, &error);
-        if (status != GPTQ_OK && automatic && has_parts) throw Error(status, "--device-bytes and --device-layers count with a GPU alone, and there is none: " + std::string(error.message));
+        if (status != GPTQ_OK && automatic && has_parts)
+          throw Error(status, "--device-bytes and --device-layers count with a GPU alone, and there is none: " + std::string(error.message));
         if (status != GPTQ_OK && automatic) return {};
         if (status != GPTQ_OK) throw Error(status, error.message);
         std::fprintf(stderr, "device: %s, %.1f of %.1f GB free\n", info.name, static_cast<double>(info.bytes_free) / 1e9,
@@ -146,7 +147,7 @@ class ChosenAdapter {
       const auto [stop, error] = std::from_chars(begin, end, scale_);
       const bool is_scale = error == std::errc() && stop == end;
       std::error_code ignored;
-      if (!is_scale && begin < end && !std::filesystem::exists(file_path(path), ignored) && std::filesystem::exists(file_path(path.substr(0, colon)), ignored))
+      if (!is_scale && !std::filesystem::exists(file_path(path), ignored) && std::filesystem::exists(file_path(path.substr(0, colon)), ignored))
         throw Error(GPTQ_E_INVALID_ARGUMENT, "--lora: '" + path.substr(colon + 1) + "' is no scale");
       if (is_scale) path.resize(colon);
       else scale_ = 1;

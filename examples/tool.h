@@ -134,7 +134,8 @@ inline void check_options(CLI::App& app) {
       option->check(CLI::Validator([](const std::string& text) {
         uint64_t value = 0;
         const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        return error == std::errc() && stop == text.data() + text.size() ? "" : "'" + text + "' is no whole number from 0 to " + std::to_string(std::numeric_limits<uint64_t>::max());
+        const bool whole = error == std::errc() && stop == text.data() + text.size();
+        return whole ? "" : "'" + text + "' is no whole number from 0 to " + std::to_string(std::numeric_limits<uint64_t>::max());
       }, ""));
   }
   for (CLI::App* command : app.get_subcommands(nullptr)) check_options(*command);
@@ -172,7 +173,8 @@ int run(CLI::App& app, int argc, char** argv, F&& body) {
     return written(std::fflush(stdout) == 0 && !std::ferror(stdout));
   } catch (const Error& error) {  // the place in the library's source is for who reports a bug of it
     std::string why = error.what();
-    if (const std::string site = " [" + error.site + "]"; error.status != GPTQ_E_INTERNAL && !error.site.empty() && why.ends_with(site)) why.resize(why.size() - site.size());
+    const std::string site = " [" + error.site + "]";
+    if (error.status != GPTQ_E_INTERNAL && why.ends_with(site)) why.resize(why.size() - site.size());
     return failed(why);
   } catch (const std::bad_alloc&) {
     return failed("out of memory");

@@ -673,7 +673,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
  *                 no escape for a character that needs none, whole numbers as digits alone. Keys come in the order
  *                 in which the schema names them (what $ref, allOf, anyOf or oneOf before properties name comes
  *                 first) and before all that it does not name.
- *   GRAMMAR       GBNF, the grammars of llama.cpp, without left recursion.
+ *   GRAMMAR       GBNF, the grammars of llama.cpp, without left recursion and token literals (<think>).
  *   TAGS          any text until a trigger, then a tag, then any text again; for tool calls. The source is an
  *                 object: tags, an array of {"begin": "<tool_call>", "json_schema": {...}, "end": "</tool_call>"},
  *                 with json_compact, regex, grammar or choice instead of json_schema; without end the text ends with
