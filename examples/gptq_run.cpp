@@ -186,8 +186,9 @@ void cancel(Engine& engine, Session& session) {
   while (runs(session)) engine.step(1);
 }
 
-// A start with the input computed already, so that small steps do the rest.
-void start(Engine& engine, Session& session, gptq_generate_params params) {
+// A start with the input computed already, so that small steps do the rest; returns how long that took.
+uint64_t start(Engine& engine, Session& session, gptq_generate_params params) {
+  uint64_t input_us = 0;
   params.max_tokens = 0;
   if (session.info().n_pending > 1) {
     auto input = make<gptq_generate_params>();
@@ -195,8 +196,10 @@ void start(Engine& engine, Session& session, gptq_generate_params params) {
     session.start(input);
     while (runs(session) && !interrupted) engine.step(100'000);
     cancel(engine, session);
+    input_us = session.info().prefill_us;
   }
   session.start(params);
+  return input_us;
 }
 
 // Until the generation ends, n_tokens more are there (0: any number) or the user interrupts it. It still runs in the last two, so that a save has its
@@ -206,18 +209,24 @@ void work(Engine& engine, Session& session, uint32_t n_tokens, Output& output) {
   for (bool goes_on = true; goes_on;) {
     const gptq_session_info info = session.info();
     output.add(session.read());
-    if (info.state != GPTQ_SESSION_RUNNING) check(info.status);
+    if (info.status != GPTQ_OK) throw Error(info.status, std::string("generation ended early: ") + gptq_status_name(info.status));
     goes_on = info.state == GPTQ_SESSION_RUNNING && !interrupted && (!n_tokens || info.n_generated - before < n_tokens);
     if (goes_on) engine.step(1);
   }
 }
 
+struct Generated {
+  std::string text;
+  uint64_t input_us = 0;  // beside what the session's own figures say
+};
+
 // Generates after what the session holds, or goes on with what it generates, text going out as it comes, to the end of a line if it is asked for; returns
 // the text as it was generated.
-std::string stream(Engine& engine, Session& session, const Options& o, const gptq_generate_params& params, bool end_line) {
+Generated stream(Engine& engine, Session& session, const Options& o, const gptq_generate_params& params, bool end_line) {
   Output output(session, o);
+  uint64_t input_us = 0;
   if (runs(session) || (o.save && !o.speculates())) {
-    if (!runs(session)) start(engine, session, params);
+    if (!runs(session)) input_us = start(engine, session, params);
     work(engine, session, params.max_tokens, output);
   } else {
     session.generate("", params, [](void* user, const char* text, size_t size) -> int32_t {
@@ -233,7 +242,7 @@ std::string stream(Engine& engine, Session& session, const Options& o, const gpt
     }
   if (end_line && !o.print_ids) output.end_line();
   else write("\n");
-  return output.all;
+  return {std::move(output.all), input_us};
 }
 
 void append_text(Session& session, const std::string& text) {
@@ -285,6 +294,7 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   set_up_guesses(engine, session, o);
   const gptq_session_info before = session.info();
   const bool goes_on = runs(session);
+  if (goes_on && o.speculates()) std::fprintf(stderr, "what was saved in its middle goes on without guesses\n");
   if (o.ids) session.append(tool::parse_ids(*o.ids));
   if (o.prompt) append_text(session, *o.prompt);
   if (!o.score.empty()) {
@@ -294,13 +304,15 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   }
   const size_t n_prompt = goes_on ? 0 : session.info().n_tokens - (before.n_tokens - before.n_pending);
   if (o.save) watch_for_interrupt();
-  stream(engine, session, o, generate_params(o, stops), o.show_marks || o.hide_thinking);
+  const Generated generated = stream(engine, session, o, generate_params(o, stops), o.show_marks || o.hide_thinking);
   if (o.save) {
     session.read_tokens();  // those are printed, or were not asked for
     save(session, *o.save);
   }
   gptq_session_info made = session.info();
   if (goes_on) made.n_generated -= std::min(made.n_generated, before.n_generated), made.decode_us -= before.decode_us, made.prefill_us -= before.prefill_us;
+  made.prefill_us += generated.input_us;
+  made.first_token_us += generated.input_us;
   report(made, n_prompt, load_s);
   if (interrupted) throw Error(GPTQ_E_CANCELLED, "interrupted; '" + *o.save + "' has what is done, and --restore goes on from there");
 }
@@ -373,7 +385,7 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
       continue;
     }
     if (session.info().n_dropped > dropped) std::fprintf(stderr, "(the context is full: the oldest %u messages are left out)\n", session.info().n_dropped);
-    turns.push_back({"assistant", stream(engine, session, o, generate_params(o, stops), true)});
+    turns.push_back({"assistant", stream(engine, session, o, generate_params(o, stops), true).text});
     const gptq_session_info info = session.info();
     report(info, info.n_tokens - info.n_generated - std::min(before, info.n_tokens - info.n_generated), load_s);
     if (o.prompt && !isatty(0) && std::cin.peek() == EOF) break;
