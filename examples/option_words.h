@@ -18,6 +18,7 @@ inline std::string in_option_words(std::string text) {
       {"no backend for the device is loaded: call gptq_runtime_load_backend first", "no backend for the device is loaded: name it with --backend"},
       {"choose GPTQ_KV_F16 or GPTQ_KV_I8 as kv_type", "choose --kv f16 or --kv i8"},
       {"GPTQ_ENGINE_EXACT and GPTQ_ENGINE_BF16 exclude", "--exact and --bf16 exclude"},
+      {"nothing to generate from: append text or tokens first", "nothing to generate from: the prompt is empty"},
       {"; raise kv_bytes", ""},
       {"choose another kv_bytes or ctx_tokens", "choose another --ctx"},
       {"; raise max_sessions or destroy one", ""},

@@ -56,8 +56,9 @@ TEST(ConstraintRegex, WhiteSpace) {
     EXPECT_TRUE(matches("\\s", space)) << space;
     EXPECT_TRUE(matches("[a\\s]", space)) << space;
     EXPECT_FALSE(matches("\\S", space)) << space;
-    if (const std::string text = std::string("\"") + space + "\""; static_cast<unsigned char>(*space) >= ' ')
+    if (const std::string text = std::string("\"") + space + "\""; static_cast<unsigned char>(*space) >= ' ') {
       EXPECT_TRUE(accepts(Kind::json_schema, R"({"pattern": "^\\s$"})", text)) << space;
+    }
   }
   for (const char* other : {"\xc2\x85", "\xe1\xa0\x8e", "\xe2\x80\x8b", "a", "\xe2\x81\xa0"}) EXPECT_FALSE(matches("\\s", other)) << other;
   EXPECT_FALSE(matches("\\w|\\d", "\xc3\xa9"));
