@@ -46,6 +46,13 @@ constexpr const char* sampling_options[] = {"--temp", "--top-k", "--top-p", "--m
                                             "--xtc-probability", "--xtc-threshold", "--mirostat-ent", "--mirostat-lr", "--seed"};
 constexpr const char* rule_options[] = {"--choice", "--regex", "--json-schema", "--json-compact", "--grammar", "--tools"};
 constexpr const char* text_options[] = {"--stop", "--ban-phrase", "--ignore-eos", "--show-marks", "--hide-thinking"};
+// Calls f with the name of each that is given.
+template <class F>
+void for_given(const CLI::App& app, F&& f) {
+  for (const auto& names : {std::span<const char* const>(sampling_options), std::span<const char* const>(rule_options), std::span<const char* const>(text_options)})
+    for (const char* name : names)
+      if (app.count(name)) f(name);
+}
 
 void add_options(CLI::App& app, Options& o) {
   o.add_to(app);
@@ -91,12 +98,6 @@ void add_options(CLI::App& app, Options& o) {
   auto* print_ids = app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
   app.add_flag("--show-marks", o.show_marks, "say what is thinking, answer and tool call, by the model's chat template")->excludes(print_ids);
   app.add_flag("--hide-thinking", o.hide_thinking, "print answer and tool calls alone")->excludes(print_ids);
-  // What only a generation has.
-  auto* score = app.get_option("--score");
-  for (const char* name : {"--tokens", "--print-ids", "--speculate", "--prediction"}) score->excludes(app.get_option(name));
-  for (const char* name : sampling_options) score->excludes(app.get_option(name));
-  for (const char* name : rule_options) score->excludes(app.get_option(name));
-  for (const char* name : text_options) score->excludes(app.get_option(name));
 }
 
 gptq_generate_params generate_params(const Options& o, const std::vector<gptq_string>& stops) {
@@ -394,6 +395,12 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
 
 // Options that nothing would come of.
 void refuse_idle_options(const CLI::App& app, const Options& o) {
+  const auto refuse_with_score = [](const std::string& name) { throw Error(GPTQ_E_INVALID_ARGUMENT, name + " is for text that is generated, and --score generates none"); };
+  if (!o.score.empty()) {
+    for_given(app, refuse_with_score);
+    for (const char* name : {"--tokens", "--print-ids", "--speculate", "--prediction"})
+      if (app.count(name)) refuse_with_score(name);
+  }
   if (o.sampling.temperature > 0 || (o.chat && !o.own_sampling)) return;
   for (const char* name : {"--mirostat-ent", "--mirostat-lr", "--dynatemp-range", "--dynatemp-exp"})
     if (app.count(name)) throw Error(GPTQ_E_INVALID_ARGUMENT, std::string(name) + " counts at a temperature above 0 alone: give --temp");
@@ -430,8 +437,7 @@ int main(int argc, char** argv) {
   add_options(app, options);
   return tool::run(app, argc, argv, [&] {
     options.own_sampling = app.count("--temp") > 0;
-    for (const auto& names : {std::span<const char* const>(sampling_options), std::span<const char* const>(rule_options), std::span<const char* const>(text_options)})
-      for (const char* name : names) options.starts_anew |= app.count(name) > 0;
+    for_given(app, [&](const char*) { options.starts_anew = true; });
     refuse_idle_options(app, options);
     run(options);
   });
