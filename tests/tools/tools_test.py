@@ -192,7 +192,7 @@ class Options(Case):
   def test_what_nothing_would_come_of(self):
     generate = [RUN, MODEL, "-p", "a"]
     for more in (["--regex", "a"], ["--print-ids"], ["--hide-thinking"], ["-n", "3"], ["--temp", "1"], ["--stop", "a"], ["--seed", "3"], ["--ignore-eos"]):
-      self.refused([max(more[0], "--tokens" if more[0] == "-n" else ""), "--score"], *generate, "--score", "b", *more, code=1)
+      self.refused(["--tokens" if more[0] == "-n" else more[0], "--score"], *generate, "--score", "b", *more, code=1)
     self.refused("--system", *generate, "--system", "a", code=2)
     self.refused("--device-layers", *generate, "--device", "cpu", "--device-layers", "1", code=1)
     self.refused("--device-bytes", *generate, "--device", "cpu", "--device-bytes", "1G", code=1)
