@@ -269,6 +269,9 @@ int main(int argc, char** argv) {
     if (std::cout.flush()) return 0;
     say("gptq-convert: cannot write to standard output");
     return 1;
+  } catch (const std::exception& error) {
+    say(std::string("gptq-convert: ") + error.what());
+    return 1;
   }
   if (arguments.families) return guarded(list_families, arguments);
   if (*inspect) return guarded(run_inspect, arguments);
