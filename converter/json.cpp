@@ -199,4 +199,12 @@ std::string read_text(const std::string& path, uint64_t bytes_max) {
 
 bool file_exists(const std::string& path) { return base::os::exists(path); }
 
+void refuse_existing(const std::string& target, bool replace) {
+  const base::os::Kind kind = base::os::kind_of(target);
+  const char* const nowhere = kind == base::os::Kind::nothing ? " that leads nowhere" : "";
+  if (base::os::is_link(target)) fail(GPTQ_E_IO, "'", target, "' is a link", nowhere, ": name the file it leads to");
+  if (kind == base::os::Kind::folder || kind == base::os::Kind::other) fail(GPTQ_E_IO, "'", target, "' is not a regular file, and is not replaced");
+  if (!replace && file_exists(target)) fail(GPTQ_E_IO, "'", target, "' exists already; --force replaces it");
+}
+
 }  // namespace gptq::convert

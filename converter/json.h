@@ -60,5 +60,7 @@ class JsonDocument {
 // The whole of a small file.
 std::string read_text(const std::string& path, uint64_t bytes_max);
 bool file_exists(const std::string& path);
+// What a command is to write: refused where something is there, or, with replace, where that is no regular file.
+void refuse_existing(const std::string& target, bool replace);
 
 }  // namespace gptq::convert

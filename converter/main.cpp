@@ -54,10 +54,7 @@ void warn(std::string_view text) {
   say((on_terminal() ? "\r\x1b[Kgptq-convert: warning: " : "gptq-convert: warning: ") + std::string(text));
 }
 
-void refuse_existing(const Arguments& arguments) {
-  if (!arguments.force && convert::file_exists(arguments.target))
-    base::fail(GPTQ_E_IO, "'", arguments.target, "' exists already; --force replaces it");
-}
+void refuse_existing(const Arguments& arguments) { convert::refuse_existing(arguments.target, arguments.force); }
 
 void write_model(convert::ModelSource& source, const Arguments& arguments) {
   convert::ConvertOptions how;
@@ -129,7 +126,10 @@ class MergedFile {
     if (const size_t colon = adapter.rfind(':'); colon != adapter.npos) {
       const char *begin = adapter.data() + colon + 1, *end = adapter.data() + adapter.size();
       const auto [stop, error] = std::from_chars(begin, end, scale);
-      if (error == std::errc() && stop == end) adapter.resize(colon); else scale = 1;
+      const bool is_scale = error == std::errc() && stop == end;
+      if (!is_scale && !base::os::exists(adapter) && base::os::exists(adapter.substr(0, colon)))
+        base::fail(GPTQ_E_INVALID_ARGUMENT, "--lora: '", adapter.substr(colon + 1), "' is no scale");
+      if (is_scale) adapter.resize(colon); else scale = 1;
     }
     convert::merge_lora(base::FileSource(arguments.file), base::FileSource(adapter), scale, path_, base::AtomicFile::IfExists::replace);
   }
@@ -185,16 +185,28 @@ void run_quantize(const Arguments& arguments) {
 int guarded(void (*command)(const Arguments&), const Arguments& arguments) {
   try {
     command(arguments);
-    if (std::fflush(stdout) == 0) return 0;
-    say("gptq-convert: cannot write to the standard output");
+    if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return 0;
+    say("gptq-convert: cannot write to standard output");
   } catch (const base::Failure& failure) {
     say(std::string("gptq-convert: ") + failure.detail.message);
   } catch (const std::bad_alloc&) {
     say("gptq-convert: out of memory");
   } catch (const std::exception& error) {
     say(std::string("gptq-convert: ") + error.what());
+  } catch (...) {
+    say("gptq-convert: failed for a reason it cannot name");
   }
   return 1;
+}
+
+// What command-line options have in common: each use of one takes one value, which is not empty.
+void check_options(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_items_expected_max() == 0) continue;
+    if (!option->get_positional()) option->allow_extra_args(false);
+    option->check([](const std::string& text) { return text.empty() ? "the value is empty" : ""; });
+  }
+  for (CLI::App* command : app.get_subcommands(nullptr)) check_options(*command);
 }
 
 }  // namespace
@@ -253,11 +265,17 @@ int main(int argc, char** argv) {
   CLI::App* quantize = app.add_subcommand("quantize", "quantize a 16 or 32 bit model with calibration data");
   convert::add_quantize_options(*quantize, arguments.quantize);
   app.require_subcommand(0, 1);
+  check_options(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (app.exit(error) != 0) return 2;
-    return std::cout.flush() ? 0 : 1;
+    if (std::cout.flush()) return 0;
+    say("gptq-convert: cannot write to standard output");
+    return 1;
+  } catch (const std::exception& error) {
+    say(std::string("gptq-convert: ") + error.what());
+    return 1;
   }
   if (arguments.families) return guarded(list_families, arguments);
   if (*inspect) return guarded(run_inspect, arguments);

@@ -52,7 +52,9 @@ NewFolder::NewFolder(std::string_view path, bool replace) : path_(without_slashe
   if (path_.empty()) fail(GPTQ_E_INVALID_ARGUMENT, "the folder to write has no name");
   if (path_ == "." || path_ == ".." || path_.ends_with("/.") || path_.ends_with("/.."))
     fail(GPTQ_E_INVALID_ARGUMENT, "'", path_, "' is no name for a folder that is written beside it and renamed: give its own name");
+  if (os::is_link(path_)) fail(GPTQ_E_IO, "'", path_, "' is a link: name the folder it leads to");
   if (os::exists(path_)) {
+    if (os::kind_of(path_) != os::Kind::folder) fail(GPTQ_E_IO, "'", path_, "' is not a folder, and is not replaced");
     if (!replace_) fail(GPTQ_E_IO, "'", path_, "' exists already; --force replaces it");
     check_replaceable(path_);
   }

@@ -225,7 +225,7 @@ void add_quantize_options(CLI::App& c, QuantizeArguments& a) {
 }
 
 void run_quantize(const QuantizeArguments& a) {
-  if (!a.force && !a.dry_run && file_exists(a.target)) fail(GPTQ_E_IO, "'", a.target, "' exists already; --force replaces it");
+  if (!a.dry_run) refuse_existing(a.target, a.force);
   const Clock::time_point begin = Clock::now();
   const ConvertedSource converted(a);
   const Runtime runtime(a);

@@ -14,6 +14,7 @@
 
 #include "file_path.h"
 #include "gptq.hpp"
+#include "option_words.h"
 
 namespace CLI {
 class App;
@@ -55,13 +56,17 @@ struct EngineOptions {
   gptq_runtime_desc runtime() const {
     auto desc = make<gptq_runtime_desc>();
     desc.threads = threads;
-    desc.log = [](void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "%.*s\n", static_cast<int>(size), text); };
+    desc.log = [](void*, int32_t, const char* text, size_t size) { std::fprintf(stderr, "%s\n", in_option_words({text, size}).c_str()); };
     return desc;
   }
   // Where the model goes; auto: to the first GPU if there is one that can be used, and that knows this kind of model.
   Placed placement(const Runtime& runtime, const std::string& path) const {
     Placed placed;
-    if (devices.size() == 1 && devices[0] == "cpu") return placed;
+    const bool has_parts = !device_bytes.empty() || !device_layers.empty();
+    if (devices.size() == 1 && devices[0] == "cpu") {
+      if (has_parts) throw Error(GPTQ_E_INVALID_ARGUMENT, "--device-bytes and --device-layers count with a GPU in --device");
+      return placed;
+    }
     const bool automatic = devices.size() == 1 && devices[0] == "auto";
     auto error = make<gptq_error>();
     gptq_status status = gptq_runtime_load_backend(runtime.get(), backend.empty() ? nullptr : backend.c_str(), GPTQ_NTS, &error);
@@ -77,6 +82,8 @@ struct EngineOptions {
         ++n_gpus;
         auto info = make<gptq_device_info>();
         if (status == GPTQ_OK) status = gptq_runtime_device(runtime.get(), static_cast<uint32_t>(share.ordinal), &info, &error);
+        if (status != GPTQ_OK && automatic && has_parts)
+          throw Error(status, "--device-bytes and --device-layers count with a GPU alone, and there is none: " + std::string(error.message));
         if (status != GPTQ_OK && automatic) return {};
         if (status != GPTQ_OK) throw Error(status, error.message);
         std::fprintf(stderr, "device: %s, %.1f of %.1f GB free\n", info.name, static_cast<double>(info.bytes_free) / 1e9,
@@ -138,7 +145,12 @@ class ChosenAdapter {
     if (const size_t colon = path.rfind(':'); colon != path.npos) {
       const char *begin = path.data() + colon + 1, *end = path.data() + path.size();
       const auto [stop, error] = std::from_chars(begin, end, scale_);
-      if (error == std::errc() && stop == end) path.resize(colon);
+      const bool is_scale = error == std::errc() && stop == end;
+      std::error_code ignored;
+      if (!is_scale && !std::filesystem::exists(file_path(path), ignored) && std::filesystem::exists(file_path(path.substr(0, colon)), ignored))
+        throw Error(GPTQ_E_INVALID_ARGUMENT, "--lora: '" + path.substr(colon + 1) + "' is no scale");
+      if (is_scale) path.resize(colon);
+      else scale_ = 1;
     }
     adapter_.emplace(model, path);
   }
@@ -164,7 +176,9 @@ inline std::string read_file(const std::string& path) {
   if (std::filesystem::is_directory(file_path(path), error)) throw Error(GPTQ_E_INVALID_ARGUMENT, "'" + path + "' is a folder, and a file is wanted");
   std::ifstream file(file_path(path), std::ios::binary);
   if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
-  return {std::istreambuf_iterator<char>(file), {}};
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) throw Error(GPTQ_E_IO, "cannot read '" + path + "'");
+  return text;
 }
 
 inline std::string as_json(const std::vector<std::string>& texts) {

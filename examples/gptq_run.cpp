@@ -4,14 +4,15 @@
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
+#include <span>
 
 #include "hub_model.h"
+#include "output_file.h"
 #include "tool.h"
 
 namespace {
@@ -35,7 +36,23 @@ struct Options : tool::EngineOptions {
   std::string speculate;                 // lookup, a draft model's file, or ""
   std::optional<Model> draft;            // made of that
   std::optional<std::string> prediction; // a file
+  bool own_sampling = false;             // --temp is given
+  bool starts_anew = false;              // options are given that a restored generation has of its own
 };
+
+// Of a generation, which has them from its start on.
+constexpr const char* sampling_options[] = {"--temp", "--top-k", "--top-p", "--min-p", "--repeat-penalty", "--frequency-penalty", "--presence-penalty", "--dry-multiplier", "--dry-base",
+                                            "--dry-allowed-length", "--dry-penalty-last-n", "--dry-breakers", "--top-nsigma", "--typical", "--dynatemp-range", "--dynatemp-exp",
+                                            "--xtc-probability", "--xtc-threshold", "--mirostat-ent", "--mirostat-lr", "--seed"};
+constexpr const char* rule_options[] = {"--choice", "--regex", "--json-schema", "--json-compact", "--grammar", "--tools"};
+constexpr const char* text_options[] = {"--stop", "--ban-phrase", "--ignore-eos", "--show-marks", "--hide-thinking"};
+// Calls f with the name of each that is given.
+template <class F>
+void for_given(const CLI::App& app, F&& f) {
+  for (const auto& names : {std::span<const char* const>(sampling_options), std::span<const char* const>(rule_options), std::span<const char* const>(text_options)})
+    for (const char* name : names)
+      if (app.count(name)) f(name);
+}
 
 void add_options(CLI::App& app, Options& o) {
   o.add_to(app);
@@ -44,10 +61,10 @@ void add_options(CLI::App& app, Options& o) {
   auto* prompt = app.add_option("-p,--prompt", o.prompt, "text to continue (special tokens in it count)");
   auto* ids = app.add_option("--ids", o.ids, "token ids to continue, as 1,2,3; nothing is added")->excludes(prompt);
   auto* chat = app.add_flag("--chat", o.chat, "a conversation: one line a turn, the model's own chat template; ends with the input")->excludes(ids);
-  app.add_option("--save", o.save, "save where it stands at the end, with its KV cache, in this file")->excludes(chat);
-  app.add_option("--restore", o.restore, "go on where --save stopped; -p or --ids come behind that")->excludes(chat);
-  app.add_option("--system", o.system, "system message of a conversation");
-  app.add_option("-n,--tokens", o.max_tokens, "most tokens to generate (default: until the end token; a turn of a conversation likewise)");
+  app.add_option("--save", o.save, "save where it stands at the end, or when Ctrl-C ends it, with its KV cache, in this file")->excludes(chat);
+  app.add_option("--restore", o.restore, "go on where --save stopped, with its sampling and constraint unless others are given; -p or --ids come behind that")->excludes(chat);
+  app.add_option("--system", o.system, "system message of a conversation")->needs(chat);
+  app.add_option("-n,--tokens", o.max_tokens, "most tokens to generate, in each turn of a conversation; 0 = any number, until the end token (default)");
   app.add_option("--temp", o.sampling.temperature, "temperature; 0 = greedy (default 0; in a conversation the model's own)");
   app.add_option("--top-k", o.sampling.top_k, "sample from the k best tokens");
   app.add_option("--top-p", o.sampling.top_p, "sample from the best tokens that hold this probability together");
@@ -76,7 +93,8 @@ void add_options(CLI::App& app, Options& o) {
       ->type_name("lookup|DRAFT.gptq");
   app.add_option("--prediction", o.prediction, "a file that the text is likely to have parts of: guesses come from it too");
   tool::add_to(app, o.rules);
-  app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
+  auto* ignore_eos = app.add_flag("--ignore-eos", o.ignore_eos, "go on after the end token");
+  for (const char* rule : rule_options) ignore_eos->excludes(app.get_option(rule));
   auto* print_ids = app.add_flag("--print-ids", o.print_ids, "print the generated ids alone, separated by commas");
   app.add_flag("--show-marks", o.show_marks, "say what is thinking, answer and tool call, by the model's chat template")->excludes(print_ids);
   app.add_flag("--hide-thinking", o.hide_thinking, "print answer and tool calls alone")->excludes(print_ids);
@@ -151,14 +169,72 @@ class Output {
   bool at_line_ = true;
 };
 
-// Generates after what the session holds, text going out as it comes, to the end of a line if it is asked for; returns
+volatile std::sig_atomic_t interrupted = 0;
+
+// From now on the first Ctrl-C only says so, and the next one ends the program.
+void watch_for_interrupt() {
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int which) {
+    interrupted = 1;
+    std::signal(which, SIG_DFL);
+  });
+}
+
+bool runs(const Session& session) { return session.info().state == GPTQ_SESSION_RUNNING; }
+
+void cancel(Engine& engine, Session& session) {
+  if (!runs(session)) return;
+  session.cancel();
+  while (runs(session)) engine.step(1);
+}
+
+// A start with the input computed already, so that small steps do the rest; returns how long that took.
+uint64_t start(Engine& engine, Session& session, gptq_generate_params params) {
+  uint64_t input_us = 0;
+  params.max_tokens = 0;
+  if (session.info().n_pending > 1) {
+    auto input = make<gptq_generate_params>();
+    input.flags = GPTQ_GEN_PREFILL_ONLY;
+    session.start(input);
+    while (runs(session) && !interrupted) engine.step(100'000);
+    cancel(engine, session);
+    input_us = session.info().prefill_us;
+  }
+  session.start(params);
+  return input_us;
+}
+
+// Until the generation ends, n_tokens more are there (0: any number) or the user interrupts it. It still runs in the last two, so that a save has its
+// sampler and constraint as they stand.
+void work(Engine& engine, Session& session, uint32_t n_tokens, Output& output) {
+  const int64_t before = session.info().n_generated;
+  for (bool goes_on = true; goes_on;) {
+    const gptq_session_info info = session.info();
+    output.add(session.read());
+    if (info.status != GPTQ_OK) throw Error(info.status, std::string("generation ended early: ") + gptq_status_name(info.status));
+    goes_on = info.state == GPTQ_SESSION_RUNNING && !interrupted && (!n_tokens || info.n_generated - before < n_tokens);
+    if (goes_on) engine.step(1);
+  }
+}
+
+struct Generated {
+  std::string text;
+  uint64_t input_us = 0;  // beside what the session's own figures say
+};
+
+// Generates after what the session holds, or goes on with what it generates, text going out as it comes, to the end of a line if it is asked for; returns
 // the text as it was generated.
-std::string stream(Session& session, const Options& o, const gptq_generate_params& params, bool end_line) {
+Generated stream(Engine& engine, Session& session, const Options& o, const gptq_generate_params& params, bool end_line) {
   Output output(session, o);
-  session.generate("", params, [](void* user, const char* text, size_t size) -> int32_t {
-    static_cast<Output*>(user)->add({text, size});
-    return 0;
-  }, &output);
+  uint64_t input_us = 0;
+  if (runs(session) || (o.save && !o.speculates())) {
+    if (!runs(session)) input_us = start(engine, session, params);
+    work(engine, session, params.max_tokens, output);
+  } else {
+    session.generate("", params, [](void* user, const char* text, size_t size) -> int32_t {
+      static_cast<Output*>(user)->add({text, size});
+      return interrupted;
+    }, &output);
+  }
   output.finish();
   if (o.print_ids)
     for (const char* comma = ""; const gptq_token id : session.read_tokens()) {
@@ -167,7 +243,7 @@ std::string stream(Session& session, const Options& o, const gptq_generate_param
     }
   if (end_line && !o.print_ids) output.end_line();
   else write("\n");
-  return output.all;
+  return {std::move(output.all), input_us};
 }
 
 void append_text(Session& session, const std::string& text) {
@@ -179,34 +255,24 @@ void append_text(Session& session, const std::string& text) {
   }
 }
 
-// The file appears whole or not at all; what is there and no file, as a pipe, is written to.
 void save(const Session& session, const std::string& path) {
-  const auto target = tool::file_path(path);
-  const bool special = std::filesystem::exists(target) && !std::filesystem::is_regular_file(target);
-  const auto part = special ? target : tool::file_path(path + ".part");
-  errno = 0;
-  std::ofstream file(part, std::ios::binary);
-  int reason = errno;
-  const auto discard = [&] {
-    std::error_code ignored;
-    file.close();
-    if (!special) std::filesystem::remove(part, ignored);
-  };
+  tool::OutputFile file(path);
   try {
-    if (file) session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return bool(file.write(bytes, static_cast<std::streamsize>(size))); });
-    file.close();
-    if (!reason) reason = errno;
-  } catch (const std::exception&) {
-    reason = errno;
-    discard();
-    if (file) throw;
+    session.save(GPTQ_SAVE_FULL, [&](const char* bytes, size_t size) { return file.write(bytes, size); });
+  } catch (const Error&) {
+    if (!file.failed()) throw;
   }
-  std::error_code error;
-  if (file && !special) std::filesystem::rename(part, target, error);
-  if (file && !error) return;
-  discard();
-  const std::string why = error ? error.message() : reason ? std::strerror(reason) : "";
-  throw Error(GPTQ_E_IO, "cannot write '" + path + "'" + (why.empty() ? "" : ": " + why));
+  file.commit();
+}
+
+// Where --restore or nothing is; a generation that was saved in its middle goes on if nothing else is asked for.
+Session open_session(Engine& engine, const Options& o) {
+  if (!o.restore) return Session(engine);
+  bool exact = true;
+  Session session = Session::restore(engine, *o.restore, &exact);
+  if (!exact) std::fprintf(stderr, "restored for other kernels or settings than it was saved with: its tokens are computed again, and last digits may differ\n");
+  if (o.prompt || o.ids || !o.score.empty() || o.starts_anew) cancel(engine, session);
+  return session;
 }
 
 void score(Session& session, const Options& o) {
@@ -224,10 +290,12 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
   auto params = o.engine();
   if (!o.score.empty()) params.max_sessions = 1 + static_cast<uint32_t>(std::min<size_t>(o.score.size(), 8));
   Engine engine(model, params);
-  Session session = o.restore ? Session::restore(engine, *o.restore) : Session(engine);
+  Session session = open_session(engine, o);
   o.adapter->attach(session);
   set_up_guesses(engine, session, o);
-  const size_t n_known = session.info().n_tokens - session.info().n_pending;
+  const gptq_session_info before = session.info();
+  const bool goes_on = runs(session);
+  if (goes_on && o.speculates()) std::fprintf(stderr, "what was saved in its middle goes on without guesses\n");
   if (o.ids) session.append(tool::parse_ids(*o.ids));
   if (o.prompt) append_text(session, *o.prompt);
   if (!o.score.empty()) {
@@ -235,10 +303,19 @@ void complete(const Model& model, const Options& o, const std::vector<gptq_strin
     if (o.save) save(session, *o.save);
     return;
   }
-  const size_t n_prompt = session.info().n_tokens - n_known;
-  stream(session, o, generate_params(o, stops), o.show_marks || o.hide_thinking);
-  if (o.save) save(session, *o.save);
-  report(session.info(), n_prompt, load_s);
+  const size_t n_prompt = goes_on ? 0 : session.info().n_tokens - (before.n_tokens - before.n_pending);
+  if (o.save) watch_for_interrupt();
+  const Generated generated = stream(engine, session, o, generate_params(o, stops), o.show_marks || o.hide_thinking);
+  if (o.save) {
+    session.read_tokens();  // those are printed, or were not asked for
+    save(session, *o.save);
+  }
+  gptq_session_info made = session.info();
+  if (goes_on) made.n_generated -= std::min(made.n_generated, before.n_generated), made.decode_us -= before.decode_us, made.prefill_us -= before.prefill_us;
+  made.prefill_us += generated.input_us;
+  made.first_token_us += generated.input_us;
+  report(made, n_prompt, load_s);
+  if (interrupted) throw Error(GPTQ_E_CANCELLED, "interrupted; '" + *o.save + "' has what is done, and --restore goes on from there");
 }
 
 // Of the clock on the wall, which templates ask for by strftime_now.
@@ -309,16 +386,30 @@ void converse(const Model& model, Options& o, const std::vector<gptq_string>& st
       continue;
     }
     if (session.info().n_dropped > dropped) std::fprintf(stderr, "(the context is full: the oldest %u messages are left out)\n", session.info().n_dropped);
-    turns.push_back({"assistant", stream(session, o, generate_params(o, stops), true)});
+    turns.push_back({"assistant", stream(engine, session, o, generate_params(o, stops), true).text});
     const gptq_session_info info = session.info();
     report(info, info.n_tokens - info.n_generated - std::min(before, info.n_tokens - info.n_generated), load_s);
     if (o.prompt && !isatty(0) && std::cin.peek() == EOF) break;
   }
 }
 
-void run(Options& o, bool own_sampling) {
+// Options that nothing would come of.
+void refuse_idle_options(const CLI::App& app, const Options& o) {
+  const auto refuse_with_score = [](const std::string& name) { throw Error(GPTQ_E_INVALID_ARGUMENT, name + " is for text that is generated, and --score generates none"); };
+  if (!o.score.empty()) {
+    for_given(app, refuse_with_score);
+    for (const char* name : {"--tokens", "--print-ids", "--speculate", "--prediction"})
+      if (app.count(name)) refuse_with_score(name);
+  }
+  if (o.sampling.temperature > 0 || (o.chat && !o.own_sampling)) return;
+  for (const char* name : {"--mirostat-ent", "--mirostat-lr", "--dynatemp-range", "--dynatemp-exp"})
+    if (app.count(name)) throw Error(GPTQ_E_INVALID_ARGUMENT, std::string(name) + " counts at a temperature above 0 alone: give --temp");
+}
+
+void run(Options& o) {
   if (!o.prompt && !o.ids && !o.chat && !o.restore) throw Error(GPTQ_E_INVALID_ARGUMENT, "give a prompt with -p, token ids with --ids, or --chat");
-  if (o.chat && !own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
+  if (o.chat && !o.own_sampling) o.sampling.flags = GPTQ_SAMPLE_MODEL_DEFAULTS;
+  if (o.save) tool::OutputFile(*o.save);  // a path that does not do is told before the work
   std::vector<gptq_string> stops;
   if (o.dry_breakers) o.sampling.dry_breakers = {o.dry_breakers->data(), o.dry_breakers->size()};
   for (const std::string& stop : o.stop) stops.push_back({stop.data(), stop.size()});
@@ -344,5 +435,10 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App app("Generates text with a .gptq model. Text goes to stdout, figures to stderr.", "gptq-run");
   add_options(app, options);
-  return tool::run(app, argc, argv, [&] { run(options, app.count("--temp") > 0); });
+  return tool::run(app, argc, argv, [&] {
+    options.own_sampling = app.count("--temp") > 0;
+    for_given(app, [&](const char*) { options.starts_anew = true; });
+    refuse_idle_options(app, options);
+    run(options);
+  });
 }

@@ -8,14 +8,34 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <iostream>
+#include <limits>
 #include <map>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "engine_options.h"
+#include "option_words.h"
 
 namespace gptq::tool {
+
+// One of these words, which stands for a number.
+inline CLI::Validator one_of(const std::map<std::string, int32_t>& words) {
+  return CLI::Validator([words](std::string& text) {
+    std::string all;
+    for (const auto& [word, number] : words) {
+      if (word == text) return text = std::to_string(number), std::string();
+      all += (all.empty() ? "" : " or ") + word;
+    }
+    return "'" + text + "' is not " + all;
+  }, "");
+}
+
+inline CLI::Validator above_0() {
+  return CLI::Validator([](const std::string& text) { return text.find_first_not_of('0') == text.npos ? "'" + text + "' is not above 0" : ""; }, "");
+}
 
 inline void EngineOptions::add_precision_to(CLI::App& app) {
   CLI::Option* all = app.add_flag("--exact", exact, "float32 activations and KV cache instead of int8 and float16");
@@ -31,6 +51,7 @@ inline void EngineOptions::add_precision_to(CLI::App& app) {
     return all;
   }();
   app.add_option("--kv", kv, "KV cache: f16 (default), f32, i8 or i4, or KEYS:VALUES of these, like i8:i4")
+      ->type_name("KIND")
       ->transform(CLI::Validator([](std::string& text) {
         const auto found = kinds.find(text);
         if (found == kinds.end()) return "'" + text + "' is not f16, f32, i8, i4 or KEYS:VALUES of these";
@@ -92,7 +113,7 @@ inline void add_to(CLI::App& app, RuleOptions& o) {
 // "1,2,3"
 inline std::vector<gptq_token> parse_ids(const std::string& text) {
   std::vector<gptq_token> ids;
-  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+  for (const char *p = text.data(), *end = p + text.size(); p <= end && !text.empty();) {
     gptq_token id = 0;
     const auto [next, error] = std::from_chars(p, end, id);
     if (error != std::errc() || (next < end && *next != ',')) throw Error(GPTQ_E_INVALID_ARGUMENT, "not a list of token ids like 1,2,3: '" + text + "'");
@@ -102,29 +123,69 @@ inline std::vector<gptq_token> parse_ids(const std::string& text) {
   return ids;
 }
 
+// What all options have in common: each use of one takes one value, which is not empty unless it is a text that may be.
+inline void check_options(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_items_expected_max() == 0) continue;
+    if (!option->get_positional()) option->allow_extra_args(false);
+    const std::string name = option->get_name();
+    if (name != "--prompt" && name != "--system" && name != "--choice")
+      option->check(CLI::Validator([](const std::string& text) { return text.empty() ? "the value is empty" : ""; }, ""));
+    if (option->get_type_name() == "UINT")
+      option->check(CLI::Validator([](const std::string& text) {
+        uint64_t value = 0;
+        const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && stop == text.data() + text.size();
+        return whole ? "" : "'" + text + "' is no whole number from 0 to " + std::to_string(std::numeric_limits<uint64_t>::max());
+      }, ""));
+  }
+  for (CLI::App* command : app.get_subcommands(nullptr)) check_options(*command);
+}
+
 // Parses, runs body, and turns what it throws into one line and an exit status: 0 done, 1 failed, 2 usage.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& body) {
 #ifdef SIGXFSZ
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows past the user's limit is an error of writing, and no death
 #endif
-  app.allow_windows_style_options(false);  // on Windows, too, "/a/b" is a path
-  for (CLI::App* command : app.get_subcommands(nullptr)) command->allow_windows_style_options(false);
+  const std::string name = app.get_name();
+  const auto written = [&](bool ok) {
+    if (!ok) std::fprintf(stderr, "%s: cannot write to standard output%s%s\n", name.c_str(), errno ? ": " : "", errno ? std::strerror(errno) : "");
+    return ok ? 0 : 1;
+  };
+  const auto failed = [&](const std::string& why) {
+    std::fflush(stdout);
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), in_option_words(why).c_str());
+    return 1;
+  };
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code ? 2 : 0;
-  }
-  try {
+    const std::string_view built = gptq_build_info();  // "libgptq 0.2.0, ..."
+    const size_t begin = built.find(' ') + 1;
+    app.set_version_flag("--version", name + " " + std::string(built.substr(begin, built.find(',') - begin)));
+    app.allow_windows_style_options(false);  // on Windows, too, "/a/b" is a path
+    for (CLI::App* command : app.get_subcommands(nullptr)) command->allow_windows_style_options(false);
+    check_options(app);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      if (app.exit(error)) return 2;
+      errno = 0;
+      return written(bool(std::cout.flush()));
+    }
     body();
     errno = 0;
-    if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return 0;
-    std::fprintf(stderr, "%s: cannot write to standard output%s%s\n", app.get_name().c_str(), errno ? ": " : "", errno ? std::strerror(errno) : "");
-    return 1;
+    return written(std::fflush(stdout) == 0 && !std::ferror(stdout));
+  } catch (const Error& error) {  // the place in the library's source is for who reports a bug of it
+    std::string why = error.what();
+    const std::string site = " [" + error.site + "]";
+    if (error.status != GPTQ_E_INTERNAL && why.ends_with(site)) why.resize(why.size() - site.size());
+    return failed(why);
+  } catch (const std::bad_alloc&) {
+    return failed("out of memory");
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), error.what());
-    return 1;
+    return failed(error.what());
+  } catch (...) {
+    return failed("failed for a reason it cannot name");
   }
 }
 

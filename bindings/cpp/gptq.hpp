@@ -348,12 +348,15 @@ class Session {
     call([&](gptq_error* err) { return gptq_session_fork(get(), &s, err); });
     return Session(s);
   }
-  // Stands where the saved one stood.
-  static Session restore(const Engine& engine, std::string_view path) {
+  // Stands where the saved one stood; exact as above.
+  static Session restore(const Engine& engine, std::string_view path, bool* exact = nullptr) {
     auto source = make<gptq_source>();
     source.path = path.data(), source.path_size = path.size();
     gptq_session* s = nullptr;
-    call([&](gptq_error* err) { return gptq_session_restore_from(engine.get(), &source, &s, err); });
+    auto err = make<gptq_error>();
+    const gptq_status status = gptq_session_restore_from(engine.get(), &source, &s, &err);
+    check(status, &err);
+    if (exact) *exact = status == GPTQ_OK;
     return Session(s);
   }
   // write(const char* bytes, size_t size) gets the pieces; false ends it.

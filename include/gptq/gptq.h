@@ -664,7 +664,8 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
 /* What a generated text must be, by kind:
  *   CHOICE        one of a JSON array of strings.
  *   REGEX         a text that the expression matches as a whole; what ECMAScript, Python and PCRE have in common,
- *                 without assertions about surroundings and references back.
+ *                 without assertions about surroundings and references back. \d and \w are ASCII, \s is all white
+ *                 space of ECMA-262, and . is anything but a line feed.
  *   JSON_SCHEMA   JSON that a schema (2020-12, older drafts' keywords too) allows, in any order of keys and with any
  *                 spaces inside, none around. References stay within the document. Formats count where $schema is
  *                 not 2019-09 or later.
@@ -672,7 +673,7 @@ GPTQ_API gptq_status GPTQ_CALL gptq_session_restore_from(gptq_engine *e, const g
  *                 no escape for a character that needs none, whole numbers as digits alone. Keys come in the order
  *                 in which the schema names them (what $ref, allOf, anyOf or oneOf before properties name comes
  *                 first) and before all that it does not name.
- *   GRAMMAR       GBNF, the grammars of llama.cpp, without left recursion.
+ *   GRAMMAR       GBNF, the grammars of llama.cpp, without left recursion and token literals (<think>).
  *   TAGS          any text until a trigger, then a tag, then any text again; for tool calls. The source is an
  *                 object: tags, an array of {"begin": "<tool_call>", "json_schema": {...}, "end": "</tool_call>"},
  *                 with json_compact, regex, grammar or choice instead of json_schema; without end the text ends with

@@ -103,10 +103,12 @@ std::string AtomicFile::temporary_path(std::string_view path) {
 
 AtomicFile::AtomicFile(std::string_view path, IfExists if_exists)
     : path_(path), temporary_(temporary_path(path)), if_exists_(if_exists) {
+  const os::Kind kind = os::kind_of(path_);
+  const bool is_link = os::is_link(path_);
+  if (is_link || kind == os::Kind::folder || kind == os::Kind::other)
+    fail(GPTQ_E_IO, "'", path_, "' is ", is_link ? "a link: name the file it leads to" : "not a regular file, and is not replaced");
   if (if_exists_ == IfExists::refuse && os::exists(path_))
     fail(GPTQ_E_IO, "'", path_, "' exists already; remove it or ask to replace it");
-  if (const os::Kind kind = os::kind_of(path_); kind == os::Kind::folder || kind == os::Kind::other)
-    fail(GPTQ_E_IO, "'", path_, "' is not a regular file, and is not replaced");
   remove_left_overs(path_);
   for (int tries = 3; tries > 0; --tries) {
     file_ = os::File(temporary_, os::Open::create_new);

@@ -59,6 +59,7 @@ enum class Kind { nothing, file, folder, other };
 Kind kind_of(const std::string& path);
 bool exists(const std::string& path);         // also what may not be looked into
 bool is_plain_file(const std::string& path);  // and no link to one
+bool is_link(const std::string& path);        // also one that leads nowhere
 bool can_write_into(const std::string& folder);
 bool size_of(const std::string& path, uint64_t& size);  // of a file
 bool remove_file(const std::string& path);

@@ -145,6 +145,11 @@ bool is_plain_file(const std::string& path) {
   return lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
 
+bool is_link(const std::string& path) {
+  struct stat info;
+  return lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode);
+}
+
 bool can_write_into(const std::string& folder) { return access(folder.c_str(), W_OK) == 0; }
 
 bool size_of(const std::string& path, uint64_t& size) {

@@ -226,7 +226,8 @@ Kind kind_of(const std::string& path) {
 }
 
 bool exists(const std::string& path) { return kind_of(path) != Kind::nothing; }
-bool is_plain_file(const std::string& path) { return kind_of(path) == Kind::file && !is_link(attributes_of(path)); }
+bool is_link(const std::string& path) { return is_link(attributes_of(path)); }
+bool is_plain_file(const std::string& path) { return kind_of(path) == Kind::file && !is_link(path); }
 
 // Only trying tells: rights lie in lists that a call alone can judge.
 bool can_write_into(const std::string& folder) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/handles.h"
+#include "inside.h"
 #include "peer.h"
 #include "tool.h"
 
@@ -221,11 +222,5 @@ int main(int argc, char** argv) {
   app.add_option("--group-size", o.group, "inputs that share a scale (default 128)");
   app.add_option("-r,--repetitions", o.repetitions, "timed runs (default 7), after one that is not counted");
   app.add_flag("--exact", o.exact, "activations in 22 bits for any number of rows");
-  return tool::run(app, argc, argv, [&] {
-    try {
-      run(o);
-    } catch (const base::Failure& failure) {
-      throw Error(failure.detail.status, failure.detail.message);
-    }
-  });
+  return tool::run(app, argc, argv, [&] { inside([&] { run(o); }); });
 }

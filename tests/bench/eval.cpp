@@ -3,9 +3,6 @@
 
 #include <unistd.h>
 
-#include <fstream>
-#include <iterator>
-
 namespace gptq::eval {
 namespace {
 
@@ -21,12 +18,6 @@ gptq_engine_params engine_params(const Options& o, uint32_t ctx) {
 size_t top(std::span<const float> logits) { return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
 
 }  // namespace
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(tool::file_path(path), std::ios::binary);
-  if (!file) throw Error(GPTQ_E_IO, "cannot open '" + path + "'");
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 LogitStream::LogitStream(const Model& model, const Options& o, uint32_t ctx)
     : n_vocab_(model.info().n_vocab), rows_(rows_max * n_vocab_), adapter_(model, o), engine_(model, engine_params(o, ctx)), session_(engine_) {
@@ -79,7 +70,7 @@ void Divergence::add(const Row& model, const Row& reference) {
 }
 
 std::vector<std::vector<gptq_token>> windows_of(const Model& model, const Options& o) {
-  const auto ids = model.tokenize(read_file(o.text), GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL);
+  const auto ids = model.tokenize(tool::read_file(o.text), GPTQ_TEXT_ADD_BOS | GPTQ_TEXT_PARSE_SPECIAL);
   if (o.window < 2) throw Error(GPTQ_E_INVALID_ARGUMENT, "--ctx must be at least 2");
   if (o.stride > o.window) throw Error(GPTQ_E_INVALID_ARGUMENT, "--stride must be at most --ctx");
   const size_t size = std::min<size_t>(o.window, ids.size()), step = o.stride ? o.stride : size;

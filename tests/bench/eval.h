@@ -21,8 +21,7 @@ struct Options : tool::EngineOptions {
   bool json = false, bos = false, special = false;
 };
 
-std::string read_file(const std::string& path);
-// Of the lines {"text": ...} of a file.
+// Of the lines {"text": ...} of a file; what is wrong is told with the line.
 std::vector<std::string> texts_of(const std::string& path);
 
 // The logits after every token of one window at a time.

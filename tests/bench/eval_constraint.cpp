@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq-eval constraint: which texts a constraint accepts as a whole, and what its masks cost. Works below the C API, which samples.
 #include <cmath>
-#include <fstream>
 #include <memory>
 #include <numeric>
 #include <span>
 
 #include "api/handles.h"
 #include "eval.h"
+#include "inside.h"
 #include "tests/thread_time.h"
 #include "text/jinja/strings.h"
 #include "text/json.h"
@@ -120,33 +120,37 @@ using text::jinja::Heap;
 using text::jinja::Kind;
 using text::jinja::Value;
 
-// Every line that is not empty, as JSON. need(key, is_right): the value of a key, which must be there and right.
+// Every line that is not blank, as JSON. need(key, is_right): the value of a key, which must be there and right.
 template <class Use>
 void for_lines(const std::string& path, Use use) {
-  std::ifstream file{tool::file_path(path)};
-  if (!file) throw Error(GPTQ_E_NOT_FOUND, "cannot read '" + path + "'");
-  size_t number = 0;
-  for (std::string line; std::getline(file, line);) {
-    ++number;
-    if (line.empty()) continue;
+  const std::string file = tool::read_file(path);
+  std::string_view rest = file;
+  if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
+  for (size_t number = 1; !rest.empty(); ++number) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    const std::string place = path + ":" + std::to_string(number);
     Heap heap(std::pmr::get_default_resource());
-    const Value value = text::read_json(heap, line, path);
+    const Value value = inside([&] { return text::read_json(heap, line, place); });
     use(heap, [&](const char* key, auto is_right) -> const Value& {
       const Value* found = value.is(Kind::dict) ? value.dict->find(heap, key) : nullptr;
-      if (!found || !is_right(*found)) throw Error(GPTQ_E_FORMAT, path + ": line " + std::to_string(number) + " has no \"" + key + "\"");
+      if (!found || !is_right(*found)) throw Error(GPTQ_E_FORMAT, place + ": there is no \"" + key + "\" of the right kind");
       return *found;
     });
   }
 }
 bool is_string(const Value& v) { return v.is(Kind::string); }
-bool is_array(const Value& v) { return v.is_array(); }
+bool are_strings(const Value& v) {
+  return v.is_array() && std::ranges::all_of(std::span(v.array->items, v.array->size), is_string);
+}
 
 // A line of JSON for each line; an error is an answer too.
 void judge_schemas(const Model& model, const std::string& path) {
   for_lines(path, [&](Heap& heap, auto need) {
-    const Value &schema = need("schema", is_string), &texts = need("texts", is_array);
+    const Value &schema = need("schema", is_string), &texts = need("texts", are_strings);
     std::vector<std::string> judged;
-    for (const Value& text : std::span(texts.array->items, texts.array->size)) judged.emplace_back(is_string(text) ? text.view() : std::string_view());
+    for (const Value& text : std::span(texts.array->items, texts.array->size)) judged.emplace_back(text.view());
     try {
       judge(model, GPTQ_CONSTRAINT_JSON_SCHEMA, std::string(schema.view()), judged).print_json();
     } catch (const Error& error) {

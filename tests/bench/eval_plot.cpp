@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdarg>
 #include <cstdio>
-#include <memory>
 
 #include "engine_options.h"
+#include "output_file.h"
 
 namespace gptq::eval {
 namespace {
@@ -27,9 +28,21 @@ double step_of(double range) {
   return 10 * unit;
 }
 
+[[gnu::format(printf, 2, 3)]] void append(std::string& to, const char* format, ...) {
+  va_list arguments, again;
+  va_start(arguments, format);
+  va_copy(again, arguments);
+  const size_t size = static_cast<size_t>(std::max(0, std::vsnprintf(nullptr, 0, format, arguments))), before = to.size();
+  to.resize(before + size + 1);
+  std::vsnprintf(to.data() + before, size + 1, format, again);
+  to.resize(before + size);
+  va_end(again);
+  va_end(arguments);
+}
+
 class Picture {
  public:
-  Picture(std::FILE* file, const std::vector<Point>& points) : file_(file) {
+  Picture(std::string& svg, const std::vector<Point>& points) : svg_(svg) {
     const auto smaller = [](const Point& a, const Point& b) { return a.megabytes < b.megabytes; };
     const auto closer = [](const Point& a, const Point& b) { return a.divergence < b.divergence; };
     const auto [least, most] = std::minmax_element(points.begin(), points.end(), smaller);
@@ -43,10 +56,10 @@ class Picture {
   double y(double divergence) const { return bottom - (std::log10(divergence) - low_y_) / (high_y_ - low_y_) * (bottom - top); }
 
   void text(double at_x, double at_y, const char* anchor, const std::string& words, const char* more = "") const {
-    std::fprintf(file_, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" %s>%s</text>\n", at_x, at_y, anchor, more, escaped(words).c_str());
+    append(svg_, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" %s>%s</text>\n", at_x, at_y, anchor, more, escaped(words).c_str());
   }
   void line(double x1, double y1, double x2, double y2, const char* color) const {
-    std::fprintf(file_, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", x1, y1, x2, y2, color);
+    append(svg_, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", x1, y1, x2, y2, color);
   }
 
   void axes() const {
@@ -73,7 +86,7 @@ class Picture {
     return text;
   }
 
-  std::FILE* file_;
+  std::string& svg_;
   double low_x_, high_x_, low_y_, high_y_;
 };
 
@@ -83,12 +96,11 @@ void write_plot(const std::string& path, const std::string& reference, std::vect
   std::erase_if(points, [](const Point& p) { return !(p.divergence > 0); });
   if (points.empty()) throw Error(GPTQ_E_INVALID_ARGUMENT, "--plot: no file differs from '" + reference + "'");
   std::stable_sort(points.begin(), points.end(), [](const Point& a, const Point& b) { return a.megabytes < b.megabytes; });
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "w"), std::fclose);
-  if (!file) throw Error(GPTQ_E_IO, "cannot write '" + path + "'");
-  const Picture picture(file.get(), points);
-  std::fprintf(file.get(),
-               "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n"
-               "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", width, height);
+  std::string svg;
+  const Picture picture(svg, points);
+  append(svg,
+         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n"
+         "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", width, height);
   picture.text(left, 28, "start", "Divergence from " + reference + " by size of the file", "font-size=\"16\"");
   picture.axes();
   picture.text((left + right) / 2, bottom + 44, "middle", "MB");
@@ -102,12 +114,15 @@ void write_plot(const std::string& path, const std::string& reference, std::vect
       std::snprintf(place, sizeof place, "%.1f,%.1f ", picture.x(p.megabytes), picture.y(p.divergence));
       best += place;
     }
-  std::fprintf(file.get(), "<polyline points=\"%s\" fill=\"none\" stroke=\"#2a6fdb\" stroke-width=\"1.5\"/>\n", best.c_str());
+  append(svg, "<polyline points=\"%s\" fill=\"none\" stroke=\"#2a6fdb\" stroke-width=\"1.5\"/>\n", best.c_str());
   for (const Point& p : points) {
-    std::fprintf(file.get(), "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4.5\" fill=\"#2a6fdb\"/>\n", picture.x(p.megabytes), picture.y(p.divergence));
+    append(svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4.5\" fill=\"#2a6fdb\"/>\n", picture.x(p.megabytes), picture.y(p.divergence));
     picture.text(picture.x(p.megabytes) + 8, picture.y(p.divergence) - 6, "start", p.name);
   }
-  std::fprintf(file.get(), "</svg>\n");
+  svg += "</svg>\n";
+  tool::OutputFile file(path);
+  file.write(svg.data(), svg.size());
+  file.commit();
 }
 
 }  // namespace gptq::eval

@@ -5,6 +5,7 @@
 
 #include "eval.h"
 #include "eval_plot.h"
+#include "output_file.h"
 
 namespace gptq::eval {
 namespace {
@@ -46,6 +47,7 @@ void print_row(const Candidate& c) {
 }  // namespace
 
 void table(const Options& given) {
+  if (!given.plot.empty()) tool::OutputFile(given.plot);  // a path that does not do is told before the work
   Options o = given, exact = given;
   o.text = o.files.back();
   exact.exact = true;

@@ -10,6 +10,7 @@
 
 #include "api/handles.h"
 #include "bandwidth.h"
+#include "inside.h"
 #include "peer.h"
 #include "tool.h"
 
@@ -269,16 +270,16 @@ int main(int argc, char** argv) {
   app.add_option("-n,--n-gen", o.generated, "tokens to generate; 0 = none (default 128)")->delimiter(',');
   app.add_option("-d,--n-depth", o.depths, "tokens in the context before (default 0)")->delimiter(',');
   app.add_option("-t,--threads", o.thread_counts, "threads that compute; 0 = one per core")->delimiter(',');
-  app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',');
+  app.add_option("-s,--sessions", o.sessions, "sessions that decode together; tokens/s is their sum (default 1)")->delimiter(',')->check(tool::above_0());
   app.add_flag("--forks", o.forks, "with -d: the sessions are forks, which share the tokens before and go on for themselves");
   app.add_option("--speculate", o.speculate, "decode without and with speculation in turn, by lookup or by a draft model's file too; the tokens must be the same")
       ->type_name("lookup|DRAFT.gptq");
   app.add_option("--text", o.text, "take the input out of this text, instead of random tokens");
-  app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted");
+  app.add_option("-r,--repetitions", o.repetitions, "timed runs of each test (default 5), after one that is not counted")->check(tool::above_0());
   o.add_precision_to(app);
   o.add_device_to(app);
   o.add_lora_to(app);
   app.add_option("--against", o.against, "a peer's figures, as `llama-bench -o json` or --json writes them: they and ratios beside ours, test by test");
   app.add_flag("--json", o.json, "print a JSON list");
-  return tool::run(app, argc, argv, [&] { run(o); });
+  return tool::run(app, argc, argv, [&] { inside([&] { run(o); }); });
 }

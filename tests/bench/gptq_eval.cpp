@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // gptq-eval: logits, perplexity, divergence from a reference, where errors arise, token ids.
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 
 #include "eval.h"
+#include "inside.h"
+#include "output_file.h"
 #include "tool.h"
 
 namespace {
@@ -15,22 +15,13 @@ using namespace gptq::eval;
 
 void write_logits(const Options& o) {
   const auto ids = tool::parse_ids(o.ids);
-  if (ids.empty()) throw Error(GPTQ_E_INVALID_ARGUMENT, "--ids is empty");
   const Runtime runtime(o.runtime());
   const Model model(runtime, o.model, o.placement(runtime, o.model));
   LogitStream stream(model, o, static_cast<uint32_t>(ids.size()));
-  const std::string temporary = o.output + ".part";
-  std::ofstream file(tool::file_path(temporary), std::ios::binary);
+  tool::OutputFile file(o.output);
   stream.start(ids);
-  for (auto row = stream.row(); !row.empty(); row = stream.row())
-    file.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size_bytes()));
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(tool::file_path(temporary), tool::file_path(o.output), error);
-  if (!file || error) {
-    std::filesystem::remove(tool::file_path(temporary), error);
-    throw Error(GPTQ_E_IO, "cannot write '" + o.output + "'");
-  }
+  for (auto row = stream.row(); !row.empty() && !file.failed(); row = stream.row()) file.write(reinterpret_cast<const char*>(row.data()), row.size_bytes());
+  file.commit();
 }
 
 void perplexity(const Options& o) {
@@ -89,7 +80,7 @@ void tokenize(const Options& o) {
 
 void add_window_options(CLI::App& app, Options& o) {
   app.add_option("--ctx", o.window, "tokens of a window")->capture_default_str();
-  app.add_option("--windows", o.windows, "the first N windows only (default: all)");
+  app.add_option("--windows", o.windows, "the first N windows only (default: all)")->check(tool::above_0());
   o.add_tuning_to(app, false);
 }
 
@@ -119,7 +110,7 @@ int main(int argc, char** argv) {
   CLI::App& ppl = *app.add_subcommand("perplexity", "how well MODEL foretells TEXT");
   add_comparison(ppl, o, false);
   o.add_lora_to(ppl);
-  ppl.add_option("--stride", o.stride, "from one window to the next, where only what is new counts (default: --ctx, no overlap)");
+  ppl.add_option("--stride", o.stride, "from one window to the next, where only what is new counts (default: --ctx, no overlap)")->check(tool::above_0());
   CLI::App& kl =
       *app.add_subcommand("kl", "Kullback-Leibler divergence of MODEL from REFERENCE, and how often both put the same token first");
   add_comparison(kl, o, true);
@@ -151,7 +142,8 @@ int main(int argc, char** argv) {
   vectors.add_option("--texts", o.text, "a file of lines {\"text\": ...}")->required();
   vectors.add_option("--query", o.query, "print the texts and their cosine with this one, the nearest first");
   vectors.add_option("--pooling", o.pooling, "of the last token, or the mean over all (default: as the model's files say, else last)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, int32_t>{{"last", GPTQ_POOL_LAST}, {"mean", GPTQ_POOL_MEAN}}));
+      ->type_name("last|mean")
+      ->transform(tool::one_of({{"last", GPTQ_POOL_LAST}, {"mean", GPTQ_POOL_MEAN}}));
   vectors.add_option("--ctx", o.window, "most tokens of a text")->capture_default_str();
   o.add_tuning_to(vectors, false);
   CLI::App& ids = *app.add_subcommand("tokenize", "token ids of the text on stdin, one line");
@@ -159,13 +151,15 @@ int main(int argc, char** argv) {
   ids.add_flag("--special", o.special, "special tokens in the text count, and BOS and EOS are added as the model's tokenizer does");
   ids.add_flag("--bos", o.bos, "with the beginning-of-text token, where the model's tokenizer adds one");
   return tool::run(app, argc, argv, [&] {
-    if (logits.parsed()) write_logits(o);
-    if (ppl.parsed()) perplexity(o);
-    if (kl.parsed()) divergence(o);
-    if (by_layer.parsed()) layers(o);
-    if (files.parsed()) table(o);
-    if (rules.parsed()) constraint(o);
-    if (vectors.parsed()) embed(o);
-    if (ids.parsed()) tokenize(o);
+    inside([&] {
+      if (logits.parsed()) write_logits(o);
+      if (ppl.parsed()) perplexity(o);
+      if (kl.parsed()) divergence(o);
+      if (by_layer.parsed()) layers(o);
+      if (files.parsed()) table(o);
+      if (rules.parsed()) constraint(o);
+      if (vectors.parsed()) embed(o);
+      if (ids.parsed()) tokenize(o);
+    });
   });
 }

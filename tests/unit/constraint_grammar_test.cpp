@@ -45,7 +45,7 @@ TEST(ConstraintGrammar, RefusedWithThePlace) {
       {"root ::= a", "no rule 'a'", 10},
       {"a ::= \"b\"", "no rule 'root'", 0},
       {"root := \"a\"", "::= is missing", 5},
-      {"root ::= \"a\"\nroot ::= \"b\"", "a second rule", 18},
+      {"root ::= \"a\"\nroot ::= \"b\"", "a second rule 'root' at 13", 13},
       {"root ::= (\"a\"", "an open group", 13},
       {"root ::= \"a", "an open text or class", 11},
       {"root ::= [a", "an open text or class", 11},
@@ -55,9 +55,12 @@ TEST(ConstraintGrammar, RefusedWithThePlace) {
       {"root ::= \"\\xg1\"", "hexadecimal digit", 13},
       {"root ::= \"a\"{3,2}", "{m,n}", 17},
       {"root ::= \"a\" )", "a line's end", 13},
-      {"root ::= root \"a\" | \"b\"", "calls itself", 0},
+      {"root ::= root \"a\" | \"b\"", "rule 'root' calls itself before any text, at 0", 0},
+      {"root ::= \"a\" x\nx ::= (x \"b\")* \"c\"", "rule 'x' calls itself before any text, at 15", 15},
+      {"root ::= <think> \"a\"", "a token as <think>", 9},
+      {"root ::= (\"a\" | !<[9]>)*", "a token as <think>", 16},
       {"root ::= a | \"c\"\na ::= b? root \"x\"\nb ::= \"b\"", "calls itself", 0},
-      {"root ::= \"a\" root", "never end", 0},
+      {"root ::= \"a\" root", "rule 'root' can never end, at 0", 0},
       {"root ::= \"a\"{900000}", "too many repeats", 18},
   };
   for (const auto& [grammar, message, offset] : refused) {

@@ -49,6 +49,22 @@ TEST(ConstraintRegex, Escapes) {
   EXPECT_FALSE(matches("a^b", "ab"));
 }
 
+// Those of ECMA-262, in schemas' patterns too.
+TEST(ConstraintRegex, WhiteSpace) {
+  for (const char* space : {"\t", "\n", "\v", "\f", "\r", " ", "\xc2\xa0", "\xe1\x9a\x80", "\xe2\x80\x80", "\xe2\x80\x8a", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf",
+                            "\xe2\x81\x9f", "\xe3\x80\x80", "\xef\xbb\xbf"}) {
+    EXPECT_TRUE(matches("\\s", space)) << space;
+    EXPECT_TRUE(matches("[a\\s]", space)) << space;
+    EXPECT_FALSE(matches("\\S", space)) << space;
+    if (const std::string text = std::string("\"") + space + "\""; static_cast<unsigned char>(*space) >= ' ') {
+      EXPECT_TRUE(accepts(Kind::json_schema, R"({"pattern": "^\\s$"})", text)) << space;
+    }
+  }
+  for (const char* other : {"\xc2\x85", "\xe1\xa0\x8e", "\xe2\x80\x8b", "a", "\xe2\x81\xa0"}) EXPECT_FALSE(matches("\\s", other)) << other;
+  EXPECT_FALSE(matches("\\w|\\d", "\xc3\xa9"));
+  EXPECT_FALSE(matches("\\d", "\xd9\xa1"));
+}
+
 TEST(ConstraintRegex, RefusesWithThePlace) {
   EXPECT_EQ(refused_at("ab)"), 2u);
   EXPECT_EQ(refused_at("(ab"), 3u);

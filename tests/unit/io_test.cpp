@@ -53,12 +53,18 @@ TEST(AtomicFile, LateArrivalIsNotReplaced) {
   EXPECT_EQ(read_file(path.get()), bytes_of("theirs"));
 }
 
-// A device, a socket or a folder; what a link leads to counts.
+// No device, socket, folder or link, whatever it leads to.
 TEST(AtomicFile, OnlyRegularFilesAreReplaced) {
-  const TemporaryPath path("link");
-  std::filesystem::create_symlink("/dev/null", path.get());
-  EXPECT_EQ(write(path.get(), IfExists::replace, ""), GPTQ_E_IO);
-  EXPECT_TRUE(std::filesystem::is_symlink(path.get()));
+  const TemporaryPath path("link"), file("linked");
+  write_file(file.get(), bytes_of("kept"));
+  for (const std::string& target : {std::string("/dev/null"), file.get(), std::string("nowhere")})
+    for (const IfExists how : {IfExists::replace, IfExists::refuse}) {
+      std::filesystem::create_symlink(target, path.get());
+      EXPECT_EQ(write(path.get(), how, ""), GPTQ_E_IO) << target;
+      EXPECT_TRUE(std::filesystem::is_symlink(path.get())) << target;
+      std::filesystem::remove(path.get());
+    }
+  EXPECT_EQ(read_file(file.get()), bytes_of("kept"));
   EXPECT_EQ(write(std::filesystem::temp_directory_path().string(), IfExists::replace, ""), GPTQ_E_IO);
 }
 

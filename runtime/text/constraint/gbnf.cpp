@@ -55,10 +55,14 @@ class GbnfParser {
     return place->second.number;
   }
   void rule() {
-    const uint32_t rule = rule_of(name());
+    const size_t begin = at_;
+    const std::string_view name = this->name();
+    const uint32_t rule = rule_of(name);
     space(false);
     if (!text_.substr(at_).starts_with("::=")) refuse("::= is missing");
-    if (nfa_.rules[rule].first != Nfa::none) refuse("a second rule of this name");
+    if (nfa_.rules[rule].first != Nfa::none) base::fail_at(GPTQ_E_INVALID_ARGUMENT, begin, "grammar: a second rule '", name, "' at ", begin);
+    nfa_.rules[rule].name = name;
+    nfa_.rules[rule].at = begin;
     at_ += 3;
     space(true);
     nfa_.set_rule(rule, either(false));
@@ -86,6 +90,7 @@ class GbnfParser {
       item = repeated(item, lines);
       nfa_.append(all, item);
     }
+    if (more() && (text_[at_] == '<' || text_[at_] == '!')) refuse("a token as <think> or <[9]>, which is not supported (quote its text)");
     return all;
   }
   uint32_t number() {

@@ -203,12 +203,16 @@ std::pmr::vector<uint8_t> mark_ends(const Nfa& nfa, const std::pmr::vector<uint8
   return mark;
 }
 
+[[noreturn]] void refuse(std::string_view what, const Nfa::Rule& r, const char* why) {
+  base::fail_at(GPTQ_E_INVALID_ARGUMENT, r.at, what, ": rule '", r.name, "' ", why, ", at ", r.at);
+}
+
 }  // namespace
 
 void Nfa::finish(std::string_view what, bool refuse_endless) {
   const auto is_empty = mark_ends(*this), can_end = mark_ends(*this, &is_empty);
   for (Rule& r : rules) {
-    if (refuse_endless && !can_end[r.first]) base::fail(GPTQ_E_INVALID_ARGUMENT, what, ": a rule that can never end");
+    if (refuse_endless && !can_end[r.first]) refuse(what, r, "can never end");
     r.nullable = is_empty[r.first];
   }
   // Ways that never end are cut.
@@ -228,7 +232,11 @@ void Nfa::sort_rules(std::string_view what) {
   std::pmr::vector<Visit> way(memory);
   uint32_t order = static_cast<uint32_t>(rules.size());
   const auto enter = [&](uint32_t rule) {
-    if (mark[rule] == 1) base::fail(GPTQ_E_INVALID_ARGUMENT, what, ": a rule that calls itself before any text");
+    if (mark[rule] == 1) {
+      const Rule* named = &rules[rule];
+      for (auto v = way.rbegin(); named->name.empty() && v != way.rend(); ++v) named = &rules[v->rule];
+      refuse(what, *named, "calls itself before any text");
+    }
     if (mark[rule]) return;
     mark[rule] = 1;
     way.push_back({rule, std::pmr::vector<uint32_t>(1, rules[rule].first, memory)});

@@ -44,6 +44,8 @@ class Nfa {
     uint32_t first = none, last = none;
     bool nullable = false;
     uint32_t order = 0;  // a rule that begins with a call comes before the called one
+    std::string_view name;  // in the source, for messages until finish() is done
+    size_t at = 0;          // where the source has it
   };
 
   Nfa(const NfaLimits& limits, std::pmr::memory_resource* memory) : nodes(memory), rules(memory), limits(limits), memory(memory) {}

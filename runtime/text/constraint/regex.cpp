@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Regular expressions, in what ECMAScript, Python and PCRE have in common.
+// Regular expressions, in what ECMAScript, Python and PCRE have in common; \s is ECMA-262's.
 #include <algorithm>
 
 #include "base/failure.h"
@@ -9,6 +9,10 @@
 
 namespace gptq::text::constraint {
 namespace {
+
+// ECMA-262's WhiteSpace and LineTerminator.
+constexpr uint16_t white[][2] = {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
+                                 {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
 
 class Parser {
  public:
@@ -138,7 +142,7 @@ class Parser {
     CharClass set(nfa_.memory);
     if (lower == 'd') set.add('0', '9');
     else if (lower == 'w') { set.add('0', '9'); set.add('a', 'z'); set.add('A', 'Z'); set.add('_', '_'); }
-    else if (lower == 's') { set.add('\t', '\r'); set.add(' ', ' '); }
+    else if (lower == 's') for (const auto& [low, high] : white) set.add(low, high);
     else if (c > ' ' && c < 127 && !(lower >= 'a' && lower <= 'z') && !(c >= '0' && c <= '9')) return one(static_cast<uint32_t>(c));
     else { --at_; refuse("an unknown escape"); }
     if (c == 'D' || c == 'W' || c == 'S') set.invert();

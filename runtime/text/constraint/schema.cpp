@@ -112,10 +112,15 @@ class Compiler {
     return out;
   }
   // What every $id and anchor stands for, and under which base each part of the document is.
-  void scan(const Value& value, const Text& base, uint32_t depth) {
+  // names: its keys are names of subschemas, not keywords.
+  void scan(const Value& value, const Text& base, uint32_t depth, bool names = false) {
     if (value.is(JsonKind::list))
       for (uint32_t i = 0; i < value.array->size; ++i) scan(value.array->items[i], base, depth + 1);
     if (!value.is(JsonKind::dict)) return;
+    if (names) {
+      for (uint32_t i = 0; i < value.dict->size; ++i) scan(value.dict->entries[i].value, base, depth + 1);
+      return;
+    }
     Text here(base, memory_);
     if (const Value* id = value.dict->find(heap_, "$id"); id && id->is(JsonKind::string))
       here = resolve(base, without_fragment(id->view()));
@@ -134,7 +139,8 @@ class Compiler {
       }
     for (uint32_t i = 0; i < value.dict->size; ++i) {
       const std::string_view key = value.dict->entries[i].key.view();
-      if (key != "enum" && key != "const" && key != "default" && key != "examples") scan(value.dict->entries[i].value, here, depth + 1);
+      const bool names = key == "properties" || key == "$defs" || key == "definitions" || key == "patternProperties" || key == "dependentSchemas" || key == "dependencies";
+      if (key != "enum" && key != "const" && key != "default" && key != "examples") scan(value.dict->entries[i].value, here, depth + 1, names);
     }
   }
   static std::string_view without_fragment(std::string_view uri) { return uri.substr(0, uri.find('#')); }

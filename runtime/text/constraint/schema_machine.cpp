@@ -257,6 +257,15 @@ uint32_t SchemaMachine::on_after(View s, uint8_t byte) {
   return begin_key(frame) == dead ? dead : make({at_key, frame});
 }
 
+// Whether a bound is above 0, where numbers that are small enough are out of bounds.
+bool SchemaMachine::bounded_away(uint32_t plan) const {
+  const Plan& p = plans_[plan];
+  return std::ranges::any_of(list(p.nodes, p.n_nodes), [&](uint32_t at) {
+    const SchemaNode& n = node(at);
+    return (n.least && n.least->digits > 0) || (n.above && n.above->digits > 0);
+  });
+}
+
 uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
   const uint32_t plan = s[2], phase = s[3] & 15;
   taken_ = taken_in(s[1]);
@@ -272,9 +281,9 @@ uint32_t SchemaMachine::on_number(View s, uint8_t byte) {
     next = phase == 0 && byte == '0' ? 1 : after[phase];
   } else if (byte == '.' && (phase == 1 || phase == 2) && !whole) {
     next = 3;
-  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !free && !whole && !within_unique(s[1])) {
+  } else if ((byte == 'e' || byte == 'E') && ends && phase != 7 && !whole && !(free && plans_[plan].narrow_numbers) && !within_unique(s[1])) {
     next = 5;
-  } else if ((byte == '+' || byte == '-') && phase == 5) {
+  } else if ((byte == '+' || (byte == '-' && !(free && bounded_away(plan)))) && phase == 5) {
     next = 6;
   } else {
     if (!ends || is_top(s[1])) return dead;

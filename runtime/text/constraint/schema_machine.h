@@ -142,6 +142,7 @@ class SchemaMachine final : public Machine {
   bool exponent_bearable(uint32_t frame, uint32_t plan);
   static bool number_holds(const SchemaNode& n, const Decimal& d);
   bool number_certain(const SchemaNode& n) const;
+  bool bounded_away(uint32_t plan) const;
 
   uint32_t begin_value(uint32_t frame, uint32_t plan, uint8_t byte);
   uint32_t open_container(uint32_t frame, uint32_t plan, What what);
