@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ctypes import c_char_p, c_void_p, cast
+from ctypes import POINTER, c_char_p, c_void_p, cast
 from typing import Any, List, Mapping, Optional, Sequence
 
 from . import _native as native
@@ -45,7 +45,7 @@ class Chat:
     self.keep: List[Any] = []
     structs = [self._message(message, at) for at, message in enumerate(messages)]
     self.keep.append(structs)
-    array = (native.POINTER(native.gptq_message) * len(structs))(*map(native.POINTER(native.gptq_message), structs))
+    array = (POINTER(native.gptq_message) * len(structs))(*map(POINTER(native.gptq_message), structs))
     flags = (native.GPTQ_CHAT_ADD_GENERATION_PROMPT if add_generation_prompt else 0) | (native.GPTQ_CHAT_DROP_OLDEST if drop_oldest else 0)
     self.struct = make(native.gptq_chat, flags=flags, messages=array, n_messages=len(structs), reserve_tokens=reserve_tokens, keep_tokens=keep_tokens)
     if tools is not None:

@@ -123,14 +123,14 @@ class Engine(Handle):
       if session is not None:
         yield session
 
-  def embed(self, texts: Sequence[str], *, pooling: Optional[str] = None, normalize: bool = False) -> memoryview:
+  def embed(self, texts: Sequence[str], *, pooling: Optional[str] = None, normalize: bool = False) -> memoryview[float]:
     """Vectors of texts, a float32 buffer [texts][n_embd] that numpy takes without a copy. It steps the engine, in free places of sessions.
 
     pooling: "last" or "mean"; None: pooling and normalizing are as the model's files say, else the last token's, normalized."""
     strings, n_embd = string_list(texts, "texts"), self.model.info["n_embd"]
     flags, kind = native.GPTQ_EMBED_NORMALIZE if normalize else 0, pooling_of(pooling)
     if not len(strings):
-      return memoryview(b"")
+      return memoryview(b"").cast("f")
     out = (c_float * (len(strings) * n_embd))()
     with self.domain():
       call(lambda error: lib.gptq_embed(self.handle, strings, len(strings), kind, flags, out, error))

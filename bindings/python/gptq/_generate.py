@@ -2,7 +2,7 @@
 """How to generate: gptq_generate_params."""
 from __future__ import annotations
 
-from ctypes import c_char_p, c_void_p, cast
+from ctypes import POINTER, c_char_p, c_void_p, cast
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Union
 
 from . import _native as native
@@ -10,8 +10,8 @@ from ._library import make, string_list
 
 if TYPE_CHECKING:
   from ._constraint import Constraint
-SAMPLING = {name: kind for name, kind in native.gptq_sampling._fields_  # pylint: disable=protected-access
-            if name not in ("struct_size", "flags", "seed", "bias", "n_bias", "dry_breakers")}
+SAMPLING = {field[0] for field in native.gptq_sampling._fields_  # pylint: disable=protected-access
+            if field[0] not in ("struct_size", "flags", "seed", "bias", "n_bias", "dry_breakers")}
 POOLINGS = {None: native.GPTQ_POOL_NONE, "last": native.GPTQ_POOL_LAST, "mean": native.GPTQ_POOL_MEAN}
 
 
@@ -26,7 +26,7 @@ def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Union
                     ignore_eos: bool = False, keep_stop: bool = False, continue_text: bool = False, prefill_only: bool = False,
                     pooling: Optional[str] = None, logits: bool = False, logprobs: bool = False, speculate: bool = False, marked: bool = False,
                     background: bool = False, dry_breakers: Optional[str] = None, **sampler: float) -> Any:
-  if unknown := sampler.keys() - SAMPLING.keys():
+  if unknown := sampler.keys() - SAMPLING:
     raise TypeError(f"unknown parameters: {', '.join(sorted(unknown))}")
   flags = (native.GPTQ_SAMPLE_RANDOM_SEED if seed is None else 0) | (native.GPTQ_SAMPLE_MODEL_DEFAULTS if model_defaults else 0)
   biases = (native.gptq_logit_bias * len(bias or {}))(*[native.gptq_logit_bias(*one) for one in (bias or {}).items()])
@@ -35,7 +35,7 @@ def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Union
   if breakers is not None:
     sampling.dry_breakers = native.gptq_string(cast(c_char_p(breakers), c_void_p), len(breakers))
   strings = string_list([stop] if isinstance(stop, str) else stop, "stop")
-  params = make(native.gptq_generate_params, sampling=native.POINTER(native.gptq_sampling)(sampling), stop=strings, n_stop=len(strings),
+  params = make(native.gptq_generate_params, sampling=POINTER(native.gptq_sampling)(sampling), stop=strings, n_stop=len(strings),
                 max_tokens=max_tokens, pooling=pooling_of(pooling), constraint=constraint and constraint.handle, banned=banned and banned.handle)
   params.keep = strings, constraint, banned, breakers
   for flag, wanted in ((native.GPTQ_GEN_IGNORE_EOS, ignore_eos), (native.GPTQ_GEN_KEEP_STOP, keep_stop),

@@ -123,11 +123,11 @@ def token_ids(tokens: Any) -> Any:
 
 
 def string_list(texts: Any, name: str) -> Any:
-  """An array of gptq_string, and the memory that it points to."""
+  """An array of gptq_string, which keeps the memory that it points to."""
   if isinstance(texts, (str, bytes)):
     raise TypeError(f"{name} is one text, not a list of texts")
   words = [text.encode() for text in texts]
-  strings = (native.gptq_string * len(words))(*[native.gptq_string(ctypes.cast(ctypes.c_char_p(word), ctypes.c_void_p), len(word)) for word in words])
+  strings: Any = (native.gptq_string * len(words))(*[native.gptq_string(ctypes.cast(ctypes.c_char_p(word), ctypes.c_void_p), len(word)) for word in words])
   strings.keep = words
   return strings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctypes import byref, c_char, c_size_t, c_uint32, c_void_p, string_at
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from . import _native as native
 from ._chat import Chat, Messages
@@ -79,8 +79,8 @@ class Model(Handle):
   def detokenize(self, tokens: Sequence[int], *, render_special: bool = False) -> str:
     ids = token_ids(tokens)
     flags = native.GPTQ_TEXT_RENDER_SPECIAL if render_special else 0
-    return sized(lambda buffer, cap, needed: lib.gptq_detokenize(self.handle, ids, len(ids), flags, buffer, cap, needed),
-                 c_char).raw.decode("utf-8", "replace")
+    return str(sized(lambda buffer, cap, needed: lib.gptq_detokenize(self.handle, ids, len(ids), flags, buffer, cap, needed),
+                     c_char).raw.decode("utf-8", "replace"))
 
   def token(self, token: int) -> Token:
     """The bytes that a token stands for, and what it is."""
@@ -101,9 +101,10 @@ class Model(Handle):
       check(status)
       found.append(Placement("cpu" if one.kind == native.GPTQ_DEVICE_CPU else "cuda", one.ordinal, one.first_layer, one.n_layers, one.bytes))
 
-  def render_chat(self, messages: Messages, **options: Any) -> str:
-    """The model's chat template over the messages. options: as for Session.set_chat."""
-    chat = Chat(messages, **options)
+  def render_chat(self, messages: Messages, *, add_generation_prompt: bool = True, tools: Any = None, variables: Optional[Mapping[str, Any]] = None,
+                  template: Optional[str] = None, drop_oldest: bool = False, reserve_tokens: int = 0, keep_tokens: int = 0) -> str:
+    """The model's chat template, or another, over the messages. The arguments are those of Session.set_chat; nothing is left out here."""
+    chat = Chat(messages, add_generation_prompt, tools, variables, template, drop_oldest, reserve_tokens, keep_tokens)
 
     def render(buffer: Any, cap: int, needed: Any) -> int:
       error = make(native.gptq_error)
@@ -143,14 +144,17 @@ class Model(Handle):
     """Phrases that the text never has, in large and small letters: generate(..., banned=model.banned("as an AI"))."""
     return Constraint(self, "banned", phrases)
 
-  def adapter(self, path: Optional[Path] = None, **source: Any) -> Adapter:
-    """A .gptq-lora file, for Session.set_adapter. Instead of a path: data or file, offset, size, as for Model."""
-    return Adapter(self, path, **source)
+  def adapter(self, path: Optional[Path] = None, *, data: Any = None, file: Optional[BinaryIO] = None, offset: int = 0, size: int = 0) -> Adapter:
+    """A .gptq-lora file, for Session.set_adapter. data, file, offset, size: as for Model."""
+    return Adapter(self, path, data=data, file=file, offset=offset, size=size)
 
-  def engine(self, **options: Any) -> Engine:
-    """options: max_sessions, ctx_tokens, kv_bytes, page_tokens, batch_tokens, logits_rows, best_logprobs, adapter_rank, exact or bf16, and kv:
-    how keys and values are kept, "f16", "f32", "i8" or "i4", or "i8:i4", of keys and values apart."""
-    params, out = engine_params(**options), c_void_p()
+  def engine(self, *, max_sessions: int = 1, ctx_tokens: int = 0, kv_bytes: int = 0, page_tokens: int = 0, batch_tokens: int = 0, logits_rows: int = 0,
+             best_logprobs: int = 0, adapter_rank: int = 0, exact: bool = False, bf16: bool = False, kv: str = "f16") -> Engine:
+    """best_logprobs: of each token so many are kept for logprobs=True. adapter_rank: room for adapters of this rank. exact, bf16: activations as
+    float32 or bfloat16. kv: how keys and values are kept, "f16", "f32", "i8" or "i4", or "i8:i4", of keys and values apart."""
+    params, out = engine_params(
+      max_sessions=max_sessions, ctx_tokens=ctx_tokens, kv_bytes=kv_bytes, page_tokens=page_tokens, batch_tokens=batch_tokens, logits_rows=logits_rows,
+      best_logprobs=best_logprobs, adapter_rank=adapter_rank, exact=exact, bf16=bf16, kv=kv), c_void_p()
     call(lambda error: lib.gptq_engine_create(self.handle, byref(params), byref(out), error))
     return Engine(self, out, params.best_logprobs)
 
@@ -163,7 +167,7 @@ class Model(Handle):
     with self.session() as session:
       yield from session.stream(prompt, **params)
 
-  def embed(self, texts: Sequence[str], **options: Any) -> memoryview:
+  def embed(self, texts: Sequence[str], **options: Any) -> memoryview[float]:
     """As Engine.embed, with an engine of its own."""
     with self.engine() as engine:
       return engine.embed(texts, **options)

@@ -151,6 +151,10 @@ class Runtime(Handle):
         bar.set_postfix_str(phase)
         bar.update(round(done * 1000) - bar.n)
       progress = show
+
+    def tell(_: Any, one: Any) -> None:
+      assert report is not None
+      report(text_of(one[0].name, one[0].name_size), one[0].error)
     where, from_file = encoded(target), Source(callbacks, source)
     ids = token_ids(tokens or ())
     words = text.encode() if text is not None else None
@@ -158,8 +162,7 @@ class Runtime(Handle):
       native.gptq_quantize_params, flags=native.GPTQ_QUANTIZE_REPLACE if replace else 0, head_bits=head_bits, rows=rows, row_tokens=row_tokens,
       text=cast(c_char_p(words), c_void_p), text_size=len(words or b""), tokens=ids if tokens else None, n_tokens=len(ids),
       progress=progress_callback(callbacks, progress or None),
-      report=callbacks.wrap(native.gptq_quantize_report_fn, report and (
-        lambda user, one: report(text_of(one[0].name, one[0].name_size), one[0].error) and None), None))
+      report=callbacks.wrap(native.gptq_quantize_report_fn, report and tell, None))
     params.defaults.bits, params.defaults.group_size = bits, group_size
     try:
       callbacks.call(lambda error: lib.gptq_quantize(self.handle, byref(from_file.struct), where, len(where), byref(params), error))

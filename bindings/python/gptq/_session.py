@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from ctypes import byref, c_char, c_double, c_float, c_size_t, c_uint32, c_void_p, string_at
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _native as native
 from ._chat import Chat, Messages
@@ -113,12 +113,13 @@ class Session(Handle):
     with self.engine.domain():
       call(lambda error: lib.gptq_session_set_prediction(self.handle, data, len(data or b""), 0, error))
 
-  def set_chat(self, messages: Messages, **options: Any) -> int:
+  def set_chat(self, messages: Messages, *, add_generation_prompt: bool = True, tools: Any = None, variables: Optional[Mapping[str, Any]] = None,
+               template: Optional[str] = None, drop_oldest: bool = False, reserve_tokens: int = 0, keep_tokens: int = 0) -> int:
     """Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens.
 
-    options: add_generation_prompt (True), tools (what json.dumps takes), variables (of the template), template (instead of the model's);
-    drop_oldest leaves the oldest turns out (info.n_dropped) where room for reserve_tokens is missing, and then keeps at most keep_tokens."""
-    chat, count = Chat(messages, **options), c_size_t()
+    tools: what json.dumps takes; variables: of the template; template: instead of the model's. drop_oldest leaves the oldest turns out
+    (info.n_dropped) where room for reserve_tokens is missing, and then keeps at most keep_tokens."""
+    chat, count = Chat(messages, add_generation_prompt, tools, variables, template, drop_oldest, reserve_tokens, keep_tokens), c_size_t()
     with self.engine.domain():
       call(lambda error: lib.gptq_session_set_chat(self.handle, byref(chat.struct), byref(count), error))
     return count.value
@@ -131,7 +132,8 @@ class Session(Handle):
 
   def read(self) -> str:
     """Text that came since the last read."""
-    size, parts = c_size_t(), []
+    size = c_size_t()
+    parts: List[bytes] = []
     buffer = (c_char * 512)()
     with self.engine.domain():
       while True:
@@ -157,7 +159,8 @@ class Session(Handle):
         more = bool(marked.more)
 
   def read_tokens(self) -> List[int]:
-    count, out = c_size_t(), []
+    count = c_size_t()
+    out: List[int] = []
     buffer = (native.gptq_token * 256)()
     with self.engine.domain():
       while True:
@@ -166,11 +169,11 @@ class Session(Handle):
           return out
         out += buffer[:count.value]
 
-  def read_logits(self) -> Tuple[int, memoryview]:
+  def read_logits(self) -> Tuple[int, memoryview[float]]:
     """With logits=True: the first position, and float32 rows [positions][n_vocab] as a buffer that numpy takes without a copy."""
     n_vocab, info = self.engine.model.info["n_vocab"], self._info()
     if info.logits_unread == 0:
-      return 0, memoryview(b"")
+      return 0, memoryview(b"").cast("f")
     buffer, first, rows = (c_float * (n_vocab * info.logits_unread))(), c_uint32(), c_uint32()
     with self.engine.domain():
       check(lib.gptq_session_read_logits(self.handle, buffer, len(buffer), byref(first), byref(rows)))
@@ -208,7 +211,7 @@ class Session(Handle):
   def save_to(self, file: Union[Path, BinaryIO], *, full: bool = False) -> None:
     """The same, in pieces, to a file or to what has write(bytes)."""
     if not hasattr(file, "write"):
-      with open(file, "wb") as opened:  # type: ignore[arg-type]
+      with open(file, "wb") as opened:
         self.save_to(opened, full=full)
       return
     kind, callbacks = native.GPTQ_SAVE_FULL if full else native.GPTQ_SAVE_REPLAY, Callbacks()
@@ -216,7 +219,7 @@ class Session(Handle):
     def take(user: Any, bytes_at: int, size: int) -> int:
       rest = memoryview(string_at(bytes_at, size))
       while rest:  # a raw file may take less than all
-        taken = file.write(rest)  # type: ignore[union-attr]
+        taken = file.write(rest)
         rest = rest[len(rest) if taken is None else taken:]
       return 0
     write = callbacks.wrap(native.gptq_write_fn, take)
@@ -247,7 +250,7 @@ class Session(Handle):
       call(lambda error: lib.gptq_score(self.handle, strings, len(strings), sums, counts, error))
     return [Score(*both) for both in zip(sums, counts)]
 
-  def embedding(self, *, normalize: bool = False) -> memoryview:
+  def embedding(self, *, normalize: bool = False) -> memoryview[float]:
     """The vector that a start with pooling="last" or "mean" made of the sequence, as a float32 buffer."""
     flags = native.GPTQ_EMBED_NORMALIZE if normalize else 0
     with self.engine.domain():

@@ -49,7 +49,7 @@ class Source:
       self._read(callbacks, file)
 
   def _read(self, callbacks: Callbacks, file: Any) -> None:
-    guard, kinds = threading.Lock(), dict(native.gptq_io._fields_)  # pylint: disable=protected-access
+    guard, kinds = threading.Lock(), {field[0]: field[1] for field in native.gptq_io._fields_}  # pylint: disable=protected-access
 
     def length(user: Any) -> int:
       with guard:
@@ -67,4 +67,4 @@ class Source:
           done += len(part)
       return done
     self.io = make(native.gptq_io, size=callbacks.wrap(kinds["size"], length, -errno.EIO), read_at=callbacks.wrap(kinds["read_at"], read_at, -errno.EIO))
-    self.struct.io = native.POINTER(native.gptq_io)(self.io)
+    self.struct.io = ctypes.POINTER(native.gptq_io)(self.io)
