@@ -182,7 +182,7 @@ csharp_example() {
 
 test_cpp() {
   mkdir -p "$work/include/gptq"
-  ln -sf "$here/cpp/gptq.hpp" "$work/include/gptq/"
+  ln -sf "$here"/cpp/*.hpp "$work/include/gptq/"
   cpp() { "${CXX:-c++}" -std=c++17 -Wall -Wextra -Werror -O1 -I"$work/include" -I"$root/include" "$@" -L"$build/runtime" -lgptq -pthread; }
   count cpp -I"$here/cpp" "$here/cpp/tests/tests.cpp" -o "$work/cpp_tests"
   count "$work/cpp_tests" "$GPTQ_CASES" "$GPTQ_MODELS"

@@ -6,7 +6,7 @@ import re
 
 # Of each language: the files of its hand-written layer, and how they name a function of C.
 LAYERS = {
-  "cpp": (["cpp/gptq.hpp"], r"\b{}\b"),
+  "cpp": (["cpp/*.hpp"], r"\b{}\b"),
   "csharp": (["csharp/*.cs"], r"\bApi\.{}\b"),
   "go": (["go/*.go"], r"\bC\.{}\b"),
   "python": (["python/gptq/*.py"], r"\blib\.{}\b"),

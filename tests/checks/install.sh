@@ -9,7 +9,7 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
 meson install -C "$build" --no-rebuild --quiet --destdir "$stage"
-for file in '*/gptq.h' '*/gptq.hpp' '*/libgptq.so' '*/libgptq.a' '*/gptq.pc' '*/bin/gptq-run' '*/bin/gptq-convert'; do
+for file in '*/gptq.h' '*/gptq.hpp' '*/gptq_base.hpp' '*/gptq_model.hpp' '*/libgptq.so' '*/libgptq.a' '*/gptq.pc' '*/bin/gptq-run' '*/bin/gptq-convert'; do
   [[ -n $(find "$stage" -path "$file") ]] || { echo "not installed: $file"; exit 1; }
 done
 

@@ -45,13 +45,17 @@ long resident() {
   std::ifstream("/proc/self/statm") >> all >> pages;
   return pages * sysconf(_SC_PAGESIZE);
 }
-// Of 1,000 cycles, after as many that warm up.
+// Of 1,000 cycles, after as many that warm up: the least of three rounds, since a leak shows in each, but the heap's own size swings.
 template <class F>
 void expect_no_growth(F&& cycle) {
   for (int i = 0; i < 1000; ++i) cycle();
-  const long before = resident();
-  for (int i = 0; i < 1000; ++i) cycle();
-  expect(resident() - before < 1 << 19, std::to_string(resident() - before) + " bytes more");
+  long least = std::numeric_limits<long>::max();
+  for (int round = 0; round < 3 && least >= 1 << 19; ++round) {
+    const long before = resident();
+    for (int i = 0; i < 1000; ++i) cycle();
+    least = std::min(least, resident() - before);
+  }
+  expect(least < 1 << 19, std::to_string(least) + " bytes more");
 }
 
 void objects() {
