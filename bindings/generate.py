@@ -40,7 +40,7 @@ def main(check):
         file.write(text)
   for name in stale:
     print(f"bindings/{name}: {'is not what gptq.h gives: run bindings/generate.py' if check else 'written'}")
-  missing = list(coverage.problems(header, ROOT)) if check else []
+  missing = list(coverage.problems(ROOT)) if check else []
   for problem in missing:
     print(f"bindings: {problem}")
   print(f"{len(header.functions)} functions, {len(header.structs)} structs, {len(header.constants)} constants, "
