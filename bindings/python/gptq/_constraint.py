@@ -27,8 +27,8 @@ class Constraint(Handle):
       raise ValueError(f"kind is {kind!r}, not one of {', '.join(KINDS)}")
     text = source if isinstance(source, str) else json.dumps(source, ensure_ascii=False)
     self.kind, data, out = kind, text.encode(), c_void_p()
-    call(lambda error: lib.gptq_constraint_compile(model.handle, KINDS[kind], data, len(data), byref(out), error))
-    self.pointer = out
+    call(lambda error: lib.gptq_constraint_compile(model._handle, KINDS[kind], data, len(data), byref(out), error))
+    self._pointer = out
 
   def _release(self, pointer: Any) -> None:
     lib.gptq_constraint_destroy(pointer)
@@ -40,8 +40,8 @@ class Adapter(Handle):
   def __init__(self, model: "Model", path: Optional[Path] = None, *, data: Any = None, file: Optional[BinaryIO] = None, offset: int = 0, size: int = 0):
     callbacks, out = Callbacks(), c_void_p()
     source = Source(callbacks, path, data, file, offset, size)
-    callbacks.call(lambda error: lib.gptq_adapter_load(model.handle, byref(source.struct), byref(out), error))
-    self.pointer = out
+    callbacks.call(lambda error: lib.gptq_adapter_load(model._handle, byref(source.struct), byref(out), error))
+    self._pointer = out
 
   def _release(self, pointer: Any) -> None:
     lib.gptq_adapter_release(pointer)
@@ -50,5 +50,5 @@ class Adapter(Handle):
   def info(self) -> Dict[str, int]:
     """rank, n_matrices, host_bytes, fingerprint."""
     info = make(native.gptq_adapter_info)
-    check(lib.gptq_adapter_info_get(self.handle, byref(info)))
+    check(lib.gptq_adapter_info_get(self._handle, byref(info)))
     return {name: getattr(info, name) for name, _ in info._fields_ if name not in ("struct_size", "reserved")}  # pylint: disable=protected-access

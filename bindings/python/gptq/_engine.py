@@ -49,7 +49,7 @@ class Engine(Handle):
   """KV memory and scheduler of some sessions."""
 
   def __init__(self, model: "Model", pointer: Any, best_logprobs: int):
-    self.model, self.pointer, self.best_logprobs = model, pointer, best_logprobs
+    self.model, self._pointer, self.best_logprobs = model, pointer, best_logprobs
     self._lock, self._inside, self._dead = threading.RLock(), False, deque()  # type: threading.RLock, bool, Deque[Any]
     self._sessions: MutableMapping[int, Session] = weakref.WeakValueDictionary()
 
@@ -60,7 +60,7 @@ class Engine(Handle):
     self._dead.append((lib.gptq_engine_destroy, pointer))
     self._bury()
 
-  def domain(self) -> "Domain":
+  def _domain(self) -> "Domain":
     return Domain(self)
 
   def _bury(self) -> None:
@@ -77,14 +77,14 @@ class Engine(Handle):
 
   def session(self) -> "Session":
     out = c_void_p()
-    with self.domain():
-      call(lambda error: lib.gptq_session_create(self.handle, byref(out), error))
+    with self._domain():
+      call(lambda error: lib.gptq_session_create(self._handle, byref(out), error))
     return Session(self, out)
 
   def set_draft(self, model: "Optional[Model]") -> None:
     """A smaller model of the same runtime with the same tokens guesses for generations with speculate=True from now on; None: none does."""
-    with self.domain():
-      call(lambda error: lib.gptq_engine_set_draft(self.handle, model.handle if model else None, None, error))
+    with self._domain():
+      call(lambda error: lib.gptq_engine_set_draft(self._handle, model._handle if model else None, None, error))
 
   def restore(self, saved: Union[bytes, bytearray, memoryview, Path, BinaryIO]) -> Session:
     """A session that goes on where the saved one stood; its `exact` is False where its numbers may differ in their last digits.
@@ -93,12 +93,12 @@ class Engine(Handle):
     out, callbacks = c_void_p(), Callbacks()
     if isinstance(saved, (bytes, bytearray, memoryview)):
       data = bytes(saved)
-      with self.domain():
-        status = call(lambda error: lib.gptq_session_restore(self.handle, data, len(data), byref(out), error))
+      with self._domain():
+        status = call(lambda error: lib.gptq_session_restore(self._handle, data, len(data), byref(out), error))
     else:
       source = Source(callbacks, file=saved) if hasattr(saved, "read") else Source(callbacks, saved)  # type: ignore[arg-type]
-      with self.domain():
-        status = callbacks.call(lambda error: lib.gptq_session_restore_from(self.handle, byref(source.struct), byref(out), error))
+      with self._domain():
+        status = callbacks.call(lambda error: lib.gptq_session_restore_from(self._handle, byref(source.struct), byref(out), error))
     session = Session(self, out)
     session.exact = status == native.GPTQ_OK
     return session
@@ -106,8 +106,8 @@ class Engine(Handle):
   def step(self, budget_us: int = native.GPTQ_BUDGET_UNLIMITED) -> StepInfo:
     """Computes for about so many microseconds on all started sessions together."""
     info = make(native.gptq_step_info)
-    with self.domain():
-      more = check(lib.gptq_engine_step(self.handle, fitted(c_uint32, budget_us, "budget_us"), byref(info))) == native.GPTQ_MORE
+    with self._domain():
+      more = check(lib.gptq_engine_step(self._handle, fitted(c_uint32, budget_us, "budget_us"), byref(info))) == native.GPTQ_MORE
     return StepInfo(more, info.sessions_active, info.sessions_readable, info.used_us, info.next_quantum_us, info.tokens_prefilled,
                     info.tokens_generated)
 
@@ -115,8 +115,8 @@ class Engine(Handle):
   def readable(self) -> Iterator[Session]:
     """The sessions that have something unread, or have ended since they were looked at; each at most once a step."""
     while True:
-      with self.domain():
-        pointer = lib.gptq_engine_next_readable(self.handle)
+      with self._domain():
+        pointer = lib.gptq_engine_next_readable(self._handle)
       if not pointer:
         return
       session = self._sessions.get(pointer)
@@ -132,15 +132,15 @@ class Engine(Handle):
     if not len(strings):
       return memoryview(b"").cast("f")
     out = (c_float * (len(strings) * n_embd))()
-    with self.domain():
-      call(lambda error: lib.gptq_embed(self.handle, strings, len(strings), kind, flags, out, error))
+    with self._domain():
+      call(lambda error: lib.gptq_embed(self._handle, strings, len(strings), kind, flags, out, error))
     return memoryview(out).cast("B").cast("f", [len(strings), n_embd])
 
   @property
   def memory(self) -> MemoryInfo:
     info = make(native.gptq_memory_info)
-    with self.domain():
-      check(lib.gptq_engine_memory(self.handle, byref(info)))
+    with self._domain():
+      check(lib.gptq_engine_memory(self._handle, byref(info)))
     return MemoryInfo(info.page_tokens, info.kv_pages_total, info.kv_pages_used, info.host_bytes, info.host_peak, info.device_bytes, info.device_peak)
 
 

@@ -36,7 +36,7 @@ def generate_params(*, max_tokens: int = 0, seed: Optional[int] = 0, stop: Union
     sampling.dry_breakers = native.gptq_string(cast(c_char_p(breakers), c_void_p), len(breakers))
   strings = string_list([stop] if isinstance(stop, str) else stop, "stop")
   params = make(native.gptq_generate_params, sampling=POINTER(native.gptq_sampling)(sampling), stop=strings, n_stop=len(strings),
-                max_tokens=max_tokens, pooling=pooling_of(pooling), constraint=constraint and constraint.handle, banned=banned and banned.handle)
+                max_tokens=max_tokens, pooling=pooling_of(pooling), constraint=constraint and constraint._handle, banned=banned and banned._handle)
   params.keep = strings, constraint, banned, breakers
   for flag, wanted in ((native.GPTQ_GEN_IGNORE_EOS, ignore_eos), (native.GPTQ_GEN_KEEP_STOP, keep_stop),
                        (native.GPTQ_GEN_CONTINUE_TEXT, continue_text), (native.GPTQ_GEN_PREFILL_ONLY, prefill_only or pooling is not None),

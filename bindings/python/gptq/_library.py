@@ -170,19 +170,19 @@ class Callbacks:
 
 class Handle:
   """A reference to an object of the library, dropped by close(), by `with`, or by the garbage collector."""
-  pointer: Any = None
+  _pointer: Any = None
 
   def _release(self, pointer: Any) -> None:
     raise NotImplementedError
 
   @property
-  def handle(self) -> Any:
-    if self.pointer is None:
+  def _handle(self) -> Any:
+    if self._pointer is None:
       raise ValueError(f"the {type(self).__name__} is closed")
-    return self.pointer
+    return self._pointer
 
   def close(self) -> None:
-    pointer, self.pointer = self.pointer, None
+    pointer, self._pointer = self._pointer, None
     if pointer is not None:
       self._release(pointer)
 

@@ -49,10 +49,10 @@ class Model(Handle):
     source, params = Source(callbacks, path, data, file, offset, size), model_params(callbacks, progress, device, device_ordinal, device_layers, device_bytes_max)
     name, name_size = source.struct.path, source.struct.path_size
     if path is not None and not offset and not size:
-      callbacks.call(lambda error: lib.gptq_model_load(self.runtime.handle, name, name_size, byref(params), byref(out), error))
+      callbacks.call(lambda error: lib.gptq_model_load(self.runtime._handle, name, name_size, byref(params), byref(out), error))
     else:
-      callbacks.call(lambda error: lib.gptq_model_load_from(self.runtime.handle, byref(source.struct), byref(params), byref(out), error))
-    self.pointer = out
+      callbacks.call(lambda error: lib.gptq_model_load_from(self.runtime._handle, byref(source.struct), byref(params), byref(out), error))
+    self._pointer = out
 
   def _release(self, pointer: Any) -> None:
     lib.gptq_model_release(pointer)
@@ -61,31 +61,31 @@ class Model(Handle):
   def info(self) -> Dict[str, int]:
     """n_vocab, n_layers, bits, group_size, ... as gptq_model_info has them."""
     info = make(native.gptq_model_info)
-    check(lib.gptq_model_info_get(self.handle, byref(info)))
+    check(lib.gptq_model_info_get(self._handle, byref(info)))
     return {name: getattr(info, name) for name, _ in info._fields_[2:]}  # pylint: disable=protected-access
 
   def meta(self, key: str) -> str:
     """Text of the file: "name", "license", "chat_template", ..."""
     name = key.encode()
-    return str(sized(lambda buffer, cap, needed: lib.gptq_model_meta(self.handle, name, len(name), buffer, cap, needed), c_char,
+    return str(sized(lambda buffer, cap, needed: lib.gptq_model_meta(self._handle, name, len(name), buffer, cap, needed), c_char,
                      f"the model has no text for {key!r}").value.decode())
 
   def tokenize(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> List[int]:
     data = text.encode()
     flags = (native.GPTQ_TEXT_ADD_BOS if add_bos else 0) | (native.GPTQ_TEXT_PARSE_SPECIAL if parse_special else 0)
-    return list(sized(lambda buffer, cap, needed: lib.gptq_tokenize(self.handle, data, len(data), flags, buffer, cap, needed),
+    return list(sized(lambda buffer, cap, needed: lib.gptq_tokenize(self._handle, data, len(data), flags, buffer, cap, needed),
                       native.gptq_token))
 
   def detokenize(self, tokens: Sequence[int], *, render_special: bool = False) -> str:
     ids = token_ids(tokens)
     flags = native.GPTQ_TEXT_RENDER_SPECIAL if render_special else 0
-    return str(sized(lambda buffer, cap, needed: lib.gptq_detokenize(self.handle, ids, len(ids), flags, buffer, cap, needed),
+    return str(sized(lambda buffer, cap, needed: lib.gptq_detokenize(self._handle, ids, len(ids), flags, buffer, cap, needed),
                      c_char).raw.decode("utf-8", "replace"))
 
   def token(self, token: int) -> Token:
     """The bytes that a token stands for, and what it is."""
     at, size, attributes = c_void_p(), c_size_t(), c_uint32()
-    check(lib.gptq_token_bytes(self.handle, fitted(native.gptq_token, token, "token"), byref(at), byref(size), byref(attributes)))
+    check(lib.gptq_token_bytes(self._handle, fitted(native.gptq_token, token, "token"), byref(at), byref(size), byref(attributes)))
     return Token(string_at(at, size.value) if size.value else b"", *(bool(attributes.value & flag) for flag in (
       native.GPTQ_TOKEN_SPECIAL, native.GPTQ_TOKEN_BYTE, native.GPTQ_TOKEN_ADDED, native.GPTQ_TOKEN_END)))
 
@@ -95,7 +95,7 @@ class Model(Handle):
     found: List[Placement] = []
     while True:
       one = make(native.gptq_placement)
-      status = lib.gptq_model_placement(self.handle, len(found), byref(one))
+      status = lib.gptq_model_placement(self._handle, len(found), byref(one))
       if status == native.GPTQ_E_NOT_FOUND:
         return found
       check(status)
@@ -108,7 +108,7 @@ class Model(Handle):
 
     def render(buffer: Any, cap: int, needed: Any) -> int:
       error = make(native.gptq_error)
-      status = lib.gptq_chat_render(self.handle, byref(chat.struct), buffer, cap, needed, byref(error))
+      status = lib.gptq_chat_render(self._handle, byref(chat.struct), buffer, cap, needed, byref(error))
       return status if status == native.GPTQ_E_BUFFER_TOO_SMALL else check(status, error)
     return str(sized(render, c_char).raw.decode())
 
@@ -155,7 +155,7 @@ class Model(Handle):
     params, out = engine_params(
       max_sessions=max_sessions, ctx_tokens=ctx_tokens, kv_bytes=kv_bytes, page_tokens=page_tokens, batch_tokens=batch_tokens, logits_rows=logits_rows,
       best_logprobs=best_logprobs, adapter_rank=adapter_rank, exact=exact, bf16=bf16, kv=kv), c_void_p()
-    call(lambda error: lib.gptq_engine_create(self.handle, byref(params), byref(out), error))
+    call(lambda error: lib.gptq_engine_create(self._handle, byref(params), byref(out), error))
     return Engine(self, out, params.best_logprobs)
 
   def session(self, **options: Any) -> Session:

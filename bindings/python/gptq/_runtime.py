@@ -97,7 +97,7 @@ class Runtime(Handle):
     desc = make(native.gptq_runtime_desc, threads=threads, host_bytes_max=host_bytes_max, log=LOG, log_user=self._log, log_level=log_level)
     self._function, out = LOG, c_void_p()
     call(lambda error: lib.gptq_runtime_create(byref(desc), byref(out), error))
-    self.pointer = out
+    self._pointer = out
 
   def __del__(self) -> None:
     super().__del__()
@@ -109,7 +109,7 @@ class Runtime(Handle):
   def load_backend(self, path: Optional[Path] = None) -> None:
     """Loads the CUDA backend: libgptq_cuda.so where the system's loader has it, or that file."""
     name = None if path is None else encoded(path)
-    call(lambda error: lib.gptq_runtime_load_backend(self.handle, name, len(name or b""), error))
+    call(lambda error: lib.gptq_runtime_load_backend(self._handle, name, len(name or b""), error))
 
   def devices(self) -> List[Device]:
     """The GPUs; raises Error where no backend is loaded."""
@@ -117,7 +117,7 @@ class Runtime(Handle):
     while True:
       info = make(native.gptq_device_info)
       try:
-        call(lambda error: lib.gptq_runtime_device(self.handle, len(found), byref(info), error))  # pylint: disable=cell-var-from-loop
+        call(lambda error: lib.gptq_runtime_device(self._handle, len(found), byref(info), error))  # pylint: disable=cell-var-from-loop
       except NotFoundError:
         return found
       found.append(Device(info.ordinal, info.name.decode("utf-8", "replace"), info.capability, info.bytes_total, info.bytes_free, bytes(info.uuid)))
@@ -128,13 +128,13 @@ class Runtime(Handle):
     callbacks, out = Callbacks(), make(native.gptq_memory_estimate)
     source, model = Source(callbacks, path, data, file, offset, size), model_params(callbacks, **device)
     params = None if engine is None else byref(engine_params(**engine))
-    callbacks.call(lambda error: lib.gptq_model_estimate(self.handle, byref(source.struct), byref(model), params, byref(out), error))
+    callbacks.call(lambda error: lib.gptq_model_estimate(self._handle, byref(source.struct), byref(model), params, byref(out), error))
     return MemoryEstimate(bool(out.fits), out.host_weights, out.host_kv, out.host_scratch, out.host_load_peak, out.device_weights, out.device_kv,
                           out.device_scratch, out.device_layers)
 
   @property
   def kernels(self) -> str:
-    return str(lib.gptq_runtime_kernels(self.handle).decode())
+    return str(lib.gptq_runtime_kernels(self._handle).decode())
 
   def quantize(self, source: Path, target: Path, *, bits: int = 0, group_size: int = 0, head_bits: int = 0, text: Optional[str] = None,
                tokens: Optional[Sequence[int]] = None, rows: int = 0, row_tokens: int = 0, replace: bool = False,
@@ -165,7 +165,7 @@ class Runtime(Handle):
       report=callbacks.wrap(native.gptq_quantize_report_fn, report and tell, None))
     params.defaults.bits, params.defaults.group_size = bits, group_size
     try:
-      callbacks.call(lambda error: lib.gptq_quantize(self.handle, byref(from_file.struct), where, len(where), byref(params), error))
+      callbacks.call(lambda error: lib.gptq_quantize(self._handle, byref(from_file.struct), where, len(where), byref(params), error))
     finally:
       if bar is not None:
         bar.close()
@@ -177,7 +177,7 @@ class Runtime(Handle):
     from_file = Source(callbacks, source)
     params = make(native.gptq_quantize_params, head_bits=head_bits, rows=rows, row_tokens=row_tokens)
     params.defaults.bits, params.defaults.group_size = bits, group_size
-    call(lambda error: lib.gptq_quantize_estimate_get(self.handle, byref(from_file.struct), byref(params), byref(out), error))
+    call(lambda error: lib.gptq_quantize_estimate_get(self._handle, byref(from_file.struct), byref(params), byref(out), error))
     return QuantizeEstimate(out.n_modules, out.file_bytes, out.work_bytes, out.host_bytes, out.seconds)
 
 

@@ -86,7 +86,7 @@ class Session(Handle):
   exact = True
 
   def __init__(self, engine: Engine, pointer: Any):
-    self.engine, self.pointer, self.cancel = engine, pointer, Cancel(pointer)
+    self.engine, self._pointer, self.cancel = engine, pointer, Cancel(pointer)
     engine._sessions[pointer.value] = self
 
   def __enter__(self) -> "Session":
@@ -99,19 +99,19 @@ class Session(Handle):
 
   def append(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> None:
     data, flags = text.encode(), (native.GPTQ_TEXT_ADD_BOS if add_bos else 0) | (native.GPTQ_TEXT_PARSE_SPECIAL if parse_special else 0)
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_append_text(self.handle, data, len(data), flags, None, error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_append_text(self._handle, data, len(data), flags, None, error))
 
   def append_tokens(self, tokens: Sequence[int]) -> None:
     ids = token_ids(tokens)
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_append_tokens(self.handle, ids, len(ids), error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_append_tokens(self._handle, ids, len(ids), error))
 
   def set_prediction(self, text: Optional[str]) -> None:
     """What the output is likely to have parts of, for generations with speculate=True; None: no prediction."""
     data = None if text is None else text.encode()
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_set_prediction(self.handle, data, len(data or b""), 0, error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_set_prediction(self._handle, data, len(data or b""), 0, error))
 
   def set_chat(self, messages: Messages, *, add_generation_prompt: bool = True, tools: Any = None, variables: Optional[Mapping[str, Any]] = None,
                template: Optional[str] = None, drop_oldest: bool = False, reserve_tokens: int = 0, keep_tokens: int = 0) -> int:
@@ -120,24 +120,24 @@ class Session(Handle):
     tools: what json.dumps takes; variables: of the template; template: instead of the model's. drop_oldest leaves the oldest turns out
     (info.n_dropped) where room for reserve_tokens is missing, and then keeps at most keep_tokens."""
     chat, count = Chat(messages, add_generation_prompt, tools, variables, template, drop_oldest, reserve_tokens, keep_tokens), c_size_t()
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_set_chat(self.handle, byref(chat.struct), byref(count), error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_set_chat(self._handle, byref(chat.struct), byref(count), error))
     return count.value
 
   def start(self, **params: Any) -> None:
     """Begins generating; Engine.step does the work. params: as for stream."""
     struct = generate_params(**params)
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_start(self.handle, byref(struct), error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_start(self._handle, byref(struct), error))
 
   def read(self) -> str:
     """Text that came since the last read."""
     size = c_size_t()
     parts: List[bytes] = []
     buffer = (c_char * 512)()
-    with self.engine.domain():
+    with self.engine._domain():
       while True:
-        check(lib.gptq_session_read(self.handle, buffer, 512, byref(size)))
+        check(lib.gptq_session_read(self._handle, buffer, 512, byref(size)))
         if not size.value:
           return b"".join(parts).decode()
         parts.append(buffer.raw[:size.value])
@@ -147,9 +147,9 @@ class Session(Handle):
     kinds = {native.GPTQ_MARK_ANSWER: "answer", native.GPTQ_MARK_THINKING: "thinking", native.GPTQ_MARK_TOOL_CALL: "tool_call"}
     found: List[Tuple[str, int, str, str, List[bytes]]] = []
     marked, buffer, more = make(native.gptq_marked), (c_char * 512)(), False
-    with self.engine.domain():
+    with self.engine._domain():
       while True:
-        check(lib.gptq_session_read_marked(self.handle, buffer, 512, byref(marked)))
+        check(lib.gptq_session_read_marked(self._handle, buffer, 512, byref(marked)))
         if marked.kind == native.GPTQ_MARK_NONE:
           return [Marked(kind, b"".join(parts).decode(), number, name, id) for kind, number, name, id, parts in found]
         kind = kinds[marked.kind]
@@ -162,9 +162,9 @@ class Session(Handle):
     count = c_size_t()
     out: List[int] = []
     buffer = (native.gptq_token * 256)()
-    with self.engine.domain():
+    with self.engine._domain():
       while True:
-        check(lib.gptq_session_read_tokens(self.handle, buffer, 256, byref(count)))
+        check(lib.gptq_session_read_tokens(self._handle, buffer, 256, byref(count)))
         if not count.value:
           return out
         out += buffer[:count.value]
@@ -175,26 +175,26 @@ class Session(Handle):
     if info.logits_unread == 0:
       return 0, memoryview(b"").cast("f")
     buffer, first, rows = (c_float * (n_vocab * info.logits_unread))(), c_uint32(), c_uint32()
-    with self.engine.domain():
-      check(lib.gptq_session_read_logits(self.handle, buffer, len(buffer), byref(first), byref(rows)))
+    with self.engine._domain():
+      check(lib.gptq_session_read_logits(self._handle, buffer, len(buffer), byref(first), byref(rows)))
     return first.value, memoryview(buffer).cast("B").cast("f", [rows.value, n_vocab])
 
   def tokens(self) -> List[int]:
     """The whole sequence."""
     buffer, count = (native.gptq_token * self._info().n_tokens)(), c_size_t()
-    with self.engine.domain():
-      check(lib.gptq_session_tokens(self.handle, buffer, len(buffer), byref(count)))
+    with self.engine._domain():
+      check(lib.gptq_session_tokens(self._handle, buffer, len(buffer), byref(count)))
     return list(buffer[:count.value])
 
   def truncate(self, n_tokens: int) -> None:
-    with self.engine.domain():
-      check(lib.gptq_session_truncate(self.handle, fitted(c_uint32, n_tokens, "n_tokens")))
+    with self.engine._domain():
+      check(lib.gptq_session_truncate(self._handle, fitted(c_uint32, n_tokens, "n_tokens")))
 
   def fork(self) -> "Session":
     """A second session of the engine that stands where this one stands. It shares the KV cache."""
     out = c_void_p()
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_fork(self.handle, byref(out), error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_fork(self._handle, byref(out), error))
     return Session(self.engine, out)
 
   def save(self, *, full: bool = False) -> bytes:
@@ -203,9 +203,9 @@ class Session(Handle):
 
     def write(buffer: Any, cap: int, needed: Any) -> int:
       error = make(native.gptq_error)
-      status = lib.gptq_session_save(self.handle, kind, buffer, cap, needed, byref(error))
+      status = lib.gptq_session_save(self._handle, kind, buffer, cap, needed, byref(error))
       return status if status == native.GPTQ_E_BUFFER_TOO_SMALL else check(status, error)
-    with self.engine.domain():
+    with self.engine._domain():
       return bytes(sized(write, c_char).raw)
 
   def save_to(self, file: Union[Path, BinaryIO], *, full: bool = False) -> None:
@@ -223,13 +223,13 @@ class Session(Handle):
         rest = rest[len(rest) if taken is None else taken:]
       return 0
     write = callbacks.wrap(native.gptq_write_fn, take)
-    with self.engine.domain():
-      callbacks.call(lambda error: lib.gptq_session_save_to(self.handle, kind, write, None, error))
+    with self.engine._domain():
+      callbacks.call(lambda error: lib.gptq_session_save_to(self._handle, kind, write, None, error))
 
   def set_adapter(self, adapter: "Optional[Adapter]", scale: float = 1.0) -> None:
     """Computes with the adapter from now on, also in the middle of a generation; None: without any."""
-    with self.engine.domain():
-      call(lambda error: lib.gptq_session_set_adapter(self.handle, adapter.handle if adapter else None, scale, error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_session_set_adapter(self._handle, adapter._handle if adapter else None, scale, error))
 
   def logprobs(self, first: int = 0, n: Optional[int] = None) -> List[TokenLogprob]:
     """Of the tokens at the positions from first on, with logprobs=True. `best` has as many as the engine's best_logprobs."""
@@ -237,8 +237,8 @@ class Session(Handle):
     n = max(len(tokens) - first, 0) if n is None else n
     chosen = (c_float * fitted(c_uint32, n, "n"))()
     best = (native.gptq_token_logprob * (n * n_best))()
-    with self.engine.domain():
-      check(lib.gptq_session_logprobs(self.handle, fitted(c_uint32, first, "first"), n, chosen, best if n_best else None))
+    with self.engine._domain():
+      check(lib.gptq_session_logprobs(self._handle, fitted(c_uint32, first, "first"), n, chosen, best if n_best else None))
     return [TokenLogprob(tokens[first + at], chosen[at], [(one.token, one.logprob) for one in best[at * n_best:(at + 1) * n_best] if one.token >= 0])
             for at in range(n)]
 
@@ -246,21 +246,21 @@ class Session(Handle):
     """How likely each text is behind what stands; needs a free place for a session. The session stays as it is."""
     strings = string_list(texts, "texts")
     sums, counts = (c_double * len(strings))(), (c_uint32 * len(strings))()
-    with self.engine.domain():
-      call(lambda error: lib.gptq_score(self.handle, strings, len(strings), sums, counts, error))
+    with self.engine._domain():
+      call(lambda error: lib.gptq_score(self._handle, strings, len(strings), sums, counts, error))
     return [Score(*both) for both in zip(sums, counts)]
 
   def embedding(self, *, normalize: bool = False) -> memoryview[float]:
     """The vector that a start with pooling="last" or "mean" made of the sequence, as a float32 buffer."""
     flags = native.GPTQ_EMBED_NORMALIZE if normalize else 0
-    with self.engine.domain():
-      vector = sized(lambda buffer, cap, needed: lib.gptq_session_embedding(self.handle, flags, buffer, cap, needed), c_float)
+    with self.engine._domain():
+      vector = sized(lambda buffer, cap, needed: lib.gptq_session_embedding(self._handle, flags, buffer, cap, needed), c_float)
     return memoryview(vector).cast("B").cast("f")
 
   def _info(self) -> Any:
     info = make(native.gptq_session_info)
     with self.engine._lock:  # which a callback has already
-      check(lib.gptq_session_info_get(self.handle, byref(info)))
+      check(lib.gptq_session_info_get(self._handle, byref(info)))
     return info
 
   @property
@@ -271,8 +271,8 @@ class Session(Handle):
     """Continues the prompt to the end; on_text gets the text as it comes and ends it by returning False."""
     struct, info, callbacks, data = generate_params(**params), make(native.gptq_session_info), Callbacks(), prompt.encode()
     receive = callbacks.wrap(native.gptq_text_fn, on_text and (lambda user, text, size: on_text(text_of(text, size)) is False))
-    with self.engine.domain():
-      callbacks.call(lambda error: lib.gptq_generate(self.handle, data, len(data), byref(struct), receive, None, byref(info), error))
+    with self.engine._domain():
+      callbacks.call(lambda error: lib.gptq_generate(self._handle, data, len(data), byref(struct), receive, None, byref(info), error))
     return session_info(info)
 
   def stream(self, prompt: Optional[str] = None, **params: Any) -> Iterator[str]:
@@ -295,7 +295,7 @@ class Session(Handle):
       status = self._info().status
       check(status, message="the generation ended by an error")
     finally:
-      if self.pointer is not None and self._info().state == native.GPTQ_SESSION_RUNNING:
+      if self._pointer is not None and self._info().state == native.GPTQ_SESSION_RUNNING:
         self.cancel()
         self.engine.step(1)  # which ends it; a poll would not
 

@@ -287,12 +287,18 @@ def logits_are_a_buffer():
   assert (first, rows.shape, rows.format) == (0, (3, 384), "f")
 
 
-def the_example_of_the_readme():
+def the_examples_of_the_readme():
   readme = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../README.md")
   with open(readme, encoding="utf-8") as file:
-    code = file.read().split("```python\n")[1].split("```")[0]
-  done = subprocess.run([sys.executable, "-c", code, path("text")], check=True, capture_output=True, text=True)
+    codes = [part.split("```")[0] for part in file.read().split("```python\n")[1:]]
+  done = subprocess.run([sys.executable, "-c", codes[0], path("text")], check=True, capture_output=True, text=True)
   assert "tokens" in done.stdout, done.stdout
+  before = 'import gptq, sys\nmodel = gptq.Model(sys.argv[1])\nsession = model.session()\nmessages = [{"role": "user", "content": "hi"}]\n'
+  code = codes[1].replace("reserve_tokens=200", "reserve_tokens=100")  # the model's context has 256
+  for name in ("model.gptq", "style.gptq-lora"):
+    code = code.replace(f'"{name}"', repr(path("text") + ("-lora" if "lora" in name else "")))
+  done = subprocess.run([sys.executable, "-c", before + code, path("text")], check=True, capture_output=True, text=True)
+  assert "MemoryEstimate(fits=True" in done.stdout, done.stdout
 
 
 failed = 0
@@ -300,7 +306,7 @@ for test in (objects, callbacks_that_raise, cancel_from_another_thread, a_callba
              closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, a_fork_and_a_restored_save_go_on,
              speculation_gives_the_same, constraints, texts_are_not_taken_for_lists, contents_may_be_parts, streams_that_raise, saves_go_to_files,
              a_log_gets_errors_and_so_do_exceptions, logprobs_and_vectors_are_what_python_has, unknown_parameters_are_refused, numbers_have_to_fit, logits_are_a_buffer,
-             the_example_of_the_readme):
+             the_examples_of_the_readme):
   try:
     test()
     print(f"ok - {test.__name__}", flush=True)
