@@ -20,9 +20,21 @@ public sealed class RuntimeOptions {
 
 /// <summary>How to quantize. All zero: 4 bits in groups of 128, calibrated with text that the model writes itself.</summary>
 public sealed class QuantizeOptions {
-  public int Bits, GroupSize, HeadBits, Rows, RowTokens;
-  /// <summary>For calibration.</summary>
+  public int Bits, GroupSize, HeadBits, HeadGroupSize, Rows, RowTokens;
+  /// <summary>Constants.GPTQ_ORDER_*.</summary>
+  public int Order;
+  /// <summary>With zero points; with GPTQ_ORDER_ACT: groups as the columns stand.</summary>
+  public bool Asymmetric, StaticGroups;
+  /// <summary>Of the mean of the Hessian's diagonal, 0 = 0.01; how many tokens the first of a row counts for, 0 = 32.</summary>
+  public double Damp, FirstTokenWeight;
+  /// <summary>Instead of Bits a budget: of the whole file, or the mean over the layers' matrices; 0 = none.</summary>
+  public ulong FileBytesMax;
+  public double BitsPerWeight;
+  /// <summary>For calibration: text or tokens.</summary>
   public string Text;
+  public int[] Tokens;
+  /// <summary>Aim at the original model's outputs; the algorithm as published, nothing more.</summary>
+  public bool Aim, Reference;
   /// <summary>Replace an existing file.</summary>
   public bool Replace;
   public Progress Progress;
@@ -30,7 +42,21 @@ public sealed class QuantizeOptions {
 
   internal unsafe gptq_quantize_params Parameters(Arena arena) {
     var parameters = gptq_quantize_params.New();
-    parameters.flags = Replace ? (uint)Constants.GPTQ_QUANTIZE_REPLACE : 0;
+    parameters.flags = (Replace ? (uint)Constants.GPTQ_QUANTIZE_REPLACE : 0) | (Aim ? (uint)Constants.GPTQ_QUANTIZE_AIM : 0) |
+                       (Reference ? (uint)Constants.GPTQ_QUANTIZE_REFERENCE : 0);
+    parameters.defaults.flags = (Asymmetric ? (uint)Constants.GPTQ_QUANT_ASYMMETRIC : 0) |
+                                (StaticGroups ? (uint)Constants.GPTQ_QUANT_STATIC_GROUPS : 0);
+    parameters.defaults.order = Order;
+    parameters.defaults.damp = Damp;
+    parameters.head_group_size = HeadGroupSize;
+    parameters.first_token_weight = FirstTokenWeight;
+    parameters.file_bytes_max = FileBytesMax;
+    parameters.bits_per_weight = BitsPerWeight;
+    if (Tokens != null && Tokens.Length > 0) {
+      parameters.tokens = (int*)arena.Bytes(sizeof(int) * Tokens.Length);
+      for (int i = 0; i < Tokens.Length; i++) parameters.tokens[i] = Tokens[i];
+      parameters.n_tokens = (UIntPtr)Tokens.Length;
+    }
     parameters.defaults.bits = GptqException.Count(Bits, "Bits");
     parameters.defaults.group_size = GroupSize;
     parameters.head_bits = GptqException.Count(HeadBits, "HeadBits");

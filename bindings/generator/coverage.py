@@ -29,14 +29,18 @@ EXCEPTIONS = {
 
 
 # Structs whose fields a caller sets, and the constants of what goes into them.
-SETTINGS = ("gptq_source", "gptq_model_params", "gptq_chat", "gptq_message", "gptq_engine_params", "gptq_sampling", "gptq_generate_params")
-FLAGS = ("GPTQ_ENGINE_", "GPTQ_GEN_", "GPTQ_CONSTRAINT_", "GPTQ_CHAT_", "GPTQ_SAMPLE_", "GPTQ_TEXT_", "GPTQ_POOL_", "GPTQ_EMBED_", "GPTQ_SAVE_")
+SETTINGS = ("gptq_source", "gptq_model_params", "gptq_chat", "gptq_message", "gptq_engine_params", "gptq_sampling", "gptq_generate_params",
+            "gptq_quantize_params")
+FLAGS = ("GPTQ_ENGINE_", "GPTQ_GEN_", "GPTQ_CONSTRAINT_", "GPTQ_CHAT_", "GPTQ_SAMPLE_", "GPTQ_TEXT_", "GPTQ_POOL_", "GPTQ_EMBED_", "GPTQ_SAVE_",
+         "GPTQ_QUANTIZE_", "GPTQ_QUANT_ASYMMETRIC", "GPTQ_QUANT_STATIC_GROUPS")
 COMMON = {"struct_size", "flags", "next", "reserved"}
-OWN_STRUCTS = {"cpp": {"gptq_model_params", "gptq_engine_params", "gptq_sampling"},  # taken as they are
+OWN_STRUCTS = {"cpp": {"gptq_model_params", "gptq_engine_params", "gptq_sampling", "gptq_quantize_params"},  # taken as they are
                "python": {"gptq_sampling"}}                                         # keyword arguments by the struct's own names
 OWN_FLAGS = ("cpp", "go", "rust")  # the generated constants are what a caller passes
 FIELD_EXCEPTIONS = {
   "devices": {language: "several GPUs are for C and C++" for language in ("csharp", "go", "python", "rust")},
+  "calibration": {language: "rows come as text or tokens" for language in ("csharp", "go", "python", "rust")},
+  "module": {language: "a budget gives matrices bits of their own; names and rules are gptq-convert quantize's" for language in ("csharp", "go", "python", "rust")},
   "n_devices": {language: "goes with devices" for language in ("csharp", "go", "python", "rust")},
 }
 

@@ -250,12 +250,21 @@ func BuildInfo() string { return C.GoString(C.gptq_build_info()) }
 
 // QuantizeOptions say how to quantize. All zero: 4 bits in groups of 128, calibrated with text that the model writes itself.
 type QuantizeOptions struct {
-	Bits, GroupSize, HeadBits int
-	Text                      string // for calibration
-	Rows, RowTokens           int
-	Replace                   bool // an existing file
-	Progress                  Progress
-	Report                    func(Report)
+	Bits, GroupSize          int
+	Order                    int32   // OrderGroupAware, OrderNatural or OrderAct
+	Asymmetric, StaticGroups bool    // with zero points; with OrderAct: groups as the columns stand
+	Damp                     float64 // of the mean of the Hessian's diagonal; 0 = 0.01
+	HeadBits, HeadGroupSize  int
+	FileBytesMax             uint64  // instead of Bits a budget: of the whole file,
+	BitsPerWeight            float64 // or the mean over the layers' matrices; 0 = none
+	Text                     string  // for calibration: text or tokens
+	Tokens                   []int32
+	Rows, RowTokens          int
+	FirstTokenWeight         float64 // how many tokens the first of a row counts for; 0 = 32
+	Aim, Reference           bool    // aim at the original model's outputs; the algorithm as published, nothing more
+	Replace                  bool    // an existing file
+	Progress                 Progress
+	Report                   func(Report)
 }
 
 func (o *QuantizeOptions) params(a *arena) (*C.gptq_quantize_params, error) {
@@ -267,8 +276,25 @@ func (o *QuantizeOptions) params(a *arena) (*C.gptq_quantize_params, error) {
 	if o.Text != "" {
 		p.text, p.text_size = a.text(o.Text)
 	}
-	if o.Replace {
-		p.flags = QuantizeReplace
+	for flag, wanted := range map[C.uint32_t]bool{QuantizeReplace: o.Replace, QuantizeAim: o.Aim, QuantizeReference: o.Reference} {
+		if wanted {
+			p.flags |= flag
+		}
+	}
+	for flag, wanted := range map[C.uint32_t]bool{QuantAsymmetric: o.Asymmetric, QuantStaticGroups: o.StaticGroups} {
+		if wanted {
+			p.defaults.flags |= flag
+		}
+	}
+	p.defaults.order, p.defaults.damp = C.int32_t(o.Order), C.double(o.Damp)
+	p.head_group_size, p.first_token_weight = n.i32("HeadGroupSize", o.HeadGroupSize), C.double(o.FirstTokenWeight)
+	p.file_bytes_max, p.bits_per_weight = C.uint64_t(o.FileBytesMax), C.double(o.BitsPerWeight)
+	if len(o.Tokens) > 0 {
+		list, tokens := array[C.gptq_token](a, len(o.Tokens))
+		for i, token := range o.Tokens {
+			tokens[i] = C.gptq_token(token)
+		}
+		p.tokens, p.n_tokens = list, C.size_t(len(tokens))
 	}
 	return p, n.err
 }

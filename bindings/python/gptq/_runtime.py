@@ -54,6 +54,29 @@ def model_params(callbacks: Callbacks, progress: Optional[Progress] = None, devi
               device_ordinal=device_ordinal, device_layers=layers, device_bytes_max=device_bytes_max)
 
 
+ORDERS = {"group_aware": native.GPTQ_ORDER_GROUP_AWARE, "natural": native.GPTQ_ORDER_NATURAL, "act": native.GPTQ_ORDER_ACT}
+
+
+def quantize_params(*, bits: int = 0, group_size: int = 0, order: str = "group_aware", asymmetric: bool = False, static_groups: bool = False,
+                    damp: float = 0.0, head_bits: int = 0, head_group_size: int = 0, text: Optional[str] = None,
+                    tokens: Optional[Sequence[int]] = None, rows: int = 0, row_tokens: int = 0, first_token_weight: float = 0.0,
+                    file_bytes_max: int = 0, bits_per_weight: float = 0.0, aim: bool = False, reference: bool = False,
+                    replace: bool = False) -> Any:
+  if order not in ORDERS:
+    raise ValueError(f"order is {order!r}, not one of {', '.join(ORDERS)}")
+  ids, words = token_ids(tokens or ()), text.encode() if text is not None else None
+  flags = (native.GPTQ_QUANTIZE_REPLACE if replace else 0) | (native.GPTQ_QUANTIZE_AIM if aim else 0)
+  params = make(
+    native.gptq_quantize_params, flags=flags | (native.GPTQ_QUANTIZE_REFERENCE if reference else 0), head_bits=head_bits,
+    head_group_size=head_group_size, rows=rows, row_tokens=row_tokens, text=cast(c_char_p(words), c_void_p), text_size=len(words or b""),
+    tokens=ids if tokens else None, n_tokens=len(ids), first_token_weight=first_token_weight, file_bytes_max=file_bytes_max,
+    bits_per_weight=bits_per_weight,
+    defaults=make(native.gptq_quantize_module, bits=bits, group_size=group_size, order=ORDERS[order], damp=damp,
+                  flags=(native.GPTQ_QUANT_ASYMMETRIC if asymmetric else 0) | (native.GPTQ_QUANT_STATIC_GROUPS if static_groups else 0)))
+  params.keep = words
+  return params
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
   fits: bool  # within host_bytes_max, beside what is held already, and within every GPU's budget
@@ -136,11 +159,12 @@ class Runtime(Handle):
   def kernels(self) -> str:
     return str(lib.gptq_runtime_kernels(self._handle).decode())
 
-  def quantize(self, source: Path, target: Path, *, bits: int = 0, group_size: int = 0, head_bits: int = 0, text: Optional[str] = None,
-               tokens: Optional[Sequence[int]] = None, rows: int = 0, row_tokens: int = 0, replace: bool = False,
-               progress: Union[Progress, bool, None] = None, report: Optional[Callable[[str, float], Any]] = None) -> None:
+  def quantize(self, source: Path, target: Path, *, progress: Union[Progress, bool, None] = None,
+               report: Optional[Callable[[str, float], Any]] = None, **options: Any) -> None:
     """Makes a model with few bits of one with 16 or 32. Calibrated with text, tokens, or what the model writes itself.
 
+    options: bits, group_size, order ("group_aware", "natural", "act"), asymmetric, static_groups, damp, head_bits, head_group_size; instead of
+    bits a budget, file_bytes_max or bits_per_weight; text or tokens, rows, row_tokens, first_token_weight; aim, reference, replace.
     progress=True shows a tqdm bar; report gets (matrix, relative error) as each is done. Interrupted, the same call goes on."""
     callbacks, bar = Callbacks(), None
     if progress is True:
@@ -156,14 +180,9 @@ class Runtime(Handle):
       assert report is not None
       report(text_of(one[0].name, one[0].name_size), one[0].error)
     where, from_file = encoded(target), Source(callbacks, source)
-    ids = token_ids(tokens or ())
-    words = text.encode() if text is not None else None
-    params = make(
-      native.gptq_quantize_params, flags=native.GPTQ_QUANTIZE_REPLACE if replace else 0, head_bits=head_bits, rows=rows, row_tokens=row_tokens,
-      text=cast(c_char_p(words), c_void_p), text_size=len(words or b""), tokens=ids if tokens else None, n_tokens=len(ids),
-      progress=progress_callback(callbacks, progress or None),
-      report=callbacks.wrap(native.gptq_quantize_report_fn, report and tell, None))
-    params.defaults.bits, params.defaults.group_size = bits, group_size
+    params = quantize_params(**options)
+    params.progress = progress_callback(callbacks, progress or None)
+    params.report = callbacks.wrap(native.gptq_quantize_report_fn, report and tell, None)
     try:
       callbacks.call(lambda error: lib.gptq_quantize(self._handle, byref(from_file.struct), where, len(where), byref(params), error))
     finally:
@@ -171,12 +190,11 @@ class Runtime(Handle):
         bar.close()
 
 
-  def quantize_estimate(self, source: Path, *, bits: int = 0, group_size: int = 0, head_bits: int = 0, rows: int = 0, row_tokens: int = 0) -> QuantizeEstimate:
+  def quantize_estimate(self, source: Path, **options: Any) -> QuantizeEstimate:
     """What quantize with these options would take."""
     callbacks, out = Callbacks(), make(native.gptq_quantize_estimate)
     from_file = Source(callbacks, source)
-    params = make(native.gptq_quantize_params, head_bits=head_bits, rows=rows, row_tokens=row_tokens)
-    params.defaults.bits, params.defaults.group_size = bits, group_size
+    params = quantize_params(**options)
     call(lambda error: lib.gptq_quantize_estimate_get(self._handle, byref(from_file.struct), byref(params), byref(out), error))
     return QuantizeEstimate(out.n_modules, out.file_bytes, out.work_bytes, out.host_bytes, out.seconds)
 

@@ -66,19 +66,46 @@ impl Phase {
 pub struct QuantizeOptions {
     pub bits: u32,
     pub group_size: i32,
+    /// `gptq::sys::GPTQ_ORDER_*`.
+    pub order: i32,
+    /// With zero points.
+    pub asymmetric: bool,
+    /// With `GPTQ_ORDER_ACT`: groups as the columns stand.
+    pub static_groups: bool,
+    /// Of the mean of the Hessian's diagonal; 0 = 0.01.
+    pub damp: f64,
     pub head_bits: u32,
+    pub head_group_size: i32,
+    /// Instead of `bits` a budget: of the whole file, or the mean over the layers' matrices; 0 = none.
+    pub file_bytes_max: u64,
+    pub bits_per_weight: f64,
+    /// For calibration: text or tokens.
     pub text: Option<String>,
+    pub tokens: Vec<i32>,
+    /// How many tokens the first of a row counts for; 0 = 32.
+    pub first_token_weight: f64,
     pub rows: u32,
     pub row_tokens: u32,
+    /// Aim at the original model's outputs: closer to it, in about twice the time.
+    pub aim: bool,
+    /// The algorithm as published, nothing more.
+    pub reference: bool,
     /// Replace an existing file.
     pub replace: bool,
 }
 
 impl QuantizeOptions {
     fn params(&self) -> sys::gptq_quantize_params {
+        let flag = |wanted, flag| if wanted { flag as u32 } else { 0 };
         let mut params = sys::gptq_quantize_params {
-            flags: if self.replace { sys::GPTQ_QUANTIZE_REPLACE as u32 } else { 0 },
+            flags: flag(self.replace, sys::GPTQ_QUANTIZE_REPLACE)
+                | flag(self.aim, sys::GPTQ_QUANTIZE_AIM)
+                | flag(self.reference, sys::GPTQ_QUANTIZE_REFERENCE),
             head_bits: self.head_bits,
+            head_group_size: self.head_group_size,
+            first_token_weight: self.first_token_weight,
+            file_bytes_max: self.file_bytes_max,
+            bits_per_weight: self.bits_per_weight,
             rows: self.rows,
             row_tokens: self.row_tokens,
             ..Default::default()
@@ -86,7 +113,13 @@ impl QuantizeOptions {
         if let Some(text) = &self.text {
             (params.text, params.text_size) = (text.as_ptr().cast(), text.len());
         }
+        if !self.tokens.is_empty() {
+            (params.tokens, params.n_tokens) = (self.tokens.as_ptr(), self.tokens.len());
+        }
+        params.defaults.flags =
+            flag(self.asymmetric, sys::GPTQ_QUANT_ASYMMETRIC) | flag(self.static_groups, sys::GPTQ_QUANT_STATIC_GROUPS);
         (params.defaults.bits, params.defaults.group_size) = (self.bits, self.group_size);
+        (params.defaults.order, params.defaults.damp) = (self.order, self.damp);
         params
     }
 }
