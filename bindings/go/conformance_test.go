@@ -46,6 +46,15 @@ type params struct {
 	GroupSize     int      `json:"group_size"`
 	Rows          int      `json:"rows"`
 	RowTokens     int      `json:"row_tokens"`
+	HeadBits      int      `json:"head_bits"`
+	Damp          float64  `json:"damp"`
+	FirstToken    float64  `json:"first_token_weight"`
+	BitsPerWeight float64  `json:"bits_per_weight"`
+	FileBytesMax  uint64   `json:"file_bytes_max"`
+	Asymmetric    bool     `json:"asymmetric"`
+	Aim           bool     `json:"aim"`
+	Reference     bool     `json:"reference"`
+	Tokens        []int32  `json:"tokens"`
 }
 
 type engineOptions struct {
@@ -502,6 +511,8 @@ func (c *testCase) quantize(ctx context.Context, d *description) (object, error)
 	reports, rises, before := 0, false, -1.0
 	err := c.runtime.Quantize(ctx, c.path(d.From), c.path(d.To), gptq.QuantizeOptions{
 		Bits: d.Params.Bits, GroupSize: d.Params.GroupSize, Rows: d.Params.Rows, RowTokens: d.Params.RowTokens, Replace: true,
+		HeadBits: d.Params.HeadBits, Damp: d.Params.Damp, FirstTokenWeight: d.Params.FirstToken, BitsPerWeight: d.Params.BitsPerWeight,
+		FileBytesMax: d.Params.FileBytesMax, Asymmetric: d.Params.Asymmetric, Aim: d.Params.Aim, Reference: d.Params.Reference, Tokens: d.Params.Tokens,
 		Report: func(gptq.Report) { reports++ },
 		Progress: func(phase gptq.Phase, done float64) bool {
 			if phase == gptq.PhaseQuantize {

@@ -297,10 +297,17 @@ class Case {
     params.defaults.group_size = int32_t(p["group_size"].real);
     params.rows = uint32_t(p["rows"].real);
     params.row_tokens = uint32_t(p["row_tokens"].real);
+    params.defaults.damp = p["damp"].real;
+    params.defaults.flags = p["asymmetric"].is_true() ? GPTQ_QUANT_ASYMMETRIC : 0;
+    params.first_token_weight = p["first_token_weight"].real, params.bits_per_weight = p["bits_per_weight"].real;
+    params.file_bytes_max = uint64_t(p["file_bytes_max"].real), params.head_bits = uint32_t(p["head_bits"].real);
+    params.flags |= (p["aim"].is_true() ? GPTQ_QUANTIZE_AIM : 0) | (p["reference"].is_true() ? GPTQ_QUANTIZE_REFERENCE : 0);
     return params;
   }
   Found quantize(const Json& call) {
-    const gptq_quantize_params params = quantize_params(call["params"]);
+    gptq_quantize_params params = quantize_params(call["params"]);
+    const std::vector<int32_t> tokens = call["params"]["tokens"].ids();
+    if (!tokens.empty()) params.tokens = tokens.data(), params.n_tokens = tokens.size();
     double reports = 0;
     std::vector<double> done;
     gptq::quantize(

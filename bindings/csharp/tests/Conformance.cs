@@ -256,7 +256,10 @@ sealed class Case : IDisposable {
   static QuantizeOptions QuantizeOptions(Found call) {
     var p = (Found)Get(call, "params");
     return new QuantizeOptions {
-      Bits = Int(p, "bits"), GroupSize = Int(p, "group_size"), Rows = Int(p, "rows"), RowTokens = Int(p, "row_tokens"), Replace = true
+      Bits = Int(p, "bits"), GroupSize = Int(p, "group_size"), Rows = Int(p, "rows"), RowTokens = Int(p, "row_tokens"), Replace = true,
+      HeadBits = Int(p, "head_bits"), Damp = Number(p, "damp"), FirstTokenWeight = Number(p, "first_token_weight"),
+      BitsPerWeight = Number(p, "bits_per_weight"), FileBytesMax = (ulong)Number(p, "file_bytes_max"), Asymmetric = Is(p, "asymmetric"),
+      Aim = Is(p, "aim"), Reference = Is(p, "reference"), Tokens = Ids(p, "tokens")
     };
   }
   Found Quantize(Found call) {

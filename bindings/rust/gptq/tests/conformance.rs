@@ -122,6 +122,15 @@ fn quantize_options(call: &Json) -> QuantizeOptions {
         group_size: number_of("group_size") as i32,
         rows: number_of("rows") as u32,
         row_tokens: number_of("row_tokens") as u32,
+        damp: number_of("damp"),
+        first_token_weight: number_of("first_token_weight"),
+        bits_per_weight: number_of("bits_per_weight"),
+        file_bytes_max: number_of("file_bytes_max") as u64,
+        head_bits: number_of("head_bits") as u32,
+        asymmetric: call.get("params").get("asymmetric").is_true(),
+        aim: call.get("params").get("aim").is_true(),
+        reference: call.get("params").get("reference").is_true(),
+        tokens: ids(call.get("params").get("tokens")),
         replace: true,
         ..Default::default()
     }
