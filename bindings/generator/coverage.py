@@ -41,7 +41,6 @@ FIELD_EXCEPTIONS = {
   "devices": {language: "several GPUs are for C and C++" for language in ("csharp", "go", "python", "rust")},
   "calibration": {language: "rows come as text or tokens" for language in ("csharp", "go", "python", "rust")},
   "module": {language: "a budget gives matrices bits of their own; names and rules are gptq-convert quantize's" for language in ("csharp", "go", "python", "rust")},
-  "n_devices": {language: "goes with devices" for language in ("csharp", "go", "python", "rust")},
 }
 
 
@@ -54,16 +53,18 @@ def settings(text):
     for declaration in body.split(";"):
       if found := re.findall(r"(\w+)(?:\[\d+\])?$", declaration.strip()):
         fields.append((name, found[0]))
-  return [(struct, field) for struct, field in fields if field not in COMMON and not field.endswith(("_size", "_user"))], sorted(
+  return [(struct, field) for struct, field in fields if field not in COMMON and not field.endswith(("_size", "_user")) and not field.startswith("n_")], sorted(
     {name for name in re.findall(r"\bGPTQ_\w+", text) if name.startswith(FLAGS)})
 
 
-def setting_problems(text, language, code):
+def setting_problems(text, language, code, readme):
   fields, flags = settings(text)
   for struct, field in fields:
     if struct in OWN_STRUCTS.get(language, ()):
       continue
     used, excepted = bool(re.search(rf"\b{field}\b", code)), language in FIELD_EXCEPTIONS.get(field, ())
+    if excepted and f"`{field}`" not in readme:
+      yield f"{language}: its README does not say that {struct}.{field} is left out"
     if not used and not excepted:
       yield f"{language}: nothing sets {struct}.{field}, and generator/coverage.py says not why"
   for flag in flags:
@@ -92,9 +93,9 @@ def problems(root):
     yield f"generator/coverage.py: gptq.h has no {name}"
   for language, (_, pattern) in LAYERS.items():
     code = code_of(root, language)
-    yield from setting_problems(text, language, code)
     with open(os.path.join(root, {"rust": "rust/gptq"}.get(language, language), "README.md"), encoding="utf-8") as file:
       readme = file.read()
+    yield from setting_problems(text, language, code, readme)
     for name in names:
       used, excepted = bool(re.search(pattern.format(name), code)), language in EXCEPTIONS.get(name, ())
       if not used and not excepted:
