@@ -178,7 +178,7 @@ class Source {
       return -5;
     }
   }
-  static int64_t size_of(void* user) {
+  static int64_t GPTQ_CALL size_of(void* user) {
     auto& self = *static_cast<Source*>(user);
     return self.guarded([&] {
       self.stream_->clear();
@@ -186,7 +186,7 @@ class Source {
       return self.stream_->fail() ? int64_t{-5} : static_cast<int64_t>(self.stream_->tellg());
     });
   }
-  static int64_t read_at(void* user, uint64_t offset, void* dst, size_t size) {
+  static int64_t GPTQ_CALL read_at(void* user, uint64_t offset, void* dst, size_t size) {
     auto& self = *static_cast<Source*>(user);
     return self.guarded([&] {
       self.stream_->clear();
