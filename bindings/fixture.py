@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fixture.py FOLDER: writes a small 16-bit Llama with a tokenizer and a chat template as a Hugging Face folder, the same bytes every time.
+"""fixture.py FOLDER: writes a small 16-bit Llama with a tokenizer and a chat template as a Hugging Face folder, and as the folder
+FOLDER/adapter a PEFT LoRA for it, the same bytes every time.
 
 Two layers of random weights, 384 tokens, context 256. Tokens of single bytes are never likely, so that it writes letters.
 """
@@ -8,7 +9,7 @@ import os
 import struct
 import sys
 
-VOCAB, WIDTH, FF, LAYERS, HEADS, HEAD = 384, 64, 128, 2, 4, 16
+VOCAB, WIDTH, FF, LAYERS, HEADS, HEAD, RANK = 384, 64, 128, 2, 4, 16, 4
 TEMPLATE = ("{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
             "{% if add_generation_prompt %}<s>bot:{% endif %}"
             "{# It thinks in <think></think> and calls tools with <tool_call>{\"name\": , \"arguments\": }</tool_call>. #}")
@@ -75,6 +76,15 @@ def weights():
   yield "model.norm.weight", [WIDTH], [1.0] * WIDTH
 
 
+def lora():
+  random = Random()
+  for layer in range(LAYERS):
+    for name in ("q_proj", "v_proj"):
+      at = f"base_model.model.model.layers.{layer}.self_attn.{name}."
+      yield at + "lora_A.weight", [RANK, WIDTH], random.floats(RANK * WIDTH, 0.4)
+      yield at + "lora_B.weight", [HEADS * HEAD, RANK], random.floats(HEADS * HEAD * RANK, 0.4)
+
+
 def main(folder):
   os.makedirs(folder, exist_ok=True)
   config = {
@@ -89,14 +99,24 @@ def main(folder):
   for name, content in texts.items():
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
       json.dump(content, file, ensure_ascii=False)
+  safetensors(os.path.join(folder, "model.safetensors"), "e", weights())
+  adapter = os.path.join(folder, "adapter")
+  os.makedirs(adapter, exist_ok=True)
+  with open(os.path.join(adapter, "adapter_config.json"), "w", encoding="utf-8") as file:
+    json.dump({"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "text", "r": RANK, "lora_alpha": 2 * RANK,
+               "target_modules": ["q_proj", "v_proj"], "bias": "none", "fan_in_fan_out": False, "lora_dropout": 0.0}, file)
+  safetensors(os.path.join(adapter, "adapter_model.safetensors"), "f", lora())
+
+
+def safetensors(path, kind, tensors):
   header, data = {}, b""
-  for name, shape, values in weights():
-    packed = struct.pack(f"<{len(values)}e", *values)
-    header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [len(data), len(data) + len(packed)]}
+  for name, shape, values in tensors:
+    packed = struct.pack(f"<{len(values)}{kind}", *values)
+    header[name] = {"dtype": "F16" if kind == "e" else "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(packed)]}
     data += packed
   text = json.dumps(header).encode()
   text += b" " * (-len(text) % 8)
-  with open(os.path.join(folder, "model.safetensors"), "wb") as file:
+  with open(path, "wb") as file:
     file.write(struct.pack("<Q", len(text)) + text + data)
 
 

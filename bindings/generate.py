@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""generate.py [--check]: writes the low layers of the bindings from include/gptq/gptq.h; with --check says which are not up to date.
+"""generate.py [--check]: writes the low layers of the bindings from include/gptq/gptq.h; with --check says which are not up to date,
+and which functions of gptq.h the layers above them do not use without a reason in generator/coverage.py.
 
 Needs clang. What it writes is checked in, so that building a binding does not need it.
 """
 import os
 import sys
 
-from generator import c, csharp, go, python, rust
+from generator import c, coverage, csharp, go, python, rust
 from generator.header import read
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -39,9 +40,12 @@ def main(check):
         file.write(text)
   for name in stale:
     print(f"bindings/{name}: {'is not what gptq.h gives: run bindings/generate.py' if check else 'written'}")
+  missing = list(coverage.problems(ROOT)) if check else []
+  for problem in missing:
+    print(f"bindings: {problem}")
   print(f"{len(header.functions)} functions, {len(header.structs)} structs, {len(header.constants)} constants, "
         f"{len(FILES)} files, {len(stale)} {'stale' if check else 'written'}")
-  return bool(check and stale)
+  return bool(check and stale or missing)
 
 
 if __name__ == "__main__":

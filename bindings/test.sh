@@ -73,6 +73,7 @@ mkdir -p "$GPTQ_MODELS"
 python3 "$here/fixture.py" "$work/text"
 convert() { "$build/converter/gptq-convert" "$1" "$GPTQ_MODELS/$2.gptq" >/dev/null 2>&1; }
 convert "$work/text" text
+"$build/converter/gptq-convert" lora "$work/text/adapter" "$GPTQ_MODELS/text.gptq-lora" --model "$GPTQ_MODELS/text.gptq" >/dev/null 2>&1
 convert "$root/tests/golden/checkpoints/random-mistral-window-w4-g64" mistral
 convert "$root/tests/golden/checkpoints/random-qwen3-w4-g128" qwen3
 cc -I"$root/include" "$here/layout.c" -o "$work/layout"
@@ -80,7 +81,7 @@ cc -I"$root/include" "$here/layout.c" -o "$work/layout"
 
 generated() {
   python3 "$here/generate.py" --check || return 1
-  echo 'ok - the low layers are what gptq.h gives'
+  echo 'ok - the low layers are what gptq.h gives, and the layers above use every function'
 }
 echo '==== generated code'
 count generated
@@ -181,7 +182,7 @@ csharp_example() {
 
 test_cpp() {
   mkdir -p "$work/include/gptq"
-  ln -sf "$here/cpp/gptq.hpp" "$work/include/gptq/"
+  ln -sf "$here"/cpp/*.hpp "$work/include/gptq/"
   cpp() { "${CXX:-c++}" -std=c++17 -Wall -Wextra -Werror -O1 -I"$work/include" -I"$root/include" "$@" -L"$build/runtime" -lgptq -pthread; }
   count cpp -I"$here/cpp" "$here/cpp/tests/tests.cpp" -o "$work/cpp_tests"
   count "$work/cpp_tests" "$GPTQ_CASES" "$GPTQ_MODELS"

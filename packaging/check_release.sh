@@ -59,7 +59,7 @@ for tool in run convert bench eval; do tools+=("bin/gptq-$tool$exe"); done
 
 has_its_files() {
   local file
-  for file in "$library" "${links[@]}" "${tools[@]}" include/gptq/gptq.h include/gptq/gptq.hpp lib/pkgconfig/gptq.pc \
+  for file in "$library" "${links[@]}" "${tools[@]}" include/gptq/gptq.h include/gptq/gptq.hpp include/gptq/gptq_base.hpp include/gptq/gptq_model.hpp lib/pkgconfig/gptq.pc \
     lib/cmake/gptq/gptq-config.cmake lib/cmake/gptq/gptq-config-version.cmake LICENSE README.txt licences/zstd.txt; do
     [[ -s $folder/$file ]] || { echo "missing: $file"; return 1; }
   done

@@ -2,10 +2,10 @@
 // C++ over the C API, header-only: handles that release themselves, errors as exceptions. Needs C++17.
 #pragma once
 #include <cstdint>
-#include <exception>
 #include <iterator>
 #include <memory>
-#include <stdexcept>
+#include <optional>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -13,246 +13,16 @@
 #include <vector>
 
 #include "gptq/gptq.h"
+#include "gptq_model.hpp"
 
 namespace gptq {
 
-// site is where the library failed: quote it in bug reports.
-class Error : public std::runtime_error {
- public:
-  Error(gptq_status status, const std::string& what) : std::runtime_error(what), status(status) {}
-  gptq_status status;
-  std::string site;
-  uint64_t offset = 0;
-  int64_t os_code = 0;
-};
-
-// A zeroed struct of the C API with its struct_size set.
-template <class T>
-T make() {
-  T value{};
-  value.struct_size = sizeof value;
-  return value;
-}
-
-inline void check(gptq_status status, const gptq_error* err = nullptr) {
-  if (status >= 0) return;
-  std::string text = err && err->message[0] ? err->message : gptq_status_name(status);
-  if (status == GPTQ_E_TEXT && !(err && err->message[0])) text += ": the model has no tokenizer, or it cannot express the text";
-  if (err && err->site[0]) text += std::string(" [") + err->site + "]";
-  Error error(status, text);
-  if (err) {
-    error.site = err->site;
-    error.offset = err->offset;
-    error.os_code = err->os_code;
-  }
-  throw error;
-}
-// Calls f(err) and throws what it reports.
-template <class F>
-void call(F&& f) {
-  gptq_error err = make<gptq_error>();
-  check(f(&err), &err);
-}
-
-// The output of f(buffer, capacity, &needed).
-template <class Container, class F>
-Container sized(F&& f) {
-  size_t n = 0;
-  const gptq_status status = f(nullptr, 0, &n);
-  if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status);
-  Container out(n, typename Container::value_type{});
-  check(f(out.data(), n, &n));
-  return out;
-}
-
-// A function that C calls. Its exception does not cross C's frames: it stops the call and is thrown above it. Where it returns false, or
-// progress is to be cancelled, the call ends.
-template <class F>
-class Callback {
- public:
-  explicit Callback(F& f) : f_(f) {}
-  void* user() { return this; }
-  void rethrow() const {
-    if (failure_) std::rethrow_exception(failure_);
-  }
-  static int32_t GPTQ_CALL text(void* user, const char* text, size_t size) { return run(user, std::string_view(text, size)); }
-  static int32_t GPTQ_CALL progress(void* user, uint32_t phase, uint32_t permille) { return run(user, phase, permille / 1000.0); }
-  static void GPTQ_CALL report(void* user, const gptq_quantize_report* report) { run(user, *report); }
-
- private:
-  template <class... Args>
-  static int32_t run(void* user, Args&&... args) noexcept {
-    auto& self = *static_cast<Callback*>(user);
-    if (self.failure_) return 1;
-    try {
-      if constexpr (std::is_convertible_v<std::invoke_result_t<F&, Args...>, bool>) return self.f_(std::forward<Args>(args)...) ? 0 : 1;
-      else return self.f_(std::forward<Args>(args)...), 0;
-    } catch (...) {
-      self.failure_ = std::current_exception();
-      return 1;
-    }
-  }
-  F& f_;
-  std::exception_ptr failure_;
-};
-
-template <class T, void (*release)(T*)>
-struct Releaser {
-  void operator()(T* handle) const { release(handle); }
-};
-
-class Runtime {
- public:
-  explicit Runtime(const gptq_runtime_desc& desc = make<gptq_runtime_desc>()) {
-    gptq_runtime* rt = nullptr;
-    call([&](gptq_error* err) { return gptq_runtime_create(&desc, &rt, err); });
-    handle_.reset(rt);
-  }
-  gptq_runtime* get() const { return handle_.get(); }
-  std::string kernels() const { return gptq_runtime_kernels(get()); }
-
- private:
-  std::unique_ptr<gptq_runtime, Releaser<gptq_runtime, gptq_runtime_release>> handle_;
-};
-
-struct Message {
-  std::string_view role, text;
-};
-
-// gptq_chat over messages, which must stay.
-class Chat {
- public:
-  explicit Chat(const std::vector<Message>& messages) {
-    for (const Message& message : messages) {
-      auto m = make<gptq_message>();
-      m.role = message.role.data(), m.role_size = message.role.size();
-      m.text = message.text.data(), m.text_size = message.text.size();
-      messages_.push_back(m);
-    }
-    for (const gptq_message& message : messages_) pointers_.push_back(&message);
-    chat.flags = GPTQ_CHAT_ADD_GENERATION_PROMPT;
-    chat.messages = pointers_.data(), chat.n_messages = pointers_.size();
-  }
-  Chat(const Chat&) = delete;
-  gptq_chat chat = make<gptq_chat>();
-
- private:
-  std::vector<gptq_message> messages_;
-  std::vector<const gptq_message*> pointers_;
-};
-
-class Model {
- public:
-  Model(const Runtime& rt, const std::string& path, const gptq_model_params& params = make<gptq_model_params>()) {
-    gptq_model* m = nullptr;
-    call([&](gptq_error* err) { return gptq_model_load(rt.get(), path.c_str(), GPTQ_NTS, &params, &m, err); });
-    handle_.reset(m);
-  }
-  // progress(phase, done from 0 to 1) may return false to cancel.
-  template <class F, class = std::enable_if_t<std::is_invocable_v<F&, uint32_t, double>>>
-  Model(const Runtime& rt, const std::string& path, F&& progress, gptq_model_params params = make<gptq_model_params>()) {
-    Callback<std::remove_reference_t<F>> callback(progress);
-    params.progress = callback.progress;
-    params.progress_user = callback.user();
-    gptq_model* m = nullptr;
-    auto err = make<gptq_error>();
-    const gptq_status status = gptq_model_load(rt.get(), path.data(), path.size(), &params, &m, &err);
-    handle_.reset(m);
-    callback.rethrow();
-    check(status, &err);
-  }
-  gptq_model* get() const { return handle_.get(); }
-  gptq_model_info info() const {
-    auto info = make<gptq_model_info>();
-    check(gptq_model_info_get(get(), &info));
-    return info;
-  }
-  // "name", "license", "chat_template", ...
-  std::string meta(std::string_view key) const {
-    auto text = sized<std::string>([&](char* to, size_t cap, size_t* n) { return gptq_model_meta(get(), key.data(), key.size(), to, cap, n); });
-    text.pop_back();  // the NUL
-    return text;
-  }
-  std::vector<gptq_token> tokenize(std::string_view text, uint32_t flags = 0) const {
-    return sized<std::vector<gptq_token>>(
-        [&](gptq_token* to, size_t cap, size_t* n) { return gptq_tokenize(get(), text.data(), text.size(), flags, to, cap, n); });
-  }
-  std::string detokenize(const std::vector<gptq_token>& tokens, uint32_t flags = 0) const {
-    return sized<std::string>(
-        [&](char* to, size_t cap, size_t* n) { return gptq_detokenize(get(), tokens.data(), tokens.size(), flags, to, cap, n); });
-  }
-  // The chat template over the messages.
-  std::string render_chat(const std::vector<Message>& messages) const {
-    const Chat chat(messages);
-    auto err = make<gptq_error>();
-    size_t n = 0;
-    const gptq_status status = gptq_chat_render(get(), &chat.chat, nullptr, 0, &n, &err);
-    if (status != GPTQ_E_BUFFER_TOO_SMALL) check(status, &err);
-    std::string text(n, 0);
-    call([&](gptq_error* e) { return gptq_chat_render(get(), &chat.chat, text.data(), n, &n, e); });
-    return text;
-  }
-
- private:
-  std::unique_ptr<gptq_model, Releaser<gptq_model, gptq_model_release>> handle_;
-};
-
-// Makes a model with few bits of one with 16 or 32. progress(phase, done) may return false to cancel; report(gptq_quantize_report) is told of
-// each matrix.
-template <class Progress, class Report>
-void quantize(const Runtime& rt, std::string_view source, std::string_view target, gptq_quantize_params params, Progress&& progress, Report&& report) {
-  Callback<std::remove_reference_t<Progress>> on_progress(progress);
-  Callback<std::remove_reference_t<Report>> on_report(report);
-  params.progress = on_progress.progress, params.progress_user = on_progress.user();
-  params.report = on_report.report, params.report_user = on_report.user();
-  auto from = make<gptq_source>();
-  from.path = source.data(), from.path_size = source.size();
-  auto err = make<gptq_error>();
-  const gptq_status status = gptq_quantize(rt.get(), &from, target.data(), target.size(), &params, &err);
-  on_progress.rethrow();
-  on_report.rethrow();
-  check(status, &err);
-}
-
-// What a generated text must be; for gptq_generate_params::constraint.
-class Constraint {
- public:
-  Constraint(const Model& model, int32_t kind, std::string_view source) {
-    gptq_constraint* c = nullptr;
-    call([&](gptq_error* err) { return gptq_constraint_compile(model.get(), kind, source.data(), source.size(), &c, err); });
-    handle_.reset(c);
-  }
-  gptq_constraint* get() const { return handle_.get(); }
-
- private:
-  std::unique_ptr<gptq_constraint, Releaser<gptq_constraint, gptq_constraint_destroy>> handle_;
-};
-
-// What sessions of the model can be changed by; a .gptq-lora file.
-class Adapter {
- public:
-  Adapter(const Model& model, const std::string& path) {
-    auto source = make<gptq_source>();
-    source.path = path.data();
-    source.path_size = path.size();
-    gptq_adapter* a = nullptr;
-    call([&](gptq_error* err) { return gptq_adapter_load(model.get(), &source, &a, err); });
-    handle_.reset(a);
-  }
-  gptq_adapter* get() const { return handle_.get(); }
-  gptq_adapter_info info() const {
-    auto info = make<gptq_adapter_info>();
-    check(gptq_adapter_info_get(get(), &info));
-    return info;
-  }
-
- private:
-  std::unique_ptr<gptq_adapter, Releaser<gptq_adapter, gptq_adapter_release>> handle_;
-};
+class Session;
 
 class Engine {
  public:
-  explicit Engine(const Model& model, const gptq_engine_params& params = make<gptq_engine_params>()) : model_(model.get()) {
+  explicit Engine(const Model& model, const gptq_engine_params& params = make<gptq_engine_params>())
+      : model_(model.get()), best_logprobs_(params.best_logprobs) {
     gptq_engine* e = nullptr;
     call([&](gptq_error* err) { return gptq_engine_create(model.get(), &params, &e, err); });
     handle_.reset(e);
@@ -268,6 +38,14 @@ class Engine {
     check(status);
     return status;
   }
+  // Another handle of a session that has something unread, or has ended since it was looked at; each at most once a step.
+  std::optional<Session> next_readable();
+  gptq_memory_info memory() const {
+    auto info = make<gptq_memory_info>();
+    check(gptq_engine_memory(get(), &info));
+    return info;
+  }
+  uint32_t best_logprobs() const { return best_logprobs_; }
   // A vector a text, in as many free sessions as there are. pooling 0: as the model's files say, else the last token's, normalized.
   std::vector<std::vector<float>> embed(const std::vector<std::string>& texts, int32_t pooling = 0, uint32_t flags = 0) const {
     std::vector<gptq_string> strings;
@@ -283,6 +61,7 @@ class Engine {
 
  private:
   const gptq_model* model_;  // the engine keeps it alive
+  uint32_t best_logprobs_;
   std::unique_ptr<gptq_engine, Releaser<gptq_engine, gptq_engine_destroy>> handle_;
 };
 
@@ -291,7 +70,10 @@ struct Generation {
   uint32_t max_tokens = 0, flags = 0;  // GPTQ_GEN_*
   gptq_sampling sampling = make<gptq_sampling>();
   std::vector<std::string> stop;
+  std::vector<gptq_logit_bias> bias;
+  int32_t pooling = GPTQ_POOL_NONE;  // others go with GPTQ_GEN_PREFILL_ONLY, for Session::embedding
   const Constraint* constraint = nullptr;
+  const Constraint* banned = nullptr;
 
   // Calls f(params).
   template <class F>
@@ -299,9 +81,12 @@ struct Generation {
     std::vector<gptq_string> strings;
     for (const std::string& text : stop) strings.push_back({text.data(), text.size()});
     auto params = make<gptq_generate_params>();
-    params.flags = flags, params.max_tokens = max_tokens, params.sampling = &sampling;
+    gptq_sampling sample = sampling;
+    if (!bias.empty()) sample.bias = bias.data(), sample.n_bias = bias.size();
+    params.flags = flags, params.max_tokens = max_tokens, params.sampling = &sample, params.pooling = pooling;
     params.stop = strings.data(), params.n_stop = strings.size();
     params.constraint = constraint ? constraint->get() : nullptr;
+    params.banned = banned ? banned->get() : nullptr;
     return f(params);
   }
 };
@@ -314,17 +99,24 @@ struct Marked {
   std::string name, id;           // of the tool; what the model called the call, or ""
 };
 
+// A token of the sequence and the natural logarithm of its probability, NaN where that is not known; the best there, with theirs.
+struct TokenLogprob {
+  gptq_token token;
+  float logprob;
+  std::vector<gptq_token_logprob> best;
+};
+
 class Stream;
 
 class Session {
  public:
-  explicit Session(const Engine& engine) {
+  explicit Session(const Engine& engine) : best_logprobs_(engine.best_logprobs()) {
     gptq_session* s = nullptr;
     call([&](gptq_error* err) { return gptq_session_create(engine.get(), &s, err); });
     handle_.reset(s);
   }
   // Goes on where the saved session stood; exact is false where numbers may differ in their last digits.
-  Session(const Engine& engine, const std::string& saved, bool* exact = nullptr) {
+  Session(const Engine& engine, const std::string& saved, bool* exact = nullptr) : best_logprobs_(engine.best_logprobs()) {
     gptq_session* s = nullptr;
     auto err = make<gptq_error>();
     const gptq_status status = gptq_session_restore(engine.get(), saved.data(), saved.size(), &s, &err);
@@ -346,29 +138,34 @@ class Session {
   Session fork() const {
     gptq_session* s = nullptr;
     call([&](gptq_error* err) { return gptq_session_fork(get(), &s, err); });
-    return Session(s);
+    return Session(s, best_logprobs_);
   }
-  // Stands where the saved one stood; exact as above.
-  static Session restore(const Engine& engine, std::string_view path, bool* exact = nullptr) {
-    auto source = make<gptq_source>();
-    source.path = path.data(), source.path_size = path.size();
+  // Stands where the saved one stood.
+  static Session restore(const Engine& engine, std::string_view path, bool* exact = nullptr) { return restore(engine, Source(std::string(path)), exact); }
+  static Session restore(const Engine& engine, const Source& source, bool* exact = nullptr) {
     gptq_session* s = nullptr;
-    auto err = make<gptq_error>();
-    const gptq_status status = gptq_session_restore_from(engine.get(), &source, &s, &err);
-    check(status, &err);
+    const gptq_status status =
+        source.call([&](const gptq_source* from, gptq_error* err) { return gptq_session_restore_from(engine.get(), from, &s, err); });
     if (exact) *exact = status == GPTQ_OK;
-    return Session(s);
+    return Session(s, engine.best_logprobs());
   }
   // write(const char* bytes, size_t size) gets the pieces; false ends it.
-  template <class F>
-  void save(int32_t kind, F write) const {
-    const gptq_write_fn take = [](void* user, const void* bytes, size_t size) -> int32_t {
-      return (*static_cast<F*>(user))(static_cast<const char*>(bytes), size) ? 0 : -1;
-    };
-    call([&](gptq_error* err) { return gptq_session_save_to(get(), kind, take, &write, err); });
+  template <class F, class = std::enable_if_t<std::is_invocable_v<F&, const char*, size_t>>>
+  void save(int32_t kind, F&& write) const {
+    Callback<std::remove_reference_t<F>> callback(write);
+    auto err = make<gptq_error>();
+    const gptq_status status = gptq_session_save_to(get(), kind, callback.write, callback.user(), &err);
+    callback.rethrow();
+    check(status, &err);
+  }
+  void save(int32_t kind, std::ostream& to) const {
+    save(kind, [&](const char* bytes, size_t size) { return !to.write(bytes, static_cast<std::streamsize>(size)).fail(); });
   }
   // Another handle of the same session, for a thread that cancels: each may be dropped by its thread.
-  Session share() const { return Session(gptq_session_retain(get())); }
+  Session share() const { return Session(gptq_session_retain(get()), best_logprobs_); }
+  // Whether both are handles of one session.
+  bool operator==(const Session& other) const { return get() == other.get(); }
+  bool operator!=(const Session& other) const { return get() != other.get(); }
   gptq_session* get() const { return handle_.get(); }
   // NULL: none.
   void set_adapter(const Adapter* adapter, float scale = 1) {
@@ -389,8 +186,8 @@ class Session {
     call([&](gptq_error* err) { return gptq_session_set_chat(get(), &chat, nullptr, err); });
   }
   // Keeps what the sequence already begins with; returns its tokens.
-  size_t set_chat(const std::vector<Message>& messages) {
-    const Chat chat(messages);
+  size_t set_chat(const std::vector<Message>& messages, const ChatOptions& options = {}) {
+    const Chat chat(messages, options);
     size_t n = 0;
     call([&](gptq_error* err) { return gptq_session_set_chat(get(), &chat.chat, &n, err); });
     return n;
@@ -407,21 +204,33 @@ class Session {
     call([&](gptq_error* err) { return gptq_generate(get(), text.data(), text.size(), &params, on_text, user, &info, err); });
     return info;
   }
-  // The sum of each text's log-probabilities behind what stands.
-  std::vector<double> score(const std::vector<std::string>& texts) {
+  // The sum of each text's log-probabilities behind what stands, and of how many tokens it is.
+  std::vector<double> score(const std::vector<std::string>& texts, std::vector<uint32_t>* n_tokens = nullptr) {
     std::vector<gptq_string> strings;
     for (const std::string& text : texts) strings.push_back({text.data(), text.size()});
     std::vector<double> sums(texts.size());
-    call([&](gptq_error* err) { return gptq_score(get(), strings.data(), strings.size(), sums.data(), nullptr, err); });
+    std::vector<uint32_t> counts(texts.size());
+    call([&](gptq_error* err) { return gptq_score(get(), strings.data(), strings.size(), sums.data(), counts.data(), err); });
+    if (n_tokens) *n_tokens = std::move(counts);
     return sums;
+  }
+  // Of the tokens at positions first to first + n - 1, with GPTQ_GEN_LOGPROBS; the best are as many as the engine's best_logprobs.
+  std::vector<TokenLogprob> logprobs(uint32_t first, uint32_t n) const {
+    std::vector<float> chosen(n);
+    std::vector<gptq_token_logprob> best(size_t{n} * best_logprobs_);
+    check(gptq_session_logprobs(get(), first, n, chosen.data(), best.empty() ? nullptr : best.data()));
+    const std::vector<gptq_token> all = tokens();
+    std::vector<TokenLogprob> out;
+    for (uint32_t i = 0; i < n; ++i) {
+      out.push_back({all[first + i], chosen[i], {}});
+      for (uint32_t j = 0; j < best_logprobs_; ++j)
+        if (const gptq_token_logprob& one = best[size_t{i} * best_logprobs_ + j]; one.token >= 0) out.back().best.push_back(one);
+    }
+    return out;
   }
   // What a start with `pooling` made of the sequence.
   std::vector<float> embedding(uint32_t flags = 0) const {
-    size_t n = 0;
-    gptq_session_embedding(get(), flags, nullptr, 0, &n);
-    std::vector<float> vector(n);
-    check(gptq_session_embedding(get(), flags, vector.data(), n, &n));
-    return vector;
+    return sized<std::vector<float>>([&](float* to, size_t cap, size_t* n) { return gptq_session_embedding(get(), flags, to, cap, n); });
   }
   // on_text(std::string_view) may return false to end it.
   template <class F, class = std::enable_if_t<std::is_invocable_v<F&, std::string_view>>>
@@ -490,9 +299,17 @@ class Session {
   }
 
  private:
-  explicit Session(gptq_session* s) : handle_(s) {}
+  friend class Engine;
+  Session(gptq_session* s, uint32_t best_logprobs) : handle_(s), best_logprobs_(best_logprobs) {}
   std::unique_ptr<gptq_session, Releaser<gptq_session, gptq_session_destroy>> handle_;
+  uint32_t best_logprobs_;
 };
+
+inline std::optional<Session> Engine::next_readable() {
+  gptq_session* s = gptq_engine_next_readable(get());
+  if (!s) return std::nullopt;
+  return Session(gptq_session_retain(s), best_logprobs_);
+}
 
 // The text of a session that works while this is read. Left early, it cancels.
 class Stream {
@@ -510,7 +327,7 @@ class Stream {
       const gptq_session_info info = session_.info();
       if (std::string piece = session_.read(); !piece.empty()) return piece;
       ended_ = info.state != GPTQ_SESSION_RUNNING;
-      if (ended_) check(info.status);
+      if (ended_) check(info.status, nullptr, "the generation ended by an error");
       else engine_.step(5000);
     }
     return {};

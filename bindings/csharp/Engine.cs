@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 using System;
 using System.Collections.Concurrent;
+using System.Collections.Generic;
+using System.IO;
 using System.Threading;
 using Gptq.Native;
 
@@ -52,12 +54,23 @@ public struct Step {
   public uint UsedMicroseconds, NextQuantumMicroseconds;
 }
 
+/// <summary>What an engine and its runtime hold.</summary>
+public struct MemoryInfo {
+  public int PageTokens;
+  public ulong KvPagesTotal, KvPagesUsed, HostBytes, HostPeak, DeviceBytes, DevicePeak;
+}
+
 /// <summary>The KV memory and the scheduler of some sessions.</summary>
 public sealed unsafe class Engine : GptqHandle {
   internal readonly Domain Domain = new Domain();
+  internal readonly ConcurrentDictionary<IntPtr, WeakReference<Session>> Sessions = new ConcurrentDictionary<IntPtr, WeakReference<Session>>();
+  internal readonly int BestLogProbs;
   public Model Model { get; }
 
-  internal Engine(Model model, IntPtr pointer) : base(pointer) { Model = model; }
+  internal Engine(Model model, IntPtr pointer, int bestLogProbs) : base(pointer) {
+    Model = model;
+    BestLogProbs = bestLogProbs;
+  }
 
   protected override bool ReleaseHandle() {
     IntPtr engine = handle;
@@ -106,6 +119,70 @@ public sealed unsafe class Engine : GptqHandle {
       return new Session(this, session);
     }
   }
+
+  /// <summary>The sessions that have something unread, or have ended since they were looked at; each at most once a step.</summary>
+  public IReadOnlyList<Session> Readable() {
+    var all = new List<Session>();
+    using (var engine = Hold())
+    using (Domain.Enter())
+      for (IntPtr pointer; (pointer = Api.gptq_engine_next_readable(engine.Pointer)) != IntPtr.Zero;) {
+        WeakReference<Session> found;
+        Session session;
+        if (Sessions.TryGetValue(pointer, out found) && found.TryGetTarget(out session)) all.Add(session);
+      }
+    return all;
+  }
+
+  /// <summary>Vectors of texts, made in free places of sessions; it steps the engine. Pooling.None: pooling and normalizing are as the model's files
+  /// say, else the last token's, normalized.</summary>
+  public float[][] Embed(IReadOnlyList<string> texts, Pooling pooling = Pooling.None, bool normalize = false) {
+    int width = (int)Model.Info.n_embd;
+    var vectors = new float[texts.Count][];
+    if (texts.Count == 0) return vectors;
+    var all = new float[texts.Count * width];
+    using (var engine = Hold())
+    using (var arena = new Arena())
+    using (Domain.Enter())
+    fixed (float* to = all) {
+      gptq_error* error = arena.Error();
+      uint flags = normalize ? (uint)Constants.GPTQ_EMBED_NORMALIZE : 0;
+      GptqException.Check(Api.gptq_embed(engine.Pointer, arena.Strings(texts), (UIntPtr)texts.Count, (int)pooling, flags, to, error), error);
+    }
+    for (int i = 0; i < vectors.Length; i++) vectors[i] = new ReadOnlySpan<float>(all, i * width, width).ToArray();
+    return vectors;
+  }
+
+  /// <summary>What the engine and its runtime hold now.</summary>
+  public MemoryInfo Memory {
+    get {
+      using (var engine = Hold())
+      using (Domain.Enter()) {
+        var info = gptq_memory_info.New();
+        GptqException.Check(Api.gptq_engine_memory(engine.Pointer, &info));
+        return new MemoryInfo {
+          PageTokens = (int)info.page_tokens, KvPagesTotal = info.kv_pages_total, KvPagesUsed = info.kv_pages_used, HostBytes = info.host_bytes,
+          HostPeak = info.host_peak, DeviceBytes = info.device_bytes, DevicePeak = info.device_peak
+        };
+      }
+    }
+  }
+
+  /// <summary>The same of what Session.Save wrote to a stream, or of a file.</summary>
+  public Session Restore(Source source, out bool exact) {
+    using (var engine = Hold())
+    using (var arena = new Arena())
+    using (var callbacks = new Callbacks())
+    using (Domain.Enter()) {
+      gptq_error* error = arena.Error();
+      IntPtr session = IntPtr.Zero;
+      int status = Api.gptq_session_restore_from(engine.Pointer, source.In(arena, callbacks), &session, error);
+      callbacks.Rethrow();
+      exact = GptqException.Check(status, error) == Constants.GPTQ_OK;
+      return new Session(this, session);
+    }
+  }
+  /// <summary>The stream has to be able to seek, and is read from its beginning.</summary>
+  public Session Restore(Stream saved, out bool exact) { return Restore(Source.FromStream(saved), out exact); }
 
   /// <summary>A session that goes on where the saved one stood. exact is false where its numbers may differ in their last digits.</summary>
   public Session Restore(ReadOnlySpan<byte> saved, out bool exact) {

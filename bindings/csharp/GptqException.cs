@@ -36,11 +36,20 @@ public sealed unsafe class GptqException : Exception {
     return (uint)number;
   }
 
-  /// <summary>error is null for functions that have none.</summary>
-  internal static int Check(int status, gptq_error* error = null) {
+  /// <summary>This thread's last GPTQ_LOG_ERROR: functions that have no gptq_error send their message to the log before they return.</summary>
+  [ThreadStatic] internal static string Told;
+
+  /// <summary>error is null for functions that have none; otherwise: the message of one that tells none.</summary>
+  internal static int Check(int status, gptq_error* error = null, string otherwise = null) {
     if (status >= 0) return status;
-    if (error == null || error->status == 0) throw new GptqException(status, NameOf(status));
-    throw new GptqException(status, Text(error->message), Text(error->site), error->offset, error->os_code);
+    if (error != null && error->status != 0)
+      throw new GptqException(status, Text(error->message), Text(error->site), error->offset, error->os_code);
+    string told = Told ?? "";
+    Told = null;
+    if (otherwise != null) throw new GptqException(status, otherwise);
+    int at = told.EndsWith("]", StringComparison.Ordinal) ? told.LastIndexOf(" [", StringComparison.Ordinal) : -1;
+    if (at >= 0) throw new GptqException(status, told.Substring(0, at), told.Substring(at + 2, told.Length - at - 3));
+    throw new GptqException(status, told != "" ? told : NameOf(status));
   }
 }
 

@@ -2,6 +2,7 @@
 // What the classes are made of: handles, memory for the time of a call, callbacks.
 using System;
 using System.Collections.Generic;
+using System.IO;
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using System.Text;
@@ -38,6 +39,7 @@ public abstract class GptqHandle : SafeHandle {
 /// <summary>Memory of C's for the time of a call, zeroed.</summary>
 sealed unsafe class Arena : IDisposable {
   readonly List<IntPtr> blocks = new List<IntPtr>();
+  readonly List<GCHandle> pins = new List<GCHandle>();
 
   public byte* Bytes(int size) {
     IntPtr block = Marshal.AllocHGlobal(size + 1);
@@ -52,6 +54,21 @@ sealed unsafe class Arena : IDisposable {
     size = (UIntPtr)count;
     return bytes;
   }
+  public byte* TextOrNull(string text, out UIntPtr size) {
+    size = UIntPtr.Zero;
+    return text == null ? null : Text(text, out size);
+  }
+  public gptq_string* Strings(IReadOnlyList<string> texts) {
+    var list = (gptq_string*)Bytes(sizeof(gptq_string) * texts.Count);
+    for (int i = 0; i < texts.Count; i++) list[i].ptr = Text(texts[i], out list[i].size);
+    return list;
+  }
+  /// <summary>Where the bytes lie, which stay there until this is disposed.</summary>
+  public void* Pin(byte[] bytes) {
+    var pin = GCHandle.Alloc(bytes, GCHandleType.Pinned);
+    pins.Add(pin);
+    return (void*)pin.AddrOfPinnedObject();
+  }
   public gptq_error* Error() {
     var error = (gptq_error*)Bytes(sizeof(gptq_error));
     *error = gptq_error.New();
@@ -59,6 +76,7 @@ sealed unsafe class Arena : IDisposable {
   }
   public void Dispose() {
     foreach (IntPtr block in blocks) Marshal.FreeHGlobal(block);
+    foreach (GCHandle pin in pins) pin.Free();
   }
 }
 
@@ -73,6 +91,7 @@ sealed unsafe class Callbacks : IDisposable {
   public Func<string, bool> Text;
   public Progress Progress;
   public Action<QuantizeReport> Report;
+  public Stream Stream;
   Exception failure;
   readonly GCHandle self;
 
@@ -81,6 +100,43 @@ sealed unsafe class Callbacks : IDisposable {
   public void* User { get { return (void*)GCHandle.ToIntPtr(self); } }
   public void Rethrow() {
     if (failure != null) ExceptionDispatchInfo.Capture(failure).Throw();
+  }
+
+  /// <summary>What a stream gives, or EIO. The library may read on several threads.</summary>
+  static long Guarded(void* user, Func<Callbacks, long> call) {
+    const long eio = -5;
+    var callbacks = (Callbacks)GCHandle.FromIntPtr((IntPtr)user).Target;
+    lock (callbacks) {
+      if (callbacks.failure != null) return eio;
+      try {
+        return call(callbacks);
+      } catch (Exception e) {
+        callbacks.failure = e;
+        return eio;
+      }
+    }
+  }
+  [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+  delegate long SizeFunction(void* user);
+  [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+  delegate long ReadFunction(void* user, ulong offset, void* to, UIntPtr size);
+  [MonoPInvokeCallback(typeof(SizeFunction))]
+  static long OnSize(void* user) { return Guarded(user, callbacks => callbacks.Stream.Length); }
+  [MonoPInvokeCallback(typeof(ReadFunction))]
+  static long OnRead(void* user, ulong offset, void* to, UIntPtr size) {
+    return Guarded(user, callbacks => {
+      int done = 0;
+      callbacks.Stream.Position = (long)offset;
+      for (int n = -1; done < (int)size && n != 0; done += n) n = callbacks.Stream.Read(new Span<byte>((byte*)to + done, (int)size - done));
+      return done;
+    });
+  }
+  [MonoPInvokeCallback(typeof(gptq_write_fn))]
+  static int OnWrite(void* user, void* bytes, UIntPtr size) {
+    return (int)Guarded(user, callbacks => {
+      callbacks.Stream.Write(new ReadOnlySpan<byte>(bytes, (int)size));
+      return 0;
+    });
   }
 
   /// <summary>Runs one, unless another failed before; 0 if it wants more.</summary>
@@ -110,11 +166,13 @@ sealed unsafe class Callbacks : IDisposable {
     });
   }
 
-  /// <summary>user is a GCHandle of an Action. There is nobody above who could be told of an exception.</summary>
+  /// <summary>user is a GCHandle of an Action, or null. There is nobody above who could be told of an exception.</summary>
   [MonoPInvokeCallback(typeof(gptq_log_fn))]
   static void OnLog(void* user, int level, byte* text, UIntPtr size) {
     try {
-      ((Action<int, string>)GCHandle.FromIntPtr((IntPtr)user).Target)(level, Encoding.UTF8.GetString(text, (int)size));
+      string message = Encoding.UTF8.GetString(text, (int)size);
+      if (level == Constants.GPTQ_LOG_ERROR) GptqException.Told = message;
+      if (user != null) ((Action<int, string>)GCHandle.FromIntPtr((IntPtr)user).Target)(level, message);
     } catch (Exception) {
     }
   }
@@ -125,11 +183,17 @@ sealed unsafe class Callbacks : IDisposable {
   static readonly gptq_text_fn text = OnText;
   static readonly gptq_progress_fn progress = OnProgress;
   static readonly gptq_quantize_report_fn report = OnReport;
+  static readonly SizeFunction size = OnSize;
+  static readonly ReadFunction read = OnRead;
+  static readonly gptq_write_fn write = OnWrite;
   static readonly gptq_log_fn log = OnLog;
   static readonly gptq_user_free_fn free = OnFree;
   public static readonly IntPtr TextPointer = Marshal.GetFunctionPointerForDelegate(text);
   public static readonly IntPtr ProgressPointer = Marshal.GetFunctionPointerForDelegate(progress);
   public static readonly IntPtr ReportPointer = Marshal.GetFunctionPointerForDelegate(report);
+  public static readonly IntPtr SizePointer = Marshal.GetFunctionPointerForDelegate(size);
+  public static readonly IntPtr ReadPointer = Marshal.GetFunctionPointerForDelegate(read);
+  public static readonly IntPtr WritePointer = Marshal.GetFunctionPointerForDelegate(write);
   public static readonly IntPtr LogPointer = Marshal.GetFunctionPointerForDelegate(log);
   public static readonly IntPtr FreePointer = Marshal.GetFunctionPointerForDelegate(free);
 }

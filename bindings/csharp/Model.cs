@@ -6,15 +6,6 @@ using Gptq.Native;
 
 namespace Gptq {
 
-/// <summary>One of a conversation.</summary>
-public sealed class Message {
-  public readonly string Role, Text;
-  public Message(string role, string text) {
-    Role = role;
-    Text = text;
-  }
-}
-
 [Flags]
 public enum TextFlags {
   None = 0,
@@ -25,11 +16,50 @@ public enum TextFlags {
 
 /// <summary>All zero: one session, the model's context, at most 4096 tokens.</summary>
 public sealed class EngineOptions {
-  public int MaxSessions, ContextTokens, BatchTokens, LogitsRows;
+  public int MaxSessions, ContextTokens, PageTokens, BatchTokens, LogitsRows;
+  /// <summary>Of each token so many of the best log-probabilities are kept for GenerateOptions.LogProbs, at most 20.</summary>
+  public int BestLogProbs;
+  /// <summary>Room for adapters of this rank; otherwise it is taken when the first is attached.</summary>
+  public int AdapterRank;
   public ulong KvBytes;
-  public bool Exact;
+  /// <summary>Activations as float32, or as bfloat16.</summary>
+  public bool Exact, Bf16;
   /// <summary>Constants.GPTQ_KV_*, and GPTQ_KV_VALUES_* or nothing.</summary>
   public int KvType;
+
+  internal gptq_engine_params Parameters() {
+    var parameters = gptq_engine_params.New();
+    parameters.flags = (Exact ? (uint)Constants.GPTQ_ENGINE_EXACT : 0) | (Bf16 ? (uint)Constants.GPTQ_ENGINE_BF16 : 0);
+    parameters.max_sessions = GptqException.Count(MaxSessions, "MaxSessions");
+    parameters.ctx_tokens = GptqException.Count(ContextTokens, "ContextTokens");
+    parameters.page_tokens = GptqException.Count(PageTokens, "PageTokens");
+    parameters.batch_tokens = GptqException.Count(BatchTokens, "BatchTokens");
+    parameters.logits_rows = GptqException.Count(LogitsRows, "LogitsRows");
+    parameters.best_logprobs = GptqException.Count(BestLogProbs, "BestLogProbs");
+    parameters.adapter_rank = GptqException.Count(AdapterRank, "AdapterRank");
+    parameters.kv_bytes = KvBytes;
+    parameters.kv_type = KvType;
+    return parameters;
+  }
+}
+
+/// <summary>What a token stands for. IsByte: one byte alone; IsAdded: not of the tokenizer's own vocabulary; IsEnd: it ends a generation.</summary>
+public sealed class Token {
+  public readonly byte[] Bytes;
+  public readonly bool IsSpecial, IsByte, IsAdded, IsEnd;
+  internal Token(byte[] bytes, uint attributes) {
+    Bytes = bytes;
+    IsSpecial = (attributes & Constants.GPTQ_TOKEN_SPECIAL) != 0;
+    IsByte = (attributes & Constants.GPTQ_TOKEN_BYTE) != 0;
+    IsAdded = (attributes & Constants.GPTQ_TOKEN_ADDED) != 0;
+    IsEnd = (attributes & Constants.GPTQ_TOKEN_END) != 0;
+  }
+}
+
+/// <summary>Layers that are side by side on one device. Kind: Constants.GPTQ_DEVICE_*.</summary>
+public struct Placement {
+  public int Kind, Ordinal, FirstLayer, Layers;
+  public ulong Bytes;
 }
 
 /// <summary>A .gptq file: weights, tokenizer, chat template. Threads may share it.</summary>
@@ -62,7 +92,7 @@ public sealed unsafe class Model : GptqHandle {
       UIntPtr size, needed;
       byte* name = arena.Text(key, out size);
       int status = Api.gptq_model_meta(model.Pointer, name, size, null, UIntPtr.Zero, &needed);
-      if (Failed(status)) GptqException.Check(status);
+      if (Failed(status)) GptqException.Check(status, null, status == Constants.GPTQ_E_NOT_FOUND ? "the model has no text for " + key : null);
       byte* text = arena.Bytes((int)needed);
       GptqException.Check(Api.gptq_model_meta(model.Pointer, name, size, text, needed, &needed));
       return Encoding.UTF8.GetString(text, (int)needed - 1);  // without the NUL
@@ -96,27 +126,39 @@ public sealed unsafe class Model : GptqHandle {
     }
   }
 
-  internal static gptq_chat* Chat(Arena arena, IReadOnlyList<Message> messages) {
-    var chat = (gptq_chat*)arena.Bytes(sizeof(gptq_chat));
-    *chat = gptq_chat.New();
-    var list = (gptq_message**)arena.Bytes(sizeof(gptq_message*) * messages.Count);
-    for (int i = 0; i < messages.Count; i++) {
-      list[i] = (gptq_message*)arena.Bytes(sizeof(gptq_message));
-      *list[i] = gptq_message.New();
-      list[i]->role = arena.Text(messages[i].Role, out list[i]->role_size);
-      list[i]->text = arena.Text(messages[i].Text, out list[i]->text_size);
+  /// <summary>The bytes that a token stands for, and what it is.</summary>
+  public Token Token(int token) {
+    using (var model = Hold()) {
+      byte* at;
+      UIntPtr size;
+      uint attributes;
+      GptqException.Check(Api.gptq_token_bytes(model.Pointer, token, &at, &size, &attributes));
+      return new Token(new ReadOnlySpan<byte>(at, (int)size).ToArray(), attributes);
     }
-    chat->flags = Constants.GPTQ_CHAT_ADD_GENERATION_PROMPT;
-    chat->messages = list;
-    chat->n_messages = (UIntPtr)messages.Count;
-    return chat;
+  }
+
+  /// <summary>Which layers are on which device, in their order.</summary>
+  public IReadOnlyList<Placement> Placements {
+    get {
+      var all = new List<Placement>();
+      using (var model = Hold())
+        for (;;) {
+          var one = gptq_placement.New();
+          int status = Api.gptq_model_placement(model.Pointer, (uint)all.Count, &one);
+          if (status == Constants.GPTQ_E_NOT_FOUND) return all;
+          GptqException.Check(status);
+          all.Add(new Placement {
+            Kind = one.kind, Ordinal = one.ordinal, FirstLayer = (int)one.first_layer, Layers = (int)one.n_layers, Bytes = one.bytes
+          });
+        }
+    }
   }
 
   /// <summary>The model's chat template over the messages.</summary>
-  public string RenderChat(IReadOnlyList<Message> messages) {
+  public string RenderChat(IReadOnlyList<Message> messages, ChatOptions options = null) {
     using (var model = Hold())
     using (var arena = new Arena()) {
-      gptq_chat* chat = Chat(arena, messages);
+      gptq_chat* chat = ChatOptions.Chat(arena, messages, options);
       gptq_error* error = arena.Error();
       UIntPtr needed;
       int status = Api.gptq_chat_render(model.Pointer, chat, null, UIntPtr.Zero, &needed, error);
@@ -131,23 +173,15 @@ public sealed unsafe class Model : GptqHandle {
   public Engine CreateEngine(EngineOptions options = null) {
     options = options ?? new EngineOptions();
     using (var model = Hold()) {
-      var parameters = gptq_engine_params.New();
-      parameters.flags = options.Exact ? (uint)Constants.GPTQ_ENGINE_EXACT : 0;
-      parameters.max_sessions = GptqException.Count(options.MaxSessions, "MaxSessions");
-      parameters.ctx_tokens = GptqException.Count(options.ContextTokens, "ContextTokens");
-      parameters.batch_tokens = GptqException.Count(options.BatchTokens, "BatchTokens");
-      parameters.logits_rows = GptqException.Count(options.LogitsRows, "LogitsRows");
-      parameters.kv_bytes = options.KvBytes;
-      parameters.kv_type = options.KvType;
+      gptq_engine_params parameters = options.Parameters();
       var error = gptq_error.New();
       IntPtr engine;
       GptqException.Check(Api.gptq_engine_create(model.Pointer, &parameters, &engine, &error), &error);
-      return new Engine(this, engine);
+      return new Engine(this, engine, options.BestLogProbs);
     }
   }
 
-  /// <summary>Makes a generated text one of some.</summary>
-  public Constraint Choice(params string[] texts) {
+  static string List(string[] texts) {
     var json = new StringBuilder("[");
     foreach (string text in texts) {
       json.Append(json.Length > 1 ? ",\"" : "\"");
@@ -157,30 +191,48 @@ public sealed unsafe class Model : GptqHandle {
         else json.Append(c);
       json.Append('"');
     }
-    return Compile(Constants.GPTQ_CONSTRAINT_CHOICE, json.Append(']').ToString());
+    return json.Append(']').ToString();
   }
+  /// <summary>Makes a generated text one of some.</summary>
+  public Constraint Choice(params string[] texts) { return Compile(ConstraintKind.Choice, List(texts)); }
   /// <summary>Makes it match the expression as a whole. An exception's Offset is the byte where the expression was refused.</summary>
-  public Constraint Regex(string expression) { return Compile(Constants.GPTQ_CONSTRAINT_REGEX, expression); }
+  public Constraint Regex(string expression) { return Compile(ConstraintKind.Regex, expression); }
+  /// <summary>Makes it JSON that the schema allows; compact: each value in the shortest way to write it.</summary>
+  public Constraint JsonSchema(string schema, bool compact = false) {
+    return Compile(compact ? ConstraintKind.JsonCompact : ConstraintKind.JsonSchema, schema);
+  }
+  /// <summary>Makes it a text of the grammar, as llama.cpp writes them (GBNF).</summary>
+  public Constraint Grammar(string gbnf) { return Compile(ConstraintKind.Grammar, gbnf); }
+  /// <summary>Free text until a tag begins, for tool calls; the source is JSON, as gptq.h says.</summary>
+  public Constraint Tags(string source) { return Compile(ConstraintKind.Tags, source); }
+  /// <summary>For GenerateOptions.Banned: phrases that the text never has, in large and small letters.</summary>
+  public Constraint Banned(params string[] phrases) { return Compile(ConstraintKind.Banned, List(phrases)); }
 
-  Constraint Compile(int kind, string source) {
+  public Constraint Compile(ConstraintKind kind, string source) {
     using (var model = Hold())
     using (var arena = new Arena()) {
       gptq_error* error = arena.Error();
       UIntPtr size;
       byte* text = arena.Text(source, out size);
       IntPtr constraint;
-      GptqException.Check(Api.gptq_constraint_compile(model.Pointer, kind, text, size, &constraint, error), error);
+      GptqException.Check(Api.gptq_constraint_compile(model.Pointer, (int)kind, text, size, &constraint, error), error);
       return new Constraint(constraint);
     }
   }
-}
 
-/// <summary>What a generated text must be: for GenerateOptions, of any number of generations at once.</summary>
-public sealed class Constraint : GptqHandle {
-  internal Constraint(IntPtr pointer) : base(pointer) { }
-  protected override bool ReleaseHandle() {
-    Api.gptq_constraint_destroy(handle);
-    return true;
+  /// <summary>A .gptq-lora file, for sessions of this model.</summary>
+  public Adapter LoadAdapter(string path) { return LoadAdapter(Source.FromFile(path)); }
+  public Adapter LoadAdapter(Source source) {
+    using (var model = Hold())
+    using (var arena = new Arena())
+    using (var callbacks = new Callbacks()) {
+      gptq_error* error = arena.Error();
+      IntPtr adapter = IntPtr.Zero;
+      int status = Api.gptq_adapter_load(model.Pointer, source.In(arena, callbacks), &adapter, error);
+      callbacks.Rethrow();
+      GptqException.Check(status, error);
+      return new Adapter(adapter);
+    }
   }
 }
 

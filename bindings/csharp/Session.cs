@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System;
 using System.Collections.Generic;
+using System.IO;
 using System.Text;
 using System.Threading;
 using Gptq.Native;
@@ -40,6 +41,10 @@ public struct SessionInfo {
   public StopReason StopReason;
   public int Status, Tokens, Generated, Context, UnreadTokens, UnreadLogits;
   public TimeSpan Prefill, Decode;
+  /// <summary>From the start.</summary>
+  public TimeSpan FirstToken;
+  /// <summary>Tokens not yet computed; computed ahead, and of them sampled; messages that the last SetChat left out.</summary>
+  public int Pending, Guessed, GuessedRight, Dropped;
 
   internal SessionInfo(gptq_session_info info) {
     Running = info.state == Constants.GPTQ_SESSION_RUNNING;
@@ -52,86 +57,46 @@ public struct SessionInfo {
     UnreadLogits = (int)info.logits_unread;
     Prefill = TimeSpan.FromTicks((long)info.prefill_us * 10);
     Decode = TimeSpan.FromTicks((long)info.decode_us * 10);
+    FirstToken = TimeSpan.FromTicks((long)info.first_token_us * 10);
+    Pending = (int)info.n_pending;
+    Guessed = (int)info.n_guessed;
+    GuessedRight = (int)info.n_guessed_right;
+    Dropped = (int)info.n_dropped;
   }
 }
 
-/// <summary>How to generate. All zero: greedy, until the end token or the end of the context. gptq.h says what the numbers mean.</summary>
-public sealed unsafe class GenerateOptions {
-  public int MaxTokens, TopK;
-  public float Temperature, TopP, MinP, RepeatPenalty, FrequencyPenalty, PresencePenalty;
-  public float TopNSigma, TypicalP, TemperatureRange, TemperatureExponent, XtcProbability, XtcThreshold, MirostatTau, MirostatEta;
-  public float DryMultiplier, DryBase;
-  public int DryAllowedLength, DryWindow, PenaltyWindow;
-  public ulong Seed;
-  public IReadOnlyList<string> Stop;
-  public IReadOnlyDictionary<int, float> Bias;
-  /// <summary>Of the same model; null = any text.</summary>
-  public Constraint Constraint;
-  public bool RandomSeed, ModelDefaults, IgnoreEos, PrefillOnly, KeepStop, ContinueText, Logits, Speculate, Marked;
+/// <summary>How likely a text is: the sum of its tokens' log-probabilities, and how many they are.</summary>
+public struct Score {
+  public double LogProb;
+  public int Tokens;
+}
 
-  static uint Flag(bool wanted, int flag) { return wanted ? (uint)flag : 0; }
+/// <summary>A token and the natural logarithm of its probability.</summary>
+public struct Candidate {
+  public int Token;
+  public float LogProb;
+}
 
-  /// <summary>constraint is what Constraint is, held by the caller.</summary>
-  internal gptq_generate_params* Parameters(Arena arena, IntPtr constraint) {
-    var sampling = (gptq_sampling*)arena.Bytes(sizeof(gptq_sampling));
-    *sampling = gptq_sampling.New();
-    sampling->flags = Flag(RandomSeed, Constants.GPTQ_SAMPLE_RANDOM_SEED) | Flag(ModelDefaults, Constants.GPTQ_SAMPLE_MODEL_DEFAULTS);
-    sampling->temperature = Temperature;
-    sampling->top_k = TopK;
-    sampling->top_p = TopP;
-    sampling->min_p = MinP;
-    sampling->repeat_penalty = RepeatPenalty;
-    sampling->penalty_window = GptqException.Count(PenaltyWindow, "PenaltyWindow");
-    sampling->seed = Seed;
-    sampling->frequency_penalty = FrequencyPenalty;
-    sampling->presence_penalty = PresencePenalty;
-    sampling->dry_multiplier = DryMultiplier;
-    sampling->dry_base = DryBase;
-    sampling->dry_allowed_length = GptqException.Count(DryAllowedLength, "DryAllowedLength");
-    sampling->dry_window = GptqException.Count(DryWindow, "DryWindow");
-    sampling->top_n_sigma = TopNSigma;
-    sampling->typical_p = TypicalP;
-    sampling->temperature_range = TemperatureRange;
-    sampling->temperature_exponent = TemperatureExponent;
-    sampling->xtc_probability = XtcProbability;
-    sampling->xtc_threshold = XtcThreshold;
-    sampling->mirostat_tau = MirostatTau;
-    sampling->mirostat_eta = MirostatEta;
-    if (Bias != null) {
-      sampling->bias = (gptq_logit_bias*)arena.Bytes(sizeof(gptq_logit_bias) * Bias.Count);
-      foreach (KeyValuePair<int, float> one in Bias) {
-        gptq_logit_bias* to = sampling->bias + (int)sampling->n_bias;
-        to->token = one.Key;
-        to->bias = one.Value;
-        sampling->n_bias = sampling->n_bias + 1;
-      }
-    }
-    var parameters = (gptq_generate_params*)arena.Bytes(sizeof(gptq_generate_params));
-    *parameters = gptq_generate_params.New();
-    parameters->sampling = sampling;
-    parameters->max_tokens = GptqException.Count(MaxTokens, "MaxTokens");
-    parameters->flags = Flag(IgnoreEos, Constants.GPTQ_GEN_IGNORE_EOS) | Flag(PrefillOnly, Constants.GPTQ_GEN_PREFILL_ONLY) |
-                        Flag(KeepStop, Constants.GPTQ_GEN_KEEP_STOP) | Flag(ContinueText, Constants.GPTQ_GEN_CONTINUE_TEXT) |
-                        Flag(Logits, Constants.GPTQ_GEN_LOGITS) | Flag(Speculate, Constants.GPTQ_GEN_SPECULATE) |
-                        Flag(Marked, Constants.GPTQ_GEN_MARKED);
-    parameters->constraint = constraint;
-    if (Stop != null) {
-      parameters->stop = (gptq_string*)arena.Bytes(sizeof(gptq_string) * Stop.Count);
-      for (int i = 0; i < Stop.Count; i++) parameters->stop[i].ptr = arena.Text(Stop[i], out parameters->stop[i].size);
-      parameters->n_stop = (UIntPtr)Stop.Count;
-    }
-    return parameters;
-  }
+/// <summary>A token of the sequence, its log-probability (NaN where that is not known), and the most likely ones there.</summary>
+public sealed class TokenLogProb {
+  public int Token { get; internal set; }
+  public float LogProb { get; internal set; }
+  public IReadOnlyList<Candidate> Best { get; internal set; }
 }
 
 /// <summary>One sequence of tokens.</summary>
 public sealed unsafe class Session : GptqHandle {
   public Engine Engine { get; }
 
-  internal Session(Engine engine, IntPtr pointer) : base(pointer) { Engine = engine; }
+  internal Session(Engine engine, IntPtr pointer) : base(pointer) {
+    Engine = engine;
+    engine.Sessions[pointer] = new WeakReference<Session>(this);
+  }
 
   protected override bool ReleaseHandle() {
     IntPtr session = handle;
+    WeakReference<Session> known;
+    Engine.Sessions.TryRemove(session, out known);
     Engine.Domain.Destroy(() => Api.gptq_session_destroy(session));
     return true;
   }
@@ -189,13 +154,13 @@ public sealed unsafe class Session : GptqHandle {
   }
 
   /// <summary>Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens.</summary>
-  public int SetChat(IReadOnlyList<Message> messages) {
+  public int SetChat(IReadOnlyList<Message> messages, ChatOptions options = null) {
     using (var session = Hold())
     using (var arena = new Arena())
     using (Engine.Domain.Enter()) {
       gptq_error* error = arena.Error();
       UIntPtr count;
-      GptqException.Check(Api.gptq_session_set_chat(session.Pointer, Model.Chat(arena, messages), &count, error), error);
+      GptqException.Check(Api.gptq_session_set_chat(session.Pointer, ChatOptions.Chat(arena, messages, options), &count, error), error);
       return (int)count;
     }
   }
@@ -203,13 +168,14 @@ public sealed unsafe class Session : GptqHandle {
   /// <summary>Begins generating; Engine.Step does the work.</summary>
   public void Start(GenerateOptions options = null) {
     options = options ?? new GenerateOptions();
-    GptqHandle constraint = (GptqHandle)options.Constraint ?? this;
+    GptqHandle constraint = (GptqHandle)options.Constraint ?? this, banned = (GptqHandle)options.Banned ?? this;
     using (var session = Hold())
     using (var held = constraint.Hold())
+    using (var heldBanned = banned.Hold())
     using (var arena = new Arena())
     using (Engine.Domain.Enter()) {
       gptq_error* error = arena.Error();
-      gptq_generate_params* parameters = options.Parameters(arena, options.Constraint == null ? IntPtr.Zero : held.Pointer);
+      gptq_generate_params* parameters = options.Parameters(arena, held.Pointer, heldBanned.Pointer);
       GptqException.Check(Api.gptq_session_start(session.Pointer, parameters, error), error);
     }
   }
@@ -338,6 +304,87 @@ public sealed unsafe class Session : GptqHandle {
     }
   }
 
+  /// <summary>Writes the same to a stream, in pieces, so that nothing holds the whole save.</summary>
+  public void Save(Stream to, bool full = false) {
+    int kind = full ? Constants.GPTQ_SAVE_FULL : Constants.GPTQ_SAVE_REPLAY;
+    using (var session = Hold())
+    using (var callbacks = new Callbacks { Stream = to })
+    using (Engine.Domain.Enter()) {
+      var error = gptq_error.New();
+      int status = Api.gptq_session_save_to(session.Pointer, kind, Callbacks.WritePointer, callbacks.User, &error);
+      callbacks.Rethrow();
+      GptqException.Check(status, &error);
+    }
+  }
+
+  /// <summary>Computes with the adapter from now on, its changes multiplied by scale, also in the middle of a generation; null: without any.</summary>
+  public void SetAdapter(Adapter adapter, float scale = 1) {
+    GptqHandle held = (GptqHandle)adapter ?? this;
+    using (var session = Hold())
+    using (var use = held.Hold())
+    using (Engine.Domain.Enter()) {
+      var error = gptq_error.New();
+      IntPtr pointer = adapter == null ? IntPtr.Zero : use.Pointer;
+      GptqException.Check(Api.gptq_session_set_adapter(session.Pointer, pointer, scale, &error), &error);
+    }
+  }
+
+  /// <summary>With GenerateOptions.LogProbs: of the tokens at positions first to first + count - 1; as many of the best as
+  /// EngineOptions.BestLogProbs.</summary>
+  public TokenLogProb[] LogProbs(int first, int count) {
+    uint at = GptqException.Count(first, "first"), n = GptqException.Count(count, "count");
+    int most = Engine.BestLogProbs;
+    int[] tokens = Tokens;
+    if (n > tokens.Length) n = uint.MaxValue;  // C refuses it
+    int room = Math.Min(count, tokens.Length);
+    var chosen = new float[room + 1];
+    var best = new gptq_token_logprob[room * most + 1];
+    using (var session = Hold())
+    using (Engine.Domain.Enter())
+    fixed (float* to = chosen)
+    fixed (gptq_token_logprob* candidates = best)
+      GptqException.Check(Api.gptq_session_logprobs(session.Pointer, at, n, to, candidates));
+    var all = new TokenLogProb[count];
+    for (int i = 0; i < count; i++) {
+      var list = new List<Candidate>();
+      for (int j = i * most; j < (i + 1) * most; j++)
+        if (best[j].token >= 0) list.Add(new Candidate { Token = best[j].token, LogProb = best[j].logprob });
+      all[i] = new TokenLogProb { Token = tokens[first + i], LogProb = chosen[i], Best = list };
+    }
+    return all;
+  }
+
+  /// <summary>How likely each text is behind what stands. The session stays as it is; it needs a free place for another.</summary>
+  public Score[] Score(IReadOnlyList<string> texts) {
+    var sums = new double[texts.Count + 1];
+    var counts = new uint[texts.Count + 1];
+    using (var session = Hold())
+    using (var arena = new Arena())
+    using (Engine.Domain.Enter())
+    fixed (double* to = sums)
+    fixed (uint* n = counts) {
+      gptq_error* error = arena.Error();
+      GptqException.Check(Api.gptq_score(session.Pointer, arena.Strings(texts), (UIntPtr)texts.Count, to, n, error), error);
+    }
+    var scores = new Score[texts.Count];
+    for (int i = 0; i < scores.Length; i++) scores[i] = new Score { LogProb = sums[i], Tokens = (int)counts[i] };
+    return scores;
+  }
+
+  /// <summary>The vector that a start with GenerateOptions.Pooling made of the sequence; normalize: scaled to length 1.</summary>
+  public float[] Embedding(bool normalize = false) {
+    uint flags = normalize ? (uint)Constants.GPTQ_EMBED_NORMALIZE : 0;
+    using (var session = Hold())
+    using (Engine.Domain.Enter()) {
+      UIntPtr needed;
+      int status = Api.gptq_session_embedding(session.Pointer, flags, null, UIntPtr.Zero, &needed);
+      if (status != Constants.GPTQ_E_BUFFER_TOO_SMALL) GptqException.Check(status);
+      var vector = new float[(int)needed];
+      fixed (float* to = vector) GptqException.Check(Api.gptq_session_embedding(session.Pointer, flags, to, needed, &needed));
+      return vector;
+    }
+  }
+
   /// <summary>
   /// Continues the prompt to the end. onText gets the text as it comes, on this thread, and ends it by returning false; it may not call the
   /// engine. Its exception goes on above this call. Cancelling ends it with OperationCanceledException.
@@ -346,13 +393,14 @@ public sealed unsafe class Session : GptqHandle {
                               CancellationToken token = default(CancellationToken)) {
     token.ThrowIfCancellationRequested();
     options = options ?? new GenerateOptions();
-    GptqHandle constraint = (GptqHandle)options.Constraint ?? this;
+    GptqHandle constraint = (GptqHandle)options.Constraint ?? this, banned = (GptqHandle)options.Banned ?? this;
     using (var session = Hold())
     using (var held = constraint.Hold())
+    using (var heldBanned = banned.Hold())
     using (var arena = new Arena())
     using (var callbacks = new Callbacks { Text = text => !token.IsCancellationRequested && (onText == null || onText(text)) }) {
       gptq_error* error = arena.Error();
-      gptq_generate_params* parameters = options.Parameters(arena, options.Constraint == null ? IntPtr.Zero : held.Pointer);
+      gptq_generate_params* parameters = options.Parameters(arena, held.Pointer, heldBanned.Pointer);
       UIntPtr size;
       byte* at = arena.Text(prompt, out size);
       var info = gptq_session_info.New();

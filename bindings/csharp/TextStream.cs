@@ -31,7 +31,7 @@ public sealed unsafe class TextStream : IEnumerable<string>, IEnumerator<string>
       Current = session.Read();
       if (Current.Length > 0) return true;
       ended = !info.Running;
-      if (ended) GptqException.Check(info.Status);
+      if (ended) GptqException.Check(info.Status, null, "the generation ended by " + GptqException.NameOf(info.Status));
       else session.Engine.Step(BudgetMicroseconds);
     }
     return false;

@@ -103,7 +103,9 @@ func TestObjects(t *testing.T) {
 			must(s.Generate(background, "a", tokens(1), nil))
 			fork := must(s.Fork())
 			c := must(m.NewChoice("yes", "no"))
-			for _, one := range []io.Closer{c, fork, s, e, m, r} {
+			a := must(m.LoadAdapter(gptq.FromFile(path("text") + "-lora")))
+			expect(s.SetAdapter(a, 1) == nil && s.SaveTo(io.Discard, gptq.SaveReplay) == nil, "an adapter")
+			for _, one := range []io.Closer{c, a, fork, s, e, m, r} {
 				expect(one.Close() == nil && one.Close() == nil, "closing")
 			}
 		})
@@ -340,6 +342,44 @@ func TestConstraints(t *testing.T) {
 		expect(errors.As(err, &known) && known.Status == gptq.ErrInvalidArgument && known.Site != "", err)
 		choice.Close()
 		expect(s.Start(gptq.Options{Constraint: choice}) != nil, "a closed constraint is none")
+	})
+}
+
+type broken struct{ panics bool }
+
+var errBroken = errors.New("disk on fire")
+
+func (b broken) fail() (int, error) {
+	if b.panics {
+		panic("from the stream")
+	}
+	return 0, errBroken
+}
+func (b broken) ReadAt([]byte, int64) (int, error) { return b.fail() }
+func (b broken) Write([]byte) (int, error)         { return b.fail() }
+
+func TestStreamsThatFail(t *testing.T) {
+	test(t, "a stream's error is what the call's unwraps to, and its panic goes on above", func() {
+		s := must(newEngine(2).NewSession())
+		expect(s.Append("a", 0) == nil, "append")
+		_, _, err := s.Engine.RestoreFrom(gptq.FromReaderAt(broken{}, 4096))
+		expect(errors.Is(err, errBroken), err)
+		_, err = s.Engine.Model.Runtime.LoadFrom(background, gptq.FromReaderAt(broken{}, 4096), gptq.LoadOptions{})
+		expect(errors.Is(err, errBroken), err)
+		err = s.SaveTo(broken{}, gptq.SaveReplay)
+		expect(errors.Is(err, errBroken) && strings.Contains(err.Error(), "disk on fire"), err)
+		_, err = s.Engine.Model.Runtime.LoadFrom(background, gptq.Source{}, gptq.LoadOptions{})
+		expect(err != nil && strings.Contains(err.Error(), "empty"), err)
+		for _, f := range []func(){
+			func() { _ = s.SaveTo(broken{true}, gptq.SaveReplay) },
+			func() { _, _, _ = s.Engine.RestoreFrom(gptq.FromReaderAt(broken{true}, 4096)) },
+		} {
+			func() {
+				defer func() { expect(recover() == "from the stream", "the panic is lost") }()
+				f()
+			}()
+		}
+		must(s.Generate(background, " b", tokens(2), nil))
 	})
 }
 

@@ -6,7 +6,9 @@ package gptq
 import "C"
 
 import (
+	"io"
 	"runtime/cgo"
+	"sync"
 	"unsafe"
 )
 
@@ -15,32 +17,59 @@ type callbacks struct {
 	text     func(string) bool
 	progress func(Phase, float64) bool
 	report   func(Report)
-	panicked any
+	source   Source
+	writer   io.Writer
 	handle   cgo.Handle
+	user     unsafe.Pointer
+	guard    sync.Mutex // of what follows: a source may be read by several threads
+	panicked any
+	failed   error
 }
 
 func (c *callbacks) open() unsafe.Pointer {
 	c.handle = cgo.NewHandle(c)
-	return C.gptq_go_user(C.uintptr_t(c.handle))
+	c.user = C.gptq_go_user(C.uintptr_t(c.handle))
+	return c.user
 }
 
-// close is for after the call.
-func (c *callbacks) close() {
+// close is for after the call, which gave err: it adds what a callback's own error was.
+func (c *callbacks) close(err error) error {
 	c.handle.Delete()
 	if c.panicked != nil {
 		panic(c.panicked)
+	}
+	if e, ok := err.(*Error); ok && c.failed != nil {
+		e.Message, e.Err = e.Message+": "+c.failed.Error(), c.failed
+	}
+	return err
+}
+
+func (c *callbacks) ended() bool {
+	c.guard.Lock()
+	defer c.guard.Unlock()
+	return c.panicked != nil || c.failed != nil
+}
+
+// fail keeps the first error.
+func (c *callbacks) fail(err error) {
+	c.guard.Lock()
+	defer c.guard.Unlock()
+	if c.failed == nil {
+		c.failed = err
 	}
 }
 
 // run calls f, unless a callback panicked before; false if it did.
 func run(handle C.uintptr_t, f func(*callbacks) bool) (more bool) {
 	c := cgo.Handle(handle).Value().(*callbacks)
-	if c.panicked != nil {
+	if c.ended() {
 		return false
 	}
 	defer func() {
 		if p := recover(); p != nil {
+			c.guard.Lock()
 			c.panicked, more = p, false
+			c.guard.Unlock()
 		}
 	}()
 	return f(c)
@@ -72,6 +101,42 @@ func goReport(handle C.uintptr_t, report *C.gptq_quantize_report) {
 		})
 		return true
 	})
+}
+
+const eio = -5
+
+//export goSize
+func goSize(handle C.uintptr_t) C.int64_t {
+	return C.int64_t(cgo.Handle(handle).Value().(*callbacks).source.length)
+}
+
+//export goRead
+func goRead(handle C.uintptr_t, offset C.uint64_t, to unsafe.Pointer, size C.size_t) C.int64_t {
+	n := 0
+	read := run(handle, func(c *callbacks) bool {
+		var err error
+		n, err = io.NewSectionReader(c.source.reader, 0, c.source.length).ReadAt(unsafe.Slice((*byte)(to), int(size)), int64(offset))
+		if err != nil && err != io.EOF {
+			c.fail(err)
+			return false
+		}
+		return true
+	})
+	if !read {
+		return eio
+	}
+	return C.int64_t(n)
+}
+
+//export goWrite
+func goWrite(handle C.uintptr_t, bytes unsafe.Pointer, size C.size_t) C.int32_t {
+	return stop(run(handle, func(c *callbacks) bool {
+		if _, err := c.writer.Write(unsafe.Slice((*byte)(bytes), int(size))); err != nil {
+			c.fail(err)
+			return false
+		}
+		return true
+	}))
 }
 
 //export goFree

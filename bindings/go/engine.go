@@ -17,6 +17,7 @@ import (
 type Engine struct {
 	Model   *Model
 	pointer *C.gptq_engine
+	nBest   int
 	mutex   sync.Mutex
 	inside  atomic.Uintptr // the thread that is in C, or 0
 	guard   sync.Mutex     // of dead
@@ -105,12 +106,16 @@ func (e *Engine) Step(budget time.Duration) (Step, error) {
 		return Step{}, err
 	}
 	defer e.leave()
-	status := C.gptq_engine_step(e.pointer, C.uint32_t(us), &i)
+	var status C.gptq_status
+	err := call(func(*C.gptq_error) C.gptq_status {
+		status = C.gptq_engine_step(e.pointer, C.uint32_t(us), &i)
+		return status
+	})
 	return Step{
 		More: status == C.gptq_status(More), SessionsActive: int(i.sessions_active), SessionsReadable: int(i.sessions_readable),
 		Used: time.Duration(i.used_us) * time.Microsecond, NextQuantum: time.Duration(i.next_quantum_us) * time.Microsecond,
 		TokensPrefilled: int(i.tokens_prefilled), TokensGenerated: int(i.tokens_generated),
-	}, check(status)
+	}, err
 }
 
 // Finish steps until nothing is left to do.
@@ -164,4 +169,90 @@ func (e *Engine) Restore(saved []byte) (s *Session, exact bool, err error) {
 		return status
 	})
 	return s, status == C.gptq_status(Ok), err
+}
+
+// RestoreFrom does the same of what Session.SaveTo wrote.
+func (e *Engine) RestoreFrom(src Source) (s *Session, exact bool, err error) {
+	var a arena
+	defer a.free()
+	var status C.gptq_status
+	c := &callbacks{}
+	c.open()
+	from, err := src.struct_(&a, c)
+	if err == nil {
+		s, err = e.create(func(out **C.gptq_session, err *C.gptq_error) C.gptq_status {
+			status = C.gptq_session_restore_from(e.pointer, from, out, err)
+			return status
+		})
+	}
+	return s, status == C.gptq_status(Ok), c.close(err)
+}
+
+// Embed gives vectors of texts, made in free places of sessions; it steps the engine. pooling is PoolLast, PoolMean, or PoolNone: pooling and
+// normalizing are as the model's files say, else the last token's, normalized.
+func (e *Engine) Embed(texts []string, pooling int32, normalize bool) ([][]float32, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	var a arena
+	defer a.free()
+	list, n := a.stringList(texts)
+	width := e.Model.Info().Width
+	values, flags := make([]float32, len(texts)*width), C.uint32_t(0)
+	if normalize {
+		flags = EmbedNormalize
+	}
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.leave()
+	err := call(func(err *C.gptq_error) C.gptq_status {
+		return C.gptq_embed(e.pointer, list, n, C.int32_t(pooling), flags, (*C.float)(first(values)), err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	vectors := make([][]float32, len(texts))
+	for i := range vectors {
+		vectors[i] = values[i*width : (i+1)*width : (i+1)*width]
+	}
+	return vectors, nil
+}
+
+// Readable names the sessions that have something unread, or have ended since they were looked at; each at most once a step.
+func (e *Engine) Readable() ([]SessionID, error) {
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.leave()
+	var ids []SessionID
+	for {
+		p := C.gptq_engine_next_readable(e.pointer)
+		if p == nil {
+			return ids, nil
+		}
+		ids = append(ids, SessionID(uintptr(unsafe.Pointer(p))))
+	}
+}
+
+// MemoryInfo is what the engine and its runtime hold now.
+type MemoryInfo struct {
+	PageTokens                                   int
+	KVPagesTotal, KVPagesUsed                    uint64
+	HostBytes, HostPeak, DeviceBytes, DevicePeak uint64
+}
+
+// Memory asks for it.
+func (e *Engine) Memory() (MemoryInfo, error) {
+	var i C.gptq_memory_info
+	i.struct_size = sizeOf(&i)
+	if err := e.enter(); err != nil {
+		return MemoryInfo{}, err
+	}
+	defer e.leave()
+	err := call(func(*C.gptq_error) C.gptq_status { return C.gptq_engine_memory(e.pointer, &i) })
+	return MemoryInfo{
+		PageTokens: int(i.page_tokens), KVPagesTotal: uint64(i.kv_pages_total), KVPagesUsed: uint64(i.kv_pages_used), HostBytes: uint64(i.host_bytes),
+		HostPeak: uint64(i.host_peak), DeviceBytes: uint64(i.device_bytes), DevicePeak: uint64(i.device_peak),
+	}, err
 }

@@ -8,9 +8,12 @@ import "C"
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"math"
+	"runtime"
+	"strings"
 	"unsafe"
 )
 
@@ -25,7 +28,11 @@ type Error struct {
 	Message, Site string
 	Offset        uint64
 	OSCode        int64
+	Err           error // of an io.ReaderAt or io.Writer, where that is why
 }
+
+// Unwrap gives the error of the io.ReaderAt or io.Writer that the call used.
+func (e *Error) Unwrap() error { return e.Err }
 
 func (e *Error) Error() string { return fmt.Sprintf("gptq: %s (%s)", e.Message, e.Status) }
 
@@ -53,6 +60,13 @@ func (c *counts) u32(name string, n int) C.uint32_t {
 	return C.uint32_t(n)
 }
 
+func (c *counts) u64(name string, n int64) C.uint64_t {
+	if n < 0 {
+		c.refuse(name, int(n))
+	}
+	return C.uint64_t(n)
+}
+
 func (c *counts) i32(name string, n int) C.int32_t {
 	if n < math.MinInt32 || n > math.MaxInt32 {
 		c.refuse(name, n)
@@ -60,24 +74,33 @@ func (c *counts) i32(name string, n int) C.int32_t {
 	return C.int32_t(n)
 }
 
-func check(status C.gptq_status) error {
+// call calls f(err). A function that has no err sends its message to the log, on this thread, before it returns.
+func call(f func(err *C.gptq_error) C.gptq_status) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	e := C.gptq_error{struct_size: C.uint32_t(unsafe.Sizeof(C.gptq_error{}))}
+	status := f(&e)
 	if status >= 0 {
 		return nil
 	}
-	return &Error{Status: Status(status), Message: Status(status).String()}
-}
-
-// call calls f(err).
-func call(f func(err *C.gptq_error) C.gptq_status) error {
-	e := C.gptq_error{struct_size: C.uint32_t(unsafe.Sizeof(C.gptq_error{}))}
-	status := f(&e)
-	if status >= 0 || e.status == 0 {
-		return check(status)
+	if e.status == 0 {
+		told := &Error{Status: Status(status), Message: C.GoString(C.gptq_go_told())}
+		if at := strings.LastIndex(told.Message, " ["); at >= 0 && strings.HasSuffix(told.Message, "]") {
+			told.Message, told.Site = told.Message[:at], told.Message[at+2:len(told.Message)-1]
+		} else if told.Message == "" {
+			told.Message = Status(status).String()
+		}
+		return told
 	}
 	return &Error{
 		Status: Status(status), Message: C.GoString(&e.message[0]), Site: C.GoString(&e.site[0]), Offset: uint64(e.offset),
 		OSCode: int64(e.os_code),
 	}
+}
+
+// told calls a function that has no gptq_error.
+func told(f func() C.gptq_status) error {
+	return call(func(*C.gptq_error) C.gptq_status { return f() })
 }
 
 // arena holds memory of C's for the time of a call: Go's may not hold pointers that C follows.
@@ -118,6 +141,38 @@ func array[T any](a *arena, n int) (*T, []T) {
 func sizeOf[T any](*T) C.uint32_t {
 	var t T
 	return C.uint32_t(unsafe.Sizeof(t))
+}
+
+// stringList is texts for C.
+func (a *arena) stringList(texts []string) (*C.gptq_string, C.size_t) {
+	list, strings := array[C.gptq_string](a, len(texts))
+	for i, text := range texts {
+		strings[i].ptr, strings[i].size = a.text(text)
+	}
+	return list, C.size_t(len(texts))
+}
+
+// jsonText is a value for C as JSON; what is JSON text already stays as it is.
+func (a *arena) jsonText(value any) (*C.char, C.size_t, error) {
+	text, err := jsonOf(value)
+	if err != nil || text == "" {
+		return nil, 0, err
+	}
+	at, n := a.text(text)
+	return at, n, nil
+}
+
+func jsonOf(value any) (string, error) {
+	switch v := value.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	case []byte:
+		return string(v), nil
+	}
+	text, err := json.Marshal(value)
+	return string(text), err
 }
 
 // first is where the elements lie, for C.

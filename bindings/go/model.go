@@ -6,7 +6,9 @@ package gptq
 import "C"
 
 import (
-	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"runtime"
 	"unsafe"
 )
@@ -53,8 +55,13 @@ func (m *Model) Meta(key string) (string, error) {
 	defer runtime.KeepAlive(m)
 	name, n := a.text(key)
 	bytes, err := sized(func(buffer *byte, cap C.size_t, needed *C.size_t) error {
-		return check(C.gptq_model_meta(m.pointer, name, n, (*C.char)(unsafe.Pointer(buffer)), cap, needed))
+		return told(func() C.gptq_status {
+			return C.gptq_model_meta(m.pointer, name, n, (*C.char)(unsafe.Pointer(buffer)), cap, needed)
+		})
 	})
+	if e, ok := err.(*Error); ok && e.Status == ErrNotFound {
+		e.Message = fmt.Sprintf("the model has no text for %q", key)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -68,7 +75,9 @@ func (m *Model) Tokenize(text string, flags uint32) ([]int32, error) {
 	defer runtime.KeepAlive(m)
 	at, n := a.text(text)
 	return sized(func(buffer *int32, cap C.size_t, needed *C.size_t) error {
-		return check(C.gptq_tokenize(m.pointer, at, n, C.uint32_t(flags), (*C.gptq_token)(buffer), cap, needed))
+		return told(func() C.gptq_status {
+			return C.gptq_tokenize(m.pointer, at, n, C.uint32_t(flags), (*C.gptq_token)(buffer), cap, needed)
+		})
 	})
 }
 
@@ -76,118 +85,104 @@ func (m *Model) Tokenize(text string, flags uint32) ([]int32, error) {
 func (m *Model) Detokenize(tokens []int32, flags uint32) (string, error) {
 	defer runtime.KeepAlive(m)
 	bytes, err := sized(func(buffer *byte, cap C.size_t, needed *C.size_t) error {
-		return check(C.gptq_detokenize(m.pointer, (*C.gptq_token)(first(tokens)), C.size_t(len(tokens)), C.uint32_t(flags),
-			(*C.char)(unsafe.Pointer(buffer)), cap, needed))
-	})
-	return string(bytes), err
-}
-
-// Message is one of a conversation.
-type Message struct{ Role, Text string }
-
-func chatOf(a *arena, messages []Message) *C.gptq_chat {
-	chat := zeroed[C.gptq_chat](a)
-	list, pointers := array[*C.gptq_message](a, len(messages))
-	for i, message := range messages {
-		m := zeroed[C.gptq_message](a)
-		m.struct_size = sizeOf(m)
-		m.role, m.role_size = a.text(message.Role)
-		m.text, m.text_size = a.text(message.Text)
-		pointers[i] = m
-	}
-	chat.struct_size, chat.flags = sizeOf(chat), ChatAddGenerationPrompt
-	chat.messages, chat.n_messages = list, C.size_t(len(messages))
-	return chat
-}
-
-// RenderChat is the model's chat template over the messages.
-func (m *Model) RenderChat(messages []Message) (string, error) {
-	var a arena
-	defer a.free()
-	defer runtime.KeepAlive(m)
-	chat := chatOf(&a, messages)
-	bytes, err := sized(func(buffer *byte, cap C.size_t, needed *C.size_t) error {
-		return call(func(e *C.gptq_error) C.gptq_status {
-			return C.gptq_chat_render(m.pointer, chat, (*C.char)(unsafe.Pointer(buffer)), cap, needed, e)
+		return told(func() C.gptq_status {
+			return C.gptq_detokenize(m.pointer, (*C.gptq_token)(first(tokens)), C.size_t(len(tokens)), C.uint32_t(flags),
+				(*C.char)(unsafe.Pointer(buffer)), cap, needed)
 		})
 	})
 	return string(bytes), err
 }
 
+// Token is what a token stands for. Byte: of one byte alone; Added: not of the tokenizer's own vocabulary; End: it ends a generation.
+type Token struct {
+	Bytes                     []byte
+	Special, Byte, Added, End bool
+}
+
+// Token gives the bytes that a token stands for, and what it is.
+func (m *Model) Token(token int32) (Token, error) {
+	defer runtime.KeepAlive(m)
+	var at *C.char
+	var size C.size_t
+	var attributes C.uint32_t
+	err := told(func() C.gptq_status {
+		return C.gptq_token_bytes(m.pointer, C.gptq_token(token), &at, &size, &attributes)
+	})
+	if err != nil {
+		return Token{}, err
+	}
+	is := func(flag C.uint32_t) bool { return attributes&flag != 0 }
+	return Token{
+		Bytes: C.GoBytes(unsafe.Pointer(at), C.int(size)), Special: is(TokenSpecial), Byte: is(TokenByte), Added: is(TokenAdded), End: is(TokenEnd),
+	}, nil
+}
+
+// Placement is layers that are side by side on one device. Kind is DeviceCPU or DeviceCUDA.
+type Placement struct {
+	Kind, Ordinal, FirstLayer, Layers int
+	Bytes                             uint64
+}
+
+// Placements says which layers are where, in their order.
+func (m *Model) Placements() ([]Placement, error) {
+	defer runtime.KeepAlive(m)
+	var all []Placement
+	for {
+		var p C.gptq_placement
+		p.struct_size = sizeOf(&p)
+		err := told(func() C.gptq_status { return C.gptq_model_placement(m.pointer, C.uint32_t(len(all)), &p) })
+		if errors.Is(err, fs.ErrNotExist) {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		all = append(all, Placement{
+			Kind: int(p.kind), Ordinal: int(p.ordinal), FirstLayer: int(p.first_layer), Layers: int(p.n_layers), Bytes: uint64(p.bytes),
+		})
+	}
+}
+
 // EngineOptions say what to reserve. Zero means one session and the model's context, at most 4096 tokens.
 type EngineOptions struct {
-	MaxSessions, ContextTokens, BatchTokens, LogitsRows int
-	KVBytes                                             uint64
-	Exact                                               bool
-	KVType                                              int32 // KVF16 to KVI4, plus KVValuesF16 to KVValuesI4 or nothing
+	MaxSessions, ContextTokens, PageTokens, BatchTokens, LogitsRows int
+	BestLogProbs                                                    int // of each token so many of the best are kept for GenLogprobs, at most 20
+	AdapterRank                                                     int // room for adapters of this rank; otherwise it is taken with the first
+	KVBytes                                                         uint64
+	Exact                                                           bool  // float32 activations
+	BF16                                                            bool  // bfloat16 activations; not with Exact
+	KVType                                                          int32 // KVF16 to KVI4, plus KVValuesF16 to KVValuesI4 or nothing
+}
+
+func (o *EngineOptions) params(a *arena) (*C.gptq_engine_params, error) {
+	p := zeroed[C.gptq_engine_params](a)
+	var c counts
+	p.struct_size = sizeOf(p)
+	p.max_sessions, p.ctx_tokens, p.page_tokens = c.u32("MaxSessions", o.MaxSessions), c.u32("ContextTokens", o.ContextTokens), c.u32("PageTokens", o.PageTokens)
+	p.batch_tokens, p.logits_rows = c.u32("BatchTokens", o.BatchTokens), c.u32("LogitsRows", o.LogitsRows)
+	p.best_logprobs, p.adapter_rank = c.u32("BestLogProbs", o.BestLogProbs), c.u32("AdapterRank", o.AdapterRank)
+	p.kv_bytes, p.kv_type = C.uint64_t(o.KVBytes), C.int32_t(o.KVType)
+	if o.Exact {
+		p.flags |= EngineExact
+	}
+	if o.BF16 {
+		p.flags |= EngineBf16
+	}
+	return p, c.err
 }
 
 // NewEngine reserves everything that generating will need.
 func (m *Model) NewEngine(o EngineOptions) (*Engine, error) {
+	var a arena
+	defer a.free()
 	defer runtime.KeepAlive(m)
-	var p C.gptq_engine_params
-	var c counts
-	p.struct_size = sizeOf(&p)
-	p.max_sessions, p.ctx_tokens = c.u32("MaxSessions", o.MaxSessions), c.u32("ContextTokens", o.ContextTokens)
-	p.batch_tokens, p.logits_rows = c.u32("BatchTokens", o.BatchTokens), c.u32("LogitsRows", o.LogitsRows)
-	p.kv_bytes = C.uint64_t(o.KVBytes)
-	if c.err != nil {
-		return nil, c.err
+	p, err := o.params(&a)
+	if err != nil {
+		return nil, err
 	}
-	p.kv_type = C.int32_t(o.KVType)
-	if o.Exact {
-		p.flags = EngineExact
-	}
-	e := &Engine{Model: m}
-	if err := call(func(err *C.gptq_error) C.gptq_status { return C.gptq_engine_create(m.pointer, &p, &e.pointer, err) }); err != nil {
+	e := &Engine{Model: m, nBest: o.BestLogProbs}
+	if err := call(func(err *C.gptq_error) C.gptq_status { return C.gptq_engine_create(m.pointer, p, &e.pointer, err) }); err != nil {
 		return nil, err
 	}
 	runtime.SetFinalizer(e, (*Engine).Close)
 	return e, nil
-}
-
-// Constraint is what a generated text must be: for Options.Constraint, of any number of generations at once.
-type Constraint struct {
-	model   *Model
-	pointer *C.gptq_constraint
-}
-
-// NewChoice makes the text one of some.
-func (m *Model) NewChoice(texts ...string) (*Constraint, error) {
-	source, err := json.Marshal(texts)
-	if err != nil {
-		return nil, err
-	}
-	return m.newConstraint(ConstraintChoice, string(source))
-}
-
-// NewRegex makes the text match the expression as a whole. An Error's Offset is the byte where the expression was refused.
-func (m *Model) NewRegex(expression string) (*Constraint, error) {
-	return m.newConstraint(ConstraintRegex, expression)
-}
-
-func (m *Model) newConstraint(kind int32, source string) (*Constraint, error) {
-	var a arena
-	defer a.free()
-	defer runtime.KeepAlive(m)
-	at, n := a.text(source)
-	c := &Constraint{model: m}
-	err := call(func(e *C.gptq_error) C.gptq_status {
-		return C.gptq_constraint_compile(m.pointer, C.int32_t(kind), at, n, &c.pointer, e)
-	})
-	if err != nil {
-		return nil, err
-	}
-	runtime.SetFinalizer(c, (*Constraint).Close)
-	return c, nil
-}
-
-// Close drops the reference; generations in progress keep what they need.
-func (c *Constraint) Close() error {
-	if c.pointer != nil {
-		runtime.SetFinalizer(c, nil)
-		C.gptq_constraint_destroy(c.pointer)
-		c.pointer = nil
-	}
-	return nil
 }

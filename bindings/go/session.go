@@ -7,6 +7,8 @@ import "C"
 
 import (
 	"context"
+	"io"
+	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -88,16 +90,6 @@ func (s *Session) SetPrediction(text string) error {
 	})
 }
 
-// SetChat makes the sequence that of the conversation, keeping what it already begins with; it returns how many tokens that is.
-func (s *Session) SetChat(messages []Message) (int, error) {
-	var a arena
-	defer a.free()
-	var n C.size_t
-	chat := chatOf(&a, messages)
-	err := s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status { return C.gptq_session_set_chat(p, chat, &n, e) })
-	return int(n), err
-}
-
 // Options say how to generate. All zero: greedy, until the end token or the end of the context.
 type Options struct {
 	MaxTokens, TopK                                        int
@@ -112,7 +104,10 @@ type Options struct {
 	Seed                                                   uint64
 	Bias                                                   map[int32]float32 // added to the logits of these tokens
 	Stop                                                   []string
+	DryBreakers                                            string      // no repeat goes over a token with one of these characters; "" = newline : " *
 	Constraint                                             *Constraint // of the same model; nil = any text
+	Banned                                                 *Constraint // phrases that never come, of NewBanned
+	Pooling                                                int32       // PoolLast, PoolMean: generates nothing, but makes a vector for Session.Embedding
 	Flags                                                  uint32      // GenIgnoreEOS, GenPrefillOnly, GenLogits, ...
 	SamplingFlags                                          uint32      // SampleRandomSeed, SampleModelDefaults
 }
@@ -136,11 +131,13 @@ func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
 		s.n_bias++
 	}
 	s.bias = biases
-	list, strings := array[C.gptq_string](a, len(o.Stop))
-	for i, stop := range o.Stop {
-		strings[i].ptr, strings[i].size = a.text(stop)
+	p.stop, p.n_stop = a.stringList(o.Stop)
+	if o.DryBreakers != "" {
+		s.dry_breakers.ptr, s.dry_breakers.size = a.text(o.DryBreakers)
 	}
-	p.stop, p.n_stop = list, C.size_t(len(o.Stop))
+	if p.pooling = C.int32_t(o.Pooling); o.Pooling != PoolNone {
+		p.flags |= GenPrefillOnly
+	}
 	if n.err != nil {
 		return nil, n.err
 	}
@@ -149,14 +146,25 @@ func (o *Options) params(a *arena) (*C.gptq_generate_params, error) {
 			return nil, invalid("the constraint is closed")
 		}
 	}
+	if o.Banned != nil {
+		if p.banned = o.Banned.pointer; p.banned == nil {
+			return nil, invalid("the banned phrases are closed")
+		}
+	}
 	return p, nil
+}
+
+// keep is for after a call that used params.
+func (o *Options) keep() {
+	runtime.KeepAlive(o.Constraint)
+	runtime.KeepAlive(o.Banned)
 }
 
 // Start begins generating; Engine.Step does the work.
 func (s *Session) Start(o Options) error {
 	var a arena
 	defer a.free()
-	defer runtime.KeepAlive(o.Constraint)
+	defer o.keep()
 	params, err := o.params(&a)
 	if err != nil {
 		return err
@@ -171,6 +179,10 @@ type Info struct {
 	Status                     Status
 	Tokens, Generated, Context int
 	Prefill, Decode            time.Duration
+	Pending                    int           // tokens not yet computed
+	FirstToken                 time.Duration // from the start
+	Guessed, GuessedRight      int           // tokens computed ahead; of them sampled
+	Dropped                    int           // messages that the last SetChat left out
 	unreadLogits               int
 }
 
@@ -178,7 +190,9 @@ func infoOf(i *C.gptq_session_info) Info {
 	return Info{
 		Running: i.state == SessionRunning, StopReason: int(i.stop_reason), Status: Status(i.status), Tokens: int(i.n_tokens),
 		Generated: int(i.n_generated), Context: int(i.n_ctx), Prefill: time.Duration(i.prefill_us) * time.Microsecond,
-		Decode: time.Duration(i.decode_us) * time.Microsecond, unreadLogits: int(i.logits_unread),
+		Decode: time.Duration(i.decode_us) * time.Microsecond, Pending: int(i.n_pending),
+		FirstToken: time.Duration(i.first_token_us) * time.Microsecond, Guessed: int(i.n_guessed), GuessedRight: int(i.n_guessed_right),
+		Dropped: int(i.n_dropped), unreadLogits: int(i.logits_unread),
 	}
 }
 
@@ -307,6 +321,109 @@ func (s *Session) Save(kind int) ([]byte, error) {
 	})
 }
 
+// SaveTo writes the same in pieces, so that nothing holds the whole save. An error of w is what the call's error unwraps to.
+func (s *Session) SaveTo(w io.Writer, kind int) error {
+	c := &callbacks{writer: w}
+	user := c.open()
+	return c.close(s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+		return C.gptq_session_save_to(p, C.int32_t(kind), C.gptq_write_fn(C.gptq_go_write), user, e)
+	}))
+}
+
+// SessionID names a session among those that live.
+type SessionID uintptr
+
+// ID is what Engine.Readable names the session by; 0 when it is closed.
+func (s *Session) ID() SessionID {
+	s.guard.Lock()
+	defer s.guard.Unlock()
+	return SessionID(uintptr(unsafe.Pointer(s.pointer)))
+}
+
+// Score is the sum of a text's log-probabilities, and of how many tokens.
+type Score struct {
+	LogProb float64
+	Tokens  int
+}
+
+// Score says how likely each text is behind what stands. The session stays as it is; it needs a free place for another.
+func (s *Session) Score(texts []string) ([]Score, error) {
+	var a arena
+	defer a.free()
+	list, n := a.stringList(texts)
+	sums, counts := make([]float64, len(texts)), make([]uint32, len(texts))
+	err := s.with(func(p *C.gptq_session, e *C.gptq_error) C.gptq_status {
+		return C.gptq_score(p, list, n, (*C.double)(first(sums)), (*C.uint32_t)(first(counts)), e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	scores := make([]Score, len(texts))
+	for i := range scores {
+		scores[i] = Score{LogProb: sums[i], Tokens: int(counts[i])}
+	}
+	return scores, nil
+}
+
+// Candidate is a token and the natural logarithm of its probability.
+type Candidate struct {
+	Token   int32
+	LogProb float32
+}
+
+// TokenLogProb is a token of the sequence, its log-probability (NaN where that is not known), and the most likely ones there.
+type TokenLogProb struct {
+	Candidate
+	Best []Candidate
+}
+
+// LogProbs gives those at positions first to first+n-1, with GenLogprobs; as many of the best as EngineOptions.BestLogProbs.
+func (s *Session) LogProbs(first, n int) ([]TokenLogProb, error) {
+	var c counts
+	at, count := c.u32("first", first), c.u32("n", n)
+	if c.err != nil {
+		return nil, c.err
+	}
+	tokens, err := s.Tokens()
+	if err != nil {
+		return nil, err
+	}
+	room, best := n, s.Engine.nBest
+	if room > len(tokens) {
+		room, count = len(tokens), math.MaxUint32 // C refuses it
+	}
+	chosen, candidates := make([]float32, room+1), make([]C.gptq_token_logprob, room*best+1)
+	err = s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+		return C.gptq_session_logprobs(p, at, count, (*C.float)(&chosen[0]), &candidates[0])
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]TokenLogProb, n)
+	for i := range all {
+		all[i].Candidate = Candidate{Token: tokens[first+i], LogProb: chosen[i]}
+		for _, one := range candidates[i*best : (i+1)*best] {
+			if one.token >= 0 {
+				all[i].Best = append(all[i].Best, Candidate{Token: int32(one.token), LogProb: float32(one.logprob)})
+			}
+		}
+	}
+	return all, nil
+}
+
+// Embedding is the vector that a start with Options.Pooling made of the sequence; normalize: scaled to length 1.
+func (s *Session) Embedding(normalize bool) ([]float32, error) {
+	var flags C.uint32_t
+	if normalize {
+		flags = EmbedNormalize
+	}
+	return sized(func(buffer *float32, cap C.size_t, needed *C.size_t) error {
+		return s.with(func(p *C.gptq_session, _ *C.gptq_error) C.gptq_status {
+			return C.gptq_session_embedding(p, flags, (*C.float)(buffer), cap, needed)
+		})
+	})
+}
+
 // Generate continues the prompt to the end. onText (may be nil) gets the text as it comes and ends it by returning false; its panic goes
 // on above this call. Cancelling ctx ends it too, with ctx's error. onText runs on this goroutine and may not call the engine, nor
 // runtime.Goexit (testing's FailNow): that would leave C halfway.
@@ -316,7 +433,7 @@ func (s *Session) Generate(ctx context.Context, prompt string, o Options, onText
 	}
 	var a arena
 	defer a.free()
-	defer runtime.KeepAlive(o.Constraint)
+	defer o.keep()
 	var i C.gptq_session_info
 	i.struct_size = sizeOf(&i)
 	params, err := o.params(&a)
@@ -331,7 +448,7 @@ func (s *Session) Generate(ctx context.Context, prompt string, o Options, onText
 		return C.gptq_generate(p, at, n, params, C.gptq_text_fn(C.gptq_go_text), user, &i, e)
 	})
 	release()
-	c.close()
+	err = c.close(err)
 	if err == nil && i.stop_reason == StopCancelled {
 		err = ctx.Err()
 	}

@@ -2,9 +2,6 @@
 
 package gptq
 
-// #include "shim.h"
-import "C"
-
 import (
 	"context"
 	"io"
@@ -60,8 +57,9 @@ func (t *Stream) Next() (string, error) {
 			return piece, nil
 		}
 		if err == nil && !info.Running {
-			if err = check(C.gptq_status(info.Status)); err == nil {
-				err = io.EOF
+			err = io.EOF
+			if info.Status < 0 {
+				err = &Error{Status: info.Status, Message: "the generation ended by an error"}
 			}
 		}
 		if err == nil {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "api/handles.h"
 #include "base/call.h"
@@ -48,8 +49,15 @@ uint32_t rows_at_once(const gptq_runtime& rt, const gptq_model_info& info, uint3
   return static_cast<uint32_t>(std::clamp<uint64_t>(room / row_bytes, 1, rows_at_once_max));
 }
 
-gptq_session* start(gptq_engine* engine, gptq_token first, uint32_t row_tokens, uint64_t seed) {
-  gptq_session* session = nullptr;
+// Those of rows in the making; they go with it when it ends early.
+struct Sessions {
+  gptq_session* of[rows_at_once_max] = {};
+  ~Sessions() {
+    for (gptq_session* session : of) gptq_session_destroy(session);
+  }
+};
+
+void start(gptq_session*& session, gptq_engine* engine, gptq_token first, uint32_t row_tokens, uint64_t seed) {
   gptq_sampling sampling{};
   sampling.struct_size = sizeof sampling;
   sampling.temperature = 1;
@@ -62,7 +70,6 @@ gptq_session* start(gptq_engine* engine, gptq_token first, uint32_t row_tokens, 
   call([&](gptq_error* error) { return gptq_session_create(engine, &session, error); });
   call([&](gptq_error* error) { return gptq_session_append_tokens(session, &first, 1, error); });
   call([&](gptq_error* error) { return gptq_session_start(session, &params, error); });
-  return session;
 }
 
 }  // namespace
@@ -76,14 +83,14 @@ std::pmr::vector<int32_t> sample_rows(gptq_runtime& rt, const gptq_source& sourc
   const Engine engine = make_engine(model.get(), at_once, row_tokens);
   const gptq_token first = info.bos >= 0 ? info.bos : std::max(info.eos, 0);
   std::pmr::vector<int32_t> tokens(memory);
-  gptq_session* sessions[rows_at_once_max];
+  Sessions sessions;
   for (uint32_t row = 0; row < rows;) {
     const uint32_t n = std::min(rows - row, at_once);
-    for (uint32_t i = 0; i < n; ++i) sessions[i] = start(engine.get(), first, row_tokens, row + i + 1);
+    for (uint32_t i = 0; i < n; ++i) start(sessions.of[i], engine.get(), first, row_tokens, row + i + 1);
     for (gptq_step_info step{sizeof step}; gptq_engine_step(engine.get(), 100000, &step) == GPTQ_MORE;) {
       gptq_session_info state{};
       state.struct_size = sizeof state;
-      gptq_session_info_get(sessions[0], &state);
+      gptq_session_info_get(sessions.of[0], &state);
       const double done = (row + double(n) * state.n_tokens / row_tokens) / rows;
       if (progress && progress(user, GPTQ_PHASE_SAMPLE, static_cast<uint32_t>(1000 * done))) base::fail(GPTQ_E_CANCELLED, "sampling was cancelled");
     }
@@ -91,9 +98,9 @@ std::pmr::vector<int32_t> sample_rows(gptq_runtime& rt, const gptq_source& sourc
       size_t count = 0;
       const size_t before = tokens.size();
       tokens.resize(before + row_tokens);
-      call([&](gptq_error*) { return gptq_session_tokens(sessions[i], tokens.data() + before, row_tokens, &count); });
+      call([&](gptq_error*) { return gptq_session_tokens(sessions.of[i], tokens.data() + before, row_tokens, &count); });
       if (count != row_tokens) base::fail(GPTQ_E_NUMERIC, "the model's own text broke off after ", count, " tokens: are its weights sound?");
-      gptq_session_destroy(sessions[i]);
+      gptq_session_destroy(std::exchange(sessions.of[i], nullptr));
     }
   }
   return tokens;

@@ -193,6 +193,22 @@ TEST(Quantize, SamplesItsOwnText) {
   EXPECT_FALSE(first == expected());
 }
 
+TEST(Quantize, SamplingThatFailsGivesItsMemoryBack) {
+  const Target target;
+  Host host;
+  const Runtime runtime(host.desc());
+  const int64_t before = host.live;
+  const std::string model = overflowing_model();
+  auto from = make<gptq_source>();
+  from.path = model.data(), from.path_size = model.size();
+  auto params = make<gptq_quantize_params>();
+  params.rows = 4, params.row_tokens = 24;
+  auto error = make<gptq_error>();
+  EXPECT_EQ(gptq_quantize(runtime.get(), &from, target.path().c_str(), GPTQ_NTS, &params, &error), GPTQ_E_NUMERIC);
+  EXPECT_NE(std::string(error.message).find("broke off"), std::string::npos) << error.message;
+  EXPECT_EQ(host.live, before);
+}
+
 TEST(Quantize, TextAndCallback) {
   const Target target;
   Job job;

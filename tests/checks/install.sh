@@ -9,8 +9,8 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
 meson install -C "$build" --no-rebuild --quiet --destdir "$stage"
-for file in '*/gptq.h' '*/gptq.hpp' '*/libgptq.so' '*/libgptq.a' '*/gptq.pc' '*/bin/gptq-run' '*/bin/gptq-convert' \
-    '*/bash-completion/completions/gptq-run' '*/zsh/site-functions/_gptq-tools'; do
+for file in '*/gptq.h' '*/gptq.hpp' '*/gptq_base.hpp' '*/gptq_model.hpp' '*/libgptq.so' '*/libgptq.a' '*/gptq.pc' \
+    '*/bin/gptq-run' '*/bin/gptq-convert' '*/bash-completion/completions/gptq-run' '*/zsh/site-functions/_gptq-tools'; do
   [[ -n $(find "$stage" -path "$file") ]] || { echo "not installed: $file"; exit 1; }
 done
 

@@ -45,13 +45,17 @@ long resident() {
   std::ifstream("/proc/self/statm") >> all >> pages;
   return pages * sysconf(_SC_PAGESIZE);
 }
-// Of 1,000 cycles, after as many that warm up.
+// Of 1,000 cycles, after as many that warm up: the least of three rounds, since a leak shows in each, but the heap's own size swings.
 template <class F>
 void expect_no_growth(F&& cycle) {
   for (int i = 0; i < 1000; ++i) cycle();
-  const long before = resident();
-  for (int i = 0; i < 1000; ++i) cycle();
-  expect(resident() - before < 1 << 19, std::to_string(resident() - before) + " bytes more");
+  long least = std::numeric_limits<long>::max();
+  for (int round = 0; round < 3 && least >= 1 << 19; ++round) {
+    const long before = resident();
+    for (int i = 0; i < 1000; ++i) cycle();
+    least = std::min(least, resident() - before);
+  }
+  expect(least < 1 << 19, std::to_string(least) + " bytes more");
 }
 
 void objects() {
@@ -60,7 +64,10 @@ void objects() {
     gptq::Session session(c.engine);
     session.generate("a", tokens(1), [](std::string_view) {});
     gptq::Session fork = session.fork();
-    gptq::Constraint choice(c.model, GPTQ_CONSTRAINT_CHOICE, "[\"yes\",\"no\"]");
+    const gptq::Constraint choice = gptq::Constraint::choice(c.model, {"yes", "no"});
+    const gptq::Adapter adapter(c.model, path("text") + "-lora");
+    session.set_adapter(&adapter);
+    session.save(GPTQ_SAVE_REPLAY, [](const char*, size_t) {});
   });
 }
 
@@ -155,6 +162,54 @@ void constraints() {
   }
 }
 
+struct Broken : std::streambuf {
+  int_type underflow() override { throw std::domain_error("from the stream"); }
+  pos_type seekoff(off_type, std::ios::seekdir, std::ios::openmode) override { return 4096; }
+  pos_type seekpos(pos_type at, std::ios::openmode) override { return at; }
+};
+template <class F>
+void expect_thrown(F&& f) {
+  try {
+    f();
+  } catch (const std::domain_error&) {
+    return;
+  }
+  expect(false, "it is lost");
+}
+void streams_that_throw() {
+  Chain c;
+  gptq::Session session(c.engine);
+  session.append("a", 0);
+  Broken buffer;
+  std::istream stream(&buffer);
+  stream.exceptions(std::ios::badbit);
+  expect_thrown([&] { gptq::Model(c.runtime, gptq::Source(stream)); });
+  expect_thrown([&] { gptq::Session::restore(c.engine, gptq::Source(stream)); });
+  expect_thrown([&] { session.save(GPTQ_SAVE_REPLAY, [](const char*, size_t) -> bool { throw std::domain_error("from the writer"); }); });
+  expect(session.generate(" b", tokens(2), [](std::string_view) {}).n_generated == 2, "it does not go on");
+}
+
+void logs_are_passed_on() {
+  std::string told;
+  int freed = 0;
+  std::pair<std::string*, int*> user{&told, &freed};
+  {
+    auto desc = one_thread();
+    desc.log = [](void* to, int32_t, const char* text, size_t size) { static_cast<decltype(user)*>(to)->first->append(text, size); };
+    desc.user_free = [](void* to) { ++*static_cast<decltype(user)*>(to)->second; };
+    desc.log_user = desc.user = &user;
+    gptq::Runtime runtime(desc);
+    const gptq::Model model(runtime, path("text"));
+    try {
+      model.detokenize({384});
+      expect(false, "it was taken");
+    } catch (const gptq::Error& error) {
+      expect(std::string(error.what()).find("token 384") != std::string::npos && told.find("token 384") != told.npos && !error.site.empty(), told);
+    }
+  }
+  expect(freed == 1, std::to_string(freed));
+}
+
 void progress_cancels() {
   gptq::Runtime runtime;
   auto params = gptq::make<gptq_quantize_params>();
@@ -180,6 +235,8 @@ int main(int, char** arguments) {
       {"an iterator left early ends the session", stream_left_early},
       {"a fork and a restored save go on as the session does", forks_and_saves},
       {"constraints", constraints},
+      {"streams that throw", streams_that_throw},
+      {"a host's own log gets what exceptions say", logs_are_passed_on},
       {"progress cancels", progress_cancels},
   };
   for (const auto& test : tests) try {

@@ -67,7 +67,10 @@ sealed class Behaviour {
       using (var engine = model.CreateEngine(new EngineOptions { MaxSessions = 2, ContextTokens = 64 }))
       using (var session = engine.CreateSession())
       using (var fork = session.Fork())
-      using (var constraint = model.Choice("yes", "no")) {
+      using (var constraint = model.Choice("yes", "no"))
+      using (var adapter = model.LoadAdapter(PathOf("text") + "-lora")) {
+        session.SetAdapter(adapter);
+        session.Save(new MemoryStream());
         session.Generate("a", Tokens(1));
         session.Dispose();
       }
@@ -284,6 +287,36 @@ sealed class Behaviour {
     }
   }
 
+  sealed class Broken : MemoryStream {
+    public Broken() : base(new byte[4096]) { }
+    public override int Read(Span<byte> to) { throw new KeyNotFoundException("from the stream"); }
+    public override int Read(byte[] to, int offset, int count) { throw new KeyNotFoundException("from the stream"); }
+    public override void Write(ReadOnlySpan<byte> bytes) { throw new KeyNotFoundException("from the stream"); }
+    public override void Write(byte[] bytes, int offset, int count) { throw new KeyNotFoundException("from the stream"); }
+  }
+
+  void StreamsThatThrow() {
+    using (var engine = NewEngine(2))
+    using (var session = engine.CreateSession()) {
+      session.Append("a");
+      bool exact;
+      Expect(Throws<KeyNotFoundException>(() => engine.Model.Runtime.Load(Source.FromStream(new Broken()))));
+      Expect(Throws<KeyNotFoundException>(() => engine.Restore(new Broken(), out exact)));
+      Expect(Throws<KeyNotFoundException>(() => session.Save(new Broken())));
+      Expect(session.Generate(" b", Tokens(2)).Generated == 2);
+    }
+  }
+
+  void Messages() {
+    using (var model = TextModel())
+      try {
+        model.Detokenize(new[] { 384 });
+        Expect(false);
+      } catch (GptqException e) {
+        Expect(e.Message == "token 384 is outside the vocabulary of 384" && e.Site.Contains(".cpp:"), e);
+      }
+  }
+
   void QuantizeCancelled() {
     using (var runtime = new Runtime()) {
       var options = new QuantizeOptions { Rows = 4, RowTokens = 64, Progress = (phase, done) => false };
@@ -315,7 +348,7 @@ sealed class Behaviour {
     foreach (Action test in new Action[] { of.Objects, of.Collected, of.ExceptionsInCallbacks, of.CancelFromAnotherThread, of.CancelWhileDisposing,
                                            of.CallbacksMayNotCall, of.Threads, of.Outlives, of.StreamLeftEarly, of.Asynchronous, of.ForksAndSaves,
                                            of.Speculation,
-                                           of.Constraints, of.QuantizeCancelled, of.Log })
+                                           of.Constraints, of.StreamsThatThrow, of.Messages, of.QuantizeCancelled, of.Log })
       try {
         test();
         Console.WriteLine("ok - " + test.Method.Name);

@@ -6,9 +6,14 @@
     for piece in model.generate("Once upon a time", max_tokens=64):
         print(piece, end="", flush=True)
 """
-from ._engine import Cancel, Engine, Marked, Session, SessionInfo, StepInfo
-from ._library import Error, NotFoundError, version
-from ._model import Constraint, Model
-from ._runtime import Runtime, quantize
+from ._chat import Messages
+from ._constraint import Adapter, Constraint
+from ._engine import Engine, MemoryInfo, StepInfo
+from ._library import Error, NotFoundError, build_info, version
+from ._model import Model, Placement, Token
+from ._runtime import Device, MemoryEstimate, QuantizeEstimate, Runtime, estimate, quantize
+from ._session import Cancel, Marked, Score, Session, SessionInfo, TokenLogprob
 
-__all__ = ["Cancel", "Constraint", "Engine", "Error", "Marked", "Model", "NotFoundError", "Runtime", "Session", "SessionInfo", "StepInfo", "quantize", "version"]
+__all__ = ["Adapter", "Cancel", "Constraint", "Device", "Engine", "Error", "Marked", "MemoryEstimate", "MemoryInfo", "Messages", "Model", "NotFoundError",
+           "Placement", "QuantizeEstimate", "Runtime", "Score", "Session", "SessionInfo", "StepInfo", "Token", "TokenLogprob", "build_info", "estimate",
+           "quantize", "version"]

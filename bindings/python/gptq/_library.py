@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
+import threading
 from ctypes import byref, c_size_t, sizeof
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 from . import _native as native
 
@@ -64,13 +66,39 @@ def make(struct: Any, **fields: Any) -> Any:
   return struct(struct_size=sizeof(struct), **fields)
 
 
-def check(status: int, error: Any = None) -> int:
+# The last GPTQ_LOG_ERROR of each thread: functions without a gptq_error send their message there before they return.
+_told = threading.local()
+# The functions that get a runtime's log, by its log_user.
+LOGS: Dict[int, Callable[[int, str], Any]] = {}
+
+
+def _log(user: Optional[int], level: int, text: int, size: int) -> None:
+  try:
+    message = ctypes.string_at(text, size).decode("utf-8", "replace")
+    if level == native.GPTQ_LOG_ERROR:
+      _told.text = message
+    log = LOGS.get(user or 0)
+    if log is not None:
+      log(level, message)
+  except Exception:  # pylint: disable=broad-except  # there is nobody above
+    pass
+
+
+LOG = native.gptq_log_fn(_log)
+
+
+def check(status: int, error: Any = None, message: str = "") -> int:
+  """Raises what a call reports: by its gptq_error, by the log, or else with that message."""
   if status >= 0:
     return status
   kind = NotFoundError if status == native.GPTQ_E_NOT_FOUND else Error
-  if error is None or error.status == 0:
-    raise kind(status)
-  raise kind(status, error.message.decode("utf-8", "replace"), error.site.decode(), error.offset, error.os_code)
+  if error is not None and error.status != 0:
+    raise kind(status, error.message.decode("utf-8", "replace"), error.site.decode(), error.offset, error.os_code)
+  told, _told.text = getattr(_told, "text", ""), ""
+  if told and not message:
+    text, site = re.fullmatch(r"(.*?)(?: \[([^\[\]]*)\])?", told, re.DOTALL).groups()  # type: ignore[union-attr]
+    raise kind(status, text, site or "")
+  raise kind(status, message)
 
 
 def call(function: Callable[[Any], int]) -> int:
@@ -79,12 +107,12 @@ def call(function: Callable[[Any], int]) -> int:
   return check(function(byref(error)), error)
 
 
-def sized(function: Callable[[Any, int, Any], int], element: Any) -> Any:
-  """The output of function(buffer, capacity, needed), as an array."""
+def sized(function: Callable[[Any, int, Any], int], element: Any, message: str = "") -> Any:
+  """The output of function(buffer, capacity, needed), as an array. message: of a function that tells none."""
   needed = c_size_t()
   status = function(None, 0, byref(needed))
   if status != native.GPTQ_E_BUFFER_TOO_SMALL:
-    check(status)
+    check(status, message=message)
   buffer = (element * needed.value)()
   check(function(buffer, needed.value, byref(needed)))
   return buffer
@@ -92,6 +120,16 @@ def sized(function: Callable[[Any, int, Any], int], element: Any) -> Any:
 
 def token_ids(tokens: Any) -> Any:
   return (native.gptq_token * len(tokens))(*[fitted(native.gptq_token, token, "a token") for token in tokens])
+
+
+def string_list(texts: Any, name: str) -> Any:
+  """An array of gptq_string, which keeps the memory that it points to."""
+  if isinstance(texts, (str, bytes)):
+    raise TypeError(f"{name} is one text, not a list of texts")
+  words = [text.encode() for text in texts]
+  strings: Any = (native.gptq_string * len(words))(*[native.gptq_string(ctypes.cast(ctypes.c_char_p(word), ctypes.c_void_p), len(word)) for word in words])
+  strings.keep = words
+  return strings
 
 
 def text_of(pointer: int, size: int) -> str:
@@ -132,19 +170,19 @@ class Callbacks:
 
 class Handle:
   """A reference to an object of the library, dropped by close(), by `with`, or by the garbage collector."""
-  pointer: Any = None
+  _pointer: Any = None
 
   def _release(self, pointer: Any) -> None:
     raise NotImplementedError
 
   @property
-  def handle(self) -> Any:
-    if self.pointer is None:
+  def _handle(self) -> Any:
+    if self._pointer is None:
       raise ValueError(f"the {type(self).__name__} is closed")
-    return self.pointer
+    return self._pointer
 
   def close(self) -> None:
-    pointer, self.pointer = self.pointer, None
+    pointer, self._pointer = self._pointer, None
     if pointer is not None:
       self._release(pointer)
 
@@ -161,3 +199,8 @@ class Handle:
 def version() -> str:
   number = lib.gptq_version()
   return f"{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def build_info() -> str:
+  """One line: version, compiler, kernel levels compiled in."""
+  return str(lib.gptq_build_info().decode())

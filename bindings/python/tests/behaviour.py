@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """behaviour.py MODELS: cancel from other threads, closing at odd times, callbacks that raise, and no leaks."""
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -37,8 +38,10 @@ def objects():
   """1,000 times everything, made and dropped."""
   def cycle():
     with gptq.Runtime(threads=1) as runtime, gptq.Model(path("text"), runtime=runtime) as model, model.engine(ctx_tokens=64) as engine:
-      with engine.session() as session:
-        session.generate("a", max_tokens=1)
+      with engine.session() as session, model.banned("as an AI") as banned, model.adapter(path("text") + "-lora") as adapter:
+        session.set_adapter(adapter)
+        session.generate("a", max_tokens=1, banned=banned)
+        session.save_to(io.BytesIO())
   growth = grows(cycle)
   assert growth < 1 << 20, f"{growth} bytes more"
 
@@ -178,6 +181,78 @@ def constraints():
     raise AssertionError("it was taken")
 
 
+def refused(call, kind, words):
+  try:
+    call()
+  except kind as error:
+    assert words in str(error), error
+  else:
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def texts_are_not_taken_for_lists():
+  model = gptq.Model(path("text"))
+  assert "".join(model.generate("the cat", stop="coco", max_tokens=40)) == "".join(model.generate("the cat", stop=["coco"], max_tokens=40)) == "sqioazla"
+  with model.session(max_sessions=2) as session:
+    session.append("a")
+    refused(lambda: session.score("abc"), TypeError, "not a list")
+  refused(lambda: model.embed("abc"), TypeError, "not a list")
+
+
+def contents_may_be_parts():
+  model = gptq.Model(path("text"))
+  parts = [{"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "z"}]}]
+  assert model.render_chat(parts) == model.render_chat([{"role": "user", "content": "a z"}])
+  refused(lambda: model.render_chat([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]), TypeError, "image_url")
+  refused(lambda: model.render_chat([{"role": "user", "content": 5}]), TypeError, 'messages[0]["content"] is int')
+  refused(lambda: model.render_chat([{"content": "a"}]), TypeError, "messages[0]")
+  refused(lambda: model.render_chat("hello"), TypeError, "messages")
+
+
+def streams_that_raise():
+  """What a file object raises arrives in the caller, and the engine goes on."""
+  class Broken(io.BytesIO):
+    def read(self, *_):
+      raise KeyError("from the file")
+
+    def write(self, *_):
+      raise KeyError("from the file")
+  model = gptq.Model(path("text"))
+  session = model.session()
+  session.append("a")
+  refused(lambda: gptq.Model(file=Broken(b"x" * 4096)), KeyError, "from the file")
+  refused(lambda: session.engine.restore(Broken(b"x" * 4096)), KeyError, "from the file")
+  refused(lambda: session.save_to(Broken()), KeyError, "from the file")
+  assert session.generate(" b", max_tokens=2).n_generated == 2
+
+
+def saves_go_to_files(folder=os.path.join(models, "made.save")):
+  engine = gptq.Model(path("text")).engine(max_sessions=2)
+  with engine.session() as session:
+    session.append("the cat", add_bos=True)
+    session.save_to(folder)
+    with engine.restore(folder) as restored:
+      assert restored.tokens() == session.tokens()
+
+
+def a_log_gets_errors_and_so_do_exceptions():
+  told = []
+  model = gptq.Model(path("text"), runtime=gptq.Runtime(log=lambda level, text: told.append(text)))
+  refused(lambda: model.detokenize([384]), gptq.Error, "token 384 is outside")
+  assert len(told) >= 1 and "token 384" in told[-1], told
+
+
+def logprobs_and_vectors_are_what_python_has():
+  model = gptq.Model(path("text"))
+  with model.session(best_logprobs=2) as session:
+    session.generate("the cat", max_tokens=3, logprobs=True)
+    one = session.logprobs()[-3]
+    assert one.best[0] == (one.token, one.logprob), one
+  vectors = model.embed(["a", "b"], pooling="mean", normalize=True)
+  assert vectors.shape == (2, 64) and vectors.format == "f"
+  assert abs(sum(x * x for x in vectors.tolist()[0]) - 1) < 1e-5
+
+
 def unknown_parameters_are_refused():
   try:
     next(gptq.Model(path("text")).generate("a", temprature=1.0))
@@ -212,19 +287,26 @@ def logits_are_a_buffer():
   assert (first, rows.shape, rows.format) == (0, (3, 384), "f")
 
 
-def the_example_of_the_readme():
+def the_examples_of_the_readme():
   readme = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../README.md")
   with open(readme, encoding="utf-8") as file:
-    code = file.read().split("```python\n")[1].split("```")[0]
-  done = subprocess.run([sys.executable, "-c", code, path("text")], check=True, capture_output=True, text=True)
+    codes = [part.split("```")[0] for part in file.read().split("```python\n")[1:]]
+  done = subprocess.run([sys.executable, "-c", codes[0], path("text")], check=True, capture_output=True, text=True)
   assert "tokens" in done.stdout, done.stdout
+  before = 'import gptq, sys\nmodel = gptq.Model(sys.argv[1])\nsession = model.session()\nmessages = [{"role": "user", "content": "hi"}]\n'
+  code = codes[1].replace("reserve_tokens=200", "reserve_tokens=100")  # the model's context has 256
+  for name in ("model.gptq", "style.gptq-lora"):
+    code = code.replace(f'"{name}"', repr(path("text") + ("-lora" if "lora" in name else "")))
+  done = subprocess.run([sys.executable, "-c", before + code, path("text")], check=True, capture_output=True, text=True)
+  assert "MemoryEstimate(fits=True" in done.stdout, done.stdout
 
 
 failed = 0
 for test in (objects, callbacks_that_raise, cancel_from_another_thread, a_callback_may_not_generate,
              closing_inside_a_callback_and_on_other_threads, progress_cancels, an_iterator_left_early_ends_the_session, a_fork_and_a_restored_save_go_on,
-             speculation_gives_the_same, constraints, unknown_parameters_are_refused, numbers_have_to_fit, logits_are_a_buffer,
-             the_example_of_the_readme):
+             speculation_gives_the_same, constraints, texts_are_not_taken_for_lists, contents_may_be_parts, streams_that_raise, saves_go_to_files,
+             a_log_gets_errors_and_so_do_exceptions, logprobs_and_vectors_are_what_python_has, unknown_parameters_are_refused, numbers_have_to_fit, logits_are_a_buffer,
+             the_examples_of_the_readme):
   try:
     test()
     print(f"ok - {test.__name__}", flush=True)

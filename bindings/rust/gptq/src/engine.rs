@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An engine with its sessions is used by one thread at a time: a lock sees to that.
 use crate::error::{call, check, Error};
-use crate::{sys, Model, Result, Session};
+use crate::source::strings;
+use crate::{sys, Model, Pooling, Result, Session, SessionId, Source};
 use std::ptr::{null, null_mut, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -13,12 +14,42 @@ pub struct EngineOptions {
     pub max_sessions: u32,
     pub ctx_tokens: u32,
     pub kv_bytes: u64,
+    pub page_tokens: u32,
     pub batch_tokens: u32,
     pub logits_rows: u32,
+    /// Of each token's best log-probabilities so many are kept for `GPTQ_GEN_LOGPROBS`, at most 20.
+    pub best_logprobs: u32,
+    /// Room for adapters of this rank; otherwise it is taken when the first is attached.
+    pub adapter_rank: u32,
+    /// float32 activations.
     pub exact: bool,
+    /// bfloat16 activations; not with `exact`.
+    pub bf16: bool,
     /// `sys::GPTQ_KV_*`, and `sys::GPTQ_KV_VALUES_*` or nothing.
     pub kv_type: i32,
 }
+
+impl EngineOptions {
+    pub(crate) fn params(&self) -> sys::gptq_engine_params {
+        let exact = if self.exact { sys::GPTQ_ENGINE_EXACT } else { 0 };
+        let bf16 = if self.bf16 { sys::GPTQ_ENGINE_BF16 } else { 0 };
+        sys::gptq_engine_params {
+            flags: (exact | bf16) as u32,
+            kv_bytes: self.kv_bytes,
+            max_sessions: self.max_sessions,
+            ctx_tokens: self.ctx_tokens,
+            page_tokens: self.page_tokens,
+            batch_tokens: self.batch_tokens,
+            logits_rows: self.logits_rows,
+            best_logprobs: self.best_logprobs,
+            adapter_rank: self.adapter_rank,
+            kv_type: self.kv_type,
+            ..Default::default()
+        }
+    }
+}
+
+pub use sys::gptq_memory_info as MemoryInfo;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +72,7 @@ pub struct Engine(pub(crate) Arc<Domain>);
 pub(crate) struct Domain {
     pointer: NonNull<sys::gptq_engine>,
     pub model: Model,
+    pub best_logprobs: u32,
     lock: Mutex<()>,
     inside: AtomicUsize, // the thread that has the lock, or 0
     dead: Mutex<Vec<usize>>, // sessions to destroy when nobody is inside
@@ -105,8 +137,9 @@ impl Drop for Domain {
 }
 
 impl Engine {
-    pub(crate) fn new(model: Model, pointer: NonNull<sys::gptq_engine>) -> Self {
-        Engine(Arc::new(Domain { pointer, model, lock: Mutex::new(()), inside: AtomicUsize::new(0), dead: Mutex::new(Vec::new()) }))
+    pub(crate) fn new(model: Model, pointer: NonNull<sys::gptq_engine>, best_logprobs: u32) -> Self {
+        let (lock, inside, dead) = (Mutex::new(()), AtomicUsize::new(0), Mutex::new(Vec::new()));
+        Engine(Arc::new(Domain { pointer, model, best_logprobs, lock, inside, dead }))
     }
 
     pub fn model(&self) -> &Model {
@@ -135,6 +168,44 @@ impl Engine {
         let (at, size) = (saved.as_ptr().cast(), saved.len());
         let status = call(|error| unsafe { sys::gptq_session_restore(self.0.pointer.as_ptr(), at, size, &mut out, error) })?;
         Ok((Session::new(self.clone(), NonNull::new(out).expect("a session")), status == sys::GPTQ_OK))
+    }
+
+    /// The same of what [`Session::save_to`] wrote.
+    pub fn restore_from(&self, source: Source<'_>) -> Result<(Session, bool)> {
+        let _inside = self.0.enter()?;
+        let mut out = null_mut();
+        let status =
+            source.with(|source, error| unsafe { sys::gptq_session_restore_from(self.0.pointer.as_ptr(), source, &mut out, error) })?;
+        Ok((Session::new(self.clone(), NonNull::new(out).expect("a session")), status == sys::GPTQ_OK))
+    }
+
+    /// Vectors of texts, made in free places of sessions; it steps the engine. `Pooling::None`: pooling and normalizing are as the model's files
+    /// say, else the last token's, normalized.
+    pub fn embed(&self, texts: &[impl AsRef<str>], pooling: Pooling, normalize: bool) -> Result<Vec<Vec<f32>>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (strings, width) = (strings(texts), self.model().info().n_embd as usize);
+        let flags = if normalize { sys::GPTQ_EMBED_NORMALIZE as u32 } else { 0 };
+        let mut out = vec![0.0; texts.len() * width];
+        let _inside = self.0.enter()?;
+        let (engine, at, n) = (self.0.pointer.as_ptr(), strings.as_ptr(), strings.len());
+        call(|error| unsafe { sys::gptq_embed(engine, at, n, pooling as i32, flags, out.as_mut_ptr(), error) })?;
+        Ok(out.chunks(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// The sessions that have something unread, or have ended since they were looked at; each at most once a step.
+    pub fn readable(&self) -> Result<Vec<SessionId>> {
+        let _inside = self.0.enter()?;
+        let next = || unsafe { sys::gptq_engine_next_readable(self.0.pointer.as_ptr()) };
+        Ok(std::iter::from_fn(|| NonNull::new(next()).map(SessionId::of)).collect())
+    }
+
+    pub fn memory(&self) -> Result<MemoryInfo> {
+        let _inside = self.0.enter()?;
+        let mut info = MemoryInfo::default();
+        check(unsafe { sys::gptq_engine_memory(self.0.pointer.as_ptr(), &mut info) })?;
+        Ok(info)
     }
 
     /// Computes for about that long on all started sessions together; `Duration::MAX` until nothing is left.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use crate::sys;
+use std::cell::RefCell;
 use std::ffi::{c_char, CStr};
 use std::fmt;
 
@@ -46,9 +47,18 @@ impl Error {
     }
 }
 
-fn text_of(field: &[c_char]) -> String {
+pub(crate) fn text_of(field: &[c_char]) -> String {
     let bytes: Vec<u8> = field.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+thread_local! {
+    // The thread's last GPTQ_LOG_ERROR: functions without an error parameter send their message to the log before they return.
+    static TOLD: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+pub(crate) fn tell(text: &str) {
+    let _ = TOLD.try_with(|told| *told.borrow_mut() = text.into());
 }
 
 /// The status of a function that has no error parameter.
@@ -56,7 +66,18 @@ pub(crate) fn check(status: i32) -> Result<i32> {
     if status >= 0 {
         return Ok(status);
     }
-    Err(Error::new(status, Status(status).name()))
+    let told = TOLD.take();
+    let split = told.strip_suffix(']').and_then(|told| told.rsplit_once(" ["));
+    Err(match (split, told.as_str()) {
+        (Some((message, site)), _) => Error { site: site.into(), ..Error::new(status, message) },
+        (None, "") => Error::new(status, Status(status).name()),
+        (None, told) => Error::new(status, told),
+    })
+}
+
+/// The same of a function that tells none.
+pub(crate) fn check_or(status: i32, message: impl FnOnce() -> String) -> Result<i32> {
+    check(status).map_err(|error| if error.site.is_empty() { Error { message: message(), ..error } } else { error })
 }
 
 /// Calls f(err).

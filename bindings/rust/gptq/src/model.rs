@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-use crate::error::{call, check, sized};
-use crate::{sys, Engine, EngineOptions, Result, Runtime};
+use crate::chat::with_chat;
+use crate::error::{call, check, check_or, sized};
+use crate::source::every;
+use crate::{sys, ChatOptions, Engine, EngineOptions, Message, Result, Runtime};
 use std::ptr::{null, null_mut, NonNull};
-use std::sync::Arc;
 
 pub use sys::gptq_model_info as ModelInfo;
 
@@ -28,68 +29,21 @@ impl Drop for Model {
     }
 }
 
-/// A message of a conversation.
-#[derive(Clone, Debug)]
-pub struct Message<'a> {
-    pub role: &'a str,
-    pub text: &'a str,
+/// What a token stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token<'m> {
+    pub bytes: &'m [u8],
+    pub special: bool,
+    /// Of one byte alone.
+    pub byte: bool,
+    /// Not of the tokenizer's own vocabulary.
+    pub added: bool,
+    /// It ends a generation.
+    pub end: bool,
 }
 
-/// What a generated text must be: for `Generate::constraint`, of any number of generations at once. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Constraint(Arc<Compiled>);
-
-#[derive(Debug)]
-struct Compiled(NonNull<sys::gptq_constraint>);
-// The C API: any thread.
-unsafe impl Send for Compiled {}
-unsafe impl Sync for Compiled {}
-
-impl Drop for Compiled {
-    fn drop(&mut self) {
-        unsafe { sys::gptq_constraint_destroy(self.0.as_ptr()) }
-    }
-}
-
-impl Constraint {
-    pub(crate) fn pointer(&self) -> *mut sys::gptq_constraint {
-        self.0 .0.as_ptr()
-    }
-}
-
-/// A JSON string.
-fn quote(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c < ' ' => out += &format!("\\u{:04x}", c as u32),
-            c => out.push(c),
-        }
-    }
-    out + "\""
-}
-
-/// gptq_chat over messages, for the time of f.
-pub(crate) fn with_chat<R>(messages: &[Message<'_>], f: impl FnOnce(&sys::gptq_chat) -> R) -> R {
-    let structs: Vec<_> = messages
-        .iter()
-        .map(|message| sys::gptq_message {
-            role: message.role.as_ptr().cast(),
-            role_size: message.role.len(),
-            text: message.text.as_ptr().cast(),
-            text_size: message.text.len(),
-            ..Default::default()
-        })
-        .collect();
-    let pointers: Vec<*const _> = structs.iter().map(std::ptr::from_ref).collect();
-    f(&sys::gptq_chat {
-        flags: sys::GPTQ_CHAT_ADD_GENERATION_PROMPT as u32,
-        messages: pointers.as_ptr(),
-        n_messages: pointers.len(),
-        ..Default::default()
-    })
-}
+/// Layers that are side by side on one device; kind: `gptq::sys::GPTQ_DEVICE_*`.
+pub use sys::gptq_placement as Placement;
 
 impl Model {
     pub(crate) fn new(runtime: Runtime, pointer: NonNull<sys::gptq_model>) -> Self {
@@ -111,7 +65,8 @@ impl Model {
     /// Text of the file: "name", "license", "chat_template", ...
     pub fn meta(&self, key: &str) -> Result<String> {
         let mut bytes: Vec<u8> = sized(|buffer: *mut u8, cap, needed| {
-            check(unsafe { sys::gptq_model_meta(self.pointer(), key.as_ptr().cast(), key.len(), buffer.cast(), cap, needed) })
+            let status = unsafe { sys::gptq_model_meta(self.pointer(), key.as_ptr().cast(), key.len(), buffer.cast(), cap, needed) };
+            check_or(status, || format!("the model has no text for {key:?}"))
         })?;
         bytes.pop(); // the NUL
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -134,9 +89,32 @@ impl Model {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// The bytes that a token stands for, and what it is.
+    pub fn token(&self, token: i32) -> Result<Token<'_>> {
+        let (mut at, mut size, mut attributes) = (null(), 0, 0);
+        check(unsafe { sys::gptq_token_bytes(self.pointer(), token, &mut at, &mut size, &mut attributes) })?;
+        let bytes = if size == 0 { &[] } else { unsafe { std::slice::from_raw_parts(at.cast::<u8>(), size) } };
+        let is = |flag: i32| attributes & flag as u32 != 0;
+        Ok(Token {
+            bytes,
+            special: is(sys::GPTQ_TOKEN_SPECIAL),
+            byte: is(sys::GPTQ_TOKEN_BYTE),
+            added: is(sys::GPTQ_TOKEN_ADDED),
+            end: is(sys::GPTQ_TOKEN_END),
+        })
+    }
+
+    /// Which layers are on which device, in their order.
+    pub fn placements(&self) -> Result<Vec<Placement>> {
+        every(|index, out| check(unsafe { sys::gptq_model_placement(self.pointer(), index, out) }))
+    }
+
     /// The model's chat template over the messages.
     pub fn render_chat(&self, messages: &[Message<'_>]) -> Result<String> {
-        let bytes: Vec<u8> = with_chat(messages, |chat| {
+        self.render_chat_with(messages, &ChatOptions::default())
+    }
+    pub fn render_chat_with(&self, messages: &[Message<'_>], options: &ChatOptions<'_>) -> Result<String> {
+        let bytes: Vec<u8> = with_chat(messages, options, |chat| {
             sized(|buffer: *mut u8, cap, needed| {
                 call(|error| unsafe { sys::gptq_chat_render(self.pointer(), chat, buffer.cast(), cap, needed, error) })
             })
@@ -144,36 +122,10 @@ impl Model {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Makes a generated text one of some.
-    pub fn choice(&self, texts: &[&str]) -> Result<Constraint> {
-        let quoted: Vec<String> = texts.iter().map(|text| quote(text)).collect();
-        self.constraint(sys::GPTQ_CONSTRAINT_CHOICE, &format!("[{}]", quoted.join(",")))
-    }
-    /// Makes it match the expression as a whole. The error's offset is the byte where the expression was refused.
-    pub fn regex(&self, expression: &str) -> Result<Constraint> {
-        self.constraint(sys::GPTQ_CONSTRAINT_REGEX, expression)
-    }
-    fn constraint(&self, kind: i32, source: &str) -> Result<Constraint> {
-        let mut out = null_mut();
-        let (at, size) = (source.as_ptr().cast(), source.len());
-        call(|error| unsafe { sys::gptq_constraint_compile(self.pointer(), kind, at, size, &mut out, error) })?;
-        Ok(Constraint(Arc::new(Compiled(NonNull::new(out).expect("a constraint")))))
-    }
-
     pub fn engine(&self, options: &EngineOptions) -> Result<Engine> {
-        let params = sys::gptq_engine_params {
-            flags: if options.exact { sys::GPTQ_ENGINE_EXACT as u32 } else { 0 },
-            next: null(),
-            kv_bytes: options.kv_bytes,
-            max_sessions: options.max_sessions,
-            ctx_tokens: options.ctx_tokens,
-            batch_tokens: options.batch_tokens,
-            logits_rows: options.logits_rows,
-            kv_type: options.kv_type,
-            ..Default::default()
-        };
+        let params = options.params();
         let mut out = null_mut();
         call(|error| unsafe { sys::gptq_engine_create(self.pointer(), &params, &mut out, error) })?;
-        Ok(Engine::new(self.clone(), NonNull::new(out).expect("an engine")))
+        Ok(Engine::new(self.clone(), NonNull::new(out).expect("an engine"), options.best_logprobs))
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 use crate::callback::{text_fn, Callback};
-use crate::error::{call, check, sized};
-use crate::model::with_chat;
-use crate::{sys, Constraint, Engine, Message, Result};
+use crate::chat::with_chat;
+use crate::error::{call, check, check_or, sized};
+use crate::source::{strings, with_writer};
+use crate::{sys, Adapter, ChatOptions, Engine, Generate, Message, Result, Status};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::ptr::{null, null_mut, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,85 +32,6 @@ pub struct Marked {
     pub id: String,
 }
 
-/// How to generate. All zero: greedy, until the end token or the end of the context.
-#[derive(Clone, Debug, Default)]
-pub struct Generate {
-    pub max_tokens: u32,
-    pub temperature: f32,
-    pub top_k: i32,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub repeat_penalty: f32,
-    pub penalty_window: u32,
-    pub frequency_penalty: f32,
-    pub presence_penalty: f32,
-    pub dry_multiplier: f32,
-    pub dry_base: f32,
-    pub dry_allowed_length: u32,
-    pub dry_window: u32,
-    pub top_n_sigma: f32,
-    pub typical_p: f32,
-    pub temperature_range: f32,
-    pub temperature_exponent: f32,
-    pub xtc_probability: f32,
-    pub xtc_threshold: f32,
-    pub mirostat_tau: f32,
-    pub mirostat_eta: f32,
-    pub seed: u64,
-    /// Added to the logits of these tokens.
-    pub bias: Vec<(i32, f32)>,
-    pub stop: Vec<String>,
-    /// Of the same model.
-    pub constraint: Option<Constraint>,
-    /// `gptq::sys::GPTQ_GEN_*`
-    pub flags: i32,
-    /// `gptq::sys::GPTQ_SAMPLE_*`
-    pub sampling_flags: i32,
-}
-
-impl Generate {
-    fn with<R>(&self, f: impl FnOnce(&sys::gptq_generate_params) -> R) -> R {
-        let bias: Vec<_> = self.bias.iter().map(|&(token, bias)| sys::gptq_logit_bias { token, bias }).collect();
-        let sampling = sys::gptq_sampling {
-            flags: self.sampling_flags as u32,
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            penalty_window: self.penalty_window,
-            frequency_penalty: self.frequency_penalty,
-            presence_penalty: self.presence_penalty,
-            dry_multiplier: self.dry_multiplier,
-            dry_base: self.dry_base,
-            dry_allowed_length: self.dry_allowed_length,
-            dry_window: self.dry_window,
-            top_n_sigma: self.top_n_sigma,
-            typical_p: self.typical_p,
-            temperature_range: self.temperature_range,
-            temperature_exponent: self.temperature_exponent,
-            xtc_probability: self.xtc_probability,
-            xtc_threshold: self.xtc_threshold,
-            mirostat_tau: self.mirostat_tau,
-            mirostat_eta: self.mirostat_eta,
-            seed: self.seed,
-            bias: bias.as_ptr(),
-            n_bias: bias.len(),
-            ..Default::default()
-        };
-        let stop: Vec<_> = self.stop.iter().map(|text| sys::gptq_string { ptr: text.as_ptr().cast(), size: text.len() }).collect();
-        f(&sys::gptq_generate_params {
-            flags: self.flags as u32,
-            sampling: &sampling,
-            stop: stop.as_ptr(),
-            n_stop: stop.len(),
-            max_tokens: self.max_tokens,
-            constraint: self.constraint.as_ref().map_or(null_mut(), Constraint::pointer),
-            ..Default::default()
-        })
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -134,6 +57,15 @@ pub struct SessionInfo {
     pub n_ctx: u32,
     pub prefill: Duration,
     pub decode: Duration,
+    /// Tokens not yet computed.
+    pub n_pending: u32,
+    /// From the start.
+    pub first_token: Duration,
+    /// Tokens computed ahead; of them sampled.
+    pub n_guessed: u32,
+    pub n_guessed_right: u32,
+    /// Messages that the last `set_chat` left out (`ChatOptions::drop_oldest`).
+    pub n_dropped: u32,
 }
 
 impl SessionInfo {
@@ -159,6 +91,11 @@ impl SessionInfo {
             n_ctx: info.n_ctx,
             prefill: Duration::from_micros(info.prefill_us),
             decode: Duration::from_micros(info.decode_us),
+            n_pending: info.n_pending,
+            first_token: Duration::from_micros(info.first_token_us),
+            n_guessed: info.n_guessed,
+            n_guessed_right: info.n_guessed_right,
+            n_dropped: info.n_dropped,
         }
     }
 }
@@ -169,6 +106,32 @@ pub struct Logits {
     pub first_position: u32,
     pub rows: u32,
     pub values: Vec<f32>,
+}
+
+/// How likely a text is: the sum of its tokens' log-probabilities, and how many they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    pub logprob: f64,
+    pub n_tokens: u32,
+}
+
+/// A token of the sequence and the natural logarithm of its probability; NaN where that is not known.
+#[derive(Clone, Debug)]
+pub struct TokenLogprob {
+    pub token: i32,
+    pub logprob: f32,
+    /// The most likely tokens there, with theirs.
+    pub best: Vec<(i32, f32)>,
+}
+
+/// Which session it is, of those that live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(usize);
+
+impl SessionId {
+    pub(crate) fn of(session: NonNull<sys::gptq_session>) -> Self {
+        SessionId(session.as_ptr() as usize)
+    }
 }
 
 /// Ends a session's work from any thread; harmless after the session.
@@ -220,6 +183,9 @@ impl Session {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+    pub fn id(&self) -> SessionId {
+        SessionId::of(self.pointer)
+    }
     pub fn cancel_handle(&self) -> Cancel {
         self.cancel.clone()
     }
@@ -248,9 +214,12 @@ impl Session {
 
     /// Makes the sequence that of the conversation, keeping what it already begins with; returns its tokens.
     pub fn set_chat(&mut self, messages: &[Message<'_>]) -> Result<usize> {
+        self.set_chat_with(messages, &ChatOptions::default())
+    }
+    pub fn set_chat_with(&mut self, messages: &[Message<'_>], options: &ChatOptions<'_>) -> Result<usize> {
         let _inside = self.engine.0.enter()?;
         let mut n_tokens = 0;
-        with_chat(messages, |chat| call(|error| unsafe { sys::gptq_session_set_chat(self.at(), chat, &mut n_tokens, error) }))?;
+        with_chat(messages, options, |chat| call(|error| unsafe { sys::gptq_session_set_chat(self.at(), chat, &mut n_tokens, error) }))?;
         Ok(n_tokens)
     }
 
@@ -349,6 +318,57 @@ impl Session {
         })
     }
 
+    /// The same, in pieces, so that nothing holds the whole save.
+    pub fn save_to(&self, kind: i32, mut to: impl Write) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        with_writer(&mut to, |write, user, error| unsafe { sys::gptq_session_save_to(self.at(), kind, write, user, error) })
+    }
+
+    /// Computes with the adapter from now on, its changes multiplied by scale, also in the middle of a generation; `None`: without any.
+    pub fn set_adapter(&mut self, adapter: Option<&Adapter>, scale: f32) -> Result<()> {
+        let _inside = self.engine.0.enter()?;
+        let adapter = adapter.map_or(null_mut(), Adapter::pointer);
+        call(|error| unsafe { sys::gptq_session_set_adapter(self.at(), adapter, scale, error) }).map(|_| ())
+    }
+
+    /// With GPTQ_GEN_LOGPROBS: of the tokens at positions first to first + n - 1. `best` are as many as the engine's `best_logprobs`.
+    pub fn logprobs(&self, first: u32, n: u32) -> Result<Vec<TokenLogprob>> {
+        let tokens = self.tokens()?;
+        let n_best = self.engine.0.best_logprobs as usize;
+        let count = (n as usize).min(tokens.len()); // C refuses more
+        let mut chosen = vec![0.0; count];
+        let mut best = vec![sys::gptq_token_logprob { token: 0, logprob: 0.0 }; count * n_best];
+        let _inside = self.engine.0.enter()?;
+        let at = if best.is_empty() { null_mut() } else { best.as_mut_ptr() };
+        let n = if count < n as usize { u32::MAX } else { n };
+        check(unsafe { sys::gptq_session_logprobs(self.at(), first, n, chosen.as_mut_ptr(), at) })?;
+        let pair = |one: &sys::gptq_token_logprob| (one.token >= 0).then_some((one.token, one.logprob));
+        Ok((0..count)
+            .map(|i| TokenLogprob {
+                token: tokens[first as usize + i],
+                logprob: chosen[i],
+                best: best[i * n_best..(i + 1) * n_best].iter().filter_map(pair).collect(),
+            })
+            .collect())
+    }
+
+    /// How likely each text is behind what stands. The session stays as it is; needs a free place for another.
+    pub fn score(&mut self, texts: &[impl AsRef<str>]) -> Result<Vec<Score>> {
+        let strings = strings(texts);
+        let (mut sums, mut counts) = (vec![0.0; texts.len()], vec![0; texts.len()]);
+        let _inside = self.engine.0.enter()?;
+        let (at, n) = (strings.as_ptr(), strings.len());
+        call(|error| unsafe { sys::gptq_score(self.at(), at, n, sums.as_mut_ptr(), counts.as_mut_ptr(), error) })?;
+        Ok(sums.into_iter().zip(counts).map(|(logprob, n_tokens)| Score { logprob, n_tokens }).collect())
+    }
+
+    /// The vector that a start with `Generate::pooling` made of the sequence; normalize: scaled to length 1.
+    pub fn embedding(&self, normalize: bool) -> Result<Vec<f32>> {
+        let _inside = self.engine.0.enter()?;
+        let flags = if normalize { sys::GPTQ_EMBED_NORMALIZE as u32 } else { 0 };
+        sized(|buffer, cap, needed| check(unsafe { sys::gptq_session_embedding(self.at(), flags, buffer, cap, needed) }))
+    }
+
     /// Continues the prompt to the end. on_text gets the text as it comes; `Break` ends it. A panic in it goes on above this call.
     pub fn generate(&mut self, prompt: &str, params: &Generate, on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<SessionInfo> {
         let (mut on_text, mut info) = (Callback::new(on_text), sys::gptq_session_info::default());
@@ -388,7 +408,7 @@ impl Stream<'_> {
                 return Ok(Some(piece));
             }
             if !info.running {
-                return check(info.status).map(|_| None);
+                return check_or(info.status, || format!("the generation ended by {:?}", Status(info.status))).map(|_| None);
             }
             self.session.engine.step(Duration::from_millis(5))?;
         }

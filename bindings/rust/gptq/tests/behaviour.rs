@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Cancel from other threads, drops at odd times, closures that panic, and no leaks.
-use gptq::{sys, Engine, EngineOptions, Generate, Model, QuantizeOptions, Runtime, RuntimeOptions, StopReason};
+use gptq::{sys, Engine, EngineOptions, Generate, Model, QuantizeOptions, Runtime, RuntimeOptions, Source, StopReason};
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Mutex;
@@ -42,7 +42,11 @@ fn objects() {
         let growth = growth(|| {
             let runtime = Runtime::with(RuntimeOptions { threads: 1, ..Default::default() }).unwrap();
             let engine = runtime.load(path("text")).unwrap().engine(&EngineOptions { ctx_tokens: 64, ..Default::default() }).unwrap();
-            engine.session().unwrap().generate("a", &tokens(1), |_| Continue(())).unwrap();
+            let adapter = engine.model().adapter(Source::path(path("text") + "-lora")).unwrap();
+            let (mut session, banned) = (engine.session().unwrap(), engine.model().banned(&["as an AI"]).unwrap());
+            session.set_adapter(Some(&adapter), 1.0).unwrap();
+            session.generate("a", &Generate { banned: Some(banned), flags: 0, ..tokens(1) }, |_| Continue(())).unwrap();
+            session.save_to(sys::GPTQ_SAVE_REPLAY, std::io::sink()).unwrap();
         });
         assert!(growth < 1 << 20, "{growth} bytes more");
     });
@@ -192,6 +196,66 @@ fn constraints() {
         let error = model.regex("ab(c").unwrap_err();
         assert_eq!(error.status.0, sys::GPTQ_E_INVALID_ARGUMENT);
         assert!(!error.site.is_empty());
+    });
+}
+
+struct Broken {
+    panics: bool,
+}
+impl Broken {
+    fn fail<T>(&self) -> std::io::Result<T> {
+        assert!(!self.panics, "from the stream");
+        Err(std::io::Error::other("disk on fire"))
+    }
+}
+impl std::io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        self.fail()
+    }
+}
+impl std::io::Seek for Broken {
+    fn seek(&mut self, _: std::io::SeekFrom) -> std::io::Result<u64> {
+        Ok(4096)
+    }
+}
+impl std::io::Write for Broken {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        self.fail()
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn streams_that_fail() {
+    test("a stream's error is in the message, and its panic goes on above", || {
+        let engine = engine(2);
+        let mut session = engine.session().unwrap();
+        session.append("a", 0).unwrap();
+        let error = engine.restore_from(Source::stream(&mut Broken { panics: false })).err().unwrap();
+        assert!(error.status.0 == sys::GPTQ_E_IO && error.message.contains("disk on fire"), "{error}");
+        let error = session.save_to(sys::GPTQ_SAVE_REPLAY, Broken { panics: false }).unwrap_err();
+        assert!(error.status.0 == sys::GPTQ_E_IO && error.message.contains("disk on fire"), "{error}");
+        std::panic::set_hook(Box::new(|_| ()));
+        let result = catch_unwind(AssertUnwindSafe(|| session.save_to(sys::GPTQ_SAVE_REPLAY, Broken { panics: true })));
+        let other = catch_unwind(AssertUnwindSafe(|| engine.restore_from(Source::stream(&mut Broken { panics: true })).map(|_| ())));
+        drop(std::panic::take_hook());
+        assert!(result.is_err() && other.is_err());
+        session.generate(" b", &tokens(2), |_| Continue(())).unwrap();
+    });
+}
+
+#[test]
+fn a_log_gets_errors_and_so_do_results() {
+    test("a log gets what errors say", || {
+        let told = std::sync::Arc::new(Mutex::new(String::new()));
+        let to = told.clone();
+        let log = Box::new(move |_, text: &str| to.lock().unwrap().push_str(text));
+        let model = Runtime::with(RuntimeOptions { log: Some(log), ..Default::default() }).unwrap().load(path("text")).unwrap();
+        let error = model.detokenize(&[384], 0).unwrap_err();
+        assert!(error.message == "token 384 is outside the vocabulary of 384" && error.site.contains(".cpp:"), "{error}");
+        assert!(told.lock().unwrap().contains("token 384"));
     });
 }
 

@@ -2,7 +2,10 @@
 //! The calls of bindings/conformance.json (GPTQ_CASES), on the models of the folder GPTQ_MODELS.
 mod json;
 
-use gptq::{sys, Engine, EngineOptions, Error, Generate, Message, Model, QuantizeOptions, Runtime, Session, StopReason};
+use gptq::{
+    sys, Adapter, ChatOptions, Engine, EngineOptions, Error, Generate, LoadOptions, Message, Model, Pooling, QuantizeOptions, Runtime, Session, Source,
+    StopReason,
+};
 use json::Json;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -37,7 +40,36 @@ fn reason(reason: StopReason) -> Json {
 }
 
 fn messages(list: &Json) -> Vec<Message<'_>> {
-    list.list().iter().map(|one| Message { role: one.get("role").text(), text: one.get("content").text() }).collect()
+    list.list().iter().map(|one| Message { role: one.get("role").text(), text: one.get("content").text(), extra_json: one.get("extra").text() }).collect()
+}
+
+fn chat_options(call: &Json) -> ChatOptions<'_> {
+    ChatOptions {
+        drop_oldest: call.get("drop_oldest").is_true(),
+        reserve_tokens: call.get("reserve_tokens").number() as u32,
+        keep_tokens: call.get("keep_tokens").number() as u32,
+        tools_json: call.get("tools").text(),
+        variables_json: call.get("variables").text(),
+        template: Some(call.get("template").text()).filter(|text| !text.is_empty()),
+        ..Default::default()
+    }
+}
+
+fn texts(list: &Json) -> Vec<&str> {
+    list.list().iter().map(Json::text).collect()
+}
+fn numbers(list: impl IntoIterator<Item = impl Into<f64>>) -> Json {
+    Json::List(list.into_iter().map(number).collect())
+}
+fn pooling(of: &Json) -> Pooling {
+    match of.get("pooling").text() {
+        "last" => Pooling::Last,
+        "mean" => Pooling::Mean,
+        _ => Pooling::None,
+    }
+}
+fn given(of: &Json, name: &str) -> bool {
+    *of.get(name) != Json::Null
 }
 
 fn text_flags(call: &Json) -> i32 {
@@ -59,21 +91,49 @@ fn generate(params: &Json) -> Generate {
         flags: flag("ignore_eos", sys::GPTQ_GEN_IGNORE_EOS)
             | flag("prefill_only", sys::GPTQ_GEN_PREFILL_ONLY)
             | flag("logits", sys::GPTQ_GEN_LOGITS)
-            | flag("marked", sys::GPTQ_GEN_MARKED),
+            | flag("marked", sys::GPTQ_GEN_MARKED)
+            | flag("logprobs", sys::GPTQ_GEN_LOGPROBS),
+        pooling: pooling(params),
         ..Default::default()
     }
 }
 
-fn engine_of(model: &Model, options: &Json) -> Engine {
+fn engine_options(options: &Json) -> EngineOptions {
     let number = |name| options.get(name).number() as u32;
-    let options = EngineOptions {
+    EngineOptions {
         max_sessions: number("max_sessions"),
         ctx_tokens: number("ctx_tokens"),
         logits_rows: number("logits_rows"),
+        best_logprobs: number("best_logprobs"),
+        adapter_rank: number("adapter_rank"),
         exact: options.get("exact").is_true(),
+        bf16: options.get("bf16").is_true(),
         ..Default::default()
-    };
-    model.engine(&options).unwrap()
+    }
+}
+fn engine_of(model: &Model, options: &Json) -> Engine {
+    model.engine(&engine_options(options)).unwrap()
+}
+
+fn quantize_options(call: &Json) -> QuantizeOptions {
+    let number_of = |name| call.get("params").get(name).number();
+    QuantizeOptions {
+        bits: number_of("bits") as u32,
+        group_size: number_of("group_size") as i32,
+        rows: number_of("rows") as u32,
+        row_tokens: number_of("row_tokens") as u32,
+        damp: number_of("damp"),
+        first_token_weight: number_of("first_token_weight"),
+        bits_per_weight: number_of("bits_per_weight"),
+        file_bytes_max: number_of("file_bytes_max") as u64,
+        head_bits: number_of("head_bits") as u32,
+        asymmetric: call.get("params").get("asymmetric").is_true(),
+        aim: call.get("params").get("aim").is_true(),
+        reference: call.get("params").get("reference").is_true(),
+        tokens: ids(call.get("params").get("tokens")),
+        replace: true,
+        ..Default::default()
+    }
 }
 
 impl Case {
@@ -98,6 +158,18 @@ impl Case {
         } else if !regex.is_empty() {
             params.constraint = Some(self.model.regex(regex)?);
         }
+        let (constraint, banned) = (call.get("params").get("constraint"), call.get("params").get("banned"));
+        let source = constraint.get("source").text();
+        match constraint.get("kind").text() {
+            "json_schema" => params.constraint = Some(self.model.json_schema(source)?),
+            "json_compact" => params.constraint = Some(self.model.json_schema_compact(source)?),
+            "grammar" => params.constraint = Some(self.model.grammar(source)?),
+            "tags" => params.constraint = Some(self.model.tags(source)?),
+            _ => (),
+        }
+        if !banned.list().is_empty() {
+            params.banned = Some(self.model.banned(&texts(banned))?);
+        }
         Ok(match call.get("call").text() {
             "load" => self.runtime.load(self.path(call.get("model"))).map(|_| Json::Null)?,
             "use" => {
@@ -121,10 +193,10 @@ impl Case {
             "meta" => text(self.model.meta(call.get("key").text())?),
             "tokenize" => object(vec![("tokens", Json::ids(&self.model.tokenize(input.text(), text_flags(call))?))]),
             "detokenize" => text(self.model.detokenize(&ids(input), text_flags(call))?),
-            "render_chat" => text(self.model.render_chat(&messages(call.get("messages")))?),
+            "render_chat" => text(self.model.render_chat_with(&messages(call.get("messages")), &chat_options(call))?),
             "append" => self.session(call).append(input.text(), text_flags(call)).map(|_| Json::Null)?,
             "append_tokens" => self.session(call).append_tokens(&ids(input)).map(|_| Json::Null)?,
-            "chat" => object(vec![("n_tokens", number(self.session(call).set_chat(&messages(call.get("messages")))? as u32))]),
+            "chat" => object(vec![("n_tokens", number(self.session(call).set_chat_with(&messages(call.get("messages")), &chat_options(call))? as u32))]),
             "start" => self.session(call).start(&params).map(|_| Json::Null)?,
             "finish" => {
                 let budget = match call.get("budget_us") {
@@ -166,11 +238,21 @@ impl Case {
                 Json::Null
             }
             "save" => {
-                self.saved = self.session(call).save(sys::GPTQ_SAVE_REPLAY)?;
+                let kind = if call.get("full").is_true() { sys::GPTQ_SAVE_FULL } else { sys::GPTQ_SAVE_REPLAY };
+                let mut stream = Vec::new();
+                if given(call, "to") {
+                    self.session(call).save_to(kind, &mut stream)?;
+                } else {
+                    stream = self.session(call).save(kind)?;
+                }
+                self.saved = stream;
                 object(vec![("small", Json::Bool(!self.saved.is_empty() && self.saved.len() < 4096))])
             }
             "restore" => {
-                let (session, exact) = self.engine.restore(&self.saved)?;
+                let (session, exact) = match given(call, "from") {
+                    true => self.engine.restore_from(Source::stream(&mut std::io::Cursor::new(&self.saved)))?,
+                    false => self.engine.restore(&self.saved)?,
+                };
                 self.sessions.insert(call.get("as").number() as u64, session);
                 object(vec![("exact", Json::Bool(exact))])
             }
@@ -185,6 +267,8 @@ impl Case {
                     ("stop_reason", reason(info.stop_reason)),
                     ("n_tokens", number(info.n_tokens)),
                     ("n_generated", number(info.n_generated)),
+                    ("n_dropped", number(info.n_dropped)),
+                    ("n_ctx", number(info.n_ctx)),
                 ])
             }
             "stream" => text(self.session(call).stream(input.text(), &params)?.collect::<Result<String, Error>>()?),
@@ -202,20 +286,120 @@ impl Case {
                 ])
             }
             "quantize" => self.quantize(call)?,
+            _ => self.more(call)?,
+        })
+    }
+
+    fn adapter(&self, call: &Json) -> Result<Adapter, Error> {
+        let path = self.path(call.get("adapter")) + "-lora";
+        match given(call, "from") {
+            true => self.model.adapter(Source::stream(&mut std::fs::File::open(path).unwrap())),
+            false => self.model.adapter(Source::path(path)),
+        }
+    }
+
+    fn more(&mut self, call: &Json) -> Found {
+        let head = |vector: &[f32]| vector[..4].to_vec();
+        Ok(match call.get("call").text() {
+            "load_from" => {
+                let (path, mut file, bytes);
+                path = self.path(call.get("model"));
+                let source = match call.get("from").text() {
+                    "part" => Source::path(path).part(8, 0),
+                    "stream" => {
+                        file = std::fs::File::open(path).unwrap();
+                        Source::stream(&mut file)
+                    }
+                    _ => {
+                        bytes = std::fs::read(path).unwrap();
+                        Source::bytes(&bytes)
+                    }
+                };
+                let model = self.runtime.load_from(source, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))?;
+                object(vec![("n_vocab", number(model.info().n_vocab))])
+            }
+            "token" => {
+                let token = self.model.token(ids(call.get("input"))[0])?;
+                let bytes = String::from_utf8(token.bytes.to_vec()).unwrap();
+                object(vec![("text", Json::Text(bytes)), ("special", Json::Bool(token.special)), ("end", Json::Bool(token.end))])
+            }
+            "placements" => {
+                let all = self.model.placements()?;
+                let layers: u32 = all.iter().map(|one| one.n_layers).sum();
+                object(vec![("devices", number(all.len() as u32)), ("n_layers", number(layers))])
+            }
+            "devices" => object(vec![("devices", number(self.runtime.devices()?.len() as u32))]),
+            "estimate" => {
+                let engine = given(call, "engine").then(|| engine_options(call.get("engine")));
+                let e = self.runtime.estimate(Source::path(self.path(call.get("model"))), &LoadOptions::default(), engine.as_ref())?;
+                object(vec![
+                    ("fits", Json::Bool(e.fits != 0)),
+                    ("host_kv", number(e.host_kv as f64)),
+                    ("device_weights", number(e.device_weights as f64)),
+                ])
+            }
+            "quantize_estimate" => {
+                let e = self.runtime.quantize_estimate(Source::path(self.path(call.get("model"))), &quantize_options(call))?;
+                object(vec![("n_modules", number(e.n_modules))])
+            }
+            "memory" => {
+                let info = self.engine.memory()?;
+                object(vec![
+                    ("page_tokens", number(info.page_tokens)),
+                    ("kv_pages_total", number(info.kv_pages_total as f64)),
+                    ("kv_pages_used", number(info.kv_pages_used as f64)),
+                ])
+            }
+            "readable" => {
+                let readable = self.engine.readable()?;
+                let mut all: Vec<_> = self.sessions.iter().filter(|one| readable.contains(&one.1.id())).map(|one| *one.0 as u32).collect();
+                all.sort();
+                object(vec![("sessions", numbers(all))])
+            }
+            "adapter_info" => {
+                let info = self.adapter(call)?.info()?;
+                object(vec![("rank", number(info.rank)), ("n_matrices", number(info.n_matrices))])
+            }
+            "set_adapter" => {
+                let adapter = if given(call, "adapter") { Some(self.adapter(call)?) } else { None };
+                let scale = if given(call, "scale") { call.get("scale").number() as f32 } else { 1.0 };
+                self.session(call).set_adapter(adapter.as_ref(), scale).map(|_| Json::Null)?
+            }
+            "score" => {
+                let scores = self.session(call).score(&texts(call.get("input")))?;
+                object(vec![
+                    ("logprobs", numbers(scores.iter().map(|one| one.logprob))),
+                    ("n_tokens", numbers(scores.iter().map(|one| one.n_tokens))),
+                ])
+            }
+            "logprobs" => {
+                let all = self.session(call).logprobs(call.get("first").number() as u32, call.get("n").number() as u32)?;
+                let best: Vec<_> = all.iter().flat_map(|one| one.best.clone()).collect();
+                object(vec![
+                    ("tokens", numbers(all.iter().map(|one| one.token))),
+                    ("logprobs", numbers(all.iter().map(|one| one.logprob))),
+                    ("best", numbers(best.iter().map(|one| one.0))),
+                    ("best_logprobs", numbers(best.iter().map(|one| one.1))),
+                ])
+            }
+            "embed" => {
+                let vectors = self.engine.embed(&texts(call.get("input")), pooling(call), call.get("normalize").is_true())?;
+                object(vec![
+                    ("rows", number(vectors.len() as u32)),
+                    ("n_embd", number(vectors.first().map_or(0, Vec::len) as u32)),
+                    ("vectors", numbers(vectors.iter().flat_map(|one| head(one)))),
+                ])
+            }
+            "embedding" => {
+                let vector = self.session(call).embedding(call.get("normalize").is_true())?;
+                object(vec![("n_embd", number(vector.len() as u32)), ("vectors", numbers(head(&vector)))])
+            }
             other => panic!("no call is named {other}"),
         })
     }
 
     fn quantize(&mut self, call: &Json) -> Found {
-        let number_of = |name| call.get("params").get(name).number();
-        let options = QuantizeOptions {
-            bits: number_of("bits") as u32,
-            group_size: number_of("group_size") as i32,
-            rows: number_of("rows") as u32,
-            row_tokens: number_of("row_tokens") as u32,
-            replace: true,
-            ..Default::default()
-        };
+        let options = quantize_options(call);
         let (mut reports, mut done) = (0, Vec::new());
         let progress = |phase, part| {
             done.push((phase == gptq::Phase::Quantize, part));
@@ -224,6 +408,15 @@ impl Case {
         self.runtime.quantize(self.path(call.get("from")), self.path(call.get("to")), &options, progress, |_| reports += 1)?;
         let rises = !done.is_empty() && done.windows(2).all(|two| two[0] <= two[1]);
         Ok(object(vec![("reports", number(reports)), ("progress", Json::Bool(rises))]))
+    }
+}
+
+/// Numbers that processors compute differ in their last digits.
+fn same(found: &Json, value: &Json) -> bool {
+    match (found, value) {
+        (Json::Number(a), Json::Number(b)) => (a - b).abs() <= 1e-4 * b.abs().max(1.0),
+        (Json::List(a), Json::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => found == value,
     }
 }
 
@@ -239,7 +432,7 @@ fn difference(case: &mut Case, call: &Json) -> Option<String> {
         (Ok(found), _) => {
             let none = BTreeMap::new();
             let expected = if let Json::Object(members) = call.get("expect") { members } else { &none };
-            expected.iter().find(|(name, value)| found.get(name) != *value).map(|(name, value)| {
+            expected.iter().find(|(name, value)| !same(found.get(name), value)).map(|(name, value)| {
                 format!("{name} is {:?}, not {value:?}", found.get(name))
             })
         }
