@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "base/checked.h"
@@ -22,7 +21,7 @@ Gram::Gram(uint32_t n, uint32_t k, const kernels::Kernels& kernels, base::Pool& 
     : n_(n), k_(k), kernels_(kernels), pool_(pool), memory_(memory), sums_(memory, base::to_size(base::mul(n, k, sizeof(double)))),
       panels_(memory, (size_t{k} + panel_columns) * run_rows * sizeof(float)),
       tiles_(memory, size_t{tile_size} * tile_size * sizeof(float) * pool.threads() * 4) {
-  std::memset(sums_.data(), 0, sums_.size());
+  std::fill_n(data(), sums_.size() / sizeof(double), 0.0);
 }
 
 void Gram::add(const float* x, const float* weights, uint32_t rows) {
