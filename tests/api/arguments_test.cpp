@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arguments of quantizing and of devices that cannot be right: each has its status and its words, before anything is written.
+#include <cstring>
 #include <functional>
 #include <limits>
 
