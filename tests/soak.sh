@@ -137,7 +137,6 @@ tests() {  # JOB SECONDS BUILD PROGRAM FILTER
   begin=$(date +%s) seed=$((begin % 99999 + 1))
   GPTQ_TEST_SEED=$seed GPTQ_SOAK_SECONDS=$2 TSAN_OPTIONS=halt_on_error=0:exitcode=66 GPTQ_LIBRARY=$build/runtime/libgptq.so.0 \
     GPTQ_EMULATED_CUDA=$build/tests/cuda/libgptq_cuda_emulated.so \
- \
     timeout --foreground --kill-after=5 "$most" "$build/tests/$4" --gtest_filter="$5" --gtest_shuffle --gtest_random_seed="$seed" >"$log" 2>&1 || status=$?
   tried=$(grep -c '^\[       OK \]' "$log" || true)
   # What the time ended was not found wrong.
